@@ -1,0 +1,76 @@
+"""The three losses of LTA-Thinker (arXiv 2509.12875), on plain tensors: nothing here knows about models.
+
+Each returns sums or one value a row; the caller divides by counts taken over the whole optimiser step, so that gradient
+accumulation and data-parallel ranks change nothing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1024  # target tokens whose logits are held at once
+
+
+class _TargetCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+        total = torch.zeros((), device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(labels), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            logits = (hidden[chunk] @ head.T).float()  # (chunk, V)
+            log_z = logits.logsumexp(-1, keepdim=True)
+            gold = labels[chunk, None]
+            total += (log_z - logits.gather(1, gold)).sum()
+            if gradient is not None:
+                d_logits = logits.sub_(log_z).exp_()  # softmax, then minus one at the gold token
+                d_logits.scatter_add_(1, gold, torch.full_like(log_z, -1.0))
+                gradient[chunk] = d_logits.to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, d_total: Tensor):
+        (gradient,) = ctx.saved_tensors
+        return (gradient * d_total).to(gradient.dtype), None, None
+
+
+def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """L_SFT, summed over the target tokens.
+
+    hidden (T, d) last hidden states at the columns that predict the targets; head (V, d) the frozen output embedding,
+    in the same dtype; labels (T,) int64. Returns a float32 scalar. The head gets no gradient, so the gradient with
+    respect to `hidden` is taken in the forward pass, chunk by chunk: never more than CHUNK x V logits.
+    """
+    return _TargetCrossEntropy.apply(hidden, head, labels)
+
+
+def semantic_alignment(z_question: Tensor, z_thoughts: Tensor) -> Tensor:
+    """L_align a row: mean over the N slots of KL(softmax(z_q) || softmax(z_L_i)), softmax over features, in float32.
+
+    z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32.
+    """
+    question = F.log_softmax(z_question.float(), -1)[:, None]
+    thoughts = F.log_softmax(z_thoughts.float(), -1)
+    return (question.exp() * (question - thoughts)).sum(-1).mean(-1)
+
+
+def reasoning_focus(
+    z_question: Tensor, z_steps: Tensor, step_valid: Tensor, answer_embedding: Tensor, temperature: float
+) -> Tensor:
+    """L_focus a row: InfoNCE with anchor z_q and the M steps as candidates, cosine similarity / temperature.
+
+    The positive is the step most similar (cosine, no gradient) to the mean input embedding of the gold answer's tokens.
+    z_question (B, d), z_steps (B, M, d), step_valid (B, M) bool, answer_embedding (B, d), any float dtype.
+    Returns (B,) float32, zero for rows without steps.
+    """
+    steps = z_steps.float()
+    with torch.no_grad():
+        to_answer = F.cosine_similarity(answer_embedding.float()[:, None], steps, dim=-1)
+        positive = to_answer.masked_fill(~step_valid, -torch.inf).argmax(-1)
+    logits = F.cosine_similarity(z_question.float()[:, None], steps, dim=-1) / temperature
+    has_steps = step_valid.any(-1)
+    # a row without steps keeps one (masked-out) candidate: its loss is a finite zero, and stays in the graph
+    candidates = step_valid | ~has_steps[:, None]
+    loss = F.cross_entropy(logits.masked_fill(~candidates, -torch.inf), positive, reduction="none")
+    return loss * has_steps
