@@ -349,43 +349,54 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list
     return rows["train"], rows["dev"], kept["dev"], counts
 
 
-def build(args: TrainArguments) -> tuple[LatentThoughtModel, Layout]:
-    """The frozen LMs on this rank's device, the generator, and the layout of their prompts."""
-    large, small = (args.large_model_id, "--large_model_id"), (args.small_model_id, "--small_model_id")
-    uses_small_lm = GENERATORS[args.thought_generator].uses_small_lm
-    llm_config = load_config(*large, args.trust_remote_code)
-    small_config = load_config(*small, args.trust_remote_code) if uses_small_lm else None
-    prior_row_ids(llm_config, args.num_thought_tokens)
-    weights = None
-    if args.params_file_name:
-        projection = read_weights(args.params_file_name, "--params_file_name")
-        block = read_weights(args.att_file_name, "--att_file_name") if args.att_file_name else None
-        weights = (projection, block)
-        sizes = generator_sizes(llm_config, small_config, args.num_thought_tokens)
-        check_weights(args.thought_generator, sizes, projection, block)
-    llm_tokenizer = load_tokenizer(*large, args.trust_remote_code)
-    tokenizer = load_tokenizer(*small, args.trust_remote_code) if uses_small_lm else llm_tokenizer
-    layout = Layout(llm_tokenizer, tokenizer, PROMPTS[get_task(args.task_name).answer_type])
+def build_layout(args: TrainArguments) -> Layout:
+    """The layout of both prompts, from the LMs' tokenizers alone."""
+    llm_tokenizer = load_tokenizer(args.large_model_id, "--large_model_id", args.trust_remote_code)
+    tokenizer = llm_tokenizer
+    if GENERATORS[args.thought_generator].uses_small_lm:
+        tokenizer = load_tokenizer(args.small_model_id, "--small_model_id", args.trust_remote_code)
+    return Layout(llm_tokenizer, tokenizer, PROMPTS[get_task(args.task_name).answer_type])
 
-    dtype = getattr(torch, args.dtype)
-    llm = load_frozen_lm(*large, dtype, args.device, args.trust_remote_code)
-    small_lm = load_frozen_lm(*small, dtype, args.device, args.trust_remote_code) if uses_small_lm else None
+
+def read_start(args: TrainArguments) -> list:
+    """Weights to start from (projection, block), or nothing; all is checked on the LMs' configs, before they load."""
+    llm_config = load_config(args.large_model_id, "--large_model_id", args.trust_remote_code)
+    small_config = None
+    if GENERATORS[args.thought_generator].uses_small_lm:
+        small_config = load_config(args.small_model_id, "--small_model_id", args.trust_remote_code)
+    prior_row_ids(llm_config, args.num_thought_tokens)
+    if not args.params_file_name:
+        return []
+    projection = read_weights(args.params_file_name, "--params_file_name")
+    block = read_weights(args.att_file_name, "--att_file_name") if args.att_file_name else None
+    sizes = generator_sizes(llm_config, small_config, args.num_thought_tokens)
+    check_weights(args.thought_generator, sizes, projection, block)
+    return [projection, block]
+
+
+def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThoughtModel:
+    """The frozen LMs on this rank's device and the generator before them."""
+    dtype, kind = getattr(torch, args.dtype), GENERATORS[args.thought_generator]
+    llm = load_frozen_lm(args.large_model_id, "--large_model_id", dtype, args.device, args.trust_remote_code)
+    small_lm = None
+    if kind.uses_small_lm:
+        small_lm = load_frozen_lm(args.small_model_id, "--small_model_id", dtype, args.device, args.trust_remote_code)
     set_seed(args.seed)
     model = LatentThoughtModel(
         args.thought_generator,
         llm,
         small_lm,
         args.num_thought_tokens,
-        pad_token_id(tokenizer),
+        pad_token_id(layout.generator_tokenizer),
         args.loss_weights,
         args.focus_temperature,
         args.thoughts_see_steps,
     )
-    if weights:
-        load_weights(model, *weights)
-    if args.freeze_prior and model.generator.has_block:
+    if start:
+        load_weights(model, *start)
+    if args.freeze_prior and kind.has_block:
         model.generator.prior.requires_grad_(False)
-    return model, layout
+    return model
 
 
 def versions() -> dict[str, str]:
@@ -443,8 +454,9 @@ def run(argv: list[str]) -> None:
     args = parse_flags(argv)
     final = final_folder(args)
     checkpoint = check_run_folders(args, final)
-    model, layout = build(args)
+    start, layout = read_start(args), build_layout(args)
     train_rows, dev_rows, dev_examples, counts = prepare_rows(args, layout)
+    model = build_model(args, layout, start)
     trainer = ThoughtTrainer(
         model=model,
         args=args,

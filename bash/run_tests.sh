@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The whole test suite, in .venv (made if absent): bash bash/run_tests.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source bash/_venv.sh
+install requirements-dev.txt
+exec "$PYTHON" -m pytest "$@"
