@@ -294,7 +294,8 @@ class Layout:
         return self.prompt(example.question) | {
             "target": encode(self.llm_tokenizer, target) + encode(self.llm_tokenizer, self.llm.end),
             "header": encode(self.generator_tokenizer, self.generator.header),
-            "steps": [encode(self.generator_tokenizer, step + "\n") for step in example.steps],
+            # a line break opens every step but the first, so that a step ends with a token of its own words
+            "steps": [encode(self.generator_tokenizer, "\n" * (i > 0) + s) for i, s in enumerate(example.steps)],
             "answer": encode(self.llm_tokenizer, example.answer),
         }
 

@@ -178,7 +178,7 @@ class SmallBlock(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor, columns: Tensor, slots: bool) -> Tensor:
         """As Small.forward."""
-        x = self.projection(states)
+        x = self.projection(states).float()  # as in Block: between its products the block works in float32
         if slots:
             n = len(self.prior)
             x = torch.cat([x[:, :-n], x[:, -n:] + self.prior], dim=1)

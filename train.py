@@ -37,6 +37,7 @@ from data_loader import (
     loss_counts,
     pad_token_id,
 )
+from generation import count_right
 from model import (
     GENERATORS,
     LOSSES,
@@ -273,10 +274,16 @@ class ThoughtTrainer(Trainer):
 
     def _dev_accuracy(self, quiet: bool) -> float:
         """Share of dev questions whose greedy answer is right, over all ranks."""
-        from generation import greedy_accuracy
-
         mine = self.dev_examples[self.args.process_index :: self.args.world_size]
-        right = greedy_accuracy(self.model, self.layout, mine, self.args, quiet)
+        right = count_right(
+            self.model,
+            self.layout,
+            mine,
+            get_task(self.args.task_name).answer_type,
+            self.args.max_new_tokens,
+            self.args.per_device_eval_batch_size,
+            quiet,
+        )
         counts = torch.tensor([right, len(mine)], device=self.args.device)
         right, total = self.accelerator.reduce(counts, "sum").tolist()
         return right / total

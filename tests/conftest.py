@@ -1,0 +1,171 @@
+"""Fixtures of the whole suite: two tiny random Qwen3 models on disk, the same loaded, and a small GSM8K data folder."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"  # not in the repository: tests that read it skip where it is absent
+sys.path.insert(0, str(ROOT))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
+
+torch.set_num_threads(1)
+
+# ChatML with Qwen3's empty thought block where enable_thinking is false
+CHAT_TEMPLATE = """
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.role == 'assistant' and enable_thinking is defined and not enable_thinking %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+    {{- message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and not enable_thinking %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+SENTENCES = [
+    "Mia has 12 red pens and buys 7 more, so she has 12 + 7 = 19 pens.",
+    "A baker sells 30 rolls in the morning and 45 in the afternoon. How many rolls did he sell?",
+    "Solve the problem step by step and put the final answer in \\boxed{}.",
+    "Problem: Tom reads 8 pages a day for 5 days. Hint: he reads 8 * 5 = 40 pages.",
+    "The answer is \\boxed{40}.",
+    "Read the problem and prepare hints for solving it.",
+    "user assistant system think",
+]
+
+
+def byte_level_tokenizer(vocab_size: int, single_digits: bool, sentences: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with ChatML's special tokens, trained on `sentences`."""
+    tokenizer = Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if single_digits else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*digits, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=1,
+        show_progress=False,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def save_tiny_model(folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int, **sizes) -> None:
+    """A random float32 Qwen3 with `tokenizer` in `folder`; weights so large that what it reads changes what it says."""
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    sizes |= {"vocab_size": len(tokenizer), "max_position_embeddings": 1024, "initializer_range": 0.2}
+    config = Qwen3Config(bos_token_id=None, **ends, **sizes)
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(config)
+    model.get_input_embeddings().weight.data[tokenizer.pad_token_id].normal_()  # made as zeros, which would hide faults
+    model.generation_config = GenerationConfig(**ends)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tmp_path_factory) -> Path:
+    """Folder with `large/` (d 32, untied head) and `small/` (d 16, tied): tiny Qwen3 models, own tokenizers."""
+    folder = tmp_path_factory.mktemp("tiny_pair")
+    shape = {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    large = byte_level_tokenizer(400, True, SENTENCES)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "tie_word_embeddings": False}
+    save_tiny_model(folder / "large", large, seed=1, **sizes, **shape)
+    small = byte_level_tokenizer(350, False, SENTENCES[::-1])
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "tie_word_embeddings": True}
+    save_tiny_model(folder / "small", small, seed=2, **sizes, **shape)
+    return folder
+
+
+@dataclass(frozen=True)
+class TinyModels:
+    """The loaded pair (frozen, float32, CPU), its tokenizers, and what the tests build from them."""
+
+    llm: torch.nn.Module
+    small_lm: torch.nn.Module
+    llm_tokenizer: PreTrainedTokenizerFast
+    small_tokenizer: PreTrainedTokenizerFast
+    layout: object  # data_loader.Layout of small_block and small
+
+    def layout_for(self, kind: str):
+        """data_loader.Layout of a generator kind, or of `none`."""
+        from data_loader import PROMPTS, Layout
+
+        tokenizers = {"block": self.llm_tokenizer, "none": None}
+        return Layout(self.llm_tokenizer, tokenizers.get(kind, self.small_tokenizer), PROMPTS["number"])
+
+    def model(self, kind: str, num_thoughts: int = 4, seed: int = 0, **kwargs):
+        """A fresh LatentThoughtModel with a seeded random generator (its prior too) over the shared frozen LMs."""
+        from data_loader import pad_token_id
+        from model import LatentThoughtModel
+
+        torch.manual_seed(seed)
+        small_lm = None if kind == "block" else self.small_lm
+        slot_id = pad_token_id(self.layout_for(kind).generator_tokenizer)
+        weights = {"sft": 0.33, "align": 0.33, "focus": 0.33}
+        model = LatentThoughtModel(kind, self.llm, small_lm, num_thoughts, slot_id, **{"weights": weights} | kwargs)
+        if kind == "small_block":
+            torch.nn.init.normal_(model.generator.prior)
+        return model
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_pair) -> TinyModels:
+    """The tiny pair loaded once for the session: nothing in it may be changed by a test."""
+    from data_loader import PROMPTS, Layout
+    from model import load_frozen_lm, load_tokenizer
+
+    large, small = str(tiny_pair / "large"), str(tiny_pair / "small")
+    tokenizers = load_tokenizer(large, "--large_model_id"), load_tokenizer(small, "--small_model_id")
+    return TinyModels(
+        load_frozen_lm(large, "--large_model_id", torch.float32, "cpu"),
+        load_frozen_lm(small, "--small_model_id", torch.float32, "cpu"),
+        *tokenizers,
+        Layout(*tokenizers, PROMPTS["number"]),
+    )
+
+
+def gsm8k_row(i: int) -> dict:
+    """Row i of a small set in GSM8K's socratic layout; one or two steps, an answer of one to four digits."""
+    a, b = 3 + i, 2 + i * i
+    steps = [f"How many in both boxes? ** Both boxes hold {a} + {b} = <<{a}+{b}={a + b}>>{a + b} pens."]
+    question = f"Box {i} holds {a} pens and the next one {b} pens. How many pens are there?"
+    total = a + b
+    if i % 2:
+        question = question.replace("there?", "left when 2 are lost?")
+        steps.append(f"How many are left? ** {total} - 2 = <<{total}-2={total - 2}>>{total - 2} are left.")
+        total -= 2
+    return {"question": question, "answer": "\n".join([*steps, f"#### {total:,}"])}
+
+
+def write_jsonl(path: Path, rows: list) -> None:
+    """Rows as JSON lines (a str is written as it is)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def gsm8k_data(tmp_path_factory) -> Path:
+    """A --data_dir with gsm8k/train_socratic.jsonl (40 rows) and gsm8k/test_socratic.jsonl (12 other rows)."""
+    folder = tmp_path_factory.mktemp("data")
+    write_jsonl(folder / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(40)])
+    write_jsonl(folder / "gsm8k" / "test_socratic.jsonl", [gsm8k_row(i) for i in range(40, 52)])
+    return folder

@@ -1,0 +1,155 @@
+"""The three losses against slow, plain implementations, with gradients."""
+
+import math
+
+import pytest
+import torch
+
+import losses
+from losses import reasoning_focus, semantic_alignment, target_cross_entropy
+
+
+def random(*shape, seed, dtype=torch.float32, grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(grad)
+
+
+def cosine(a, b):
+    return (a * b).sum() / (a.norm() * b.norm())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# L_SFT
+
+
+def plain_cross_entropy(hidden, head, labels):
+    logits = hidden.double() @ head.double().T  # (T, V)
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 7, 8, 14, 15])
+def test_cross_entropy_is_the_plain_one_at_every_chunk_border(monkeypatch, tokens):
+    monkeypatch.setattr(losses, "CHUNK", 7)
+    hidden, head = random(tokens, 5, seed=1, grad=True), random(11, 5, seed=2)
+    labels = torch.arange(tokens) * 3 % 11
+    loss = target_cross_entropy(hidden, head, labels)
+    expected = plain_cross_entropy(hidden, head, labels)
+    assert loss.dtype == torch.float32 and loss.shape == ()
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-6)
+    # a factor on the loss, as a weight or a token count is one
+    (gradient,) = torch.autograd.grad(loss * 0.3, hidden)
+    (wanted,) = torch.autograd.grad(expected * 0.3, hidden)
+    torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_cross_entropy_of_large_logits_is_finite_and_right():
+    hidden, head = random(3, 5, seed=1, grad=True), random(11, 5, seed=2) * 1e3
+    labels = torch.tensor([0, 5, 10])
+    loss = target_cross_entropy(hidden, head, labels)
+    torch.testing.assert_close(loss.double(), plain_cross_entropy(hidden, head, labels), atol=0, rtol=1e-6)
+    assert torch.autograd.grad(loss, hidden)[0].isfinite().all()
+
+
+def test_cross_entropy_without_gradients_and_without_targets():
+    hidden, head, labels = random(9, 5, seed=1), random(11, 5, seed=2), torch.arange(9)
+    with torch.no_grad():
+        loss = target_cross_entropy(hidden, head, labels)
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss.double(), plain_cross_entropy(hidden, head, labels), atol=1e-5, rtol=1e-6)
+    empty = hidden[:0].requires_grad_()
+    loss = target_cross_entropy(empty, head, labels[:0])
+    assert loss == 0 and torch.autograd.grad(loss, empty)[0].shape == (0, 5)
+
+
+def test_cross_entropy_in_bf16_stays_close_and_keeps_the_dtype():
+    hidden, head = random(20, 32, seed=1, dtype=torch.bfloat16, grad=True), random(50, 32, seed=2, dtype=torch.bfloat16)
+    labels = torch.arange(20)
+    loss, expected = target_cross_entropy(hidden, head, labels), plain_cross_entropy(hidden, head, labels)
+    torch.testing.assert_close(loss.double(), expected, atol=0, rtol=5e-3)
+    (gradient,), (wanted,) = torch.autograd.grad(loss, hidden), torch.autograd.grad(expected, hidden)
+    assert loss.dtype == torch.float32 and gradient.dtype == torch.bfloat16
+    assert (gradient - wanted).norm() < 0.02 * wanted.norm()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# L_align
+
+
+def test_alignment_is_the_plain_kl_of_question_and_thoughts():
+    question, thoughts = random(3, 6, seed=1, grad=True), random(3, 4, 6, seed=2, grad=True)
+    expected = []
+    for b in range(3):
+        p = question[b].double().softmax(-1)
+        kls = [sum(p[j] * (p[j] / thoughts[b, i].double().softmax(-1)[j]).log() for j in range(6)) for i in range(4)]
+        expected.append(sum(kls) / 4)
+    loss, expected = semantic_alignment(question, thoughts), torch.stack(expected)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), expected, atol=1e-6, rtol=1e-5)
+    row_weights = torch.tensor([1.0, -2.0, 0.5])
+    gradients = torch.autograd.grad((loss * row_weights).sum(), (question, thoughts))
+    wanted = torch.autograd.grad((expected * row_weights).sum(), (question, thoughts))
+    torch.testing.assert_close(gradients, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_alignment_is_zero_where_thoughts_equal_the_question_and_works_in_float32():
+    question = random(2, 6, seed=1)
+    same = question[:, None].expand(-1, 3, -1)
+    assert semantic_alignment(question, same).abs().max() < 1e-6
+    assert semantic_alignment(question, same + 5).abs().max() < 1e-6  # softmax does not see a constant
+    half = question.bfloat16(), random(2, 3, 6, seed=2).bfloat16()
+    torch.testing.assert_close(semantic_alignment(*half), semantic_alignment(half[0].float(), half[1].float()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# L_focus
+
+
+def plain_focus(question, steps, step_valid, answer, temperature):
+    rows = []
+    for b in range(len(question)):
+        real = [m for m in range(steps.shape[1]) if step_valid[b, m]]
+        if not real:
+            rows.append(question.sum().double() * 0)
+            continue
+        positive = max(real, key=lambda m: cosine(answer[b].detach(), steps[b, m].detach()).item())
+        scores = {m: (cosine(question[b].double(), steps[b, m].double()) / temperature).exp() for m in real}
+        rows.append(-(scores[positive] / sum(scores.values())).log())
+    return torch.stack(rows)
+
+
+def test_focus_is_the_plain_infonce_with_its_gradients():
+    question, steps = random(4, 6, seed=1, grad=True), random(4, 5, 6, seed=2, grad=True)
+    answer = random(4, 6, seed=3)
+    step_valid = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    loss = reasoning_focus(question, steps, step_valid, answer, 0.1)
+    expected = plain_focus(question, steps, step_valid, answer, 0.1)
+    assert loss.dtype == torch.float32 and (loss[:2] > 0).all()
+    torch.testing.assert_close(loss.double(), expected, atol=1e-5, rtol=1e-5)
+    row_weights = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    gradients = torch.autograd.grad((loss * row_weights).sum(), (question, steps))
+    wanted = torch.autograd.grad((expected * row_weights).sum(), (question, steps))
+    torch.testing.assert_close(gradients, wanted, atol=1e-5, rtol=1e-4)
+    assert gradients[1][1, 2:].abs().max() == 0, "a masked-out step has a gradient"
+
+
+def test_focus_value_by_hand():
+    """Anchor (1, 0); steps at cosine 1 and 0.6, the answer at the second: -log(e^6 / (e^10 + e^6)) with tau 0.1."""
+    question, steps = torch.tensor([[2.0, 0.0]]), torch.tensor([[[3.0, 0.0], [0.6, 0.8]]])
+    loss = reasoning_focus(question, steps, torch.ones(1, 2).bool(), torch.tensor([[0.0, 7.0]]), 0.1)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(4)), rel=1e-5)
+
+
+def test_focus_is_exactly_zero_with_zero_gradients_for_rows_without_steps():
+    question, steps = random(2, 6, seed=1, grad=True), random(2, 1, 6, seed=2, grad=True)
+    loss = reasoning_focus(question, steps, torch.zeros(2, 1).bool(), random(2, 6, seed=3), 0.1)
+    assert loss.tolist() == [0, 0] and loss.requires_grad  # data-parallel ranks need it in the graph
+    for gradient in torch.autograd.grad(loss.sum(), (question, steps)):
+        assert (gradient == 0).all()
+
+
+def test_focus_lets_no_gradient_through_the_choice_of_the_positive():
+    question, steps = random(2, 6, seed=1), random(2, 3, 6, seed=2, grad=True)
+    answer = random(2, 6, seed=3, grad=True)
+    loss = reasoning_focus(question, steps, torch.ones(2, 3).bool(), answer, 0.1).sum()
+    steps_gradient, answer_gradient = torch.autograd.grad(loss, (steps, answer), allow_unused=True)
+    assert answer_gradient is None and steps_gradient.abs().sum() > 0

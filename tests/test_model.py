@@ -1,0 +1,537 @@
+"""The thought generators before the frozen LLM, and their checkpoints."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from data_loader import Example, InputError, PromptCollator, TrainingCollator
+from model import (
+    ATT_FILE,
+    GENERATORS,
+    META_FILE,
+    PARAMS_FILE,
+    LatentThoughtModel,
+    Sizes,
+    TransformerBlock,
+    check_weights,
+    infer_generator,
+    llm_inputs,
+    load_config,
+    load_frozen_lm,
+    load_weights,
+    position_ids,
+    prior_row_ids,
+    read_meta,
+    read_weights,
+    save_checkpoint,
+)
+
+N = 4
+KINDS = list(GENERATORS)
+EXAMPLES = [
+    Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),
+    Example(1, "How many?", (), "3"),
+    Example(2, "Tom reads 8 pages a day for 5 days.", ("He reads 8 * 5 = 40 pages.",), "40"),
+]
+OTHER_STEPS = [Example(e.index, e.question, ("Quite another step, and a longer one.",), e.answer) for e in EXAMPLES]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def training_batch(tiny_models, kind, examples=EXAMPLES, steps=True):
+    layout = tiny_models.layout_for(kind)
+    return TrainingCollator(layout, steps)([layout.training(example) for example in examples])
+
+
+def prompt_batch(tiny_models, kind, examples=EXAMPLES):
+    layout = tiny_models.layout_for(kind)
+    return PromptCollator(layout)([layout.prompt(example.question) for example in examples])
+
+
+def evaluation_thoughts(model, batch):
+    model.eval()
+    with torch.no_grad():
+        return model.thoughts(batch["question_ids"], batch["question_mask"])
+
+
+def one_line(error, *parts):
+    message = str(error.value)
+    assert "\n" not in message and all(part in message for part in parts), message
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Thoughts
+
+
+def test_thoughts_are_the_same_to_the_bit_in_training_and_evaluation(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    z_question, thoughts, _ = model._thoughts_and_steps(training_batch(tiny_models, kind))
+    assert thoughts.requires_grad and thoughts.shape == (3, N, 32)
+    again_question, again = evaluation_thoughts(model, prompt_batch(tiny_models, kind))
+    assert torch.equal(thoughts, again) and torch.equal(z_question, again_question)
+    assert not torch.allclose(thoughts[0], thoughts[2], atol=1e-2), "the thoughts do not depend on the question"
+
+
+def test_thoughts_do_not_depend_on_padding_and_other_rows(tiny_models, kind):
+    model = tiny_models.model(kind)
+    z_question, thoughts = evaluation_thoughts(model, prompt_batch(tiny_models, kind))
+    for i, example in enumerate(EXAMPLES):
+        alone_question, alone = evaluation_thoughts(model, prompt_batch(tiny_models, kind, [example]))
+        torch.testing.assert_close(alone[0], thoughts[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone_question[0], z_question[i], atol=1e-5, rtol=0)
+
+
+def test_steps_never_influence_thoughts(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    _, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
+    _, again, _ = model._thoughts_and_steps(training_batch(tiny_models, kind, OTHER_STEPS))
+    assert torch.equal(thoughts, again)
+    assert z_steps.shape == (3, 2, 32) and z_steps.isfinite().all()
+
+
+def test_thoughts_see_steps_leaks_in_training_and_only_there(tiny_models):
+    for kind in ("small_block", "block", "small"):
+        model = tiny_models.model(kind, thoughts_see_steps=True)
+        expected = evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1]
+        batch, other = training_batch(tiny_models, kind), training_batch(tiny_models, kind, OTHER_STEPS)
+        assert torch.equal(model.eval()._thoughts_and_steps(batch)[1], expected), kind
+        leaking = model.train()._thoughts_and_steps(batch)[1]
+        changed = (leaking - model._thoughts_and_steps(other)[1]).abs().amax((1, 2))
+        assert (changed > 1e-3).all(), f"{kind}: the flag did not show the steps"
+
+
+def plain_z(model, kind, tokens, slots):
+    """z at every column of one unpadded row, written out: (T, d_large)."""
+    generator, tokens = model.generator, torch.tensor([tokens + [model.slot_id] * (N if slots else 0)])
+    llm, small_lm = model.frozen
+    x = llm.get_input_embeddings()(tokens) if kind == "block" else small_lm.model(tokens).last_hidden_state
+    if kind != "block":
+        x = generator.projection(x)
+    if slots and kind != "small":
+        x = torch.cat([x[:, :-N], generator.prior[None] + (x[:, -N:] if kind == "small_block" else 0)], dim=1)
+    if kind != "small":
+        x = generator.block(x, torch.ones_like(tokens), torch.arange(tokens.shape[1])[None])
+    return generator.projection(x)[0] if kind == "block" else x[0]
+
+
+def test_z_is_read_at_the_end_of_the_question_at_the_slots_and_at_the_end_of_each_step(tiny_models, kind):
+    model, layout = tiny_models.model(kind), tiny_models.layout_for(kind)
+    with torch.no_grad():
+        z_question, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
+        for i, row in enumerate(layout.training(example) for example in EXAMPLES):
+            z = plain_z(model, kind, row["question"], slots=True)
+            torch.testing.assert_close(thoughts[i], z[-N:], atol=1e-5, rtol=0)
+            torch.testing.assert_close(z_question[i], z[-N - 1], atol=1e-5, rtol=0)
+            z = plain_z(model, kind, row["question"] + sum(row["steps"], row["header"]), slots=False)
+            for m in range(len(row["steps"])):
+                after = len(sum(row["steps"][m + 1 :], []))
+                torch.testing.assert_close(z_steps[i, m], z[len(z) - 1 - after], atol=1e-5, rtol=0)
+
+
+def test_leaking_thoughts_too_do_not_depend_on_padding_between_steps_and_slots(tiny_models, kind):
+    model = tiny_models.model(kind, thoughts_see_steps=True).train()
+    _, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
+    for i, example in enumerate(EXAMPLES):
+        _, alone, z_alone = model._thoughts_and_steps(training_batch(tiny_models, kind, [example]))
+        torch.testing.assert_close(alone[0], thoughts[i], atol=1e-5, rtol=0)
+        m = len(example.steps)
+        torch.testing.assert_close(z_alone[0, :m], z_steps[i, :m], atol=1e-5, rtol=0)
+
+
+def test_llm_input_is_prefix_thoughts_suffix_with_the_slots_in_the_same_columns(tiny_models):
+    model, batch = tiny_models.model("small_block"), prompt_batch(tiny_models, "small_block")
+    thoughts = evaluation_thoughts(model, batch)[1]
+    embed, width = tiny_models.llm.get_input_embeddings(), batch["prefix_ids"].shape[1]
+    for n in (N, 2):  # evaluation may inject the first n of N
+        inputs = llm_inputs(tiny_models.llm, batch, thoughts[:, :n].bfloat16())
+        embeds, mask = inputs["inputs_embeds"], inputs["attention_mask"]
+        assert embeds.dtype == torch.float32  # the LLM's
+        assert torch.equal(embeds[:, :width], embed(batch["prefix_ids"]))
+        assert torch.equal(embeds[:, width : width + n], thoughts[:, :n].bfloat16().float())
+        assert torch.equal(embeds[:, width + n :], embed(batch["suffix_ids"]))
+        assert torch.equal(mask[:, :width], batch["prefix_mask"]) and mask[:, width:].all()
+        assert mask.shape == embeds.shape[:2]
+    bare = llm_inputs(tiny_models.llm, batch, None)
+    assert bare["inputs_embeds"].shape[1] == width + batch["suffix_ids"].shape[1] == bare["attention_mask"].shape[1]
+
+
+def test_positions_count_real_tokens_only():
+    assert position_ids(torch.tensor([[0, 0, 1, 1, 0, 1]])).tolist() == [[0, 0, 0, 1, 1, 2]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Frozen and trained
+
+
+def test_frozen_means_frozen(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    names = {name.split(".")[0] for name in model.state_dict()} | {
+        name.split(".")[0] for name, _ in model.named_parameters()
+    }
+    assert names == {"generator"}
+    lms = [lm for lm in model.frozen if lm is not None]
+    assert len(lms) == (1 if kind == "block" else 2)
+    sum(model(**training_batch(tiny_models, kind)).values()).backward()
+    for lm in lms:
+        assert not lm.training and not any(module.training for module in lm.modules())
+        assert all(not p.requires_grad and p.grad is None for p in lm.parameters())
+
+
+def test_each_loss_alone_reaches_every_trained_parameter(tiny_models, kind):
+    """DDP runs without find_unused_parameters, so none may be left out, not even by rows without steps."""
+    for name, examples in (("sft", EXAMPLES), ("align", EXAMPLES), ("focus", EXAMPLES), ("focus", EXAMPLES[1:2])):
+        weights = dict.fromkeys(("sft", "align", "focus"), 0.0) | {name: 1.0}
+        model = tiny_models.model(kind, weights=weights).train()
+        sums = model(**training_batch(tiny_models, kind, examples))
+        assert list(sums) == [name]
+        sums[name].backward()
+        for parameter, p in model.named_parameters():
+            assert p.grad is not None and p.grad.isfinite().all(), f"{name}: {parameter}"
+            assert name == "focus" or p.grad.any(), f"{name}: {parameter}"
+
+
+def test_a_weight_of_zero_leaves_the_loss_out_in_training_and_dev_computes_all(tiny_models, kind):
+    weights = {"sft": 1.0, "align": 0.0, "focus": 0.0}
+    model, batch = tiny_models.model(kind, weights=weights), training_batch(tiny_models, kind)
+    dev = model.eval()(**batch)
+    assert list(dev) == ["sft", "align", "focus"] and all(value.dtype == torch.float32 for value in dev.values())
+    train = model.train()(**training_batch(tiny_models, kind, steps=False))
+    assert list(train) == ["sft"] and train["sft"] == dev["sft"]
+
+
+def test_padding_changes_no_loss_and_a_batch_sums_its_rows(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    together = model(**training_batch(tiny_models, kind))
+    alone = [model(**training_batch(tiny_models, kind, [example])) for example in EXAMPLES]
+    for name, value in together.items():
+        torch.testing.assert_close(value, sum(sums[name] for sums in alone), atol=1e-5, rtol=1e-5)
+    assert alone[1]["focus"] == 0 and alone[0]["focus"] > 0 and alone[0]["align"] > 0
+
+
+def test_sft_is_the_library_loss_with_its_gradients(tiny_models, kind):
+    model, batch = tiny_models.model(kind).train(), training_batch(tiny_models, kind)
+    _, thoughts, _ = model._thoughts_and_steps(batch)
+    inputs = llm_inputs(tiny_models.llm, batch, thoughts)
+    labels = torch.nn.functional.pad(
+        batch["labels"], (inputs["inputs_embeds"].shape[1] - batch["labels"].shape[1], 0), value=-100
+    )
+    mean = tiny_models.llm(**inputs, position_ids=position_ids(inputs["attention_mask"]), labels=labels).loss
+    expected, sft = mean * (labels != -100).sum(), model(**batch)["sft"]
+    torch.testing.assert_close(sft, expected, atol=1e-4, rtol=1e-5)
+    parameters = list(model.parameters())
+    gradients, wanted = torch.autograd.grad(sft, parameters), torch.autograd.grad(expected, parameters)
+    torch.testing.assert_close(gradients, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_answer_of_the_focus_loss_is_the_mean_embedding_of_its_own_tokens(tiny_models, monkeypatch):
+    model, batch, seen = tiny_models.model("small_block"), training_batch(tiny_models, "small_block"), []
+    monkeypatch.setattr("model.reasoning_focus", lambda *args: seen.append(args) or torch.zeros(3))
+    model.eval()(**batch)
+    (_, _, step_valid, answers, temperature) = seen[0]
+    embed = tiny_models.llm.get_input_embeddings()
+    for i, example in enumerate(EXAMPLES):
+        tokens = tiny_models.llm_tokenizer(example.answer, add_special_tokens=False, return_tensors="pt").input_ids
+        torch.testing.assert_close(answers[i], embed(tokens)[0].mean(0))
+    assert torch.equal(step_valid, batch["step_valid"]) and temperature == 0.1
+
+
+def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, tiny_pair):
+    batch, results = training_batch(tiny_models, "small_block"), []
+    for enabled in (False, True):
+        llm, calls = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu"), []
+        llm.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        torch.manual_seed(0)
+        weights = {"sft": 1.0, "align": 1.0, "focus": 1.0}
+        model = LatentThoughtModel("small_block", llm, tiny_models.small_lm, N, 0, weights).train()
+        if enabled:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        sum(model(**batch).values()).backward()
+        results.append([p.grad for p in model.parameters()])
+        assert len(calls) == 1 + enabled
+        with torch.no_grad():
+            model.eval()(**batch)
+        assert len(calls) == 2 + enabled
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
+
+
+def test_bf16_models_train_float32_generators_and_stay_close(tiny_models, tiny_pair, kind):
+    lms = [load_frozen_lm(str(tiny_pair / name), "", torch.bfloat16, "cpu") for name in ("large", "small")]
+    expected = tiny_models.model(kind, seed=3).train()(**training_batch(tiny_models, kind))
+    half = tiny_models.model(kind, seed=3).train()
+    half.frozen = (lms[0], None if kind == "block" else lms[1])
+    batch = training_batch(tiny_models, kind)
+    sums = half(**batch)
+    for name in ("sft", "align"):
+        torch.testing.assert_close(sums[name], expected[name], atol=0, rtol=0.05)
+    assert sums["focus"].isfinite()
+    sum(sums.values()).backward()
+    assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in half.parameters())
+    thoughts = half._thoughts_and_steps(batch)[1]
+    assert torch.equal(thoughts, evaluation_thoughts(half, prompt_batch(tiny_models, kind))[1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Block and prior
+
+
+def test_transformer_block_is_the_written_out_layer_at_any_columns():
+    torch.manual_seed(0)
+    block, d, eps = TransformerBlock(6, 10, norm_eps=0.1).double(), 6, 0.1
+    for p in block.parameters():
+        torch.nn.init.normal_(p)
+    x, mask = torch.randn(2, 5, d, dtype=torch.float64), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    w = dict(block.named_parameters())
+
+    def norm(v, weight):
+        return v / (v.pow(2).mean() + eps).sqrt() * weight
+
+    expected = torch.empty_like(x)
+    for b in range(2):
+        q, k, v = (
+            (x[b] @ w["self_attn.in_proj_weight"].T + w["self_attn.in_proj_bias"])[:, i * d : i * d + d]
+            for i in range(3)
+        )
+        for t in range(5):
+            seen = mask[b].bool()
+            attention = (k[seen] @ q[t] / d**0.5).softmax(0) @ v[seen]
+            y = norm(
+                x[b, t] + w["self_attn.out_proj.weight"] @ attention + w["self_attn.out_proj.bias"], w["norm1.weight"]
+            )
+            ffn = w["linear2.weight"] @ (w["linear1.weight"] @ y + w["linear1.bias"]).clamp(min=0) + w["linear2.bias"]
+            expected[b, t] = norm(y + ffn, w["norm2.weight"])
+    everywhere = torch.arange(5).expand(2, -1)
+    torch.testing.assert_close(block(x, mask, everywhere), expected)
+    columns = torch.tensor([[4, 2], [0, 4]])
+    asked = torch.stack([expected[b, columns[b]] for b in range(2)])
+    torch.testing.assert_close(block(x, mask, columns), asked)
+
+
+def test_prior_starts_as_distinct_embedding_rows_or_zero(tiny_models):
+    table = tiny_models.llm.get_input_embeddings().weight
+    prior = tiny_models.model("block").generator.prior
+    assert torch.equal(prior, table[-N:]) and len(prior.unique(dim=0)) == N and prior.requires_grad
+    before = table.clone()
+    prior.data.zero_()
+    assert torch.equal(table, before), "the prior is a view of the LLM's table"
+    model = LatentThoughtModel("small_block", tiny_models.llm, tiny_models.small_lm, N, 0)
+    assert model.generator.prior.shape == (N, 32) and not model.generator.prior.any()
+
+
+@pytest.mark.parametrize(
+    "config, num_thoughts, start",
+    [
+        (Qwen3Config(vocab_size=151936), 32, 150001),
+        (Qwen2Config(vocab_size=152064), 32, 150001),
+        (Qwen3Config(vocab_size=150033), 32, 150001),  # reaches the last one exactly
+        (Qwen3Config(vocab_size=150032), 32, 150000),
+        (LlamaConfig(vocab_size=128256), 32, 128011),
+        (LlamaConfig(vocab_size=32000), 4, 31996),
+        (MistralConfig(vocab_size=200000), 4, 199996),
+        (Qwen3Config(vocab_size=4), 4, 0),
+    ],
+)
+def test_prior_rows_are_the_published_ids_or_the_last_rows(config, num_thoughts, start):
+    assert prior_row_ids(config, num_thoughts) == range(start, start + num_thoughts)
+
+
+def test_more_thoughts_than_embedding_rows_is_an_error():
+    with pytest.raises(InputError) as error:
+        prior_row_ids(Qwen3Config(vocab_size=3), 4)
+    one_line(error, "--num_thought_tokens 4", "3 rows")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoints
+
+SIZES = Sizes(N, 16, 32, 64, 1e-6)
+PUBLISHED_BLOCK = {
+    "self_attn.in_proj_weight": (96, 32),
+    "self_attn.in_proj_bias": (96,),
+    "self_attn.out_proj.weight": (32, 32),
+    "self_attn.out_proj.bias": (32,),
+    "linear1.weight": (64, 32),
+    "linear1.bias": (64,),
+    "linear2.weight": (32, 64),
+    "linear2.bias": (32,),
+    "norm1.weight": (32,),
+    "norm2.weight": (32,),
+}
+
+
+def published(kind):
+    """Plain state dicts with the published names and shapes, as float32: (projection, block or None)."""
+    torch.manual_seed(7)
+    d_in = 32 if kind == "block" else 16
+    projection = {"weight": torch.randn(32, d_in), "bias": torch.randn(32)}
+    block = {name: torch.randn(shape) for name, shape in PUBLISHED_BLOCK.items()}
+    return projection, None if kind == "small" else block
+
+
+def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path, kind, capsys):
+    model, folder, meta = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5", {"kind": kind, "text": "½"}
+    save_checkpoint(folder, model, meta)
+    files = {PARAMS_FILE, META_FILE} | (set() if kind == "small" else {ATT_FILE})
+    assert {path.name for path in folder.iterdir()} == files and read_meta(folder) == meta
+    projection = read_weights(folder / PARAMS_FILE, "--params_file_name")
+    assert {name: tuple(t.shape) for name, t in projection.items()} == {
+        "weight": (32, 32 if kind == "block" else 16),
+        "bias": (32,),
+    }
+    block = None
+    if kind != "small":
+        block = read_weights(folder / ATT_FILE, "--att_file_name")
+        assert {name: tuple(t.shape) for name, t in block.items()} == PUBLISHED_BLOCK | {"prior": (N, 32)}
+    check_weights(kind, model.sizes, projection, block)
+    other = tiny_models.model(kind, seed=2)
+    load_weights(other, projection, block)
+    assert capsys.readouterr().out == ""
+    wanted = model.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
+
+
+def test_a_checkpoint_is_replaced_as_a_whole_even_after_a_killed_save(tiny_models, tmp_path):
+    folder = tmp_path / "run"
+    save_checkpoint(folder, tiny_models.model("small_block"), {"save": 1})
+    for suffix in (".partial", ".old"):  # what kills leave behind
+        shutil.copytree(folder, tmp_path / f"run{suffix}")
+    save_checkpoint(folder, tiny_models.model("small"), {"save": 2})
+    assert read_meta(folder) == {"save": 2} and not (folder / ATT_FILE).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_published_files_load_and_say_that_they_have_no_prior(tiny_models, tmp_path, kind, capsys):
+    projection, block = published(kind)
+    torch.save({name: t.bfloat16() for name, t in projection.items()}, tmp_path / PARAMS_FILE)
+    projection = read_weights(tmp_path / PARAMS_FILE, "--params_file_name")
+    assert all(t.dtype == torch.float32 for t in projection.values())
+    check_weights(kind, SIZES, projection, block)
+    model = tiny_models.model(kind)
+    rows = None if kind == "small" else model.generator.prior.clone()
+    load_weights(model, projection, block)
+    assert torch.equal(model.generator.projection.weight, projection["weight"])
+    note = capsys.readouterr().out
+    if kind == "small":
+        assert note == ""
+    else:
+        assert torch.equal(model.generator.prior, rows) and note.count("\n") == 1 and "no learnable prior" in note
+        assert torch.equal(model.generator.block.linear1.weight, block["linear1.weight"])
+    assert evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "kind, change, parts",
+    [
+        ("small_block", lambda p, b: (p, None), ("--att_file_name", "needs")),
+        ("small", lambda p, b: (p, published("block")[1]), ("--att_file_name", "takes no")),
+        ("small_block", lambda p, b: ({"weight": p["weight"]}, b), ("--params_file_name", "no tensor bias")),
+        ("block", lambda p, b: (p, b | {"norm3.weight": b["norm1.weight"]}), ("--att_file_name", "unknown", "norm3")),
+        ("block", lambda p, b: (p, {k: v for k, v in b.items() if k != "norm2.weight"}), ("no tensor norm2.weight",)),
+        ("block", lambda p, b: (published("small")[0], b), ("--params_file_name", "(32, 16)", "(32, 32)")),
+        (
+            "block",
+            lambda p, b: (p, b | {"linear1.weight": torch.ones(48, 32)}),
+            ("linear1.weight", "(48, 32)", "(64, 32)"),
+        ),
+        ("small_block", lambda p, b: (p, b | {"prior": torch.ones(9, 32)}), ("prior", "(9, 32)", "(4, 32)")),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(kind, change, parts):
+    with pytest.raises(InputError) as error:
+        check_weights(kind, SIZES, *change(*published(kind)))
+    one_line(error, *parts)
+
+
+class Planted:
+    def __reduce__(self):
+        return (print, ("a pickled object ran",))
+
+
+@pytest.mark.parametrize(
+    "write, part",
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "not a PyTorch file"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "not a PyTorch file"),
+        (lambda path: path.write_bytes(b""), "not a PyTorch file"),
+        (lambda path: path.write_bytes(b"\x80\x02K\x01"), "not a PyTorch file"),
+        (lambda path: path.write_bytes(pickle.dumps(Planted(), protocol=2)), "not a PyTorch file"),
+        (lambda path: torch.save({"weight": Planted()}, path), "not a PyTorch file"),
+        (lambda path: torch.save([torch.ones(2)], path), "not a state dict"),
+        (lambda path: torch.save({"weight": 1.0}, path), "not a state dict"),
+        (lambda path: torch.save({0: torch.ones(2)}, path), "not a state dict"),
+    ],
+)
+def test_files_that_are_no_plain_tensors_are_refused_in_one_line(tmp_path, write, part, capsys):
+    write(tmp_path / "x.bin")
+    with pytest.raises(InputError) as error:
+        read_weights(tmp_path / "x.bin", "--att_file_name")
+    one_line(error, "--att_file_name", str(tmp_path / "x.bin"), part)
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_a_truncated_file_is_refused_in_one_line(tmp_path):
+    torch.save(published("block")[1], tmp_path / "x.bin")
+    whole = (tmp_path / "x.bin").read_bytes()
+    for size in range(1, len(whole), len(whole) // 20):
+        (tmp_path / "x.bin").write_bytes(whole[:size])
+        with pytest.raises(InputError, match="not a PyTorch file"):
+            read_weights(tmp_path / "x.bin", "--att_file_name")
+
+
+def test_a_missing_or_broken_meta_file_is_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError) as error:
+        read_meta(tmp_path)
+    one_line(error, "no such file", META_FILE)
+    for content in (b"{", b"\xff\xfe\x00"):
+        (tmp_path / META_FILE).write_bytes(content)
+        with pytest.raises(InputError) as error:
+            read_meta(tmp_path)
+        one_line(error, "not readable", META_FILE)
+
+
+def test_the_generator_of_published_files_follows_from_their_sizes():
+    assert infer_generator(published("small")[0], None, 16, 32) == "small"
+    assert infer_generator(*published("small_block"), 16, 32) == "small_block"
+    assert infer_generator(*published("block"), 16, 32) == "block"
+    for d_small, d_large, part in ((32, 32, "--thought_generator"), (8, 64, "32 features")):
+        with pytest.raises(InputError) as error:
+            infer_generator(*published("block"), d_small, d_large)
+        one_line(error, part)
+    with pytest.raises(InputError, match="not a projection"):
+        infer_generator({"linear.weight": torch.ones(2, 2)}, None, 16, 32)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Frozen LMs from disk
+
+
+def test_a_missing_model_gets_one_line_with_near_ids():
+    with pytest.raises(InputError) as error:
+        load_config("Qwen/Qwen3-8B-Instruct", "--large_model_id")
+    one_line(error, "--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B,")
+
+
+def test_a_mistyped_folder_gets_the_near_folder(tiny_pair):
+    with pytest.raises(InputError) as error:
+        load_config(str(tiny_pair / "larg"), "--base_model_id")
+    one_line(error, f"near it: {tiny_pair / 'large'}")
+
+
+def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(tiny_pair, tmp_path):
+    shutil.copytree(tiny_pair / "large", tmp_path / "capped")
+    config = json.loads((tmp_path / "capped" / "config.json").read_text())
+    (tmp_path / "capped" / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
+    shutil.copytree(tiny_pair / "large", tmp_path / "cut")
+    weights = (tmp_path / "cut" / "model.safetensors").read_bytes()
+    (tmp_path / "cut" / "model.safetensors").write_bytes(weights[:-100])
+    for name, part in (("capped", "final_logit_softcapping"), ("cut", "cannot be loaded")):
+        with pytest.raises(InputError) as error:
+            load_frozen_lm(str(tmp_path / name), "--large_model_id", torch.float32, "cpu")
+        one_line(error, part, str(tmp_path / name))

@@ -1,0 +1,255 @@
+"""train.py: what a run promises, on the tiny pair. Runs are in this process where that shows the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+import train
+from data_loader import InputError
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def flags(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
+    """Flags of a short run; the run's folders are made in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return [
+        *("--large_model_id", str(tiny_pair / "large"), "--small_model_id", str(tiny_pair / "small")),
+        *("--data_dir", str(gsm8k_data), "--task_name", "gsm8k", "--num_thought_tokens", "4", "--batch_size", "2"),
+        *("--gradient_accumulation_steps", "2", "--learning_rate", "1e-3", "--max_steps", "5", "--warmup_ratio", "0"),
+        *("--logging_steps", "1", "--disable_tqdm", "True"),
+    ]
+
+
+def weights(name: str) -> dict[str, torch.Tensor]:
+    """All trained tensors of a finished run."""
+    (folder,) = Path("ckpt").glob(f"{name}-*")
+    files = [torch.load(path, weights_only=True) for path in sorted(folder.glob("*.bin"))]
+    return {f"{i}.{key}": value for i, file in enumerate(files) for key, value in file.items()}
+
+
+def meta(name: str) -> dict:
+    (path,) = Path("ckpt").glob(f"{name}-*/thoughts.json")
+    return json.loads(path.read_text())
+
+
+def assert_close(a: str, b: str, tolerance: float):
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    for key in left:
+        torch.testing.assert_close(left[key], right[key], atol=tolerance, rtol=0)
+
+
+def logs(name: str) -> list[dict]:
+    """Log history of a run's newest resume checkpoint."""
+    newest = train.newest_checkpoint(Path("results") / name)
+    return json.loads((newest / "trainer_state.json").read_text())["log_history"]
+
+
+def subprocess_train(flags: list[str], *launcher: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *launcher, str(ROOT / "train.py"), *flags]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluation_needs(flags):
+    done = subprocess_train([*flags, "--output_name", "cli"])
+    assert done.returncode == 0, done.stderr
+    (folder,) = Path("ckpt").iterdir()
+    assert folder.name == "cli-gsm8k-small_block-10-4-large-small"
+    assert sorted(path.name for path in folder.iterdir()) == ["TransformerBlock.bin", "projection.bin", "thoughts.json"]
+    stored = meta("cli")
+    assert stored["thought_generator"] == "small_block" and stored["num_thoughts"] == 4
+    assert stored["dtype"] == "float32" and stored["seed"] == 41 and stored["dev_curve"]
+    assert stored["rows"]["train"]["kept"] == 38 and stored["rows"]["dev"]["kept"] == 2
+    assert "parameters: 9,152 trained, " in done.stdout and "learning_rate = 0.001" in done.stdout
+    state = json.loads(Path("results/cli/checkpoint-5/trainer_state.json").read_text())
+    assert Path("results/cli/checkpoint-5/model.safetensors").stat().st_size < 60_000  # no frozen LM in a checkpoint
+    assert state["best_metric"] == stored["best"]["value"]
+
+
+def test_the_three_losses_are_logged_one_by_one_and_add_up(flags):
+    train.run([*flags, "--output_name", "a", "--sft_loss_weight", "1", "--align_loss_weight", "0.5"])
+    for log in logs("a"):
+        total = log["loss"] if "loss" in log else log["eval_loss"]
+        prefix = "" if "loss" in log else "eval_"
+        parts = [log[f"{prefix}{name}_loss"] for name in ("sft", "align", "focus")]
+        assert total == pytest.approx(parts[0] + 0.5 * parts[1] + 0.33 * parts[2], abs=1e-4)
+
+
+def test_accumulation_of_four_equals_a_batch_four_times_as_large(flags):
+    train.run([*flags, "--output_name", "accumulated", "--gradient_accumulation_steps", "4", "--optim", "sgd"])
+    large = ["--batch_size", "8", "--gradient_accumulation_steps", "1", "--optim", "sgd"]
+    train.run([*flags, "--output_name", "whole", *large])
+    assert_close("accumulated", "whole", 1e-6)
+    assert [log["sft_loss"] for log in logs("accumulated")[:3]] == pytest.approx(
+        [log["sft_loss"] for log in logs("whole")[:3]], abs=1e-4
+    )
+
+
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
+    done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
+    assert done.returncode == 0, done.stderr
+    train.run([*flags, "--output_name", "alone"])
+    assert_close("ranks", "alone", 1e-6)
+    grads = [[log["grad_norm"] for log in logs(name) if "grad_norm" in log] for name in ("ranks", "alone")]
+    assert len(grads[0]) == 5 and grads[0] == pytest.approx(grads[1], abs=1e-6)
+    assert [log["eval_sft_loss"] for log in meta("ranks")["dev_curve"]] == pytest.approx(
+        [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
+    )
+
+
+def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags):
+    flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
+    train.run([*flags, "--output_name", "whole"])
+    command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(Path("results").glob("cut/checkpoint-*/complete")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(Path("ckpt").glob("cut-*"))
+    with pytest.raises(InputError, match="is there already: --resume goes on"):
+        train.run([*flags, "--output_name", "cut"])
+    with pytest.raises(InputError, match="started with learning_rate = 0.001, not 0.002"):
+        train.run([*flags, "--output_name", "cut", "--resume", "--learning_rate", "2e-3"])
+    train.run([*flags, "--output_name", "cut", "--resume"])
+    assert_close("whole", "cut", 0)
+    assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
+
+
+def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_path):
+    for step in (3, 6, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (3, 6):
+        (tmp_path / f"checkpoint-{step}" / train.COMPLETE).touch()
+    assert train.newest_checkpoint(tmp_path).name == "checkpoint-6"
+
+
+def test_the_saved_weights_are_those_of_the_lowest_dev_loss_not_the_last(flags):
+    # only the focus loss is trained, at a rate at which the dev SFT loss goes up and down
+    steps = ["--max_steps", "24", "--eval_strategy", "steps", "--eval_steps", "2", "--save_total_limit", "40"]
+    focus = ["--sft_loss_weight", "0", "--align_loss_weight", "0"]
+    train.run([*flags, "--output_name", "best", *steps, "--learning_rate", "0.02", *focus])
+    curve = meta("best")["dev_curve"]
+    best = min(curve, key=lambda point: point["eval_sft_loss"])
+    assert best["step"] < 24, "the run must get worse for this test to mean something"
+    assert meta("best")["best"] == {
+        "metric": "sft_loss",
+        "value": best["eval_sft_loss"],
+        "step": best["step"],
+        "epoch": best["epoch"],
+    }
+    from safetensors.torch import load_file
+
+    kept = load_file(f"results/best/checkpoint-{best['step']}/model.safetensors")
+    torch.testing.assert_close(weights("best")["1.weight"], kept["generator.projection.weight"], atol=0, rtol=0)
+
+
+def test_best_metric_accuracy_chooses_by_generated_dev_answers(flags):
+    train.run([*flags, "--output_name", "accuracy", "--best_metric", "accuracy", "--max_new_tokens", "8"])
+    stored = meta("accuracy")
+    assert stored["best"]["metric"] == "accuracy"
+    assert all(0 <= point["eval_accuracy"] <= 1 for point in stored["dev_curve"])
+
+
+def test_dev_losses_are_those_of_all_dev_rows_whatever_the_batch(flags):
+    curves = []
+    for size in ("1", "8"):
+        name = f"eval{size}"
+        train.run([*flags, "--output_name", name, "--per_device_eval_batch_size", size, "--max_steps", "1"])
+        curves.append(meta(name)["dev_curve"][0])
+    assert curves[0]["eval_sft_loss"] == pytest.approx(curves[1]["eval_sft_loss"], abs=1e-5)
+    assert curves[0]["eval_focus_loss"] == pytest.approx(curves[1]["eval_focus_loss"], abs=1e-5)
+
+
+def test_training_goes_on_from_given_weights_and_frozen_prior_stays(flags):
+    train.run([*flags, "--output_name", "first", "--thought_generator", "block", "--freeze_prior"])
+    (folder,) = Path("ckpt").glob("first-*")
+    again = [
+        "--params_file_name",
+        str(folder / "projection.bin"),
+        "--att_file_name",
+        str(folder / "TransformerBlock.bin"),
+    ]
+    none = ["--max_steps", "1", "--learning_rate", "1e-12"]
+    train.run([*flags, "--output_name", "second", "--thought_generator", "block", *again, *none])
+    assert_close("first", "second", 1e-6)
+    train.run([*flags, "--output_name", "third", "--thought_generator", "block"])
+    assert torch.equal(weights("first")["0.prior"], weights("second")["0.prior"])
+    assert not torch.equal(weights("first")["0.prior"], weights("third")["0.prior"])
+
+
+def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flags):
+    train.run([*flags, "--output_name", "softcot", "--use_assistant_model"])
+    (folder,) = Path("ckpt").glob("softcot-gsm8k-small-*")
+    assert sorted(path.name for path in folder.iterdir()) == ["projection.bin", "thoughts.json"]
+
+
+def test_rows_longer_than_max_len_are_dropped_and_counted_and_k_shot_takes_the_first_rows(flags):
+    train.run([*flags, "--output_name", "short", "--max_len", "160", "--k_shot", "20", "--max_steps", "1"])
+    rows = meta("short")["rows"]["train"]
+    assert rows["read"] == 40 and rows["in_split"] == 38
+    assert rows["kept"] == 10 and rows["too_long"] == 10
+
+
+def test_thoughts_see_steps_prints_a_warning(flags, capsys):
+    train.run([*flags, "--output_name", "leak", "--thoughts_see_steps", "--max_steps", "1"])
+    assert "warning: --thoughts_see_steps" in capsys.readouterr().out
+
+
+def test_bf16_keeps_float32_master_weights(flags):
+    train.run([*flags, "--output_name", "bf16", "--bf16", "--max_steps", "1"])
+    assert meta("bf16")["dtype"] == "bfloat16"
+    assert {tensor.dtype for tensor in weights("bf16").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--thought_generator none", "there is nothing to train"),
+        ("--thought_generator nix", "no such generator; there are small_block, block, small"),
+        ("--use_assistant_model --thought_generator block", "--use_assistant_model means small"),
+        ("--fsdp full_shard", "--fsdp is not for this program"),
+        ("--deepspeed ds.json", "--deepspeed is not for this program"),
+        ("--fp16", "--fp16 is not for this program: use --bf16"),
+        ("--no_such_flag 3", "no_such_flag"),
+        ("--learning_rate fast", "--learning_rate"),
+        ("--learning_rate 0", "--learning_rate 0.0: must be above 0"),
+        ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),
+        ("--thought_generator block --num_thought_tokens 1000", "the LLM's vocabulary has only 400 rows"),
+        ("--task_name nix", "--task_name nix: no such task; there are gsm8k, arithmetic"),
+        ("--task_name arithmetic", "no train.jsonl there; python toy/build.py"),
+        ("--max_len 3", "--max_len 3: no train row is that short"),
+        ("--output_name a/b", "--output_name"),
+        ("--eval_strategy no", "--eval_strategy no: epoch or steps"),
+        ("--best_metric bleu", "--best_metric bleu: sft_loss or accuracy"),
+        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "none below 0, one above 0"),
+        ("--params_file_name p.bin", "small_block starts from both or neither"),
+        ("--params_file_name p.bin --att_file_name b.bin", "--params_file_name p.bin: no such file"),
+        ("--resume", "--resume: no complete checkpoint in results/wrong"),
+        ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
+    ],
+)
+def test_a_wrong_flag_gets_one_line_and_leaves_nothing_behind(flags, wrong, message):
+    with pytest.raises(InputError) as error:
+        train.run([*flags, "--output_name", "wrong", *wrong.split()])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not Path("ckpt").exists() and not Path("results").exists()
+
+
+def test_an_error_is_one_line_on_stderr_and_a_non_zero_exit(flags):
+    done = subprocess_train([*flags, "--output_name", "x", "--k_shot", "-1"])
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be 0 (all rows) or more"
+    assert "Traceback" not in done.stderr
