@@ -15,15 +15,16 @@ import os
 import platform
 import re
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import accelerate
+import huggingface_hub
 import torch
 import transformers
 from packaging.version import Version
 from tqdm import tqdm
-from transformers import HfArgumentParser, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from data_loader import (
     DATE_STRING,
@@ -37,6 +38,7 @@ from data_loader import (
     loss_counts,
     pad_token_id,
 )
+from flags import flag, parse_flags
 from generation import count_right
 from model import (
     GENERATORS,
@@ -68,10 +70,6 @@ REFUSED = {
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
-
-
-def flag(default, text: str, *aliases: str, **extra):
-    return field(default=default, metadata={"help": text, "aliases": list(aliases), **extra})
 
 
 @dataclass
@@ -197,20 +195,6 @@ class TrainArguments(TrainingArguments):
         more = {"dtype": self.dtype, "max_steps": self.max_steps, "world_size": self.world_size}
         more["eval_strategy"] = str(self.eval_strategy.value)
         return {name: getattr(self, name) for name in names} | more
-
-
-class FlagParser(HfArgumentParser):
-    def error(self, message: str):
-        raise InputError(message)
-
-
-def parse_flags(argv: list[str]) -> TrainArguments:
-    """Flags -> TrainArguments; InputError (one line) for anything that is wrong with them."""
-    parser = FlagParser(TrainArguments, description="Train a thought generator in front of a frozen LLM.")
-    try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
-    except ValueError as error:  # flags that the parser does not know
-        raise InputError(f"{error}; python train.py --help lists the flags") from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -458,7 +442,7 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> 
 
 
 def run(argv: list[str]) -> None:
-    args = parse_flags(argv)
+    args = parse_flags(TrainArguments, argv, "train.py")
     final = final_folder(args)
     checkpoint = check_run_folders(args, final)
     start, layout = read_start(args), build_layout(args)
@@ -488,6 +472,7 @@ def run(argv: list[str]) -> None:
 
 
 def main() -> None:
+    huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
     try:
         run(sys.argv[1:])
     except InputError as error:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+import evaluate
 import train
 from data_loader import InputError
 
@@ -74,6 +75,28 @@ def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluati
     state = json.loads(Path("results/cli/checkpoint-5/trainer_state.json").read_text())
     assert Path("results/cli/checkpoint-5/model.safetensors").stat().st_size < 60_000  # no frozen LM in a checkpoint
     assert state["best_metric"] == stored["best"]["value"]
+
+
+def test_a_trained_checkpoint_is_evaluated_by_the_users_flags_and_by_its_folder_with_the_same_texts(
+    flags, tiny_pair, gsm8k_data
+):
+    train.run([*flags, "--output_name", "whole", "--max_steps", "1"])
+    (folder,) = Path("ckpt").iterdir()
+    shared = ["--data_dir", str(gsm8k_data), "--num_thought_tokens", "2", "--num_return_sequences", "3"]
+    shared += ["--max_new_tokens", "8", "--test_k", "4"]
+    files = ["--params_file_name", f"{folder}/projection.bin", "--att_file_name", f"{folder}/TransformerBlock.bin"]
+    models = ["--base_model_id", f"{tiny_pair}/large", "--assistant_model_id", f"{tiny_pair}/small"]
+    task = ["--batch_size", "4", "--task_name", "gsm8k", "--print_response"]
+    evaluate.main([*models, *files, *task, *shared, "--output_dir", "by_flags"])
+    evaluate.main(["--checkpoint", str(folder), *shared, "--output_dir", "by_checkpoint"])
+    assert Path("by_flags/samples.jsonl").read_bytes() == Path("by_checkpoint/samples.jsonl").read_bytes()
+    first = json.loads(Path("by_flags/samples.jsonl").read_text().splitlines()[0])
+    named = {"index", "question", "gold", "responses", "answers", "vote", "correct", "num_tokens"}
+    assert named <= first.keys() and len(first["responses"]) == 3
+    report = json.loads(Path("by_flags/report.json").read_text())
+    assert {"vote_accuracy", "sample_accuracy", "maj_at_k", "pass_at_k", "settings"} <= report.keys()
+    evaluate.main(["--checkpoint", str(folder), *shared, "--output_dir", "by_flags"])  # again: only reports
+    assert json.loads(Path("by_flags/report.json").read_text())["vote_accuracy"] == report["vote_accuracy"]
 
 
 def test_the_three_losses_are_logged_one_by_one_and_add_up(flags):
@@ -223,7 +246,7 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--fsdp full_shard", "--fsdp is not for this program"),
         ("--deepspeed ds.json", "--deepspeed is not for this program"),
         ("--fp16", "--fp16 is not for this program: use --bf16"),
-        ("--no_such_flag 3", "no_such_flag"),
+        ("--no_such_flag 3", "no such flags"),
         ("--learning_rate fast", "--learning_rate"),
         ("--learning_rate 0", "--learning_rate 0.0: must be above 0"),
         ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),

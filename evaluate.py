@@ -1,0 +1,475 @@
+"""Evaluate latent thoughts (LTA-Thinker, arXiv 2509.12875): sample answers to every question of a split, vote, report.
+
+    python -u evaluate.py --checkpoint ckpt/NAME --num_thought_tokens 2 --num_return_sequences 10
+
+    python -u evaluate.py --base_model_id Qwen/Qwen3-8B --assistant_model_id Qwen/Qwen3-0.6B \
+        --params_file_name CKPT/projection.bin --att_file_name CKPT/TransformerBlock.bin --batch_size 4 \
+        --task_name gsm8k --num_thought_tokens 2 --num_return_sequences 10 --print_response
+
+    python -u evaluate.py --base_model_id Qwen/Qwen3-8B --thought_generator none    # the LLM alone
+    python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
+
+flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
+goes on there) -> report.json. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own
+copy and takes its share of the questions.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import huggingface_hub
+import torch
+import torch.distributed as dist
+import transformers
+from tqdm import tqdm
+
+from data_loader import DATE_STRING, PROMPTS, Example, InputError, Layout, get_task, load_split, pad_token_id
+from flags import flag, parse_flags
+from generation import (
+    SamplingSettings,
+    generate_answers,
+    load_generation_config,
+    resolve_sampling,
+)
+from model import (
+    ATT_FILE,
+    GENERATORS,
+    META_FILE,
+    PARAMS_FILE,
+    LatentThoughtModel,
+    check_weights,
+    generator_sizes,
+    infer_generator,
+    load_config,
+    load_frozen_lm,
+    load_tokenizer,
+    load_weights,
+    read_meta,
+    read_weights,
+)
+from report import (
+    REPORT_FILE,
+    SAMPLES_FILE,
+    SETTINGS_FILE,
+    check_folder,
+    compare,
+    flatten,
+    make_report,
+    merge_samples,
+    print_comparison,
+    print_report,
+    read_samples,
+    sample_record,
+    thought_variance,
+    write_text,
+)
+
+PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+
+
+@dataclass
+class EvaluationArguments:
+    """Flags of evaluate.py. What a checkpoint's thoughts.json says need not be given, and may not be contradicted."""
+
+    base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
+    assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
+    checkpoint: str | None = flag(None, "folder written by train.py: everything is taken from its thoughts.json")
+    params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
+    att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
+    thought_generator: str | None = flag(
+        None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
+    )
+    use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
+    num_thought_tokens: int | None = flag(None, "thoughts that go into the prompt: the first n of N (default: all N)")
+    task_name: str | None = flag(None, "task (thoughts.json's, else gsm8k)")
+    split: str = flag("test", "train, dev, test or sample")
+    data_dir: str = flag("data", "folder with a folder for each task")
+    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
+    test_k: int = flag(0, "first k questions only; 0: all")
+    batch_size: int = flag(4, "questions at a time")
+    num_return_sequences: int = flag(1, "samples a question; the vote is over them")
+    max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
+    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
+    top_p: float | None = flag(None, "default: as --temperature")
+    top_k: int | None = flag(None, "default: as --temperature; 0: off")
+    min_p: float | None = flag(None, "default: as --temperature; 0: off")
+    greedy: bool = flag(False, "the likeliest token always, no sampling")
+    seed: int = flag(41, "of the sampling noise")
+    print_input: bool = flag(False, "print every prompt")
+    print_response: bool = flag(False, "print every answer")
+    output_dir: str | None = flag(None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>")
+    dtype: str = flag(
+        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
+    )
+    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
+
+    def __post_init__(self):
+        if self.compare and len(self.compare) != 2:
+            raise InputError("--compare takes two report.json")
+        if self.use_assistant_model and self.thought_generator not in (None, "small"):
+            raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
+        if self.use_assistant_model:
+            self.thought_generator = "small"
+        if self.checkpoint and (self.params_file_name or self.att_file_name):
+            raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
+        if self.att_file_name and not self.params_file_name:
+            raise InputError("--att_file_name needs --params_file_name: every generator has a projection")
+        if self.thought_generator == "none" and self.params_file_name:
+            raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
+        if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
+            raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
+        if self.batch_size < 1 or self.test_k < 0:
+            raise InputError(f"--batch_size {self.batch_size} --test_k {self.test_k}: at least 1, and not below 0")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags, thoughts.json and the files' shapes -> what is run; no LM is loaded here
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated. `made` is N, `injected` is n; weights are (projection, block)."""
+
+    thought_generator: str
+    base_model_id: str
+    assistant_model_id: str | None
+    llm_config: object
+    made: int
+    injected: int
+    weights: tuple[dict, dict | None] | None
+    files: list[Path]
+    prompts: dict[str, str]
+    date_string: str
+    task_name: str
+    dtype: str
+
+
+def base_name(model_id: str) -> str:
+    """The last component of a hub id or a path: weights may have been moved to another folder since training."""
+    return model_id.rstrip("/").rpartition("/")[2]
+
+
+def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path]]:
+    """(thoughts.json where there is one, the weight files by flag)."""
+    if args.checkpoint:
+        folder = Path(args.checkpoint)
+        meta = read_checked_meta(folder)
+        files = {"--params_file_name": folder / PARAMS_FILE, "--att_file_name": folder / ATT_FILE}
+        if not GENERATORS[meta["thought_generator"]].has_block:
+            del files["--att_file_name"]
+        return meta, {} if args.thought_generator == "none" else files
+    flags = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
+    files = {name: Path(path) for name, path in flags.items() if path}
+    if not any((path.parent / META_FILE).is_file() for path in files.values()):
+        return None, files
+    if len({path.parent.resolve() for path in files.values()}) > 1:
+        raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
+    return read_checked_meta(files["--params_file_name"].parent), files
+
+
+def read_checked_meta(folder: Path) -> dict:
+    """thoughts.json with all that is read from it here; InputError where something is missing."""
+    meta = read_meta(folder)
+    needed = "thought_generator num_thoughts sizes large_model_id small_model_id prompts date_string task_name dtype"
+    for key in needed.split():
+        if key not in meta:
+            raise InputError(f"{folder / META_FILE}: has no {key}; train.py did not write it")
+    if meta["thought_generator"] not in GENERATORS:
+        raise InputError(f"{folder / META_FILE}: {meta['thought_generator']} is no thought generator")
+    return meta
+
+
+def agree(args: EvaluationArguments, meta: dict) -> None:
+    """InputError where a flag contradicts thoughts.json; a note where it only departs from it."""
+    if args.thought_generator not in (None, "none", meta["thought_generator"]):
+        said = meta["thought_generator"]
+        raise InputError(f"--thought_generator {args.thought_generator}: the checkpoint's {META_FILE} says {said}")
+    pairs = {"base_model_id": meta["large_model_id"], "assistant_model_id": meta["small_model_id"]}
+    for name, trained in pairs.items():
+        given = getattr(args, name)
+        if given and trained and base_name(given) != base_name(trained):
+            raise InputError(f"--{name} {given}: the checkpoint was trained with {trained}")
+    if args.num_thought_tokens and args.thought_generator != "none" and args.num_thought_tokens > meta["num_thoughts"]:
+        made = meta["num_thoughts"]
+        raise InputError(f"--num_thought_tokens {args.num_thought_tokens}: this checkpoint makes only {made} thoughts")
+    departures = {
+        "task_name": (args.task_name or meta["task_name"], meta["task_name"]),
+        "dtype": (meta["dtype"] if args.dtype == "auto" else args.dtype, meta["dtype"]),
+    }
+    for name, (now, trained) in departures.items():
+        if now != trained:
+            print(f"note: --{name} {now}; the thoughts were trained with {trained}")
+    if meta["prompts"] not in PROMPTS.values():
+        print("note: the checkpoint's prompts are not those of data_loader.py any more; the checkpoint's are used")
+
+
+def make_plan(args: EvaluationArguments) -> Plan:
+    """Settle everything that needs no LM. Raises InputError for whatever does not fit together."""
+    meta, files = find_weights(args)
+    if meta:
+        agree(args, meta)
+    elif not files and args.thought_generator != "none":
+        raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
+    known = meta or {}
+    base_id = args.base_model_id or known.get("large_model_id") or "Qwen/Qwen3-8B"
+    small_id = args.assistant_model_id or known.get("small_model_id") or "Qwen/Qwen3-0.6B"
+    task_name = args.task_name or known.get("task_name") or "gsm8k"
+    task = get_task(task_name)
+    weights = None
+    if files:
+        att_file = files.get("--att_file_name")
+        block = None if att_file is None else read_weights(att_file, "--att_file_name")
+        weights = (read_weights(files["--params_file_name"], "--params_file_name"), block)
+
+    kind = args.thought_generator or known.get("thought_generator")
+    llm_config = load_config(base_id, "--base_model_id", args.trust_remote_code)
+    small_config = None
+    if kind is None or (kind != "none" and GENERATORS[kind].uses_small_lm):
+        small_config = load_config(small_id, "--assistant_model_id", args.trust_remote_code)
+    if kind is None:
+        widths = [config.get_text_config().hidden_size for config in (small_config, llm_config)]
+        kind = infer_generator(*weights, *widths)
+    if kind == "none" or not GENERATORS[kind].uses_small_lm:
+        small_id = small_config = None
+    made = injected = 0
+    if kind != "none":
+        made, injected = count_thoughts(args, meta, weights)
+        check_sizes(kind, generator_sizes(llm_config, small_config, made), weights, meta)
+    return Plan(
+        thought_generator=kind,
+        base_model_id=base_id,
+        assistant_model_id=small_id,
+        llm_config=llm_config,
+        made=made,
+        injected=injected,
+        weights=weights,
+        files=list(files.values()),
+        prompts=known.get("prompts") or PROMPTS[task.answer_type],
+        date_string=known.get("date_string") or DATE_STRING,
+        task_name=task_name,
+        dtype=lm_dtype(args, meta),
+    )
+
+
+def lm_dtype(args: EvaluationArguments, meta: dict | None) -> str:
+    if args.dtype != "auto":
+        return args.dtype
+    return meta["dtype"] if meta else "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+def count_thoughts(args: EvaluationArguments, meta: dict | None, weights: tuple) -> tuple[int, int]:
+    """(N made, n injected). Published weights without a prior do not say their N: 32, the published training's."""
+    given = args.num_thought_tokens
+    if meta:
+        return meta["num_thoughts"], given or meta["num_thoughts"]
+    block = weights[1] or {}
+    if "prior" in block:
+        made = len(block["prior"])
+        if given and given > made:
+            raise InputError(f"--num_thought_tokens {given}: these weights make only {made} thoughts")
+        return made, given or made
+    if given is None:
+        raise InputError(f"--num_thought_tokens is needed: the weights have no {META_FILE} that says it")
+    return max(PUBLISHED_NUM_THOUGHTS, given), given
+
+
+def check_sizes(kind: str, sizes, weights: tuple, meta: dict | None) -> None:
+    """InputError where models, weights and thoughts.json are of different sizes."""
+    for name, size in asdict(sizes).items():
+        if meta and meta["sizes"].get(name) != size:
+            trained = meta["sizes"].get(name)
+            raise InputError(f"{META_FILE}: {name} was {trained} in training, these models and flags have {size}")
+    check_weights(kind, sizes, *weights)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The output folder: settings.json, samples.jsonl (one file a rank while several write), report.json
+
+
+def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: list[Example]) -> dict:
+    """All that decides the texts: a run only goes on in a folder whose settings are the same."""
+    questions = json.dumps([(example.index, example.question, example.answer) for example in examples])
+    settings = {
+        name: getattr(plan, name)
+        for name in "thought_generator base_model_id assistant_model_id prompts date_string task_name dtype".split()
+    }
+    for path in plan.files:
+        with open(path, "rb") as file:
+            settings[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return settings | {
+        "num_thoughts_made": plan.made,
+        "num_thought_tokens": plan.injected,
+        "split": split,
+        "questions": hashlib.sha256(questions.encode()).hexdigest(),
+        "answer_type": get_task(plan.task_name).answer_type,
+        "sampling": asdict(sampling),
+    }
+
+
+def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
+    """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-greedy]."""
+    if args.output_dir:
+        return Path(args.output_dir)
+    name = f"none-{base_name(plan.base_model_id)}-{plan.task_name}"
+    if plan.files:
+        name = plan.files[0].resolve().parent.name
+    leaf = f"{args.split}-n{plan.injected}-x{args.num_return_sequences}-seed{args.seed}"
+    return Path("results") / f"eval-{name}" / (leaf + "-greedy" * args.greedy)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Models, samples
+
+
+def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThoughtModel | None, Layout]:
+    """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts."""
+    dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
+    device = f"cuda:{own_gpu}" if own_gpu < torch.cuda.device_count() else "cpu"
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+        device = "auto"
+    base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
+    llm_tokenizer = load_tokenizer(*base, trust_remote_code)
+    if plan.thought_generator == "none":
+        tokenizer = None
+    else:
+        tokenizer = load_tokenizer(*small, trust_remote_code) if plan.assistant_model_id else llm_tokenizer
+    layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
+    llm = load_frozen_lm(*base, dtype, device, trust_remote_code)
+    if plan.thought_generator == "none":
+        return llm, None, layout
+    device = llm.get_input_embeddings().weight.device
+    small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code) if plan.assistant_model_id else None
+    model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, pad_token_id(tokenizer))
+    load_weights(model, *plan.weights)
+    return llm, model.to(device).eval(), layout
+
+
+def run_missing(args, plan: Plan, models: tuple, examples: list[Example], sampling, folder: Path) -> tuple[list, float]:
+    """This rank's share of the questions without samples -> all ranks' such questions, and the seconds they took."""
+    done = {record["index"]: record for record in read_samples(folder / SAMPLES_FILE)}
+    wait_for_all()  # nobody writes before everybody has read
+    start, pending = time.time(), [example for example in examples if example.index not in done]
+    before = [done[example.index] for example in examples if example.index in done]
+    path = folder / (SAMPLES_FILE if WORLD == 1 else f"samples.rank{RANK}.jsonl")
+    run_questions(args, plan, models, pending[RANK::WORLD], sampling, path, before)
+    wait_for_all()
+    return pending, time.time() - start
+
+
+def run_questions(args, plan: Plan, models: tuple, examples: list[Example], sampling, path: Path, done: list) -> None:
+    """Answer the questions and append a line each to `path`; the bar's accuracy counts the questions done before."""
+    llm, model, layout = models
+    answer_type = get_task(plan.task_name).answer_type
+    right, total = sum(record["correct"] for record in done), len(done)
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        tqdm(total=len(examples), desc="questions", disable=RANK > 0) as bar,
+    ):
+        answers = generate_answers(llm, model, layout, examples, sampling, args.batch_size, plan.injected)
+        for example, samples, texts in answers:
+            record = sample_record(example, samples, texts, answer_type)
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            if args.print_input:
+                turn, thoughts = layout.llm, f"<{plan.injected} thoughts>" if plan.injected else ""
+                tqdm.write(f"[{example.index}] {turn.before}{example.question}{turn.after}{thoughts}{turn.suffix}\n")
+            if args.print_response:
+                for i, (text, answer) in enumerate(zip(texts, record["answers"], strict=True)):
+                    tqdm.write(f"[{example.index}.{i}] answer {answer}, gold {example.answer}\n{text}\n")
+            right, total = right + record["correct"], total + 1
+            bar.set_postfix_str(f"vote {right / total:.1%}")
+            bar.update()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The whole
+
+
+def run(args: EvaluationArguments) -> None:
+    start = time.time()
+    plan = make_plan(args)
+    split = load_split(plan.task_name, args.split, args.data_dir, args.skip_bad_rows)
+    sampling = resolve_sampling(
+        plan.llm_config.get_text_config().model_type,
+        load_generation_config(plan.base_model_id, plan.llm_config),
+        args.num_return_sequences,
+        args.seed,
+        args.greedy,
+        **{name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")},
+    )
+    settings = text_settings(plan, sampling, args.split, split.examples)
+    folder = output_folder(args, plan)
+    check_folder(folder, settings)
+    for name, value in flatten(settings).items():
+        print(f"  {name} = {value!r}")
+    examples = split.examples[: args.test_k or None]
+    print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {len(examples)} asked", flush=True)
+    models = load_models(plan, args.trust_remote_code)
+
+    begin_folder(folder, settings)
+    pending, seconds = run_missing(args, plan, models, examples, sampling, folder)
+    if RANK == 0:
+        records = merge_samples(folder)
+        tokens = sum(sum(records[example.index]["num_tokens"]) for example in pending)
+        report = make_report([records[example.index] for example in examples], settings["answer_type"])
+        report["speed"] = {"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None
+        _, model, layout = models
+        report["thought_variance"] = model and thought_variance(model, layout, examples, args.batch_size)
+        report |= {"settings": settings, "versions": versions(), "wall_seconds": time.time() - start}
+        write_text(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+        print_report(report)
+        print(f"  {folder / REPORT_FILE}")
+
+
+def begin_folder(folder: Path, settings: dict) -> None:
+    """Settings on disk, and what earlier runs left merged into one samples.jsonl, before any rank goes on."""
+    if WORLD > 1:
+        dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+    if RANK == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+        merge_samples(folder)
+    wait_for_all()
+
+
+def wait_for_all() -> None:
+    if WORLD > 1:
+        dist.barrier()
+
+
+def versions() -> dict[str, str]:
+    python = platform.python_version()
+    return {"python": python, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def main(argv: list[str] | None = None) -> None:
+    transformers.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
+    try:
+        with contextlib.redirect_stdout(sys.stdout if RANK == 0 else open(os.devnull, "w")):
+            args = parse_flags(EvaluationArguments, sys.argv[1:] if argv is None else argv, "evaluate.py")
+            if args.compare:
+                print_comparison(compare(*args.compare))
+            else:
+                run(args)
+    except InputError as error:
+        sys.exit(f"error: {error}" if RANK == 0 else 1)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Sampling: the right distribution, noise from (seed, question, sample, position, token) alone, clean ends."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GenerationConfig
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from data_loader import Example, InputError
+from generation import (
+    PUBLISHED_SAMPLING,
+    SamplingSettings,
+    SeededChoice,
+    count_right,
+    generate_answers,
+    gumbel_noise,
+    load_generation_config,
+    noise_keys,
+    prompt_batch,
+    resolve_sampling,
+    sample,
+    stop_token_ids,
+)
+from model import llm_inputs
+
+SETTINGS = SamplingSettings(
+    max_new_tokens=10,
+    temperature=0.9,
+    top_p=0.95,
+    top_k=40,
+    min_p=0.01,
+    repetition_penalty=1.0,
+    greedy=False,
+    num_return_sequences=3,
+    seed=41,
+)
+QUESTIONS = ["How many?", "Tom reads 8 pages a day for 5 days.", "A baker sells 30 rolls and then 45 more. " * 3]
+EXAMPLES = [Example(7 * i + 3, f"{QUESTIONS[i % 3]} Box {i}?", ("1 + 1 = 2",), "2") for i in range(8)]
+
+
+def keys_of(seed: int, questions, samples) -> torch.Tensor:
+    return noise_keys(seed, torch.as_tensor(questions), torch.as_tensor(samples))
+
+
+def test_noise_is_gumbel():
+    """Mean, variance and tails of the noise are Gumbel(0, 1)'s, and it is never infinite."""
+    keys = keys_of(41, torch.arange(1000), torch.zeros(1000, dtype=torch.long))
+    noise = gumbel_noise(keys, 0, torch.arange(500).expand(1000, -1)).flatten()
+    assert noise.isfinite().all()
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)
+    assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
+    for x in (-1.0, 0.0, 1.0, 3.0, 6.0):
+        assert (noise < x).double().mean().item() == pytest.approx(math.exp(-math.exp(-x)), abs=0.003)
+
+
+def test_neighbouring_noise_is_independent():
+    """Noise of neighbouring questions, samples, positions, tokens and seeds is uncorrelated, also across these."""
+    tokens = torch.arange(300).expand(100, -1)
+
+    def uniform(seed=41, question=0, one=0, position=0, token=0):
+        keys = keys_of(seed, torch.arange(100) * 50 + question, torch.full((100,), one))
+        return (-(-gumbel_noise(keys, position, tokens + token)).exp()).exp().flatten()
+
+    moves = [{"seed": 42}, {"question": 1}, {"one": 1}, {"position": 1}, {"token": 301}]
+    moves += [{"question": 1, "one": 1}, {"one": 1, "position": 1}, {"position": 1, "token": 301}]
+    seen = [uniform(), *(uniform(**move) for move in moves)]
+    correlations = torch.corrcoef(torch.stack(seen)) - torch.eye(len(seen), dtype=torch.float64)
+    assert correlations.abs().max() < 4 / math.sqrt(len(seen[0]))
+    assert len(torch.cat(seen).unique()) == sum(map(len, seen))
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
+        {"top_k": 6, "top_p": 0.8, "min_p": 0.0},
+        {"top_k": 0, "top_p": 0.9, "min_p": 0.05},
+    ],
+)
+def test_frequencies_are_the_warped_softmax(cuts):
+    """Tokens are drawn as often as the softmax after the library's temperature, top-k, top-p and min-p says."""
+    settings = replace(SETTINGS, temperature=0.7, **cuts)
+    logits = torch.linspace(-2, 3, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(0))][None]
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(0.7)])
+    warpers += [TopKLogitsWarper(cuts["top_k"])] if cuts["top_k"] else []
+    warpers += [TopPLogitsWarper(cuts["top_p"])] + ([MinPLogitsWarper(cuts["min_p"])] if cuts["min_p"] else [])
+    expected = warpers(None, logits).softmax(-1)[0]
+    rows = 30_000
+    keys = keys_of(41, torch.arange(rows) // 10, torch.arange(rows) % 10)
+    choose = SeededChoice(settings, keys)
+    chosen = choose(torch.zeros(rows, 0, dtype=torch.long), logits.expand(rows, -1)).argmax(-1)
+    counts = chosen.bincount(minlength=12) / rows
+    assert (counts - expected).abs().max() < 4 * math.sqrt(0.25 / rows)
+    assert counts[expected == 0].sum() == 0
+    torch.testing.assert_close(choose.log_probs[0], logits[0].log_softmax(-1)[chosen])
+
+
+def by_hand(models, example: Example, number: int, settings: SamplingSettings) -> tuple[list[int], float]:
+    """One sample without thoughts, token by token: no cache, no padding, no `generate`, cuts in full width."""
+    llm, layout = models.llm, models.layout_for("none")
+    prompt, new, log_probs = layout.prompt(example.question)["prefix"], [], []
+    keys = keys_of(settings.seed, [example.index], [number])
+    cuts = [TemperatureLogitsWarper(settings.temperature), TopKLogitsWarper(settings.top_k)]
+    cuts += [TopPLogitsWarper(settings.top_p), MinPLogitsWarper(settings.min_p)]
+    while len(new) < settings.max_new_tokens and not set(new) & set(stop_token_ids(llm, layout)):
+        logits = llm(input_ids=torch.tensor([prompt + new])).logits[:, -1]
+        noise = gumbel_noise(keys, len(new), torch.arange(logits.shape[-1])[None])
+        scores = logits if settings.greedy else LogitsProcessorList(cuts)(None, logits) + noise
+        new.append(scores.argmax().item())
+        log_probs.append(logits.log_softmax(-1)[0, new[-1]].item())
+    return new, sum(log_probs) / len(log_probs)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@torch.no_grad()
+def test_samples_are_those_made_token_by_token(tiny_models, greedy):
+    """`generate` from embeddings gives what a plain loop over token ids gives: same tokens, positions, scores."""
+    settings = replace(SETTINGS, greedy=greedy, num_return_sequences=1 if greedy else 3)
+    answers = generate_answers(tiny_models.llm, None, tiny_models.layout_for("none"), EXAMPLES[:3], settings, 3)
+    for example, samples, _ in answers:
+        for i, one in enumerate(samples):
+            tokens, score = by_hand(tiny_models, example, i, settings)
+            assert one.tokens == (tokens[:-1] if one.finished else tokens)
+            assert one.num_tokens == len(tokens)
+            assert one.score == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["small_block", "block", "small", "none"])
+def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
+    """Batch size and order change no token (float32, CPU), whatever the lengths; all samples of a question differ."""
+    model = None if kind == "none" else tiny_models.model(kind)
+    layout = tiny_models.layout_for(kind)
+
+    def tokens(examples, batch_size):
+        answers = generate_answers(tiny_models.llm, model, layout, examples, SETTINGS, batch_size, 3)
+        return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
+
+    together = tokens(EXAMPLES, 8)
+    assert together == tokens(EXAMPLES, 1) == tokens(EXAMPLES[::-1], 3)
+    assert all(len({tuple(row) for row in rows}) == 3 for rows in together.values())
+
+
+def test_thoughts_and_their_number_change_the_answer(tiny_models):
+    """The first n thoughts are what the LLM reads: n = 1, n = 4 and no thoughts give different answers."""
+    model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
+    said = {}
+    for n in (1, 4, None):
+        answers = generate_answers(tiny_models.llm, model, layout, EXAMPLES, SETTINGS, 8, n)
+        said[n] = [[one.tokens for one in samples] for _, samples, _ in answers]
+    assert said[None] == said[4] != said[1]
+
+
+def test_an_answer_ends_at_any_stop_token(tiny_models):
+    """Tokens stop before the first end token, num_tokens counts it, and an answer without one is cut off."""
+    llm, layout = tiny_models.llm, tiny_models.layout_for("none")
+    inputs = llm_inputs(llm, prompt_batch(layout, EXAMPLES, "cpu"), None)
+    numbers = [example.index for example in EXAMPLES]
+    whole = sum(sample(llm, inputs, numbers, SETTINGS, [], pad_id=0), [])
+    assert all(not one.finished and one.num_tokens == len(one.tokens) == 10 for one in whole)
+    stops = list(range(0, 400, 5))
+    short = sum(sample(llm, inputs, numbers, SETTINGS, stops, pad_id=0), [])
+    for one, full in zip(short, whole, strict=True):
+        end = next((i for i, token in enumerate(full.tokens) if token in stops), None)
+        assert one.finished == (end is not None)
+        assert one.tokens == full.tokens[:end]
+        assert one.num_tokens == (10 if end is None else end + 1)
+    assert {one.finished for one in short} == {True, False}
+
+
+def test_end_tokens_come_from_model_tokenizer_and_template(tiny_models):
+    """Ids of generation_config (one or a list), the tokenizer's end, the template's end of turn: each ends one."""
+    llm, layout, own = tiny_models.llm, tiny_models.layout_for("none"), tiny_models.llm.generation_config
+    turn_end = tiny_models.llm_tokenizer.convert_tokens_to_ids("<|im_end|>")
+    try:
+        for given, expected in ((5, {5, turn_end}), ([5, 6], {5, 6, turn_end}), (None, {turn_end})):
+            llm.generation_config = GenerationConfig(eos_token_id=given)
+            assert set(stop_token_ids(llm, layout)) == expected
+    finally:
+        llm.generation_config = own
+
+
+def test_nothing_of_the_models_generation_config_leaks_in(tiny_models):
+    """Only resolved settings count: the model's own generation_config changes nothing, and is there afterwards."""
+    llm, layout, own = tiny_models.llm, tiny_models.layout_for("none"), tiny_models.llm.generation_config
+    plain = [answer[1] for answer in generate_answers(llm, None, layout, EXAMPLES[:2], SETTINGS, 2)]
+    other = GenerationConfig(
+        eos_token_id=own.eos_token_id, repetition_penalty=9.0, min_new_tokens=9, suppress_tokens=list(range(50, 300)),
+        no_repeat_ngram_size=1, num_beams=2, do_sample=True, temperature=9.0, max_length=4, num_return_sequences=2,
+    )  # fmt: skip
+    try:
+        llm.generation_config = other
+        assert [answer[1] for answer in generate_answers(llm, None, layout, EXAMPLES[:2], SETTINGS, 2)] == plain
+        assert llm.generation_config is other
+    finally:
+        llm.generation_config = own
+
+
+def test_repetition_penalty_counts(tiny_models):
+    """The model's repetition penalty is applied to the generated tokens, and the scores stay the model's own."""
+    layout = tiny_models.layout_for("none")
+    settings = replace(SETTINGS, greedy=True, num_return_sequences=1, repetition_penalty=1e6)
+    for _, [one], _ in generate_answers(tiny_models.llm, None, layout, EXAMPLES, settings, 8):
+        assert len(set(one.tokens)) == len(one.tokens)
+        assert -50 < one.score < 0
+
+
+def test_later_settings_win():
+    """Library defaults < generation_config < the family's published settings < flags; greedy leaves no cut."""
+    own = GenerationConfig(temperature=0.3, top_k=7, repetition_penalty=1.05)
+    unknown = resolve_sampling("gemma", own)
+    assert (unknown.temperature, unknown.top_k, unknown.top_p, unknown.repetition_penalty) == (0.3, 7, 1.0, 1.05)
+    assert (resolve_sampling("gemma", GenerationConfig()).top_k, unknown.max_new_tokens) == (50, 4096)
+    for family, published in PUBLISHED_SAMPLING.items():
+        settings = vars(resolve_sampling(family, own))
+        assert published.items() <= settings.items()
+        assert settings["repetition_penalty"] == 1.05
+    flags = resolve_sampling("qwen3", own, 10, 5, temperature=1.1, top_p=None, max_new_tokens=9)
+    assert (flags.temperature, flags.top_p, flags.max_new_tokens, flags.num_return_sequences) == (1.1, 0.8, 9, 10)
+    greedy = resolve_sampling("qwen3", own, greedy=True, temperature=0.0)
+    assert (greedy.temperature, greedy.top_p, greedy.top_k, greedy.min_p) == (1.0, 1.0, 0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 2.0}, {"max_new_tokens": 0}],
+)
+def test_impossible_settings_are_refused(flags):
+    """A value that cannot be is one error that names its flag."""
+    with pytest.raises(InputError, match=f"--{next(iter(flags))} "):
+        resolve_sampling("qwen3", GenerationConfig(), **flags)
+
+
+def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
+    """A model folder without generation_config.json gives its config's end tokens."""
+    from model import load_config
+
+    config = load_config(str(tiny_pair / "large"), "--base_model_id")
+    assert load_generation_config(str(tmp_path), config).eos_token_id == config.eos_token_id
+    assert load_generation_config(str(tiny_pair / "large"), config).eos_token_id == config.eos_token_id
+
+
+def test_count_right_counts_greedy_answers(tiny_models, monkeypatch):
+    """count_right is the number of questions whose greedy text holds the gold answer."""
+    monkeypatch.setattr("generation.extract_answer", lambda text, answer_type: str(len(text)))
+    model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
+    settings = replace(SETTINGS, greedy=True, num_return_sequences=1, max_new_tokens=12)
+    answers = generate_answers(model.llm, model, layout, EXAMPLES, settings, 4)
+    golds = [str(len(text) + (i > 2)) for i, (_, _, [text]) in enumerate(answers)]
+    examples = [replace(example, answer=gold) for example, gold in zip(EXAMPLES, golds, strict=True)]
+    assert count_right(model, layout, examples, "number", 12, 8, quiet=True) == 3
