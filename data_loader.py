@@ -197,7 +197,7 @@ def _parse_rows(task: Task, rows: Iterable[tuple[str, bytes | dict]], source: st
                 raise InputError(f"{place}: {reason}; mend the row, or leave such rows out: --skip_bad_rows") from None
             bad += 1
             continue
-        examples.append(Example(len(examples), question, tuple(steps), answer))
+        examples.append(Example(read - 1, question, tuple(steps), answer))
     if not examples:
         raise InputError(f"{source}: no usable row")
     return Split(examples, source, read, bad)
@@ -234,6 +234,8 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     """
     if tokenizer.chat_template is None:
         raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no chat template")
+    if tokenizer.decode(encode(tokenizer, "a") * 2, clean_up_tokenization_spaces=False) != "aa":
+        raise InputError(f"{tokenizer.name_or_path}: its tokenizer puts a space before every text; not supported")
     user = {"role": "user", "content": prompt.replace("{question}", QUESTION).replace("{thoughts}", THOUGHTS)}
     assistant = {"role": "assistant", "content": TARGET}
 

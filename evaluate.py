@@ -19,7 +19,6 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ import transformers
 from tqdm import tqdm
 
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, Layout, get_task, load_split, pad_token_id
-from flags import flag, parse_flags
+from flags import EvaluationArguments, parse_flags
 from generation import (
     SamplingSettings,
     generate_answers,
@@ -46,6 +45,7 @@ from model import (
     PARAMS_FILE,
     LatentThoughtModel,
     check_weights,
+    fingerprint,
     generator_sizes,
     infer_generator,
     load_config,
@@ -69,71 +69,12 @@ from report import (
     read_samples,
     sample_record,
     thought_variance,
+    versions,
     write_text,
 )
 
 PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Flags
-
-
-@dataclass
-class EvaluationArguments:
-    """Flags of evaluate.py. What a checkpoint's thoughts.json says need not be given, and may not be contradicted."""
-
-    base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
-    assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
-    checkpoint: str | None = flag(None, "folder written by train.py: everything is taken from its thoughts.json")
-    params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
-    att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
-    thought_generator: str | None = flag(
-        None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
-    )
-    use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
-    num_thought_tokens: int | None = flag(None, "thoughts that go into the prompt: the first n of N (default: all N)")
-    task_name: str | None = flag(None, "task (thoughts.json's, else gsm8k)")
-    split: str = flag("test", "train, dev, test or sample")
-    data_dir: str = flag("data", "folder with a folder for each task")
-    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
-    test_k: int = flag(0, "first k questions only; 0: all")
-    batch_size: int = flag(4, "questions at a time")
-    num_return_sequences: int = flag(1, "samples a question; the vote is over them")
-    max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
-    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
-    top_p: float | None = flag(None, "default: as --temperature")
-    top_k: int | None = flag(None, "default: as --temperature; 0: off")
-    min_p: float | None = flag(None, "default: as --temperature; 0: off")
-    greedy: bool = flag(False, "the likeliest token always, no sampling")
-    seed: int = flag(41, "of the sampling noise")
-    print_input: bool = flag(False, "print every prompt")
-    print_response: bool = flag(False, "print every answer")
-    output_dir: str | None = flag(None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>")
-    dtype: str = flag(
-        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
-    )
-    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
-    compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
-
-    def __post_init__(self):
-        if self.compare and len(self.compare) != 2:
-            raise InputError("--compare takes two report.json")
-        if self.use_assistant_model and self.thought_generator not in (None, "small"):
-            raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
-        if self.use_assistant_model:
-            self.thought_generator = "small"
-        if self.checkpoint and (self.params_file_name or self.att_file_name):
-            raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
-        if self.att_file_name and not self.params_file_name:
-            raise InputError("--att_file_name needs --params_file_name: every generator has a projection")
-        if self.thought_generator == "none" and self.params_file_name:
-            raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
-        if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
-            raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
-        if self.batch_size < 1 or self.test_k < 0:
-            raise InputError(f"--batch_size {self.batch_size} --test_k {self.test_k}: at least 1, and not below 0")
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags, thoughts.json and the files' shapes -> what is run; no LM is loaded here
@@ -155,6 +96,7 @@ class Plan:
     date_string: str
     task_name: str
     dtype: str
+    trained: dict | None  # thoughts.json
 
 
 def base_name(model_id: str) -> str:
@@ -183,12 +125,16 @@ def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path
 def read_checked_meta(folder: Path) -> dict:
     """thoughts.json with all that is read from it here; InputError where something is missing."""
     meta = read_meta(folder)
+    if not isinstance(meta, dict):
+        raise InputError(f"{folder / META_FILE}: not a JSON object")
     needed = "thought_generator num_thoughts sizes large_model_id small_model_id prompts date_string task_name dtype"
-    for key in needed.split():
+    for key in [*needed.split(), "fingerprints"]:
         if key not in meta:
             raise InputError(f"{folder / META_FILE}: has no {key}; train.py did not write it")
     if meta["thought_generator"] not in GENERATORS:
         raise InputError(f"{folder / META_FILE}: {meta['thought_generator']} is no thought generator")
+    if meta["dtype"] not in ("float32", "bfloat16") or not isinstance(meta["sizes"], dict):
+        raise InputError(f"{folder / META_FILE}: its dtype or sizes are not what train.py writes")
     return meta
 
 
@@ -261,6 +207,7 @@ def make_plan(args: EvaluationArguments) -> Plan:
         date_string=known.get("date_string") or DATE_STRING,
         task_name=task_name,
         dtype=lm_dtype(args, meta),
+        trained=meta,
     )
 
 
@@ -337,7 +284,9 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
 def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThoughtModel | None, Layout]:
     """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts."""
     dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
-    device = f"cuda:{own_gpu}" if own_gpu < torch.cuda.device_count() else "cpu"
+    if own_gpu >= torch.cuda.device_count() > 0:
+        raise InputError(f"torchrun started more processes than the {torch.cuda.device_count()} visible GPUs")
+    device = f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
     if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
         device = "auto"
     base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
@@ -355,6 +304,25 @@ def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThou
     model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, pad_token_id(tokenizer))
     load_weights(model, *plan.weights)
     return llm, model.to(device).eval(), layout
+
+
+def model_settings(plan: Plan, models: tuple) -> dict:
+    """What the loaded models add to the settings: fingerprints of the frozen LMs and the text around the question.
+
+    InputError where they are not the LMs that the thoughts were trained with (told in the same dtype only).
+    """
+    llm, model, layout = models
+    small_lm = model and model.frozen[1]
+    prints = {"large": fingerprint(llm), "small": small_lm and fingerprint(small_lm)}
+    if plan.trained and plan.trained["dtype"] == plan.dtype:
+        ids = {"large": plan.base_model_id, "small": plan.assistant_model_id}
+        for (name, now), trained in zip(prints.items(), plan.trained["fingerprints"], strict=True):
+            if now and now != trained:
+                raise InputError(f"{ids[name]}: not the weights that these thoughts were trained with ({META_FILE})")
+    texts = {"layout.llm": asdict(layout.llm)}
+    if layout.generator_tokenizer is not None:
+        texts["layout.generator"] = asdict(layout.generator)
+    return {"fingerprints": prints, **texts}
 
 
 def run_missing(args, plan: Plan, models: tuple, examples: list[Example], sampling, folder: Path) -> tuple[list, float]:
@@ -417,7 +385,10 @@ def run(args: EvaluationArguments) -> None:
         print(f"  {name} = {value!r}")
     examples = split.examples[: args.test_k or None]
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {len(examples)} asked", flush=True)
+    folder_for_writing(folder)
     models = load_models(plan, args.trust_remote_code)
+    settings |= model_settings(plan, models)
+    check_folder(folder, settings)
 
     begin_folder(folder, settings)
     pending, seconds = run_missing(args, plan, models, examples, sampling, folder)
@@ -434,12 +405,18 @@ def run(args: EvaluationArguments) -> None:
         print(f"  {folder / REPORT_FILE}")
 
 
+def folder_for_writing(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); use another --output_dir") from None
+
+
 def begin_folder(folder: Path, settings: dict) -> None:
     """Settings on disk, and what earlier runs left merged into one samples.jsonl, before any rank goes on."""
     if WORLD > 1:
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
     if RANK == 0:
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
         merge_samples(folder)
     wait_for_all()
@@ -448,11 +425,6 @@ def begin_folder(folder: Path, settings: dict) -> None:
 def wait_for_all() -> None:
     if WORLD > 1:
         dist.barrier()
-
-
-def versions() -> dict[str, str]:
-    python = platform.python_version()
-    return {"python": python, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -466,7 +438,7 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 run(args)
     except InputError as error:
-        sys.exit(f"error: {error}" if RANK == 0 else 1)
+        sys.exit(f"error: {error}" if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 1)
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,15 +1,254 @@
 """Flags of the two scripts: dataclasses with help texts, read by Hugging Face's parser; every error is one line."""
 
-from dataclasses import field
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from enum import Enum
 
-from transformers import HfArgumentParser
+import torch
+import transformers
+from packaging.version import Version
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
-from data_loader import InputError
+from data_loader import InputError, get_task
+from model import GENERATORS, LOSSES
+
+# Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
+REFUSED = {
+    "fsdp": "only the small generator is trained, and DDP copies it",
+    "deepspeed": "only the small generator is trained, and DDP copies it",
+    "fp16": "use --bf16, or neither (float32)",
+    "neftune_noise_alpha": "it changes the frozen LLM's embeddings",
+    "label_smoothing_factor": "the SFT loss has none",
+    "output_dir": "the run's folders are named by --output_name",
+    "save_only_model": "a run could not be resumed",
+    "auto_find_batch_size": "give --batch_size",
+}
+SET_HERE = {  # flags whose values follow from others
+    "save_strategy": "resume checkpoints follow --eval_strategy",
+    "save_steps": "resume checkpoints follow --eval_steps",
+    "load_best_model_at_end": "the best weights are always the ones saved",
+    "metric_for_best_model": "use --best_metric",
+    "greater_is_better": "use --best_metric",
+    "remove_unused_columns": "rows are token ids already",
+    "ddp_find_unused_parameters": "every trained parameter is used",
+}
+# flags that may differ between a run and its resumption: none of them decides the weights
+FREE = re.compile(
+    r"output_dir|resume|bf16|report_to|run_name|disable_tqdm|local_rank|use_cpu|max_new_tokens|prediction_loss_only"
+    r"|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
+)
 
 
 def flag(default, text: str, *aliases: str, **extra):
     """A dataclass field that is a flag: default, help text, other names, and what argparse shall know besides."""
     return field(default=default, metadata={"help": text, "aliases": list(aliases), **extra})
+
+
+@dataclass
+class TrainArguments(TrainingArguments):
+    """Flags of train.py; those of Hugging Face's TrainingArguments pass through under their own names."""
+
+    large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder")
+    small_model_id: str = flag("Qwen/Qwen3-0.6B", "frozen small LM; not loaded when the generator uses none")
+    thought_generator: str | None = flag(None, f"{', '.join(GENERATORS)} (default small_block)")
+    use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
+    num_thought_tokens: int = flag(32, "N: number of latent thoughts")
+    per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size")
+    gradient_accumulation_steps: int = flag(4, "micro-batches an optimiser step")
+    learning_rate: float = flag(1e-4, "peak learning rate")
+    num_train_epochs: float = flag(10.0, "epochs", "--n_epochs")
+    warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)")
+    seed: int = flag(41, "of the generator's start and the order of rows")
+    sft_loss_weight: float = flag(0.33, "of L_SFT; 0 skips the loss's work in training")
+    align_loss_weight: float = flag(0.33, "of L_align; 0 skips it")
+    focus_loss_weight: float = flag(0.33, "of L_focus; 0 skips it")
+    focus_temperature: float = flag(0.1, "tau of L_focus")
+    thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
+    freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
+    task_name: str = flag("gsm8k", "task")
+    data_dir: str = flag("data", "folder with a folder for each task")
+    k_shot: int = flag(0, "first k training rows only; 0: all")
+    max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
+    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
+    params_file_name: str | None = flag(None, "start from this projection.bin")
+    att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
+    resume: bool = flag(False, "go on from the newest checkpoint of this run")
+    output_name: str | None = flag(None, "required: names the run and its folders")
+    best_metric: str = flag("sft_loss", "sft_loss (dev SFT loss) or accuracy (greedy dev answers) chooses the best")
+    max_new_tokens: int = flag(512, "for the dev answers of --best_metric accuracy")
+    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    bf16: bool | None = flag(
+        None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", const=True
+    )
+    eval_strategy: str = flag("epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps")
+    logging_steps: float = flag(10, "steps between two log lines")
+    save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)")
+    report_to: str = flag("none", "tracker: none, tensorboard, wandb, ...")
+
+    def __post_init__(self):
+        self._refuse()
+        self._check()
+        self.output_dir = f"results/{self.output_name}"
+        self.use_cpu = not torch.cuda.is_available() or self.use_cpu  # torchrun without a GPU: gloo
+        on_cuda = not self.use_cpu
+        self.dtype = "bfloat16" if (on_cuda if self.bf16 is None else self.bf16) else "float32"
+        self.bf16 = False  # Trainer's autocast would also change the frozen LMs; the model has its own
+        self.recompute_layers = self._recompute_layers()
+        self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
+        self.eval_steps = self.save_steps
+        self.load_best_model_at_end = True
+        self.metric_for_best_model = f"eval_{self.best_metric}"
+        self.greater_is_better = self.best_metric == "accuracy"
+        self.remove_unused_columns = False
+        self.dataloader_pin_memory = on_cuda
+        self.ddp_find_unused_parameters = False
+        self.logging_nan_inf_filter = False
+        os.environ.setdefault("WANDB_DIR", f"logs/{self.output_name}")
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"logs/{self.output_name}")
+        if Version(transformers.__version__) < Version("5"):
+            self.logging_dir = f"logs/{self.output_name}"
+        try:
+            super().__post_init__()
+            get_reporting_integration_callbacks(self.report_to)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: a tracker that is not installed
+            raise InputError(" ".join(str(error).split())) from None
+        self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
+
+    def _refuse(self):
+        known = {f.name: f.default for f in fields(self)}
+        for name, reason in REFUSED.items():
+            if getattr(self, name, None):
+                raise InputError(f"--{name} is not for this program: {reason}")
+        for name, reason in SET_HERE.items():
+            if getattr(self, name) != known[name]:
+                raise InputError(f"--{name} is not for this program: {reason}")
+
+    def _recompute_layers(self) -> bool:
+        """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: done by the model, not by
+        Trainer, whose hook differs between versions."""
+        names = {"gradient_checkpointing", "activation_checkpointing"} & {f.name for f in fields(self)}
+        wanted = any(getattr(self, name) for name in names)
+        for name in names:
+            setattr(self, name, False)
+        return wanted
+
+    def _check(self):
+        if not re.fullmatch(r"\w[\w.-]*", self.output_name or ""):
+            raise InputError("--output_name is required: letters, digits, '.', '_' and '-' that name the run's folders")
+        if self.use_assistant_model and self.thought_generator not in (None, "small"):
+            raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
+        kind = self.thought_generator = "small" if self.use_assistant_model else self.thought_generator or "small_block"
+        if kind == "none":
+            raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
+        if kind not in GENERATORS:
+            raise InputError(f"--thought_generator {kind}: no such generator; there are {', '.join(GENERATORS)}")
+        get_task(self.task_name)
+        weights = list(self.loss_weights.values())
+        one = "num_thought_tokens per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"
+        rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in [*one.split(), "max_new_tokens"]}
+        for name in ("learning_rate", "focus_temperature"):
+            rules[name] = (0 < getattr(self, name) < math.inf, "must be a number above 0")
+        for name in LOSSES:
+            good = 0 <= self.loss_weights[name] < math.inf and any(weights)
+            rules[f"{name}_loss_weight"] = (good, "must be a number, 0 or more; one of the three above 0")
+        rules["num_train_epochs"] = (self.max_steps > 0 or 0 < self.num_train_epochs < math.inf, "must be above 0")
+        rules["k_shot"] = (self.k_shot >= 0, "must be 0 (all rows) or more")
+        rules["seed"] = (0 <= self.seed < 2**32, "must be from 0 to 2**32 - 1")
+        rules["warmup_ratio"] = (0 <= self.warmup_ratio < 1, "must be at least 0 and below 1")
+        rules["warmup_steps"] = (self.warmup_steps == int(self.warmup_steps), "whole steps; a share is --warmup_ratio")
+        rules["best_metric"] = (self.best_metric in ("sft_loss", "accuracy"), "sft_loss or accuracy")
+        said = "epoch or steps; dev evaluations choose the best"
+        rules["eval_strategy"] = (self.eval_strategy in ("epoch", "steps"), said)
+        needs = "needs --eval_strategy steps"
+        rules["eval_steps"] = (self.eval_steps is None or self.eval_strategy == "steps", needs)
+        for name, (good, reason) in rules.items():
+            if not good:
+                raise InputError(f"--{name} {getattr(self, name)}: {reason}")
+        if bool(self.params_file_name) != bool(self.att_file_name) and (self.att_file_name or kind != "small"):
+            raise InputError(f"--params_file_name and --att_file_name: {kind} starts from both or neither")
+        if self.params_file_name and self.resume:
+            raise InputError("--params_file_name with --resume: a resumed run has its weights already")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {name: getattr(self, f"{name}_loss_weight") for name in LOSSES}
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """`warmup_ratio` left the library in transformers 5; here it stays."""
+        return int(self.warmup_steps) or math.ceil(num_training_steps * self.warmup_ratio)
+
+    def resolved(self) -> dict:
+        """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init and not FREE.fullmatch(f.name)}
+        values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+        values = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
+        more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}
+        return values | more
+
+    def told(self) -> dict:
+        """The resolved flags worth printing: this program's own, and the library's where they are not its defaults."""
+        defaults = {f.name: f.default for f in fields(TrainingArguments)}
+        own = TrainArguments.__annotations__
+        return {n: v for n, v in self.resolved().items() if n in own or n not in defaults or v != defaults[n]}
+
+
+@dataclass
+class EvaluationArguments:
+    """Flags of evaluate.py. What a checkpoint's thoughts.json says need not be given, and may not be contradicted."""
+
+    base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
+    assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
+    checkpoint: str | None = flag(None, "folder written by train.py: everything is taken from its thoughts.json")
+    params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
+    att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
+    thought_generator: str | None = flag(
+        None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
+    )
+    use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
+    num_thought_tokens: int | None = flag(None, "thoughts that go into the prompt: the first n of N (default: all N)")
+    task_name: str | None = flag(None, "task (thoughts.json's, else gsm8k)")
+    split: str = flag("test", "train, dev, test or sample")
+    data_dir: str = flag("data", "folder with a folder for each task")
+    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
+    test_k: int = flag(0, "first k questions only; 0: all")
+    batch_size: int = flag(4, "questions at a time")
+    num_return_sequences: int = flag(1, "samples a question; the vote is over them")
+    max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
+    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
+    top_p: float | None = flag(None, "default: as --temperature")
+    top_k: int | None = flag(None, "default: as --temperature; 0: off")
+    min_p: float | None = flag(None, "default: as --temperature; 0: off")
+    greedy: bool = flag(False, "the likeliest token always, no sampling")
+    seed: int = flag(41, "of the sampling noise")
+    print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
+    print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
+    output_dir: str | None = flag(None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>")
+    dtype: str = flag(
+        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
+    )
+    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
+
+    def __post_init__(self):
+        if self.compare and len(self.compare) != 2:
+            raise InputError("--compare takes two report.json")
+        if self.use_assistant_model and self.thought_generator not in (None, "small"):
+            raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
+        if self.use_assistant_model:
+            self.thought_generator = "small"
+        if self.checkpoint and (self.params_file_name or self.att_file_name):
+            raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
+        if self.att_file_name and not self.params_file_name:
+            raise InputError("--att_file_name needs --params_file_name: every generator has a projection")
+        if self.thought_generator == "none" and self.params_file_name:
+            raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
+        if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
+            raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
+        if self.batch_size < 1 or self.test_k < 0:
+            raise InputError(f"--batch_size {self.batch_size} --test_k {self.test_k}: at least 1, and not below 0")
 
 
 class _Parser(HfArgumentParser):

@@ -8,6 +8,7 @@ T columns, K columns asked for, N thoughts, d_small and d_large hidden sizes.
 
 import difflib
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -77,24 +78,26 @@ def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_r
 
     Raises InputError for a missing model and for one whose head is more than a matrix product.
     """
-    place = {"device_map": "auto"} if device == "auto" else {}
-    lm = _load(
-        AutoModelForCausalLM,
-        model_id,
-        flag,
-        trust_remote_code=trust_remote_code,
-        **{DTYPE_ARGUMENT: dtype},
-        **place,
-    )
+    # placed as it is read, so that no rank holds a whole LLM in host memory
+    place = {} if str(device) == "cpu" else {"device_map": "auto" if device == "auto" else {"": device}}
+    arguments = {DTYPE_ARGUMENT: dtype, "trust_remote_code": trust_remote_code, **place}
+    lm = _load(AutoModelForCausalLM, model_id, flag, **arguments)
     config = lm.config.get_text_config().to_dict()
     for name, plain in (("final_logit_softcapping", None), ("logit_scale", None), ("logits_scaling", 1)):
         if config.get(name, plain) not in (plain, None):
             raise InputError(f"{flag} {model_id}: {name} is set in its config; such a head is not supported")
     if getattr(lm.get_output_embeddings(), "bias", None) is not None:
         raise InputError(f"{flag} {model_id}: its head has a bias; such a head is not supported")
-    if not place:
-        lm.to(device)
     return lm.requires_grad_(False).eval()
+
+
+def fingerprint(lm) -> str:
+    """A short hash of an LM's weights (64 values of each tensor, as float32): other weights, other fingerprint."""
+    digest = hashlib.sha256()
+    for name, weight in lm.named_parameters():
+        flat = weight.detach().flatten()
+        digest.update(name.encode() + flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def position_ids(mask: Tensor) -> Tensor:
@@ -271,7 +274,7 @@ class LatentThoughtModel(nn.Module):
     def llm(self):
         return self.frozen[0]
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None) -> None:
+    def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
         for layer in self.llm.base_model.layers:
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
@@ -405,6 +408,8 @@ def check_weights(kind: str, sizes: Sizes, projection: dict[str, Tensor], block:
         for name in sorted(wanted.keys() ^ given.keys()):
             raise InputError(f"{flag}: {'no' if name in wanted else 'unknown'} tensor {name} for the generator {kind}")
         for name, tensor in wanted.items():
+            if not given[name].isfinite().all():
+                raise InputError(f"{flag}: tensor {name} holds values that are not finite")
             if tensor.shape != given[name].shape:
                 got, need = tuple(given[name].shape), tuple(tensor.shape)
                 raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")

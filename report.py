@@ -6,10 +6,13 @@ python evaluate.py --compare A/report.json B/report.json
 
 import json
 import os
+import platform
 from pathlib import Path
 
+import accelerate
 import numpy as np
 import torch
+import transformers
 from tqdm import tqdm
 
 from answers import answers_equal, extract_answer, group_answers, maj_at_k, pass_at_k, vote_index
@@ -18,6 +21,8 @@ from generation import Sample, prompt_batch
 from model import LatentThoughtModel
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
+# settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
+THOUGHT_SETTINGS = ("thought_generator", "assistant_model_id", "num_thought", "fingerprints.small", "layout", ".bin")
 RESAMPLES = 10_000  # of the bootstrap
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -88,6 +93,12 @@ def merge_samples(folder: Path) -> dict[int, dict]:
     return records
 
 
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    libraries = (torch, transformers, accelerate, np)
+    return {"python": platform.python_version()} | {library.__name__: library.__version__ for library in libraries}
+
+
 def flatten(settings: dict, prefix: str = "") -> dict:
     flat = {}
     for key, value in settings.items():
@@ -96,13 +107,13 @@ def flatten(settings: dict, prefix: str = "") -> dict:
 
 
 def check_folder(folder: Path, settings: dict) -> None:
-    """InputError where the folder holds samples made with other settings."""
+    """InputError where the folder holds samples made with other values of these settings."""
     if not (folder / SETTINGS_FILE).exists():
         if any(folder.glob("samples*.jsonl")):
             raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
         return
     there, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
-    for key in [*now, *there]:
+    for key in now:
         if there.get(key) != now.get(key):
             raise InputError(
                 f"{folder}: its samples were made with {key} = {there.get(key)!r}, now it is {now.get(key)!r}; "
@@ -198,10 +209,11 @@ def print_report(report: dict) -> None:
 def compare(a: str | Path, b: str | Path) -> dict:
     """Paired comparison of two report.json over the same questions, from the samples.jsonl beside them.
 
-    {"num_questions", "titles": [of a, of b], "sample" and "vote": {"a", "b", "difference": b - a}}, each of the three
-    {"value", "low", "high"}. Raises InputError for what is no report, and where the questions differ.
+    {"num_questions", "titles": [of a, of b], "differ": {setting: [of a, of b]} where they differ beyond the thoughts,
+    "sample" and "vote": {"a", "b", "difference": b - a}}, each of the three {"value", "low", "high"}.
+    Raises InputError for what is no report, and where the questions differ.
     """
-    titles, questions, values = [], [], {"sample": [], "vote": []}
+    titles, questions, values, flat = [], [], {"sample": [], "vote": []}, []
     for path in (Path(a), Path(b)):
         report = read_json(path)
         if not isinstance(report, dict) or not {"settings", "num_questions"} <= report.keys():
@@ -211,17 +223,21 @@ def compare(a: str | Path, b: str | Path) -> dict:
         records = read_samples(path.with_name(SAMPLES_FILE))[: report["num_questions"]]
         n, kind = settings["num_thought_tokens"], settings["thought_generator"]
         thoughts = f"{n} thoughts ({kind})" if n else "no thoughts"
+        flat.append(flatten(settings))
         titles.append(f"{thoughts}, {settings['sampling']['num_return_sequences']} samples")
         questions.append([(record["index"], record["question"], record["gold"]) for record in records])
-        values["sample"].append(np.array([np.mean(sample_hits(record, settings["answer_type"])) for record in records]))
-        values["vote"].append(np.array([float(record["correct"]) for record in records]))
+        kind = settings["answer_type"]
+        values["sample"].append(np.array([np.mean(sample_hits(record, kind)) for record in records]))
+        values["vote"].append(np.array([float(answers_equal(r["vote"], r["gold"], kind)) for r in records]))
     if questions[0] != questions[1]:
         raise InputError(f"{a} and {b} are not about the same questions: nothing to pair")
     figures = {
         name: {"a": interval(one), "b": interval(other), "difference": interval(other - one)}
         for name, (one, other) in values.items()
     }
-    return {"num_questions": len(questions[0]), "titles": titles, **figures}
+    keys = [key for key in flat[0] if not any(name in key for name in THOUGHT_SETTINGS)]
+    differ = {key: [one[key] for one in flat] for key in keys if key in flat[1] and flat[0][key] != flat[1][key]}
+    return {"num_questions": len(questions[0]), "titles": titles, "differ": differ, **figures}
 
 
 def print_comparison(figures: dict) -> None:
@@ -231,3 +247,5 @@ def print_comparison(figures: dict) -> None:
     print(f"  {'':44s} {'one sample':22s} vote")
     for key, title in {"a": f"A: {a}", "b": f"B: {b}", "difference": "B - A, paired"}.items():
         print(f"  {title:44s} {percent(figures['sample'][key]):22s} {percent(figures['vote'][key])}")
+    for key, (one, other) in figures["differ"].items():
+        print(f"  note: {key} differs: A {one!r}, B {other!r}")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Evaluate a checkpoint: several answers a question and a vote. Edit the flags here, set them in the environment, or pass
 # more of evaluate.py's flags on:  CUDA_VISIBLE_DEVICES=0,1 CKPT=ckpt/NAME bash bash/run_evaluate.sh --test_k 100
-# Every visible GPU takes its share of the questions. SPREAD=1: one process, the LLM spread over the GPUs instead.
+# CKPT=none evaluates the LLM without thoughts. Every visible GPU takes its share of the questions; with SPREAD=1 it is
+# one process, and the LLM is spread over the GPUs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,8 +21,11 @@ run=("$PYTHON" -u)
 if [ "$NUM_GPUS" -gt 1 ] && [ "$SPREAD" = 0 ]; then
     run=("$PYTHON" -u -m torch.distributed.run --nproc_per_node="$NUM_GPUS" --master_port="${MASTER_PORT:-29502}")
 fi
-att=()
-if [ -e "$CKPT/TransformerBlock.bin" ]; then att=(--att_file_name "$CKPT/TransformerBlock.bin"); fi
+weights=(--thought_generator none)
+if [ "$CKPT" != none ]; then
+    weights=(--params_file_name "$CKPT/projection.bin" --num_thought_tokens "$NUM_THOUGHT_TOKENS")
+    if [ -e "$CKPT/TransformerBlock.bin" ]; then weights+=(--att_file_name "$CKPT/TransformerBlock.bin"); fi
+fi
 "${run[@]}" evaluate.py --base_model_id "$BASE_MODEL_ID" --assistant_model_id "$ASSISTANT_MODEL_ID" \
-    --params_file_name "$CKPT/projection.bin" "${att[@]}" --batch_size "$BATCH_SIZE" --task_name "$TASK_NAME" \
-    --num_thought_tokens "$NUM_THOUGHT_TOKENS" --num_return_sequences "$NUM_RETURN_SEQUENCES" --seed "$SEED" "$@"
+    "${weights[@]}" --batch_size "$BATCH_SIZE" --task_name "$TASK_NAME" \
+    --num_return_sequences "$NUM_RETURN_SEQUENCES" --seed "$SEED" "$@"

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import load_file, save_file
 
 import evaluate
 import report
 from data_loader import DATE_STRING, PROMPTS, InputError
-from model import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
+from model import ATT_FILE, META_FILE, PARAMS_FILE, fingerprint, save_checkpoint
 
 N = 4
 D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair
@@ -39,6 +40,7 @@ def checkpoints(tiny_models, tiny_pair, tmp_path_factory) -> Path:
             "task_name": "gsm8k",
             "answer_type": "number",
             "dtype": "float32",
+            "fingerprints": [lm and fingerprint(lm) for lm in model.frozen],
         }
         save_checkpoint(folder / kind, model, meta)
     return folder
@@ -246,6 +248,43 @@ def test_other_models_than_in_training_are_an_error(run, checkpoints, tiny_pair,
     assert error == f"error: {META_FILE}: d_ff was 64 in training, these models and flags have 80"
 
 
+def other_weights(tiny_pair, folder: Path) -> Path:
+    """A copy of the large model, of the same name, with one tensor changed."""
+    shutil.copytree(tiny_pair / "large", folder / "large")
+    path = folder / "large" / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"] += 0.01
+    save_file(weights, path, metadata={"format": "pt"})
+    return folder / "large"
+
+
+def test_an_llm_of_the_same_name_with_other_weights_is_an_error(run, checkpoints, tiny_pair, tmp_path):
+    """Thoughts are for the LLM that they were trained with, not for its fine-tuned namesake."""
+    model = other_weights(tiny_pair, tmp_path)
+    error = run("--checkpoint", checkpoints / "small", "--base_model_id", model)
+    assert error.startswith("error: ") and "not the weights that these thoughts were trained with" in error
+
+
+def test_answers_of_a_replaced_llm_do_not_join_those_of_the_old_one(run, tiny_pair, tmp_path):
+    """Same folder, same flags, other weights on disk: the run does not go on."""
+    model = tmp_path / "model" / "large"
+    shutil.copytree(tiny_pair / "large", model)
+    flags = ("--base_model_id", model, "--thought_generator", "none", "--output_dir", "out")
+    run(*flags)
+    before = samples_of("out")
+    other_weights(tiny_pair, tmp_path)
+    shutil.copy(tmp_path / "large" / "model.safetensors", model)
+    error = run(*flags, "--test_k", "8")
+    assert "fingerprints.large" in error and samples_of("out") == before
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line_before_the_llm_loads(run, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "file").touch()
+    error = run("--checkpoint", checkpoints / "small", "--output_dir", tmp_path / "file" / "out")
+    assert error.startswith("error: ") and "cannot be made" in error and "\n" not in error
+
+
 def test_a_missing_data_folder_is_one_line(run, checkpoints, monkeypatch):
     """Where there are neither files nor a hub, the error says what to put where."""
     monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
@@ -409,6 +448,15 @@ def test_compare_pairs_the_questions(run, tmp_path):
     printed = run("--compare", a, b, data=False)
     assert "no thoughts, 2 samples" in printed and "2 thoughts (small_block)" in printed
     assert re.search(r"B - A, paired +50\.0 \[50\.0, 50\.0\]", printed)
+
+
+def test_compare_names_settings_that_differ_beyond_the_thoughts(run, tmp_path):
+    """A pair that was sampled in two ways is not a fair pair: the table says so."""
+    records = [record(i, ["18", "7"]) for i in range(4)]
+    a = write_run(tmp_path / "a", records, base_model_id="one")
+    b = write_run(tmp_path / "b", records, base_model_id="other", thought_generator="small")
+    assert evaluate.compare(a, b)["differ"] == {"base_model_id": ["one", "other"]}
+    assert "note: base_model_id differs: A 'one', B 'other'" in run("--compare", a, b, data=False)
 
 
 def test_compare_refuses_other_questions(run, tmp_path):

@@ -220,3 +220,14 @@ def test_evaluation_batches_are_left_padded_throughout(tiny_models):
     assert batch["suffix_ids"].tolist() == [[0, 7], [7, 8]] and batch["suffix_mask"].tolist() == [[0, 1], [1, 1]]
     assert batch["question_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
+
+
+def test_a_tokenizer_that_puts_a_space_before_every_text_is_refused(tiny_models):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"\u2581a": 0, "\u2581<unk>": 1}, unk_token="\u2581<unk>"))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    spaced = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=tiny_models.llm_tokenizer.chat_template)
+    with pytest.raises(InputError, match="puts a space before every text"):
+        chat_layout(spaced, "{question}")

@@ -18,6 +18,7 @@ from model import (
     Sizes,
     TransformerBlock,
     check_weights,
+    fingerprint,
     infer_generator,
     llm_inputs,
     load_config,
@@ -251,7 +252,7 @@ def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, 
         weights = {"sft": 1.0, "align": 1.0, "focus": 1.0}
         model = LatentThoughtModel("small_block", llm, tiny_models.small_lm, N, 0, weights).train()
         if enabled:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.recompute_layers()
         sum(model(**batch).values()).backward()
         results.append([p.grad for p in model.parameters()])
         assert len(calls) == 1 + enabled
@@ -535,3 +536,18 @@ def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(ti
         with pytest.raises(InputError) as error:
             load_frozen_lm(str(tmp_path / name), "--large_model_id", torch.float32, "cpu")
         one_line(error, part, str(tmp_path / name))
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_models):
+    model = tiny_models.model("small")
+    projection = model.generator.projection.state_dict()
+    projection["bias"] = torch.full_like(projection["bias"], float("nan"))
+    with pytest.raises(InputError, match="--params_file_name: tensor bias holds values that are not finite"):
+        check_weights("small", model.sizes, projection, None)
+
+
+def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
+    again = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu")
+    assert fingerprint(again) == fingerprint(tiny_models.llm)
+    again.lm_head.weight.data += 1e-3
+    assert fingerprint(again) != fingerprint(tiny_models.llm)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, gsm8k_row, write_jsonl
 
 import evaluate
 import train
@@ -131,7 +131,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
     )
 
 
-def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags):
+def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags, tmp_path):
     flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
     train.run([*flags, "--output_name", "whole"])
     command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
@@ -146,8 +146,24 @@ def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_neve
         train.run([*flags, "--output_name", "cut"])
     with pytest.raises(InputError, match="started with learning_rate = 0.001, not 0.002"):
         train.run([*flags, "--output_name", "cut", "--resume", "--learning_rate", "2e-3"])
+    with pytest.raises(InputError, match="started with weight_decay = 0.0, not 0.5"):
+        train.run([*flags, "--output_name", "cut", "--resume", "--weight_decay", "0.5"])
+    with pytest.raises(InputError, match="started with train_sha256"):
+        other = tmp_path / "other" / "gsm8k" / "train_socratic.jsonl"
+        write_jsonl(other, [gsm8k_row(i + 1) for i in range(40)])
+        data = json.loads(Path("results/cut/flags.json").read_text()) | {"data_dir": str(tmp_path / "other")}
+        flags_before = Path("results/cut/flags.json").read_text()
+        Path("results/cut/flags.json").write_text(json.dumps(data))
+        try:
+            train.run([*flags, "--output_name", "cut", "--resume", "--data_dir", str(tmp_path / "other")])
+        finally:
+            Path("results/cut/flags.json").write_text(flags_before)
     train.run([*flags, "--output_name", "cut", "--resume"])
     assert_close("whole", "cut", 0)
+    timeless = [
+        [{k: v for k, v in log.items() if k[:6] != "train_"} for log in logs(name)] for name in ("whole", "cut")
+    ]
+    assert timeless[0] == timeless[1]  # the losses one by one too
     assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
 
 
@@ -213,6 +229,18 @@ def test_training_goes_on_from_given_weights_and_frozen_prior_stays(flags):
     assert not torch.equal(weights("first")["0.prior"], weights("third")["0.prior"])
 
 
+def test_gradient_checkpointing_passes_through_and_changes_no_weight(flags):
+    train.run([*flags, "--output_name", "plain", "--optim", "sgd"])
+    train.run([*flags, "--output_name", "recomputed", "--optim", "sgd", "--gradient_checkpointing", "True"])
+    assert_close("plain", "recomputed", 1e-7)
+    assert meta("recomputed")["flags"]["recompute_layers"] and not meta("plain")["flags"]["recompute_layers"]
+
+
+def test_a_run_that_diverges_stops_with_one_line(flags):
+    with pytest.raises(InputError, match="try a lower --learning_rate"):
+        train.run([*flags, "--output_name", "nan", "--learning_rate", "1e30", "--max_grad_norm", "0"])
+
+
 def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flags):
     train.run([*flags, "--output_name", "softcot", "--use_assistant_model"])
     (folder,) = Path("ckpt").glob("softcot-gsm8k-small-*")
@@ -248,18 +276,31 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--fp16", "--fp16 is not for this program: use --bf16"),
         ("--no_such_flag 3", "no such flags"),
         ("--learning_rate fast", "--learning_rate"),
-        ("--learning_rate 0", "--learning_rate 0.0: must be above 0"),
+        ("--learning_rate 0", "--learning_rate 0.0: must be a number above 0"),
         ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),
         ("--thought_generator block --num_thought_tokens 1000", "the LLM's vocabulary has only 400 rows"),
         ("--task_name nix", "--task_name nix: no such task; there are gsm8k, arithmetic"),
         ("--task_name arithmetic", "no train.jsonl there; python toy/build.py"),
-        ("--max_len 3", "--max_len 3: no train row is that short"),
+        ("--max_len 3", "train, --max_len 3: no row is that short"),
         ("--output_name a/b", "--output_name"),
         ("--eval_strategy no", "--eval_strategy no: epoch or steps"),
         ("--best_metric bleu", "--best_metric bleu: sft_loss or accuracy"),
-        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "none below 0, one above 0"),
+        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "one of the three above 0"),
         ("--params_file_name p.bin", "small_block starts from both or neither"),
         ("--params_file_name p.bin --att_file_name b.bin", "--params_file_name p.bin: no such file"),
+        ("--save_only_model", "a run could not be resumed"),
+        ("--save_strategy no", "resume checkpoints follow --eval_strategy"),
+        ("--metric_for_best_model loss", "use --best_metric"),
+        ("--eval_steps 5", "needs --eval_strategy steps"),
+        ("--warmup_steps 0.5", "warmup_steps"),
+        ("--seed -1", "--seed -1: must be from 0"),
+        ("--per_device_eval_batch_size 0", "must be at least 1"),
+        ("--sft_loss_weight nan", "--sft_loss_weight nan: must be a number"),
+        ("--learning_rate inf", "must be a number above 0"),
+        ("--best_metric accuracy --max_new_tokens 0", "--max_new_tokens 0: must be at least 1"),
+        ("--output_name ..", "--output_name"),
+        ("--report_to nosuchtracker", "nosuchtracker"),
+        ("--lr_scheduler_type nix", "nix"),
         ("--resume", "--resume: no complete checkpoint in results/wrong"),
         ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
     ],
