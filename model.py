@@ -79,7 +79,9 @@ def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_r
     Raises InputError for a missing model and for one whose head is more than a matrix product.
     """
     # placed as it is read, so that no rank holds a whole LLM in host memory
-    place = {} if str(device) == "cpu" else {"device_map": "auto" if device == "auto" else {"": device}}
+    place = {"device_map": "auto" if device == "auto" else {"": device}}
+    if str(device).startswith("cpu"):  # "cpu:0" under torchrun
+        place = {}
     arguments = {DTYPE_ARGUMENT: dtype, "trust_remote_code": trust_remote_code, **place}
     lm = _load(AutoModelForCausalLM, model_id, flag, **arguments)
     config = lm.config.get_text_config().to_dict()

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
+import transformers
+from accelerate.utils import broadcast_object_list
+from packaging.version import Version
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, set_seed
 
@@ -136,6 +139,9 @@ class ThoughtTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
+        # in transformers 4.53 a rank may look for the best folder before rank 0 has made it, and then they hang at the end
+        best = [self.state.best_model_checkpoint]
+        self.state.best_model_checkpoint = broadcast_object_list(best)[0]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             Path(self.args.output_dir, f"checkpoint-{self.state.global_step}", COMPLETE).touch()
@@ -183,6 +189,18 @@ def check_same_run(args: TrainArguments, rows: dict) -> None:
     for name in now.keys() & before.keys():
         if before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
+
+
+def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: int) -> None:
+    """InputError where transformers before 4.57 would merge the last, shorter step of a resumed epoch into the next."""
+    micro_batches = math.ceil(num_rows / (args.per_device_train_batch_size * args.world_size))
+    steps, rest = divmod(micro_batches, args.gradient_accumulation_steps)
+    inside_epoch = int(checkpoint.name.split("-")[1]) % (steps + bool(rest)) != 0
+    if Version(transformers.__version__) < Version("4.57") and rest and inside_epoch:
+        raise InputError(
+            f"--resume: transformers {transformers.__version__} cannot go on inside an epoch of {micro_batches} "
+            "micro-batches, no multiple of --gradient_accumulation_steps; use transformers 4.57 or newer"
+        )
 
 
 def run_settings(args: TrainArguments, rows: dict) -> dict:
@@ -323,6 +341,7 @@ def run(argv: list[str]) -> None:
     train_rows, dev_rows, dev_examples, counts = prepare_rows(args, layout)
     if checkpoint:
         check_same_run(args, counts)
+        check_library_can_resume(args, checkpoint, len(train_rows))
     make_folders(Path(args.output_dir), final.parent)
     model = build_model(args, layout, start)
     if args.recompute_layers:

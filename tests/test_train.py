@@ -133,6 +133,7 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
 
 def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags, tmp_path):
     flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
+    flags += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
     train.run([*flags, "--output_name", "whole"])
     command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -165,6 +166,21 @@ def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_neve
     ]
     assert timeless[0] == timeless[1]  # the losses one by one too
     assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
+
+
+REFUSED_RESUMES = [("4.53.2", 6, True), ("4.53.2", 10, False), ("4.57.0", 6, False)]
+
+
+@pytest.mark.parametrize(("version", "step", "refused"), REFUSED_RESUMES)
+def test_a_resume_that_the_library_would_get_wrong_is_refused(flags, monkeypatch, version, step, refused):
+    monkeypatch.setattr(train.transformers, "__version__", version)
+    args = train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py")
+    checkpoint = Path(f"results/x/checkpoint-{step}")  # 38 rows: 19 micro-batches, 10 steps an epoch
+    if refused:
+        with pytest.raises(InputError, match="use transformers 4.57 or newer"):
+            train.check_library_can_resume(args, checkpoint, 38)
+    else:
+        train.check_library_can_resume(args, checkpoint, 38)
 
 
 def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_path):
