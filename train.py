@@ -139,7 +139,7 @@ class ThoughtTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)
-        # in transformers 4.53 a rank may look for the best folder before rank 0 has made it, and then they hang at the end
+        # transformers 4.53: a rank may look for the best folder before rank 0 has made it, and they hang at the end
         best = [self.state.best_model_checkpoint]
         self.state.best_model_checkpoint = broadcast_object_list(best)[0]
         self.accelerator.wait_for_everyone()
