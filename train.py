@@ -186,8 +186,8 @@ def make_folders(*folders: Path) -> None:
 def check_same_run(args: TrainArguments, rows: dict) -> None:
     """InputError where flags or rows of a resumed run are not those it was started with (or rows changed on disk)."""
     before, now = read_json(Path(args.output_dir) / FLAGS_FILE), run_settings(args, rows)
-    for name in now.keys() & before.keys():
-        if before[name] != now[name]:
+    for name in now:
+        if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
 
 
