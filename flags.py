@@ -23,6 +23,7 @@ REFUSED = {
     "neftune_noise_alpha": "it changes the frozen LLM's embeddings",
     "label_smoothing_factor": "the SFT loss has none",
     "output_dir": "the run's folders are named by --output_name",
+    "resume_from_checkpoint": "use --resume",
     "save_only_model": "a run could not be resumed",
     "auto_find_batch_size": "give --batch_size",
 }
@@ -35,9 +36,10 @@ SET_HERE = {  # flags whose values follow from others
     "remove_unused_columns": "rows are token ids already",
     "ddp_find_unused_parameters": "every trained parameter is used",
 }
+USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
-    r"output_dir|resume|bf16|report_to|run_name|disable_tqdm|local_rank|use_cpu|max_new_tokens|prediction_loss_only"
+    r"output_dir|resume|bf16|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
     r"|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
@@ -97,8 +99,9 @@ class TrainArguments(TrainingArguments):
         self.dtype = "bfloat16" if (on_cuda if self.bf16 is None else self.bf16) else "float32"
         self.bf16 = False  # Trainer's autocast would also change the frozen LMs; the model has its own
         self.recompute_layers = self._recompute_layers()
-        self.save_strategy, self.save_steps = self.eval_strategy, self.eval_steps or self.logging_steps
-        self.eval_steps = self.save_steps
+        self.save_strategy = self.eval_strategy
+        if self.eval_strategy == "steps":
+            self.eval_steps = self.save_steps = self.eval_steps or self.logging_steps
         self.load_best_model_at_end = True
         self.metric_for_best_model = f"eval_{self.best_metric}"
         self.greater_is_better = self.best_metric == "accuracy"
@@ -166,7 +169,7 @@ class TrainArguments(TrainingArguments):
         rules["eval_steps"] = (self.eval_steps is None or self.eval_strategy == "steps", needs)
         for name, (good, reason) in rules.items():
             if not good:
-                raise InputError(f"--{name} {getattr(self, name)}: {reason}")
+                raise InputError(f"--{USER_NAMES.get(name, name)} {getattr(self, name)}: {reason}")
         if bool(self.params_file_name) != bool(self.att_file_name) and (self.att_file_name or kind != "small"):
             raise InputError(f"--params_file_name and --att_file_name: {kind} starts from both or neither")
         if self.params_file_name and self.resume:
@@ -182,7 +185,8 @@ class TrainArguments(TrainingArguments):
 
     def resolved(self) -> dict:
         """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init and not FREE.fullmatch(f.name)}
+        names = [f.name for f in fields(self) if f.init and f.name not in SET_HERE and not FREE.fullmatch(f.name)]
+        values = {name: getattr(self, name) for name in names}
         values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
         values = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
         more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}

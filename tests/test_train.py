@@ -183,6 +183,16 @@ def test_a_resume_that_the_library_would_get_wrong_is_refused(flags, monkeypatch
         train.check_library_can_resume(args, checkpoint, 38)
 
 
+def test_what_a_resumed_run_may_change_is_what_does_not_decide_its_weights_or_its_best(flags):
+    def settings(*more):
+        return train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *more], "train.py").resolved()
+
+    for free in (["--logging_steps", "3"], ["--report_to", "none"], ["--save_total_limit", "5"], ["--resume"]):
+        assert settings(*free) == settings()
+    for name, value in {"max_new_tokens": 9, "weight_decay": 0.1, "lr_scheduler_type": "cosine", "seed": 1}.items():
+        assert settings(f"--{name}", str(value))[name] == value != settings()[name]
+
+
 def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_path):
     for step in (3, 6, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
@@ -245,9 +255,15 @@ def test_training_goes_on_from_given_weights_and_frozen_prior_stays(flags):
     assert not torch.equal(weights("first")["0.prior"], weights("third")["0.prior"])
 
 
-def test_gradient_checkpointing_passes_through_and_changes_no_weight(flags):
+def test_gradient_checkpointing_passes_through_and_changes_no_weight(flags, monkeypatch):
+    recompute, models = train.LatentThoughtModel.recompute_layers, []
+    monkeypatch.setattr(
+        train.LatentThoughtModel, "recompute_layers", lambda model: models.append(model) or recompute(model)
+    )
     train.run([*flags, "--output_name", "plain", "--optim", "sgd"])
+    assert not models
     train.run([*flags, "--output_name", "recomputed", "--optim", "sgd", "--gradient_checkpointing", "True"])
+    assert len(models) == 1
     assert_close("plain", "recomputed", 1e-7)
     assert meta("recomputed")["flags"]["recompute_layers"] and not meta("plain")["flags"]["recompute_layers"]
 
@@ -304,6 +320,9 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "one of the three above 0"),
         ("--params_file_name p.bin", "small_block starts from both or neither"),
         ("--params_file_name p.bin --att_file_name b.bin", "--params_file_name p.bin: no such file"),
+        ("--batch_size 0", "--batch_size 0: must be at least 1"),
+        ("--n_epochs 0 --max_steps -1", "--n_epochs 0.0: must be above 0"),
+        ("--resume_from_checkpoint here", "use --resume"),
         ("--save_only_model", "a run could not be resumed"),
         ("--save_strategy no", "resume checkpoints follow --eval_strategy"),
         ("--metric_for_best_model loss", "use --best_metric"),
