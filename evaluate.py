@@ -30,7 +30,7 @@ import torch.distributed as dist
 import transformers
 from tqdm import tqdm
 
-from data_loader import DATE_STRING, PROMPTS, Example, InputError, Layout, get_task, load_split, pad_token_id
+from data_loader import DATE_STRING, PROMPTS, Example, InputError, get_task, load_split
 from flags import EvaluationArguments, parse_flags
 from generation import (
     SamplingSettings,
@@ -38,6 +38,7 @@ from generation import (
     load_generation_config,
     resolve_sampling,
 )
+from layout import Layout, pad_token_id
 from model import (
     ATT_FILE,
     GENERATORS,

@@ -25,7 +25,8 @@ from transformers.generation.logits_process import (
 )
 
 from answers import answers_equal, extract_answer
-from data_loader import Example, InputError, Layout, PromptCollator, encode, pad_token_id
+from data_loader import Example, InputError
+from layout import Layout, PromptCollator, encode, pad_token_id
 from model import LatentThoughtModel, llm_inputs
 
 # ---------------------------------------------------------------------------------------------------------------------

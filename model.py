@@ -330,7 +330,7 @@ class LatentThoughtModel(nn.Module):
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `align` over rows,
-        `focus` over rows with steps (data_loader.loss_counts). In training those without a weight are left out."""
+        `focus` over rows with steps (layout.loss_counts). In training those without a weight are left out."""
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch)
         wanted = [name for name in LOSSES if self.weights[name] or not self.training]
         sums = {}

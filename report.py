@@ -16,8 +16,9 @@ import transformers
 from tqdm import tqdm
 
 from answers import answers_equal, extract_answer, group_answers, maj_at_k, pass_at_k, vote_index
-from data_loader import Example, InputError, Layout
+from data_loader import Example, InputError
 from generation import Sample, prompt_batch
+from layout import Layout
 from model import LatentThoughtModel
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"

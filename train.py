@@ -24,20 +24,10 @@ from packaging.version import Version
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, set_seed
 
-from data_loader import (
-    DATE_STRING,
-    PROMPTS,
-    Example,
-    InputError,
-    Layout,
-    TrainingCollator,
-    get_task,
-    load_split,
-    loss_counts,
-    pad_token_id,
-)
+from data_loader import DATE_STRING, PROMPTS, Example, InputError, get_task, load_split
 from flags import TrainArguments, parse_flags
 from generation import count_right
+from layout import Layout, TrainingCollator, loss_counts, pad_token_id
 from model import (
     GENERATORS,
     LOSSES,

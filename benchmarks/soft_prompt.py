@@ -22,9 +22,10 @@ from tqdm import tqdm  # noqa: E402
 import model  # noqa: E402
 import report  # noqa: E402
 import train  # noqa: E402
-from data_loader import TrainingCollator, get_task, load_split  # noqa: E402
+from data_loader import get_task, load_split  # noqa: E402
 from flags import parse_flags  # noqa: E402
 from generation import generate_answers, resolve_sampling  # noqa: E402
+from layout import TrainingCollator  # noqa: E402
 
 
 class SoftPrompt(nn.Module):

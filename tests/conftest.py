@@ -102,18 +102,19 @@ class TinyModels:
     small_lm: torch.nn.Module
     llm_tokenizer: PreTrainedTokenizerFast
     small_tokenizer: PreTrainedTokenizerFast
-    layout: object  # data_loader.Layout of small_block and small
+    layout: object  # layout.Layout of small_block and small
 
     def layout_for(self, kind: str):
-        """data_loader.Layout of a generator kind, or of `none`."""
-        from data_loader import PROMPTS, Layout
+        """layout.Layout of a generator kind, or of `none`."""
+        from data_loader import PROMPTS
+        from layout import Layout
 
         tokenizers = {"block": self.llm_tokenizer, "none": None}
         return Layout(self.llm_tokenizer, tokenizers.get(kind, self.small_tokenizer), PROMPTS["number"])
 
     def model(self, kind: str, num_thoughts: int = 4, seed: int = 0, **kwargs):
         """A fresh LatentThoughtModel with a seeded random generator (its prior too) over the shared frozen LMs."""
-        from data_loader import pad_token_id
+        from layout import pad_token_id
         from model import LatentThoughtModel
 
         torch.manual_seed(seed)
@@ -129,7 +130,8 @@ class TinyModels:
 @pytest.fixture(scope="session")
 def tiny_models(tiny_pair) -> TinyModels:
     """The tiny pair loaded once for the session: nothing in it may be changed by a test."""
-    from data_loader import PROMPTS, Layout
+    from data_loader import PROMPTS
+    from layout import Layout
     from model import load_frozen_lm, load_tokenizer
 
     large, small = str(tiny_pair / "large"), str(tiny_pair / "small")

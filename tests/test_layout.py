@@ -6,19 +6,8 @@ import pytest
 import torch
 from conftest import SHARED
 
-from data_loader import (
-    DATE_STRING,
-    PROMPTS,
-    Example,
-    InputError,
-    Layout,
-    PromptCollator,
-    TrainingCollator,
-    answer_line,
-    chat_layout,
-    loss_counts,
-    parse_gsm8k,
-)
+from data_loader import DATE_STRING, PROMPTS, Example, InputError, parse_gsm8k
+from layout import Layout, PromptCollator, TrainingCollator, answer_line, chat_layout, loss_counts
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from data_loader import Example, InputError, PromptCollator, TrainingCollator
+from data_loader import Example, InputError
+from layout import PromptCollator, TrainingCollator
 from model import (
     ATT_FILE,
     GENERATORS,

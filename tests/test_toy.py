@@ -6,7 +6,8 @@ import pytest
 from conftest import ROOT
 
 from answers import answers_equal, extract_answer
-from data_loader import PROMPTS, chat_layout, load_split
+from data_loader import PROMPTS, load_split
+from layout import chat_layout
 from toy import build, world
 
 

@@ -39,7 +39,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from answers import answers_equal, extract_answer  # noqa: E402
-from data_loader import PROMPTS, answer_line, chat_layout, load_split, pad, parse_gsm8k  # noqa: E402
+from data_loader import PROMPTS, load_split, parse_gsm8k  # noqa: E402
+from layout import answer_line, chat_layout, pad  # noqa: E402
 from toy import world  # noqa: E402
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
