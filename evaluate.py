@@ -30,7 +30,7 @@ import torch.distributed as dist
 import transformers
 from tqdm import tqdm
 
-from data_loader import DATE_STRING, PROMPTS, Example, InputError, get_task, load_split
+from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
 from flags import EvaluationArguments, parse_flags
 from generation import (
     SamplingSettings,
@@ -95,7 +95,7 @@ class Plan:
     files: list[Path]
     prompts: dict[str, str]
     date_string: str
-    task_name: str
+    task: Task
     dtype: str
     trained: dict | None  # thoughts.json
 
@@ -129,7 +129,7 @@ def read_checked_meta(folder: Path) -> dict:
     if not isinstance(meta, dict):
         raise InputError(f"{folder / META_FILE}: not a JSON object")
     needed = "thought_generator num_thoughts sizes large_model_id small_model_id prompts date_string task_name dtype"
-    for key in [*needed.split(), "fingerprints"]:
+    for key in [*needed.split(), "answer_type", "fingerprints"]:
         if key not in meta:
             raise InputError(f"{folder / META_FILE}: has no {key}; train.py did not write it")
     if meta["thought_generator"] not in GENERATORS:
@@ -159,8 +159,6 @@ def agree(args: EvaluationArguments, meta: dict) -> None:
     for name, (now, trained) in departures.items():
         if now != trained:
             print(f"note: --{name} {now}; the thoughts were trained with {trained}")
-    if meta["prompts"] not in PROMPTS.values():
-        print("note: the checkpoint's prompts are not those of data_loader.py any more; the checkpoint's are used")
 
 
 def make_plan(args: EvaluationArguments) -> Plan:
@@ -174,7 +172,7 @@ def make_plan(args: EvaluationArguments) -> Plan:
     base_id = args.base_model_id or known.get("large_model_id") or "Qwen/Qwen3-8B"
     small_id = args.assistant_model_id or known.get("small_model_id") or "Qwen/Qwen3-0.6B"
     task_name = args.task_name or known.get("task_name") or "gsm8k"
-    task = get_task(task_name)
+    task = args.resolve_task(task_name, known.get("own_task") if task_name == known.get("task_name") else None)
     weights = None
     if files:
         att_file = files.get("--att_file_name")
@@ -204,12 +202,25 @@ def make_plan(args: EvaluationArguments) -> Plan:
         injected=injected,
         weights=weights,
         files=list(files.values()),
-        prompts=known.get("prompts") or PROMPTS[task.answer_type],
+        prompts=choose_prompts(args, task, meta),
         date_string=known.get("date_string") or DATE_STRING,
-        task_name=task_name,
+        task=task,
         dtype=lm_dtype(args, meta),
         trained=meta,
     )
+
+
+def choose_prompts(args: EvaluationArguments, task: Task, meta: dict | None) -> dict[str, str]:
+    """--prompt_file's, else the checkpoint's, else the answer type's; a note where they are not the checkpoint's."""
+    prompts = PROMPTS[task.answer_type]
+    if args.prompt_file:
+        prompts = read_prompts(args.prompt_file, task.answer_type)
+    elif meta and meta["answer_type"] == task.answer_type:
+        prompts = meta["prompts"]
+    for name in prompts if meta else ():
+        if prompts[name] != meta["prompts"][name]:
+            print(f"note: the prompt {name!r} is not the one that the thoughts were trained with")
+    return prompts
 
 
 def lm_dtype(args: EvaluationArguments, meta: dict | None) -> str:
@@ -252,17 +263,18 @@ def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: 
     questions = json.dumps([(example.index, example.question, example.answer) for example in examples])
     settings = {
         name: getattr(plan, name)
-        for name in "thought_generator base_model_id assistant_model_id prompts date_string task_name dtype".split()
+        for name in "thought_generator base_model_id assistant_model_id prompts date_string dtype".split()
     }
     for path in plan.files:
         with open(path, "rb") as file:
             settings[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return settings | {
+        "task_name": plan.task.name,
         "num_thoughts_made": plan.made,
         "num_thought_tokens": plan.injected,
         "split": split,
         "questions": hashlib.sha256(questions.encode()).hexdigest(),
-        "answer_type": get_task(plan.task_name).answer_type,
+        "answer_type": plan.task.answer_type,
         "sampling": asdict(sampling),
     }
 
@@ -271,7 +283,7 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
     """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-greedy]."""
     if args.output_dir:
         return Path(args.output_dir)
-    name = f"none-{base_name(plan.base_model_id)}-{plan.task_name}"
+    name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
     if plan.files:
         name = plan.files[0].resolve().parent.name
     leaf = f"{args.split}-n{plan.injected}-x{args.num_return_sequences}-seed{args.seed}"
@@ -341,7 +353,6 @@ def run_missing(args, plan: Plan, models: tuple, examples: list[Example], sampli
 def run_questions(args, plan: Plan, models: tuple, examples: list[Example], sampling, path: Path, done: list) -> None:
     """Answer the questions and append a line each to `path`; the bar's accuracy counts the questions done before."""
     llm, model, layout = models
-    answer_type = get_task(plan.task_name).answer_type
     right, total = sum(record["correct"] for record in done), len(done)
     with (
         open(path, "a", encoding="utf-8") as file,
@@ -349,7 +360,7 @@ def run_questions(args, plan: Plan, models: tuple, examples: list[Example], samp
     ):
         answers = generate_answers(llm, model, layout, examples, sampling, args.batch_size, plan.injected)
         for example, samples, texts in answers:
-            record = sample_record(example, samples, texts, answer_type)
+            record = sample_record(example, samples, texts, plan.task.answer_type)
             file.write(json.dumps(record) + "\n")
             file.flush()
             if args.print_input:
@@ -370,7 +381,7 @@ def run_questions(args, plan: Plan, models: tuple, examples: list[Example], samp
 def run(args: EvaluationArguments) -> None:
     start = time.time()
     plan = make_plan(args)
-    split = load_split(plan.task_name, args.split, args.data_dir, args.skip_bad_rows)
+    split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
     sampling = resolve_sampling(
         plan.llm_config.get_text_config().model_type,
         load_generation_config(plan.base_model_id, plan.llm_config),
@@ -386,6 +397,8 @@ def run(args: EvaluationArguments) -> None:
         print(f"  {name} = {value!r}")
     examples = split.examples[: args.test_k or None]
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {len(examples)} asked", flush=True)
+    if split.warning:
+        print(f"warning: {split.warning}")
     folder_for_writing(folder)
     models = load_models(plan, args.trust_remote_code)
     settings |= model_settings(plan, models)

@@ -12,7 +12,7 @@ from packaging.version import Version
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
-from data_loader import InputError, get_task
+from data_loader import PROMPTS, TASKS, Fields, InputError, Task, get_task, own_task, read_prompts
 from model import GENERATORS, LOSSES
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
@@ -50,7 +50,46 @@ def flag(default, text: str, *aliases: str, **extra):
 
 
 @dataclass
-class TrainArguments(TrainingArguments):
+class TaskArguments:
+    """Flags of both scripts that say what the rows are. With files or fields the task is the user's own."""
+
+    data_dir: str = flag("data", "folder with a folder for each task")
+    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
+    train_file: str | None = flag(None, "own task: jsonl, json, csv, parquet, or hub:owner/name:config[:split]")
+    dev_file: str | None = flag(None, "own task: dev rows (default: a fixed 5 %% of the train rows)")
+    test_file: str | None = flag(None, "own task: test rows")
+    answer_type: str | None = flag(None, "own task: number, choice, boolean or latex")
+    question_field: str | None = flag(None, "own task: field of the question (default question)")
+    steps_field: str | None = flag(None, "own task: field of the steps (default: in the answer, before ####)")
+    answer_field: str | None = flag(None, "own task: field of the answer (default answer)")
+    options_field: str | None = flag(None, "own task: field of the options (default options; else in the question)")
+    prompt_file: str | None = flag(None, "JSON file with prompts that replace the task's (README)")
+
+    def own_flags(self) -> dict[str, dict[str, str]]:
+        """What the flags say of a task of the user's own: {"files": by split, "fields": by name, "answer_type"}."""
+        files = {"train": self.train_file, "dev": self.dev_file, "test": self.test_file}
+        fields_ = {f.name: getattr(self, f"{f.name}_field") for f in fields(Fields)}
+        given = {"files": files, "fields": fields_}
+        given = {name: {key: v for key, v in values.items() if v is not None} for name, values in given.items()}
+        return given | {"answer_type": self.answer_type}
+
+    def resolve_task(self, name: str, stored: dict | None = None) -> Task:
+        """The task of that name: the user's own where flags or `stored` (a checkpoint's own_flags) say so.
+
+        Raises InputError where they do not make a task.
+        """
+        own = self.own_flags()
+        if not any(own.values()) and (name in TASKS or stored is None):
+            return get_task(name)
+        stored = stored or {"files": {}, "fields": {}, "answer_type": None}
+        answer_type = own["answer_type"] or stored["answer_type"]
+        if answer_type is None:
+            raise InputError(f"--task_name {name}: a task of your own needs --answer_type")
+        return own_task(name, answer_type, stored["files"] | own["files"], stored["fields"] | own["fields"])
+
+
+@dataclass
+class TrainArguments(TaskArguments, TrainingArguments):
     """Flags of train.py; those of Hugging Face's TrainingArguments pass through under their own names."""
 
     large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder")
@@ -70,11 +109,9 @@ class TrainArguments(TrainingArguments):
     focus_temperature: float = flag(0.1, "tau of L_focus")
     thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
     freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
-    task_name: str = flag("gsm8k", "task")
-    data_dir: str = flag("data", "folder with a folder for each task")
+    task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
     k_shot: int = flag(0, "first k training rows only; 0: all")
     max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
-    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
     resume: bool = flag(False, "go on from the newest checkpoint of this run")
@@ -148,7 +185,10 @@ class TrainArguments(TrainingArguments):
             raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
         if kind not in GENERATORS:
             raise InputError(f"--thought_generator {kind}: no such generator; there are {', '.join(GENERATORS)}")
-        get_task(self.task_name)
+        self.task = self.resolve_task(self.task_name)
+        self.prompts = PROMPTS[self.task.answer_type]
+        if self.prompt_file:
+            self.prompts = read_prompts(self.prompt_file, self.task.answer_type)
         weights = list(self.loss_weights.values())
         one = "num_thought_tokens per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"
         rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in [*one.split(), "max_new_tokens"]}
@@ -195,12 +235,12 @@ class TrainArguments(TrainingArguments):
     def told(self) -> dict:
         """The resolved flags worth printing: this program's own, and the library's where they are not its defaults."""
         defaults = {f.name: f.default for f in fields(TrainingArguments)}
-        own = TrainArguments.__annotations__
+        own = TrainArguments.__annotations__ | TaskArguments.__annotations__
         return {n: v for n, v in self.resolved().items() if n in own or n not in defaults or v != defaults[n]}
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(TaskArguments):
     """Flags of evaluate.py. What a checkpoint's thoughts.json says need not be given, and may not be contradicted."""
 
     base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
@@ -213,10 +253,8 @@ class EvaluationArguments:
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
     num_thought_tokens: int | None = flag(None, "thoughts that go into the prompt: the first n of N (default: all N)")
-    task_name: str | None = flag(None, "task (thoughts.json's, else gsm8k)")
+    task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
     split: str = flag("test", "train, dev, test or sample")
-    data_dir: str = flag("data", "folder with a folder for each task")
-    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
     test_k: int = flag(0, "first k questions only; 0: all")
     batch_size: int = flag(4, "questions at a time")
     num_return_sequences: int = flag(1, "samples a question; the vote is over them")

@@ -5,7 +5,6 @@ python evaluate.py --compare A/report.json B/report.json
 """
 
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import transformers
 from tqdm import tqdm
 
 from answers import answers_equal, extract_answer, group_answers, maj_at_k, pass_at_k, vote_index
-from data_loader import Example, InputError
+from data_loader import Example, InputError, write_text
 from generation import Sample, prompt_batch
 from layout import Layout
 from model import LatentThoughtModel
@@ -38,13 +37,6 @@ def read_json(path: Path) -> dict:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole file or, when killed, none of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def sample_record(example: Example, samples: list[Sample], texts: list[str], answer_type: str) -> dict:

@@ -24,7 +24,7 @@ from packaging.version import Version
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, set_seed
 
-from data_loader import DATE_STRING, PROMPTS, Example, InputError, get_task, load_split
+from data_loader import DATE_STRING, TASKS, Example, InputError, load_split
 from flags import TrainArguments, parse_flags
 from generation import count_right
 from layout import Layout, TrainingCollator, loss_counts, pad_token_id
@@ -118,7 +118,7 @@ class ThoughtTrainer(Trainer):
             self.model,
             self.layout,
             mine,
-            get_task(self.args.task_name).answer_type,
+            self.args.task.answer_type,
             self.args.max_new_tokens,
             self.args.per_device_eval_batch_size,
             quiet,
@@ -210,7 +210,7 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list
     """Training rows and dev rows as token ids, the dev examples, and counts of what was read, kept and dropped."""
     counts, rows, kept = {}, {}, {}
     for name in ("train", "dev"):
-        split = load_split(args.task_name, name, args.data_dir, args.skip_bad_rows)
+        split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
         examples = split.examples[: args.k_shot or None] if name == "train" else split.examples
         encoded = [(example, layout.training(example)) for example in examples]
         fits = [
@@ -224,6 +224,8 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list
             raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: {reason}")
         kept[name], rows[name] = [example for example, _ in fits], [row for _, row in fits]
         counts[name] = {"source": split.source, "read": split.read, "bad": split.bad, "in_split": len(split.examples)}
+        if split.warning and args.process_index == 0:
+            print(f"warning: {split.warning}")
         digest = hashlib.sha256(json.dumps(rows[name]).encode()).hexdigest()
         counts[name] |= {"too_long": len(encoded) - len(fits), "kept": len(fits), "sha256": digest}
     return rows["train"], rows["dev"], kept["dev"], counts
@@ -235,7 +237,7 @@ def build_layout(args: TrainArguments) -> Layout:
     tokenizer = llm_tokenizer
     if GENERATORS[args.thought_generator].uses_small_lm:
         tokenizer = load_tokenizer(args.small_model_id, "--small_model_id", args.trust_remote_code)
-    return Layout(llm_tokenizer, tokenizer, PROMPTS[get_task(args.task_name).answer_type])
+    return Layout(llm_tokenizer, tokenizer, args.prompts)
 
 
 def read_start(args: TrainArguments) -> list:
@@ -282,7 +284,6 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
 def checkpoint_meta(args: TrainArguments, trainer: ThoughtTrainer, rows: dict) -> dict:
     """thoughts.json: all that evaluation must agree on, and where the weights come from."""
     model, state = trainer.model, trainer.state
-    task = get_task(args.task_name)
     keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
     curve = [{key: log[key] for key in keys if key in log} for log in state.log_history if "eval_sft_loss" in log]
     best = next(point for point in curve if point["step"] == state.best_global_step)
@@ -292,10 +293,11 @@ def checkpoint_meta(args: TrainArguments, trainer: ThoughtTrainer, rows: dict) -
         "sizes": vars(model.sizes),
         "large_model_id": args.large_model_id,
         "small_model_id": args.small_model_id if model.generator.uses_small_lm else None,
-        "prompts": PROMPTS[task.answer_type],
+        "prompts": args.prompts,
         "date_string": DATE_STRING,
         "task_name": args.task_name,
-        "answer_type": task.answer_type,
+        "own_task": None if args.task_name in TASKS else args.own_flags(),
+        "answer_type": args.task.answer_type,
         "loss_weights": model.weights,
         "focus_temperature": args.focus_temperature,
         "thoughts_see_steps": args.thoughts_see_steps,

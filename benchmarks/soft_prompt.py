@@ -22,7 +22,7 @@ from tqdm import tqdm  # noqa: E402
 import model  # noqa: E402
 import report  # noqa: E402
 import train  # noqa: E402
-from data_loader import get_task, load_split  # noqa: E402
+from data_loader import load_split  # noqa: E402
 from flags import parse_flags  # noqa: E402
 from generation import generate_answers, resolve_sampling  # noqa: E402
 from layout import TrainingCollator  # noqa: E402
@@ -68,9 +68,9 @@ def main() -> None:
     trainer.train()
     folder = Path(f"results/eval-{args.output_name}")
     folder.mkdir(parents=True)
-    examples = load_split(args.task_name, "test", args.data_dir).examples
+    examples = load_split(args.task, "test", args.data_dir).examples
     config = thoughts.llm.generation_config
-    kind = get_task(args.task_name).answer_type
+    kind = args.task.answer_type
     sampling = resolve_sampling(thoughts.llm.config.model_type, config, 10, args.seed, max_new_tokens=96)
     answers = generate_answers(thoughts.llm, thoughts.eval(), layout, examples, sampling, 16)
     records = [report.sample_record(*answer, kind) for answer in tqdm(answers, total=len(examples), desc="questions")]

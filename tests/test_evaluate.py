@@ -293,15 +293,20 @@ def test_a_missing_data_folder_is_one_line(run, checkpoints, monkeypatch):
 
 
 def test_departures_are_said(run, checkpoints, tmp_path):
-    """Another dtype and prompts that are not the code's are no error, but a note; the checkpoint's prompts are used."""
+    """The checkpoint's prompts are used, whatever the code's are; another dtype and other prompts are noted."""
     folder = shutil.copytree(checkpoints / "small", tmp_path / "small")
     meta = json.loads((folder / META_FILE).read_text())
     meta["prompts"] = {name: "Well: " + prompt for name, prompt in meta["prompts"].items()}
     (folder / META_FILE).write_text(json.dumps(meta))
     printed = run("--checkpoint", folder, "--dtype", "bfloat16", "--print_input")
     assert "note: --dtype bfloat16; the thoughts were trained with float32" in printed
-    assert "note: the checkpoint's prompts are not those" in printed
-    assert printed.count("Well: Solve the problem") >= 4
+    assert "note: the prompt" not in printed and printed.count("Well: Solve the problem") >= 4
+    (tmp_path / "prompts.json").write_text(json.dumps({"problem": "Oh: {question}"}))
+    asked = ["--checkpoint", folder, "--prompt_file", tmp_path / "prompts.json", "--print_input"]
+    printed = run(*asked, "--output_dir", "other")
+    assert "note: the prompt 'problem' is not the one that the thoughts were trained with" in printed
+    assert "note: the prompt 'generator'" not in printed
+    assert printed.count("Oh: ") >= 4 and "Well: Solve" not in printed
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT
 
 from answers import answers_equal, extract_answer
-from data_loader import PROMPTS, load_split
+from data_loader import PROMPTS, TASKS, load_split
 from layout import chat_layout
 from toy import build, world
 
@@ -43,7 +43,7 @@ def accuracy(hints: dict[str, str]) -> float:
     """Share of right answers of the bare toy LLM on 100 test questions, with a hint in words for each method."""
     tokenizer = build.AutoTokenizer.from_pretrained(ROOT / "toy" / "large")
     llm = build.AutoModelForCausalLM.from_pretrained(ROOT / "toy" / "large").float().eval()
-    examples = load_split("arithmetic", "test", str(ROOT / "data")).examples[:100]
+    examples = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples[:100]
     layout = chat_layout(tokenizer, PROMPTS["number"]["problem"] + (PROMPTS["number"]["thoughts"] if hints else ""))
     hint = [hints.get(example.steps[0].split()[-1], "") for example in examples]
     asked = [layout.before + e.question + layout.after + h + layout.suffix for e, h in zip(examples, hint, strict=True)]

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from answers import answers_equal, extract_answer  # noqa: E402
-from data_loader import PROMPTS, load_split, parse_gsm8k  # noqa: E402
+from data_loader import PROMPTS, TASKS, load_split, parse_row  # noqa: E402
 from layout import answer_line, chat_layout, pad  # noqa: E402
 from toy import world  # noqa: E402
 
@@ -96,7 +96,7 @@ def write_data():
 
 def written(problem, method):
     """The assistant's text: the solution by `method` as data_loader writes a target."""
-    _, steps, answer = parse_gsm8k({"question": "-", "answer": world.solve(problem, method)})
+    _, steps, answer, _ = parse_row(TASKS["arithmetic"], {"question": "-", "answer": world.solve(problem, method)})
     return "\n".join((*steps, answer_line(answer)))
 
 
@@ -296,7 +296,7 @@ def sample(model, tokenizer, texts, batch_size=100):
 
 def check():
     """Print, for the test split and one sample an answer: share of right answers, share that names the right method."""
-    examples = load_split("arithmetic", "test", str(ROOT / "data")).examples
+    examples = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples
     methods = [example.steps[0].split()[-1] for example in examples]
     prompts = PROMPTS["number"]
     keep, flip = world.METHODS
