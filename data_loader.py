@@ -451,6 +451,8 @@ def _options(value) -> tuple[str, ...]:
 
 def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str:
     """The canonical gold answer that a row's answer says; ValueError where it says none."""
+    if answer_type == "boolean":
+        text = {"0": "no", "1": "yes"}.get(text.strip(), text)  # as tables say it
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
     answer = extract_answer(boxed, answer_type)
     if answer is None:

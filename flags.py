@@ -39,7 +39,7 @@ SET_HERE = {  # flags whose values follow from others
 USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
-    r"output_dir|resume|bf16|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
+    r"output_dir|resume|bf16|test_file|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
     r"|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
@@ -235,8 +235,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     def told(self) -> dict:
         """The resolved flags worth printing: this program's own, and the library's where they are not its defaults."""
         defaults = {f.name: f.default for f in fields(TrainingArguments)}
-        own = TrainArguments.__annotations__ | TaskArguments.__annotations__
-        return {n: v for n, v in self.resolved().items() if n in own or n not in defaults or v != defaults[n]}
+        own = TrainArguments.__annotations__
+        values = {n: v for n, v in self.resolved().items() if n not in TaskArguments.__annotations__ or v is not None}
+        return {n: v for n, v in values.items() if n in own or n not in defaults or v != defaults[n]}
 
 
 @dataclass
