@@ -17,6 +17,25 @@ number: the first of these that holds a number gives the answer.
   "CO2") are not. A minus counts only where it cannot be an operator, a range or a bullet. Dates, clock times and ratios
   are just their numbers. Canonical strings: "18", "-0.5" or "-3/4": decimals stay decimals, without idle zeros;
   fractions stay fractions, in lowest terms. Equality is by exact value: 3/4 is 0.75, and 1/3 is not 0.33.
+
+choice: "A" to "J". The first of these that says anything gives the answer, and a doubt ("A or B", a letter beyond the
+options) is no answer.
+  1. the last box: a letter ("C", "c", "(C) 12", "C: 12"), or the text of exactly one option;
+  2. the last conclusion: the same after "answer is", "Answer:", "correct option is"; "so (C)", "I choose C", "option C
+     is correct". One that is called wrong later on is none;
+  3. a last line that is only a letter; one line that begins with "C." or "C)", the first or the last one;
+  4. the only one that is named as "(C)" or "option C" and not called wrong.
+  "A", "I" and small letters need a bracket, a full stop or the like behind them: they are words too. Option texts are
+  compared without case, spaces, dollar signs and the full stop at the end, numbers by value.
+
+boolean: "yes" or "no", also for true and false; "not" turns them round, and "no" before a noun ("no way") is none.
+  1. the last box;
+  2. the last conclusion: after "answer is", "Answer:" and the like, or "so yes", "therefore, no";
+  3. a last sentence that begins with yes or no; else the first word, where no other sentence begins with its opposite
+     and the last word is not its opposite; else the last word.
+
+latex: the formula in the last box, after the last "answer is", or the last one between dollar signs, else the last
+  number of the text. Canonical strings and equality: answers_latex.py.
 """
 
 import itertools
@@ -25,9 +44,11 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
+
+import answers_latex
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
@@ -70,11 +91,118 @@ PLAIN_SPELLINGS = (  # applied in this order
     (re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
 )
 
+WORD_SPELLINGS = (  # for choice and boolean, applied in this order
+    (re.compile(r"[’‘]"), "'"),
+    (re.compile(r"[“”]"), '"'),
+    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),  # \textbf{\text{C}}
+    (re.compile(r"\*\*\s?\(?([A-Jb-h])\)?[.:]?\s?\*\*"), r"(\1)"),
+    (re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
+    (re.compile(r"\\[()\[\]]|\\?\$|[*`_]"), ""),
+)
+SENTENCE = re.compile(r"\s{0,9}(.{0,300}?)(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z|(?<=.{300}))")
+WORD_MARK = re.compile(  # of choice and boolean
+    r"""
+    (?: \b(?:answer|ans)\b \.? (?:\s(?:choice|option|letter)\b)?
+      | \b(?:correct|right|best|final)\s(?:option|choice|one|letter|statement)\b )
+    (?: \s(?:to|for)\s[^.\n]{1,80}? (?=\s(?:is|=|:)) )?
+    (?P<sure> \s{0,5} (?: (?:is|would\sbe|should\sbe|must\sbe|will\sbe)\b (?!n't) | [:=→–—] | -+>? (?=\s) | (?=isn't) | \n )
+    )? | \#\#\#\#
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+CHOICE = re.compile(
+    r"""
+    [\s:,=>-]{0,20}
+    (?: (?:the|correct|right|final|best|answer|ans|is|be|it's|it|clearly|therefore|thus|hence|indeed|definitely|probably
+        |likely|most|simply|just|either|both)\b [\s:=]{0,5} ){0,8}
+    (?P<label>(?:option|choice|letter|statement)\b[\s:]{0,3})? (?P<open>[(\[{"'])?
+    \s? (?P<letter>[A-Ja-j])(?!\w|'\w) (?P<close>\s?[)\]}]|["'])? (?P<rest>.{0,300})
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+ANOTHER_CHOICE = re.compile(
+    r"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\b|and\b)?\s*(?:either\b|both\b|option\b|choice\b)?\s*"
+    r"(?:\([A-Ja-j]\)|[B-HJ](?!\w|')|A(?!\w|'|\s[a-z]))"
+)
+AFTER_A_WORD = re.compile(r"\s*(?:\Z|[.:;,!?](?!\w)|[–—-]\s|(?:because|since|which|as)\b)")  # after "A" and "I"
+AFTER_A_SMALL_LETTER = re.compile(r"\s*(?:\Z|[.:!](?!\w))")
+AFTER_A_VARIABLE = re.compile(r"\s*(?:[+*/^=<>×÷\\]|-\w)")
+AFTER_A_CONCLUSION = re.compile(
+    r"\s*(?:\Z|[.,;:!](?!\w)|[–—-]\s|is\s(?:the\s)?(?:correct|right|answer|best)|\d|because\b|since\b)"
+)
+CALLED_WRONG = re.compile(
+    r"""
+    \s*(?:(?:is|was|are|seems|looks|must\sbe|can|could|does|would)\b\s?)?
+    (?:also\s|clearly\s|definitely\s|therefore\s|obviously\s){0,2}
+    (?:not\b|n't\b|isn't\b|can't\b|cannot\b|doesn't\b|wrong|incorrect|too\b|false|out\b|impossible|eliminated|invalid|ruled|never\b)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+CONCLUSION = re.compile(
+    r"""
+    \b(?:so|thus|hence|therefore|finally|conclusion|choose|pick|select|go\swith|going\swith|opt\sfor|match(?:es)?
+      |corresponds?\sto)\b [,:]? \s{0,3}
+    (?: (?:it's|it|that's|that|this|must|has|have|to|be|is|i|i'd|i'll|we|would|choose|pick|select|go|with|say)\b \s? ){0,6}
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+CALLED_RIGHT = re.compile(
+    r"""
+    (?<![\w'])(?: (?i:option|choice|statement)\s\(?([A-Ja-j]) | \(([A-Ja-j])\) | ([A-J]) ) [).]?
+    \s (?:is|must\sbe|would\sbe|seems)\s (?:\w{2,8}ly\s|therefore\s|thus\s|indeed\s)? (?:the\s)?(?:only\s|most\s)?
+    (?:correct|right|answer|best|appropriate)\b
+    """,
+    re.VERBOSE,
+)
+DOUBTED = re.compile(
+    r"\b(?:if|whether|assum\w+|suppose|none|neither|nor|not|no|never|or|and|both)\b|n't\b", re.IGNORECASE
+)
+NAMED = re.compile(r"(?<![\w)\\])\(([A-Ja-j])\)(?!\w)|\b(?i:option|choice)\s(?:\(([A-Ja-j])\)|([A-J])(?!\w|'))")
+NOT_BEFORE = re.compile(
+    r"(?:\b(?:not|neither|nor|never|than|unlike|except|excluding|rejected|discarded|instead of|ruled? out|"
+    r"eliminat\w{1,4})|n't)\s(?:be\s|think\s)?(?:the\s)?(?:(?:answer|correct)\s)?(?:is\s)?\Z",
+    re.IGNORECASE,
+)
+NOT_BUT = re.compile(r"\s*(?:is\s)?not\s(?:option\s|choice\s)?\(?[A-Ja-j]\)?[,;]?\s(?:but|it is|it's)\s(?:rather\s)?")
+LONE_LETTER = re.compile(r"\W{0,9}(?:(?:option|choice)\W{1,3})?\(?([A-J])\)?\W{0,9}", re.IGNORECASE)
+LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:\(([A-J])\)|([A-J])\)|([A-J])\.|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
 
-def extract_answer(text: str, answer_type: str) -> str | None:
-    """The answer that a model's text gives, as a canonical string, or None. Raises ValueError for the answer type."""
+YES_OR_NO = re.compile(
+    r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE
+)  # of the instruction
+BOOLEAN = re.compile(
+    r"""
+    [\s:=>("'\[-]{0,20}
+    (?: (?:the|final|correct|answer|is|it's|it|that's|that|this|statement|claim|a|an|definite|resounding|clear|simply|just
+        |therefore|thus|so|hence|indeed|definitely|clearly|probably|likely|most|almost|certainly|be|would|must|should)\b
+        [\s,:"']{0,3} ){0,8}
+    (?P<nots>(?:(?:not|isn't|wasn't|cannot\sbe|can't\sbe)\s["']?){0,3})
+    (?P<word>yes|no|true|false)(?!\w|[-']\w) (?P<rest>.{0,80})
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+AFTER_A_BOOLEAN = re.compile(  # else it belongs to a noun
+    r"""
+    ["')\]}]?\s*(?: \Z | [,;!?–—"')\]}:-] | \.(?!\s?\d)
+    | (?:that|because|since|as|for|in|if|when|unless|but|and|so|given|due|under|according|it|he|she|they|you|we|i|there|this
+      |these|those|the|wait|actually)\b )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+BOTH_BOOLEANS = re.compile(r"\s*(?:or|and|/|nor)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
+SENTENCE_START = re.compile(r"(?:\A|[.!?…][^\w\s]{0,4}\s{1,9}|\n\s{0,9})[^\w\s]{0,5}(?=(?:yes|no)\b)", re.IGNORECASE)
+LAST_WORD = re.compile(r"(?<!\w)(?<!or )(?<!and )(?P<nots>(?:not\s|n't\s)?)(?P<word>yes|no|true|false)[^\w]{0,9}\Z", re.IGNORECASE)
+
+
+def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str | None:
+    """The answer that a model's text gives, as a canonical string, or None. Raises ValueError for the answer type.
+
+    `options` of a choice question, without letters: their number says which letters there are, their texts are read
+    as letters. Without them, there are ten.
+    """
     extract, _ = _kind(answer_type)
-    return extract(text)
+    return extract(text, options) if answer_type == "choice" else extract(text)
 
 
 def answers_equal(a: str | None, b: str | None, answer_type: str) -> bool:
@@ -140,10 +268,8 @@ def pass_at_k(correct: list[bool]) -> list[float]:
 
 
 def _kind(answer_type: str):
-    if answer_type not in ANSWER_TYPES:
-        raise ValueError(f"unknown answer type {answer_type!r}: one of {', '.join(ANSWER_TYPES)}")
     if answer_type not in KINDS:
-        raise ValueError(f"answer type {answer_type!r} is not supported yet (supported: {', '.join(KINDS)})")
+        raise ValueError(f"unknown answer type {answer_type!r}: one of {', '.join(ANSWER_TYPES)}")
     return KINDS[answer_type]
 
 
@@ -244,4 +370,183 @@ def _digits(number: str) -> str:
     return re.sub(r"[^\d.]", "", number)
 
 
-KINDS = {"number": (_extract_number, _numbers_equal)}
+def _respelled(text: str, spellings) -> str:
+    for pattern, spelling in spellings:
+        text = pattern.sub(spelling, text)
+    return text
+
+
+def _extract_choice(text: str, options: tuple[str, ...]) -> str | None:
+    """The finders below say None for "go on", and an empty string for a doubt, which ends the search."""
+    box, text = (_respelled(one, WORD_SPELLINGS) for one in (_last_box(text), text))
+    for found in (
+        _read_choice(box, options),
+        _concluded_choice(text, options),
+        _line_choice(text, options),
+        _only_choice(text, options),
+    ):
+        if found is not None:
+            return found or None
+    return None
+
+
+def _read_choice(text: str, options: tuple[str, ...]) -> str | None:
+    """The letter that a text begins with, else the option that its first sentence or the part up to a comma is."""
+    if not text.strip():
+        return None
+    match = CHOICE.match(text)
+    found = _letter(match, options) if match else None
+    if found:
+        return found
+    sentence = SENTENCE.match(text)[1]
+    for part in (sentence, re.split(r",\s|\s(?:because|since|which)\b", sentence)[0]):
+        key = _option_key(part)
+        same = [i for i, option in enumerate(options) if key != "" and key == _option_key(option)]
+        if len(same) == 1:
+            return chr(ord("A") + same[0])
+    return found
+
+
+def _letter(match: re.Match, options: tuple[str, ...]) -> str | None:
+    """The letter of a match of CHOICE where it stands for an option and not for a word or a variable."""
+    letter, rest = match["letter"].upper(), match["rest"]
+    place = ord(letter) - ord("A")
+    if ANOTHER_CHOICE.match(rest):
+        return ""
+    if CALLED_WRONG.match(rest):
+        return None
+    own_text = place < len(options) and _option_key(rest.lstrip(" =:-")) == _option_key(options[place])
+    if not (match["close"] or match["label"] or own_text):
+        if match["letter"].islower():
+            stands_alone = AFTER_A_SMALL_LETTER.match(rest)
+        elif letter in "AI":
+            stands_alone = AFTER_A_WORD.match(rest)
+        else:
+            stands_alone = not AFTER_A_VARIABLE.match(rest)
+        if not stands_alone:
+            return None
+    return letter if place < (len(options) or 10) else ""
+
+
+@lru_cache(2**12)
+def _option_key(text: str) -> Fraction | str:
+    """Texts with the same key are the same option."""
+    text = _respelled(text, WORD_SPELLINGS).strip().rstrip(".,;:!")
+    number = _respelled(text, PLAIN_SPELLINGS).strip()
+    if NUMBER.fullmatch(number) and (value := _last_number(number)):
+        return Fraction(value)
+    return re.sub(r"\s", "", text).casefold()
+
+
+def _concluded_choice(text: str, options: tuple[str, ...]) -> str | None:
+    """The last conclusion; a doubt where it is called wrong later."""
+    found = [(-1, None)]
+    for mark in WORD_MARK.finditer(text):
+        after = text[mark.end() : mark.end() + 400]
+        if swap := NOT_BUT.match(after):
+            after = after[swap.end() :]
+        if mark["sure"]:
+            letter = _read_choice(after, options)
+            letter = _only_choice(SENTENCE.match(after)[1], options) if letter is None else letter
+        else:  # "answer D", but not "answer a question"
+            match = CHOICE.match(after)
+            letter = _letter(match, options) if match and match["letter"].isupper() else None
+        found.append((mark.end(), letter))
+    for mark in CONCLUSION.finditer(text):
+        match = CHOICE.match(text, mark.end())
+        if match and (match["close"] or match["letter"].isupper()) and AFTER_A_CONCLUSION.match(match["rest"]):
+            found.append((mark.end(), _letter(match, options)))
+    for match in CALLED_RIGHT.finditer(text):
+        clause = re.split(r"[.;:!?\n]", text[max(0, match.start() - 60) : match.start()])[-1]
+        if not DOUBTED.search(clause):
+            found.append((match.start(), _in_range(match, options)))
+    place, letter = max(one for one in found if one[1] is not None or one[0] < 0)
+    if letter:
+        named = (m for m in NAMED.finditer(text, place + 2) if CALLED_WRONG.match(text, m.end()))
+        bare = re.finditer(rf"(?<!\w){letter}(?!\w)", text[place + 2 :])
+        wrong = any(_in_range(m, options) == letter for m in named)
+        wrong = wrong or any(CALLED_WRONG.match(text, place + 2 + m.end()) for m in bare)
+        return "" if wrong else letter
+    return letter
+
+
+def _line_choice(text: str, options: tuple[str, ...]) -> str | None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    lone = LONE_LETTER.fullmatch(lines[-1])
+    if lone and (lone[1].isupper() or len(lines) == 1):
+        return _in_range(lone, options)
+    for line in (lines[0], lines[-1]):
+        if LINE_LABEL.match(line) and len({match[0].strip() for match in LINE_LABEL.finditer(text)}) == 1:
+            return _letter(CHOICE.match(re.sub(r"\A[^\w(]+", "", line)), options)
+    return None
+
+
+def _only_choice(text: str, options: tuple[str, ...]) -> str | None:
+    letters = {
+        _in_range(match, options)
+        for match in NAMED.finditer(text)
+        if not NOT_BEFORE.search(text[max(0, match.start() - 40) : match.start()])
+        and not CALLED_WRONG.match(text, match.end())
+    }
+    return letters.pop() if len(letters) == 1 else None
+
+
+def _in_range(match: re.Match, options: tuple[str, ...]) -> str:
+    """The only letter among a match's groups; empty where there are fewer options."""
+    letter = next(group for group in match.groups() if group).upper()
+    return letter if ord(letter) - ord("A") < (len(options) or 10) else ""
+
+
+def _extract_boolean(text: str) -> str | None:
+    """As for choice, the finders say an empty string for a doubt."""
+    box, text = (YES_OR_NO.sub("", _respelled(one, WORD_SPELLINGS)) for one in (_last_box(text), text))
+    found = _boolean(BOOLEAN.match(box))
+    if found is None:
+        marks = [
+            (mark.end(), _boolean(BOOLEAN.match(text, mark.end()))) for mark in WORD_MARK.finditer(text) if mark["sure"]
+        ]
+        for mark in CONCLUSION.finditer(text):
+            match = BOOLEAN.match(text, mark.end())
+            if match and match["word"].lower() in ("yes", "no"):
+                marks.append((mark.end(), _boolean(match)))
+        found = max([(-1, None)] + [one for one in marks if one[1] is not None])[1]
+    if found is None:
+        starts = [(match.end(), _boolean(BOOLEAN.match(text, match.end()))) for match in SENTENCE_START.finditer(text)]
+        starts = [one for one in starts if one[1] is not None]
+        first, last = _boolean(BOOLEAN.match(text)), _boolean(LAST_WORD.search(text[-60:]))
+        if starts and starts[-1][0] and not re.search(r"[.!?]\s|\n", text[starts[-1][0] :].strip()):
+            found = starts[-1][1]
+        else:
+            said = {one for _, one in starts} | {first, last} - {None}
+            found = said.pop() if len(said) == 1 else None
+    return found or None
+
+
+def _boolean(match: re.Match | None) -> str | None:
+    """The answer of a match of BOOLEAN or LAST_WORD; None where the word belongs to a noun."""
+    if not match:
+        return None
+    rest = match["rest"] if "rest" in match.re.groupindex else ""
+    if BOTH_BOOLEANS.match(rest):
+        return ""
+    if match["word"].lower() != "yes" and not AFTER_A_BOOLEAN.match(rest):
+        return None
+    yes = match["word"].lower() in ("yes", "true")
+    return "yes" if yes == (len(match["nots"].split()) % 2 == 0) else "no"
+
+
+def _extract_latex(text: str) -> str | None:
+    box = _last_box(text)
+    while inner := _last_box(box):
+        box = inner
+    return answers_latex.extract(text, box, ANSWER_MARK.split(text)[:0:-1]) or _extract_number(text)
+
+
+KINDS = {
+    "number": (_extract_number, _numbers_equal),
+    "choice": (_extract_choice, str.__eq__),
+    "boolean": (_extract_boolean, str.__eq__),
+    "latex": (_extract_latex, answers_latex.equal),
+}
