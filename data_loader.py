@@ -43,7 +43,7 @@ PROMPTS["boolean"] = PROMPTS["number"] | {
     "problem": "Answer the question step by step. Put yes or no in \\boxed{}.\n\nQuestion: {question}",
 }
 PLACEHOLDERS = {"problem": "{question}", "thoughts": "{thoughts}", "generator": "{question}"}
-PLACEHOLDER = re.compile(r"\\[A-Za-z]+\s*\{[^{}]*\}|(\{[A-Za-z_]\w*\})")  # \boxed{answer} is LaTeX, not a placeholder
+PLACEHOLDER = re.compile(r"\\[A-Za-z]+(?:\{[^{}]*\})+|(\{[A-Za-z_]\w*\})")  # \boxed{answer} is LaTeX, not a placeholder
 
 
 class InputError(Exception):
@@ -454,7 +454,7 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
     if answer_type == "boolean":
         text = {"0": "no", "1": "yes"}.get(text.strip(), text)  # as tables say it
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
-    answer = extract_answer(boxed, answer_type)
+    answer = extract_answer(boxed, answer_type, options)
     if answer is None:
         last = text.strip().split("\n")[-1][:60]
         raise ValueError(f'no final answer: "{last}" is not a {answer_type} answer')

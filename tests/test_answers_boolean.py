@@ -118,7 +118,21 @@ def test_canonical_strings_stay_as_they_are(answer):
 
 def test_no_string_crashes_extraction():
     rng = random.Random(0)
-    pieces = ["yes", "no", "true", "false", "not ", "Yes, ", "No. ", "so ", "isn't ", "answer is ", "####", "\\boxed{", "}"]
+    pieces = [
+        "yes",
+        "no",
+        "true",
+        "false",
+        "not ",
+        "Yes, ",
+        "No. ",
+        "so ",
+        "isn't ",
+        "answer is ",
+        "####",
+        "\\boxed{",
+        "}",
+    ]
     pieces += [*" .,;:!*'\"()-\n5a", "\\text{", "\ud800", "\0", "½", " or ", "Answer: ", "the ", "It is "]
     found = 0
     for _ in range(1000):
@@ -131,7 +145,21 @@ def test_no_string_crashes_extraction():
 
 @pytest.mark.parametrize(
     "piece",
-    ["yes ", "no ", "not ", "yes. ", "no\n", "so ", "so no ", "answer is ", "answer is not ", "answer to ", "is ", "\n", " "]
+    [
+        "yes ",
+        "no ",
+        "not ",
+        "yes. ",
+        "no\n",
+        "so ",
+        "so no ",
+        "answer is ",
+        "answer is not ",
+        "answer to ",
+        "is ",
+        "\n",
+        " ",
+    ]
     + ["\\text{", "it is ", "####", ".", "- ", "yes or ", "true ", "(yes ", "**"],
 )
 def test_time_grows_with_length_only(piece):
