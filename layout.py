@@ -202,8 +202,9 @@ class Layout:
         (row["answer"],) = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer)])
         if self.marks:
             # a line break opens every step but the first, so that a step ends with a token of its own words
-            first, others = example.steps[:1], example.steps[1:]
-            pieces = [(WORD + "\n", step) for step in first] + [(WORD, self.separator + step) for step in others]
+            opened = self._turn(WORD) + self.generator.header
+            pieces = [(opened, self.generator.lead + step) for step in example.steps[:1]]
+            pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
             row |= {"header": self.header, "steps": encode_in_text(self.generator_tokenizer, pieces)}
         return row
 
