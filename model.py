@@ -102,11 +102,17 @@ def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_r
     arguments = {DTYPE_ARGUMENT: dtype, "trust_remote_code": trust_remote_code, **place}
     lm = _load(AutoModelForCausalLM, model_id, flag, **arguments)
     for name in ("inputs_embeds", "attention_mask", "position_ids"):
-        if name not in inspect.signature(lm.base_model.forward).parameters:
+        if name not in inspect.signature(decoder(lm).forward).parameters:
             raise InputError(f"{flag} {model_id}: {type(lm).__name__} takes no {name}")
     if getattr(lm.get_output_embeddings(), "bias", None) is not None:
         raise InputError(f"{flag} {model_id}: its head has a bias; such a head is not supported")
     return lm.requires_grad_(False).eval()
+
+
+def decoder(lm):
+    """The causal LM without its head."""
+    # to transformers 4.53 Gemma 3 is its own base model
+    return lm.model if lm.base_model is lm else lm.base_model
 
 
 def fingerprint(lm) -> str:
@@ -294,7 +300,7 @@ class LatentThoughtModel(nn.Module):
 
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
-        base = self.llm.base_model
+        base = decoder(self.llm)
         if not isinstance(getattr(base, "layers", None), nn.ModuleList):
             raise InputError(f"--gradient_checkpointing: {type(base).__name__} has no `layers` to recompute")
         for layer in base.layers:
@@ -306,7 +312,7 @@ class LatentThoughtModel(nn.Module):
         with torch.no_grad():
             if small_lm is None:
                 return llm.get_input_embeddings()(ids)
-            return small_lm.base_model(
+            return decoder(small_lm)(
                 input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
             ).last_hidden_state
 
@@ -356,7 +362,7 @@ class LatentThoughtModel(nn.Module):
         if "sft" in wanted:
             inputs = llm_inputs(self.llm, batch, z_thoughts)
             positions = position_ids(inputs["attention_mask"])
-            hidden = self.llm.base_model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+            hidden = decoder(self.llm)(**inputs, position_ids=positions, use_cache=False).last_hidden_state
             # the column before a token predicts it; only target tokens are asked for
             hidden = hidden[:, -batch["labels"].shape[1] - 1 : -1]
             asked = batch["labels"] != -100
