@@ -6,16 +6,27 @@ counted by hand (design: "layout by construction"):
     LLM input         [ prefix (left-padded) | N thoughts | suffix + target (right-padded) ]
     generator input   [ question turn (left-padded) | N slots ]
     focus loss only   [ question turn (left-padded) | header + steps (right-padded) ]
+
+The LLM's text is tokenised whole, with one special token in the place of the thoughts: what a tokenizer does at the
+start of a text, between words or after a special token, it does here as in the template's own conversation.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
+from tokenizers import AddedToken
 from torch import Tensor
 
 from data_loader import DATE_STRING, Example, InputError
 
 QUESTION, THOUGHTS, TARGET = "\ue000question\ue001", "\ue000thoughts\ue001", "\ue000target\ue001"
+# for LMs without a chat template: question, blank line, answer
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{{ '\n\n' if message.role == 'user' else eos_token }}{% endfor %}"
+)
+WORD = "a"  # text before a piece that is tokenised in a text: no tokenizer merges it with a line break
 
 
 def answer_line(answer: str) -> str:
@@ -31,43 +42,63 @@ def answer_line(answer: str) -> str:
 class ChatLayout:
     """A chat template with one user turn, cut at the sentinels.
 
-    A conversation is before + question + after + [thoughts] + suffix + target + end. `suffix` ends the user turn and
-    opens the assistant's turn with `header`; without thoughts `after` is empty.
+    A conversation is before + question + after + [thoughts] + suffix + lead + target + end. `suffix` ends the user turn
+    and opens the assistant's turn with `header` (empty where the template has none); `lead` is what the template writes
+    there only with an answer, a space say; without thoughts `after` is empty.
     """
 
     before: str
     after: str
     suffix: str
     header: str
+    lead: str
     end: str
 
 
 def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatLayout:
-    """Render `prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template.
+    """Render `prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template, or of
+    PLAIN_TEMPLATE where it has none.
 
-    Raises InputError when there is no template, or when it does not keep the texts that it is given.
+    Raises InputError when the template fails, or does not keep the texts that it is given.
     """
+    name, eos = tokenizer.name_or_path, tokenizer.eos_token
+    template = None
     if tokenizer.chat_template is None:
-        raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no chat template")
-    if tokenizer.decode(encode(tokenizer, "a") * 2, clean_up_tokenization_spaces=False) != "aa":
-        raise InputError(f"{tokenizer.name_or_path}: its tokenizer puts a space before every text; not supported")
+        template = PLAIN_TEMPLATE
+        if eos is None:
+            raise InputError(f"{name}: its tokenizer has no chat template, and no end-of-text token to do without one")
     user = {"role": "user", "content": prompt.replace("{question}", QUESTION).replace("{thoughts}", THOUGHTS)}
     assistant = {"role": "assistant", "content": TARGET}
 
     def render(messages, opened):
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=opened, enable_thinking=False, date_string=date_string
-        )
+        try:
+            return tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=opened,
+                enable_thinking=False,
+                date_string=date_string,
+            )
+        except Exception as error:  # a template is a program, and fails as programs do
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"{name}: its chat template fails on a question and an answer ({reason})") from None
 
     turn = render([user], opened=False).rstrip()  # ends with the end-of-turn marker
     opened = render([user], opened=True)
-    closed = render([user, assistant], opened=False)
+    closed = render([user, assistant], opened=False).rstrip()
+    if eos and not opened.startswith(turn):  # Phi 3.5 ends every text that is not to be continued
+        turn, closed = (text.removesuffix(eos).rstrip() for text in (turn, closed))
     sentinels = [mark for mark in (QUESTION, THOUGHTS) if mark in user["content"]]
-    if not opened.startswith(turn) or closed.count(TARGET) != 1 or any(turn.count(mark) != 1 for mark in sentinels):
-        raise InputError(f"{tokenizer.name_or_path}: its chat template does not render a plain question and answer")
+    kept = closed.count(TARGET) == 1 and all(opened.count(mark) == turn.count(mark) == 1 for mark in sentinels)
+    if not kept or not opened.startswith(turn):
+        raise InputError(f"{name}: its chat template does not render a plain question and answer")
+    answered, end = closed.split(TARGET)
+    if not answered.startswith(opened):
+        raise InputError(f"{name}: its chat template opens another turn for an answer than it writes one in")
     before, suffix = opened.split(QUESTION)
     after, suffix = suffix.split(THOUGHTS) if THOUGHTS in sentinels else ("", suffix)
-    return ChatLayout(before, after, suffix, opened.removeprefix(turn), closed.split(TARGET)[1].rstrip())
+    return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end)
 
 
 def encode(tokenizer, text: str) -> list[int]:
@@ -75,8 +106,25 @@ def encode(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
+def encode_in_text(tokenizer, pieces: list[tuple[str, str]]) -> list[list[int]]:
+    """Token ids of pieces as they stand in a text, each given as (text before it, piece): some tokenizers put a space
+    before every text. InputError where one merges a piece with the text before it."""
+    if not pieces:
+        return []
+    texts = [before for before, _ in pieces] + [before + piece for before, piece in pieces]
+    ids = tokenizer(texts, add_special_tokens=False).input_ids
+    rows = []
+    for start, row, (_, piece) in zip(ids[: len(pieces)], ids[len(pieces) :], pieces, strict=True):
+        if row[: len(start)] != start:
+            raise InputError(f"{tokenizer.name_or_path}: its tokenizer merges {piece!r:.40} with the text before it")
+        rows.append(row[len(start) :])
+    return rows
+
+
 def pad_token_id(tokenizer) -> int:
     """The padding token, else the end-of-text token: what stands where the mask says nothing stands."""
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise InputError(f"{tokenizer.name_or_path}: its tokenizer has neither a padding nor an end-of-text token")
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
@@ -84,37 +132,81 @@ class Layout:
     """Example -> token ids of the LLM's and of the generator's input (lists of ints, no padding).
 
     `generator_tokenizer` is the small LM's, the large LLM's for `block`, or None: no thoughts and no slots.
+    `separator` stands between the steps of a solution and before its answer line.
     """
 
-    def __init__(self, llm_tokenizer, generator_tokenizer, prompts: dict[str, str], date_string: str = DATE_STRING):
-        self.llm_tokenizer, self.generator_tokenizer = llm_tokenizer, generator_tokenizer
-        thoughts = "" if generator_tokenizer is None else prompts["thoughts"]
-        self.llm = chat_layout(llm_tokenizer, prompts["problem"] + thoughts, date_string)
+    def __init__(
+        self,
+        llm_tokenizer,
+        generator_tokenizer,
+        prompts: dict[str, str],
+        date_string: str = DATE_STRING,
+        separator: str = "\n",
+    ):
+        self.llm_tokenizer, self.generator_tokenizer, self.separator = llm_tokenizer, generator_tokenizer, separator
+        tokenizers = {
+            id(tokenizer): tokenizer for tokenizer in (llm_tokenizer, generator_tokenizer) if tokenizer is not None
+        }
+        for tokenizer in tokenizers.values():
+            if not tokenizer.is_fast:
+                raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no fast version (tokenizers library)")
+            if tokenizer.chat_template is None:
+                print(f"note: {tokenizer.name_or_path} has no chat template: plain question and answer layout")
+        self.marked = copy.deepcopy(llm_tokenizer.backend_tokenizer)
+        self.marked.no_truncation()
+        self.marked.no_padding()
+        self.marks, thoughts = [], ""  # ids of what stands for the thoughts
         if generator_tokenizer is not None:
+            self.marked.add_special_tokens([AddedToken(THOUGHTS, special=True, normalized=False)])
+            self.marks, thoughts = [self.marked.token_to_id(THOUGHTS)], prompts["thoughts"]
             self.generator = chat_layout(generator_tokenizer, prompts["generator"], date_string)
+            header = (self._turn(WORD), self.generator.header)
+            (self.header,) = encode_in_text(generator_tokenizer, [header])
+        self.llm = chat_layout(llm_tokenizer, prompts["problem"] + thoughts, date_string)
+
+    def _turn(self, question: str) -> str:
+        """The question's turn as the generator reads it."""
+        return self.generator.before + question + self.generator.suffix.removesuffix(self.generator.header)
+
+    def _conversation(self, question: str, answer: str = "") -> list[int]:
+        """Token ids of the LLM's prompt and perhaps of an answer, with `marks` in the thoughts' place."""
+        mark = THOUGHTS if self.marks else ""
+        text = self.llm.before + question + self.llm.after + mark + self.llm.suffix + answer
+        ids = self.marked.encode(text, add_special_tokens=False).ids
+        if any(ids.count(mark) != 1 for mark in self.marks):
+            raise InputError(f"{question!r:.60}: this row has the very characters that stand for the thoughts")
+        return ids
 
     def prompt(self, question: str) -> dict[str, list[int]]:
         """What evaluation needs: `prefix`, `suffix` (LLM) and `question` (generator: the question's whole turn)."""
-        prefix, suffix = self.llm.before + question + self.llm.after, self.llm.suffix
-        if self.generator_tokenizer is None:
-            return {"prefix": encode(self.llm_tokenizer, prefix + suffix), "suffix": []}
-        turn = self.generator.before + question + self.generator.suffix.removesuffix(self.generator.header)
-        return {
-            "prefix": encode(self.llm_tokenizer, prefix),
-            "suffix": encode(self.llm_tokenizer, suffix),
-            "question": encode(self.generator_tokenizer, turn),
-        }
+        ids = self._conversation(question)
+        if not self.marks:
+            return {"prefix": ids, "suffix": []}
+        cut = ids.index(*self.marks)
+        turn = encode(self.generator_tokenizer, self._turn(question))
+        return {"prefix": ids[:cut], "suffix": ids[cut + 1 :], "question": turn}
 
     def training(self, example: Example) -> dict[str, list]:
-        """`prompt`, and `target` (with the end of turn), `header`, `steps` (generator) and `answer` (LLM)."""
-        target = "\n".join((*example.steps, answer_line(example.answer)))
-        return self.prompt(example.question) | {
-            "target": encode(self.llm_tokenizer, target) + encode(self.llm_tokenizer, self.llm.end),
-            "header": encode(self.generator_tokenizer, self.generator.header),
+        """`prompt`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator.
+
+        Raises InputError where an answer changes the tokens of the prompt before it.
+        """
+        row = self.prompt(example.question)
+        prompt = row["prefix"] + self.marks + row["suffix"]
+        target = self.separator.join((*example.steps, answer_line(example.answer)))
+        whole = self._conversation(example.question, self.llm.lead + target + self.llm.end)
+        if whole[: len(prompt)] != prompt:
+            name = self.llm_tokenizer.name_or_path
+            raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
+        row["target"] = whole[len(prompt) :]
+        (row["answer"],) = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer)])
+        if self.marks:
             # a line break opens every step but the first, so that a step ends with a token of its own words
-            "steps": [encode(self.generator_tokenizer, "\n" * (i > 0) + s) for i, s in enumerate(example.steps)],
-            "answer": encode(self.llm_tokenizer, example.answer),
-        }
+            opened = self._turn(WORD) + self.generator.header
+            pieces = [(opened, self.generator.lead + step) for step in example.steps[:1]]
+            pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
+            row |= {"header": self.header, "steps": encode_in_text(self.generator_tokenizer, pieces)}
+        return row
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -153,7 +245,8 @@ class TrainingCollator(PromptCollator):
 
     prefix_*, question_* (B, ·) left-padded; suffix_* (B, S) suffix + target, right-padded; labels (B, S), -100
     outside the target; answer_* (B, A). With `steps`: step_* (B, T) header + steps, right-padded; step_ends (B, M)
-    column of each step's last token in step_ids; step_valid (B, M) bool.
+    column of each step's last token in step_ids, -1 (the question's last token stands there) for no step; step_valid
+    (B, M) bool.
     """
 
     def __init__(self, layout: Layout, steps: bool):
@@ -173,8 +266,8 @@ class TrainingCollator(PromptCollator):
             ends = []
             for row in rows:
                 end = len(row["header"]) - 1
-                ends.append([end := end + len(step) for step in row["steps"]] or [0])
-            batch["step_ends"], _ = pad(ends, 0, left=False)
+                ends.append([end := end + len(step) for step in row["steps"]] or [-1])
+            batch["step_ends"], _ = pad(ends, -1, left=False)
             counts = torch.tensor([len(row["steps"]) for row in rows])
             batch["step_valid"] = torch.arange(batch["step_ends"].shape[1]) < counts[:, None]
         return batch

@@ -9,6 +9,7 @@ T columns, K columns asked for, N thoughts, d_small and d_large hidden sizes.
 import difflib
 import functools
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -64,8 +65,22 @@ def _load(loader, model_id: str, flag: str, **kwargs):
 
 
 def load_config(model_id: str, flag: str, trust_remote_code: bool = False):
-    """Config of a hub id or folder; InputError (one line, with near ids) when there is none."""
-    return _load(AutoConfig, model_id, flag, trust_remote_code=trust_remote_code)
+    """Config of a hub id or folder; InputError (one line, with near ids) when there is none, and for a model that
+    cannot work, as far as its config says so."""
+    config = _load(AutoConfig, model_id, flag, trust_remote_code=trust_remote_code)
+    text = config.get_text_config().to_dict()
+    for wrong, reason in (
+        (config.is_encoder_decoder, "an encoder-decoder model is not supported, only causal LMs"),
+        (text.get("hidden_size_per_layer_input"), "its layers read input_ids (hidden_size_per_layer_input)"),
+        (text.get("hidden_size") is None, "its config has no hidden_size"),
+        (text.get("intermediate_size") is None, "its config has no intermediate_size"),
+        (text.get("final_logit_softcapping") is not None, "its head is more than a matrix (final_logit_softcapping)"),
+        (text.get("logit_scale") is not None, "its head is more than a matrix (logit_scale)"),
+        (text.get("logits_scaling") not in (None, 1), "its head is more than a matrix (logits_scaling)"),
+    ):
+        if wrong:
+            raise InputError(f"{flag} {model_id}: {reason}")
+    return config
 
 
 def load_tokenizer(model_id: str, flag: str, trust_remote_code: bool = False):
@@ -76,21 +91,28 @@ def load_tokenizer(model_id: str, flag: str, trust_remote_code: bool = False):
 def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_remote_code: bool = False):
     """A causal LM without gradients and dropout, on `device` ("auto" spreads it over the visible GPUs).
 
-    Raises InputError for a missing model and for one whose head is more than a matrix product.
+    Raises InputError for a missing model, for one that does not read embeddings with a mask and positions (state-space
+    models), and for one whose head is more than a matrix product.
     """
+    load_config(model_id, flag, trust_remote_code)  # refuses what it can before the weights are read
     # placed as it is read, so that no rank holds a whole LLM in host memory
     place = {"device_map": "auto" if device == "auto" else {"": device}}
     if str(device).startswith("cpu"):  # "cpu:0" under torchrun
         place = {}
     arguments = {DTYPE_ARGUMENT: dtype, "trust_remote_code": trust_remote_code, **place}
     lm = _load(AutoModelForCausalLM, model_id, flag, **arguments)
-    config = lm.config.get_text_config().to_dict()
-    for name, plain in (("final_logit_softcapping", None), ("logit_scale", None), ("logits_scaling", 1)):
-        if config.get(name, plain) not in (plain, None):
-            raise InputError(f"{flag} {model_id}: {name} is set in its config; such a head is not supported")
+    for name in ("inputs_embeds", "attention_mask", "position_ids"):
+        if name not in inspect.signature(decoder(lm).forward).parameters:
+            raise InputError(f"{flag} {model_id}: {type(lm).__name__} takes no {name}")
     if getattr(lm.get_output_embeddings(), "bias", None) is not None:
         raise InputError(f"{flag} {model_id}: its head has a bias; such a head is not supported")
     return lm.requires_grad_(False).eval()
+
+
+def decoder(lm):
+    """The causal LM without its head."""
+    # to transformers 4.53 Gemma 3 is its own base model
+    return lm.model if lm.base_model is lm else lm.base_model
 
 
 def fingerprint(lm) -> str:
@@ -264,9 +286,9 @@ class LatentThoughtModel(nn.Module):
         self.sizes = generator_sizes(llm.config, small_lm and small_lm.config, num_thoughts)
         self.generator = GENERATORS[kind](self.sizes)
         if kind == "block":
-            rows = prior_row_ids(llm.config, num_thoughts)
-            table = llm.get_input_embeddings().weight
-            self.generator.prior.data.copy_(table[rows.start : rows.stop])
+            embed = llm.get_input_embeddings()
+            rows = torch.tensor(prior_row_ids(llm.config, num_thoughts), device=embed.weight.device)
+            self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
         self.frozen = (llm, small_lm)
         self.num_thoughts, self.slot_id = num_thoughts, slot_id
         self.weights, self.focus_temperature = weights, focus_temperature
@@ -278,7 +300,10 @@ class LatentThoughtModel(nn.Module):
 
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
-        for layer in self.llm.base_model.layers:
+        base = decoder(self.llm)
+        if not isinstance(getattr(base, "layers", None), nn.ModuleList):
+            raise InputError(f"--gradient_checkpointing: {type(base).__name__} has no `layers` to recompute")
+        for layer in base.layers:
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -287,7 +312,7 @@ class LatentThoughtModel(nn.Module):
         with torch.no_grad():
             if small_lm is None:
                 return llm.get_input_embeddings()(ids)
-            return small_lm.base_model(
+            return decoder(small_lm)(
                 input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
             ).last_hidden_state
 
@@ -337,7 +362,7 @@ class LatentThoughtModel(nn.Module):
         if "sft" in wanted:
             inputs = llm_inputs(self.llm, batch, z_thoughts)
             positions = position_ids(inputs["attention_mask"])
-            hidden = self.llm.base_model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+            hidden = decoder(self.llm)(**inputs, position_ids=positions, use_cache=False).last_hidden_state
             # the column before a token predicts it; only target tokens are asked for
             hidden = hidden[:, -batch["labels"].shape[1] - 1 : -1]
             asked = batch["labels"] != -100

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers  # noqa: E402
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
 torch.set_num_threads(1)
@@ -65,6 +65,63 @@ def byte_level_tokenizer(vocab_size: int, single_digits: bool, sentences: list[s
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     fast.chat_template = CHAT_TEMPLATE
     return fast
+
+
+# name of a template: (its text, its end of turn). Our own are minimal ones in the manner of a family; None: no template
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+OWN_TEMPLATES = {"qwen3": (CHAT_TEMPLATE, "<|im_end|>"), "plain": (None, "")} | {
+    name: ((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"), end)
+    for name, end in {
+        "qwen2": "<|im_end|>",
+        "llama3": "<|eot_id|>",
+        "gemma3": "<end_of_turn>",
+        "phi3": "<|end|>",
+        "mistral": "[/INST]",
+    }.items()
+}
+MARKS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
+MARKS += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+MARKS_WITH_SPACE = ["<|user|>", "<|assistant|>", "<|end|>"]  # Phi 3's take the white space after them
+TOKENIZER_KINDS = ("byte_level", "legacy", "metaspace", "gemma")
+
+
+def family_tokenizer(kind: str, template: str | None, eos: str = "</s>") -> PreTrainedTokenizerFast:
+    """A tokenizer trained on SENTENCES, with every family's special tokens.
+
+    byte_level: Qwen, Llama 3. With "\u2581" for spaces and bytes for unknown characters: legacy puts one before every
+    text and after every special token (Llama 2, Phi 3), metaspace before the text alone (Mistral), gemma nowhere.
+    """
+    trainer = {"vocab_size": 400, "min_frequency": 1, "show_progress": False}
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    if kind == "byte_level":
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Sequence([digits, byte_level]), decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(initial_alphabet=alphabet, **trainer))
+    else:
+        words = Tokenizer(models.BPE())
+        words.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.Metaspace()])
+        words.train_from_iterator(SENTENCES, trainers.BpeTrainer(**trainer))
+        learnt = json.loads(words.to_str())["model"]
+        vocab, merges = ["<unk>", *(f"<0x{i:02X}>" for i in range(256)), *learnt["vocab"]], map(tuple, learnt["merges"])
+        ids = {token: i for i, token in enumerate(vocab)}
+        tokenizer = Tokenizer(models.BPE(ids, list(merges), unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+        space = normalizers.Replace(" ", "\u2581")
+        if kind == "metaspace":
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        else:
+            prepend = [normalizers.Prepend("\u2581")] if kind == "legacy" else []
+            tokenizer.normalizer = normalizers.Sequence([*prepend, space])
+        strip = [decoders.Strip(" ", 1, 0)] if kind != "gemma" else []
+        parts = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+        tokenizer.decoder = decoders.Sequence(parts)
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False) for mark in MARKS])
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False, rstrip=True) for mark in MARKS_WITH_SPACE])
+    special = {"bos_token": "<s>", "eos_token": eos, "pad_token": "<pad>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=template, clean_up_tokenization_spaces=False, **special
+    )
 
 
 def save_tiny_model(folder: Path, tokenizer: PreTrainedTokenizerFast, seed: int, **sizes) -> None:

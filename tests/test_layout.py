@@ -1,13 +1,17 @@
-"""Prompts: the pieces are the chat template's own text, every position follows from construction, nothing is lost."""
+"""Prompts: the ids are the chat template's own conversation, every position follows from construction, nothing is lost.
+
+Every template (minimal ones of our own, the real ones where ../shared is) with every kind of tokenizer."""
 
 import copy
 
 import pytest
 import torch
-from conftest import SHARED
+from conftest import OWN_TEMPLATES, SHARED, TOKENIZER_KINDS, family_tokenizer
+from tokenizers import AddedToken
+from transformers import ByT5Tokenizer
 
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, parse_gsm8k
-from layout import Layout, PromptCollator, TrainingCollator, answer_line, chat_layout, loss_counts
+from layout import PLAIN_TEMPLATE, THOUGHTS, Layout, PromptCollator, TrainingCollator, answer_line, loss_counts
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),
@@ -15,8 +19,7 @@ EXAMPLES = [
     Example(2, "Tom reads 8 pages a day for 5 days.", ("He reads 8 * 5 = 40 pages.",), "40"),
 ]
 ODD = "Odd “marks” – {question} {thoughts} {0} %s <b>&amp;</b> \\frac{1}{2} $5\t50% ½ 日本語 😀 e\u0301 \ue000x\ue001?"
-END_OF_TURN = {
-    "own": "<|im_end|>",
+REAL_TEMPLATES = {  # in ../shared/chat_templates: end of turn
     "qwen3": "<|im_end|>",
     "qwen3_instruct_2507": "<|im_end|>",
     "qwen2_5": "<|im_end|>",
@@ -25,25 +28,27 @@ END_OF_TURN = {
     "llama3_1": "<|eot_id|>",
     "llama3_2": "<|eot_id|>",
     "gemma3": "<end_of_turn>",
+    "phi3_5": "<|end|>",
 }
 
 
-def with_template(tokenizer, template):
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.chat_template, tokenizer.bos_token = template, "<|endoftext|>"
-    return tokenizer
+@pytest.fixture(scope="module", params=TOKENIZER_KINDS)
+def tokenizer_kind(request):
+    return request.param
 
 
-@pytest.fixture(params=END_OF_TURN)
-def templated(request, tiny_models):
-    """(LLM tokenizer, small tokenizer, end of turn) for our own template and, where ../shared is, for real ones."""
-    name, tokenizers = request.param, (tiny_models.llm_tokenizer, tiny_models.small_tokenizer)
-    if name != "own":
-        path = SHARED / "chat_templates" / f"{name}.jinja"
+@pytest.fixture(scope="module", params=[*OWN_TEMPLATES, *(f"real {name}" for name in REAL_TEMPLATES)])
+def templated(request, tokenizer_kind):
+    """(tokenizer with a chat template, the template's end of turn)."""
+    name = request.param.removeprefix("real ")
+    if name == request.param:
+        template, end = OWN_TEMPLATES[name]
+    else:
+        path, end = SHARED / "chat_templates" / f"{name}.jinja", REAL_TEMPLATES[name]
         if not path.is_file():
             pytest.skip(f"{path} is not here")
-        tokenizers = [with_template(tokenizer, path.read_text(encoding="utf-8")) for tokenizer in tokenizers]
-    return *tokenizers, END_OF_TURN[name]
+        template = path.read_text(encoding="utf-8")
+    return family_tokenizer(tokenizer_kind, template), end
 
 
 def ids(tokenizer, text):
@@ -55,89 +60,158 @@ def text(tokenizer, tokens):
 
 
 def conversation(tokenizer, user, assistant=None):
-    """The whole conversation as the template writes it, up to the end of the last turn."""
+    """Ids of the whole conversation as the template gives them; open for an answer where there is none."""
     messages = [{"role": "user", "content": user}]
     if assistant is not None:
         messages.append({"role": "assistant", "content": assistant})
+    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else None
+    settings = {"enable_thinking": False, "date_string": DATE_STRING, "return_dict": True}
     return tokenizer.apply_chat_template(
-        messages,
-        tokenize=False,
-        add_generation_prompt=assistant is None,
-        enable_thinking=False,
-        date_string=DATE_STRING,
-    )
+        messages, chat_template=template, add_generation_prompt=assistant is None, **settings
+    )["input_ids"]
 
 
-def test_pieces_are_the_whole_conversation_with_the_slots_cut_out(templated):
-    llm, small, _ = templated
-    layout = Layout(llm, small, PROMPTS["number"])
+def assert_whole(tokenizer, got, whole):
+    """`got` is the conversation up to the end of its last turn: what may follow is white space, Phi's end of text."""
+    assert got == whole[: len(got)]
+    assert text(tokenizer, whole[len(got) :]).strip() in ("", tokenizer.eos_token)
+
+
+def target_text(example, separator="\n"):
+    return separator.join((*example.steps, answer_line(example.answer)))
+
+
+def user_text(question, thoughts=""):
+    user = PROMPTS["number"]["problem"] + (PROMPTS["number"]["thoughts"] if thoughts else "")
+    return user.replace("{thoughts}", thoughts).replace("{question}", question)
+
+
+def test_prompt_and_target_are_the_templates_conversation_with_one_place_for_the_thoughts(templated):
+    tokenizer, _ = templated
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
+    marked = copy.deepcopy(tokenizer)
+    marked.add_tokens([AddedToken(THOUGHTS, special=True, normalized=False)], special_tokens=True)
+    mark = [marked.convert_tokens_to_ids(THOUGHTS)]
     for example in EXAMPLES:
-        row = layout.training(example)
-        user = PROMPTS["number"]["problem"] + PROMPTS["number"]["thoughts"]
-        user = user.replace("{question}", example.question).replace("{thoughts}", "CUT")
-        before, after = conversation(llm, user, "\n".join((*example.steps, answer_line(example.answer)))).split("CUT")
-        assert row["prefix"] == ids(llm, before)
-        assert row["suffix"] + row["target"] == ids(llm, after.rstrip())
+        row, user = layout.training(example), user_text(example.question, THOUGHTS)
+        whole = conversation(marked, user, target_text(example))
+        assert whole.count(*mark) == 1
+        assert_whole(tokenizer, row["prefix"] + mark + row["suffix"] + row["target"], whole)
         # evaluation's prompt is the same, and it is what the template gives to generate from
         prompt = layout.prompt(example.question)
         assert prompt == {name: row[name] for name in ("prefix", "suffix", "question")}
-        assert [prompt["prefix"], prompt["suffix"]] == [ids(llm, part) for part in conversation(llm, user).split("CUT")]
+        assert prompt["prefix"] + mark + prompt["suffix"] == conversation(marked, user)
+    assert THOUGHTS not in tokenizer.get_vocab(), "the user's tokenizer was changed"
 
 
-def test_the_target_is_steps_answer_and_end_of_turn(templated):
-    llm, small, end = templated
-    row = Layout(llm, small, PROMPTS["number"]).training(EXAMPLES[0])
-    assert text(llm, row["target"]) == f"12 + 7 = 19 pens.\nSo she has 19.\nThe answer is \\boxed{{19}}.{end}"
-    assert text(llm, row["answer"]) == "19"
-
-
-def test_the_generator_reads_the_question_turn_up_to_its_end_marker(templated):
-    llm, small, end = templated
-    row = Layout(llm, small, PROMPTS["number"]).training(EXAMPLES[0])
-    user = PROMPTS["number"]["generator"].replace("{question}", EXAMPLES[0].question)
-    turn = text(small, row["question"])
-    assert turn.endswith(end) and turn + text(small, row["header"]) == conversation(small, user)
-
-
-def test_without_thoughts_the_prompt_is_the_plain_chat_prompt(templated):
-    llm, _, _ = templated
-    prompt = Layout(llm, None, PROMPTS["number"]).prompt("How many?")
-    user = PROMPTS["number"]["problem"].replace("{question}", "How many?")
-    assert prompt == {"prefix": ids(llm, conversation(llm, user)), "suffix": []}
-    batch = PromptCollator(Layout(llm, None, PROMPTS["number"]))([prompt, prompt])
+def test_without_thoughts_prompt_and_target_are_the_plain_conversation(templated):
+    tokenizer, _ = templated
+    layout = Layout(tokenizer, None, PROMPTS["number"])
+    for example in EXAMPLES:
+        row, user = layout.training(example), user_text(example.question)
+        assert_whole(tokenizer, row["prefix"] + row["target"], conversation(tokenizer, user, target_text(example)))
+        assert layout.prompt(example.question) == {"prefix": conversation(tokenizer, user), "suffix": []}
+        assert row.keys() == {"prefix", "suffix", "target", "answer"}
+    batch = PromptCollator(layout)([layout.prompt("How many?")] * 2)
     assert batch["suffix_ids"].shape == (2, 0) and "question_ids" not in batch
 
 
+def test_the_generator_reads_the_question_turn_and_then_header_and_steps_of_the_templates_conversation(templated):
+    tokenizer, end = templated
+    for separator in ("\n", "\n\n"):
+        layout = Layout(tokenizer, tokenizer, PROMPTS["number"], separator=separator)
+        for example in EXAMPLES:
+            row = layout.training(example)
+            user = PROMPTS["number"]["generator"].replace("{question}", example.question)
+            assert text(tokenizer, row["question"]).endswith(end or example.question)
+            assert row["question"] + row["header"] == conversation(tokenizer, user)
+            read = row["question"] + sum(row["steps"], row["header"])
+            assert read == conversation(tokenizer, user, separator.join(example.steps))[: len(read)]
+            for m, step in enumerate(row["steps"]):
+                assert text(tokenizer, step).strip() == example.steps[m]
+
+
+def test_the_target_is_steps_answer_and_end_of_turn(templated):
+    tokenizer, _ = templated
+    for separator in ("\n", "\n\n"):
+        layout = Layout(tokenizer, tokenizer, PROMPTS["number"], separator=separator)
+        row = layout.training(EXAMPLES[0])
+        answer = f"12 + 7 = 19 pens.{separator}So she has 19.{separator}The answer is \\boxed{{19}}."
+        end = layout.llm.end
+        assert text(tokenizer, row["target"]).removeprefix(" ") == answer + end and end
+        assert text(tokenizer, row["answer"]) == "19"
+
+
 def test_odd_characters_of_a_question_survive(templated):
-    llm, small, end = templated
-    layout = Layout(llm, small, PROMPTS["number"])
+    tokenizer, _ = templated
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
     prompt, plain = layout.prompt(ODD), layout.prompt("plain")
-    assert text(llm, prompt["prefix"]) == text(llm, plain["prefix"]).replace("plain", ODD)
-    assert text(small, prompt["question"]) == text(small, plain["question"]).replace("plain", ODD)
+    for name in ("prefix", "question"):
+        assert text(tokenizer, prompt[name]) == text(tokenizer, plain[name]).replace("plain", ODD)
     assert prompt["suffix"] == plain["suffix"]
 
 
-def test_templates_that_print_the_date_get_the_fixed_one(tiny_models):
-    dated = (
-        "{{ 'Today: ' + (date_string or strftime_now('%d %b %Y')) + '\n' }}" + tiny_models.llm_tokenizer.chat_template
-    )
-    layout = Layout(with_template(tiny_models.llm_tokenizer, dated), None, PROMPTS["number"])
-    assert text(layout.llm_tokenizer, layout.prompt("How many?")["prefix"]).startswith(f"Today: {DATE_STRING}\n")
+def test_thinking_is_off_the_system_turn_stands_and_the_date_is_fixed():
+    def opened(name):
+        tokenizer = family_tokenizer("byte_level", OWN_TEMPLATES[name][0])
+        layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
+        prompt = layout.prompt("How many?")
+        return text(tokenizer, prompt["prefix"]), text(tokenizer, prompt["suffix"])
+
+    assert opened("qwen3")[1] == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert opened("qwen2")[0].startswith("<|im_start|>system\nYou answer questions.<|im_end|>\n<|im_start|>user\n")
+    assert f"Today: {DATE_STRING}\n" in opened("llama3")[0]
+
+
+ROUND = "{% for m in messages %}{{ m.content }}|{% endfor %}"
 
 
 @pytest.mark.parametrize(
-    "template",
+    "template, reason",
     [
-        None,
-        "{% for m in messages %}{{ m.role }}{% endfor %}",  # drops the texts
-        "{% for m in messages %}{{ m.content }}{{ m.content }}|{% endfor %}",  # repeats them
-        "{% for m in messages %}{{ m.content | upper }}|{% endfor %}",  # changes them
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "does not render"),  # drops the texts
+        ("{% for m in messages %}{{ m.content }}{{ m.content }}|{% endfor %}", "does not render"),  # repeats them
+        ("{% for m in messages %}{{ m.content | upper }}|{% endfor %}", "does not render"),  # changes them
+        (ROUND + "{{ '<think>' if add_generation_prompt }}", "opens another turn"),  # as some reasoning models'
+        ("{{ messages[1].content.text }}" + ROUND, "UndefinedError"),
+        ("{{ raise_exception('no\nway') }}" + ROUND, "TemplateError: no way"),
+        ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError"),
     ],
 )
-def test_a_template_that_does_not_keep_its_texts_is_refused_in_one_line(tiny_models, template):
-    with pytest.raises(InputError, match="template") as error:
-        chat_layout(with_template(tiny_models.llm_tokenizer, template), "{question} {thoughts}")
+def test_a_template_that_cannot_be_used_is_refused_in_one_line(template, reason):
+    with pytest.raises(InputError, match=f"template .*{reason}") as error:
+        Layout(family_tokenizer("byte_level", template), None, PROMPTS["number"])
     assert "\n" not in str(error.value)
+
+
+def test_without_a_chat_template_there_is_a_notice_and_a_question_and_answer(capsys):
+    tokenizer, other = family_tokenizer("byte_level", None), family_tokenizer("legacy", None)
+    row = Layout(tokenizer, tokenizer, PROMPTS["number"]).training(EXAMPLES[0])
+    assert capsys.readouterr().out.count("has no chat template: plain question and answer layout\n") == 1
+    Layout(tokenizer, other, PROMPTS["number"])
+    assert capsys.readouterr().out.count("note: ") == 2
+    prompt = f"<s>{PROMPTS['number']['problem']}\n\nHint: ".replace("{question}", EXAMPLES[0].question)
+    assert text(tokenizer, row["prefix"]) == prompt and text(tokenizer, row["suffix"]) == "\n\n"
+    assert text(tokenizer, row["target"]) == target_text(EXAMPLES[0]) + "</s>"
+    tokenizer.bos_token = None
+    assert Layout(tokenizer, tokenizer, PROMPTS["number"]).prompt(EXAMPLES[0].question)["prefix"] == row["prefix"][1:]
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="no chat template, and no end-of-text token"):
+        Layout(tokenizer, None, PROMPTS["number"])
+
+
+def test_what_a_tokenizer_cannot_do_is_refused_in_one_line():
+    tokenizer = family_tokenizer("byte_level", ROUND)
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
+    with pytest.raises(InputError, match="the very characters that stand for the thoughts"):
+        layout.prompt(f"How {THOUGHTS}?")
+    with pytest.raises(InputError, match="no fast version"):
+        Layout(ByT5Tokenizer(), None, PROMPTS["number"])
+    tokenizer.backend_tokenizer.add_tokens(["|1"])  # an open turn ends in |
+    with pytest.raises(InputError, match="merges the end of the prompt with the answer '12 "):
+        Layout(tokenizer, None, PROMPTS["number"]).training(EXAMPLES[0])
+    with pytest.raises(InputError, match="merges '12 "):
+        Layout(family_tokenizer("byte_level", ROUND), tokenizer, PROMPTS["number"]).training(EXAMPLES[0])
 
 
 def test_mark_up_is_gone_from_steps_and_targets(tiny_models):
@@ -189,7 +263,7 @@ def test_step_ends_are_the_last_tokens_of_the_steps(tiny_models, rows):
             read = text(tiny_models.small_tokenizer, batch["step_ids"][i, : end + 1])
             assert read == header + "\n".join(example.steps[: m + 1])
             assert batch["step_mask"][i, end] == 1
-    assert batch["step_ends"][~batch["step_valid"]].eq(0).all()
+    assert batch["step_ends"][~batch["step_valid"]].eq(-1).all()
 
 
 def test_loss_counts_are_target_tokens_rows_and_rows_with_steps(tiny_models, rows):
@@ -211,12 +285,13 @@ def test_evaluation_batches_are_left_padded_throughout(tiny_models):
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
 
 
-def test_a_tokenizer_that_puts_a_space_before_every_text_is_refused(tiny_models):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"\u2581a": 0, "\u2581<unk>": 1}, unk_token="\u2581<unk>"))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    spaced = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=tiny_models.llm_tokenizer.chat_template)
-    with pytest.raises(InputError, match="puts a space before every text"):
-        chat_layout(spaced, "{question}")
+def test_rows_without_steps_and_header_still_make_a_batch():
+    tokenizer = family_tokenizer("metaspace", OWN_TEMPLATES["mistral"][0])
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
+    rows = [layout.training(example) for example in EXAMPLES]
+    assert rows[1]["header"] == rows[1]["steps"] == []
+    batch = TrainingCollator(layout, steps=True)(rows[1:2] * 2)
+    assert batch["step_ids"].shape == batch["step_mask"].shape == (2, 0)
+    assert batch["step_ends"].tolist() == [[-1], [-1]] and not batch["step_valid"].any()
+    batch = TrainingCollator(layout, steps=True)(rows)
+    assert batch["step_ends"][:, 0].tolist() == [len(rows[0]["steps"][0]) - 1, -1, len(rows[2]["steps"][0]) - 1]
