@@ -237,7 +237,7 @@ def build_layout(args: TrainArguments) -> Layout:
     tokenizer = llm_tokenizer
     if GENERATORS[args.thought_generator].uses_small_lm:
         tokenizer = load_tokenizer(args.small_model_id, "--small_model_id", args.trust_remote_code)
-    return Layout(llm_tokenizer, tokenizer, args.prompts)
+    return Layout(llm_tokenizer, tokenizer, args.prompts, separator=args.task.separator)
 
 
 def read_start(args: TrainArguments) -> list:

@@ -10,7 +10,7 @@ from conftest import OWN_TEMPLATES, SHARED, TOKENIZER_KINDS, family_tokenizer
 from tokenizers import AddedToken
 from transformers import ByT5Tokenizer
 
-from data_loader import DATE_STRING, PROMPTS, Example, InputError, parse_gsm8k
+from data_loader import DATE_STRING, PROMPTS, TASKS, Example, InputError, parse_row
 from layout import PLAIN_TEMPLATE, THOUGHTS, Layout, PromptCollator, TrainingCollator, answer_line, loss_counts
 
 EXAMPLES = [
@@ -216,8 +216,8 @@ def test_what_a_tokenizer_cannot_do_is_refused_in_one_line():
 
 def test_mark_up_is_gone_from_steps_and_targets(tiny_models):
     answer = "How many? ** 6 - 2 = <<6-2=4>>4 left.\n\n He pays $<<4*3=12>>12. \n#### 1,200"
-    question, steps, gold = parse_gsm8k({"question": " Who?\n", "answer": answer})
-    assert (question, steps, gold) == ("Who?", ["How many? 6 - 2 = 4 left.", "He pays $12."], "1200")
+    question, steps, gold, _ = parse_row(TASKS["gsm8k"], {"question": " Who?\n", "answer": answer})
+    assert (question, steps, gold) == ("Who?", ("How many? 6 - 2 = 4 left.", "He pays $12."), "1200")
     row = tiny_models.layout.training(Example(0, question, tuple(steps), gold))
     target = text(tiny_models.llm_tokenizer, row["target"])
     assert target == "How many? 6 - 2 = 4 left.\nHe pays $12.\nThe answer is \\boxed{1200}.<|im_end|>"
