@@ -299,7 +299,7 @@ def print_ranking(reports: list[dict]) -> None:
         name, dev = report["checkpoint"]["name"], report["checkpoint"]["dev"] or {}
         accuracies = [percent(report[f"{name}_accuracy"]) for name in ("vote", "sample")]
         shares = f"{report['no_answer']:.1%}", f"{report['tokens_per_sample']:.1f}"
-        loss = f"{dev['eval_sft_loss']:.4f}" if "eval_sft_loss" in dev else "-"
+        loss = f"{dev['eval_sft_loss']:.4g}" if "eval_sft_loss" in dev else "-"
         rows.append((f"{place}.", name, str(report["settings"]["num_thought_tokens"]), *accuracies, *shares, loss))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -17,6 +17,7 @@ if [ $# -eq 0 ] || [[ $1 == -* ]]; then
 fi
 run=$1
 shift
+note=
 flags=(--num_return_sequences "$NUM_RETURN_SEQUENCES" --batch_size "$BATCH_SIZE" --seed "$SEED")
 if [ -n "$NUM_THOUGHT_TOKENS" ]; then flags+=(--num_thought_tokens "$NUM_THOUGHT_TOKENS"); fi
 case " $*" in
@@ -26,8 +27,8 @@ case " $*" in
     ;;
 *" --split"*) ;;
 *)
-    echo "on the dev questions: checkpoints are chosen there, and --split test is for the one that was chosen"
     flags+=(--split dev)
+    note="on the dev questions: checkpoints are chosen there, and --split test is for the one that was chosen"
     ;;
 esac
 flags+=("$@")
@@ -35,6 +36,7 @@ flags+=("$@")
 source bash/_gpus.sh
 found=$("$PYTHON" evaluate.py --checkpoints_of "$run")
 mapfile -t checkpoints <<<"$found"
+if [ -n "$note" ]; then echo "$note"; fi
 devices=("") # on a CPU: one place, no device
 if [ "$NUM_GPUS" -gt 0 ]; then
     IFS=', ' read -r -a devices <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((NUM_GPUS - 1)))}"
