@@ -294,13 +294,14 @@ def print_ranking(reports: list[dict]) -> None:
     vote = f"vote of {settings['sampling']['num_return_sequences']}"
     questions = f"{reports[0]['num_questions']} {settings['split']} questions"
     print(f"{questions}, % right [95 % interval: bootstrap over questions]")
-    rows = [("", "checkpoint", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss")]
+    rows = [("", "checkpoint", "step", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss")]
     for place, report in enumerate(reports, 1):
         name, dev = report["checkpoint"]["name"], report["checkpoint"]["dev"] or {}
         accuracies = [percent(report[f"{name}_accuracy"]) for name in ("vote", "sample")]
         shares = f"{report['no_answer']:.1%}", f"{report['tokens_per_sample']:.1f}"
         loss = f"{dev['eval_sft_loss']:.4g}" if "eval_sft_loss" in dev else "-"
-        rows.append((f"{place}.", name, str(report["settings"]["num_thought_tokens"]), *accuracies, *shares, loss))
+        counts = str(dev.get("step", "-")), str(report["settings"]["num_thought_tokens"])
+        rows.append((f"{place}.", name, *counts, *accuracies, *shares, loss))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(f"{value:{width}}" for value, width in zip(row, widths, strict=True)).rstrip())

@@ -338,7 +338,7 @@ def write_report(name: str, answers: list[str], loss: float | None = 0.5, gold: 
         records.append(report.sample_record(example, samples, [words[letter] for letter in line], "number"))
     stored = {"num_thought_tokens": 4, "split": "dev", "sampling": {"num_return_sequences": 3}, RESUME_FILE: name}
     figures = report.make_report(records, "number") | {"settings": stored | {"answer_type": "number"} | settings}
-    figures["checkpoint"] = {"name": name, "dev": None if loss is None else {"eval_sft_loss": loss}}
+    figures["checkpoint"] = {"name": name, "dev": None if loss is None else {"step": 20, "eval_sft_loss": loss}}
     Path(name).mkdir()
     Path(name, "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     Path(name, "report.json").write_text(json.dumps(figures))
@@ -360,11 +360,11 @@ def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeyp
     assert printed.startswith("4 dev questions, ") and "note: the best of 4 is chosen by these figures" in printed
     rows = ranked(printed)
     assert [row[0] for row in rows] == ["good", "steady", "half", "poor"]
-    assert [row[1] for row in rows] == ["2", "4", "4", "4"]
-    assert [row[2].split()[0] for row in rows] == ["75.0", "50.0", "50.0", "25.0"]
-    assert [row[3].split()[0] for row in rows] == ["75.0", "50.0", "33.3", "16.7"]
-    assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", cell) for row in rows for cell in row[2:4])
-    assert [row[4:] for row in rows] == [
+    assert [row[1:3] for row in rows] == [["-", "2"], ["20", "4"], ["20", "4"], ["20", "4"]]
+    assert [row[3].split()[0] for row in rows] == ["75.0", "50.0", "50.0", "25.0"]
+    assert [row[4].split()[0] for row in rows] == ["75.0", "50.0", "33.3", "16.7"]
+    assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", cell) for row in rows for cell in row[3:5])
+    assert [row[5:] for row in rows] == [
         ["0.0%", "5.0", "-"],
         ["0.0%", "5.0", "0.01235"],
         ["8.3%", "5.0", "0.3"],
