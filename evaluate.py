@@ -8,6 +8,7 @@
 
     python -u evaluate.py --base_model_id Qwen/Qwen3-8B --thought_generator none    # the LLM alone
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
+    python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
 
 flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
 goes on there) -> report.json. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own
@@ -44,17 +45,22 @@ from model import (
     GENERATORS,
     META_FILE,
     PARAMS_FILE,
+    RESUME_FILE,
     LatentThoughtModel,
+    check_resume_checkpoint,
     check_weights,
     fingerprint,
     generator_sizes,
     infer_generator,
+    is_resume_checkpoint,
     load_config,
     load_frozen_lm,
     load_tokenizer,
     load_weights,
     read_meta,
+    read_resume_weights,
     read_weights,
+    run_checkpoints,
 )
 from report import (
     REPORT_FILE,
@@ -66,7 +72,9 @@ from report import (
     make_report,
     merge_samples,
     print_comparison,
+    print_ranking,
     print_report,
+    rank,
     read_samples,
     sample_record,
     thought_variance,
@@ -109,6 +117,10 @@ def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path
     """(thoughts.json where there is one, the weight files by flag)."""
     if args.checkpoint:
         folder = Path(args.checkpoint)
+        if is_resume_checkpoint(folder):
+            check_resume_checkpoint(folder)
+            meta, files = read_checked_meta(folder), {"--checkpoint": folder / RESUME_FILE}
+            return meta, {} if args.thought_generator == "none" else files
         meta = read_checked_meta(folder)
         files = {"--params_file_name": folder / PARAMS_FILE, "--att_file_name": folder / ATT_FILE}
         if not GENERATORS[meta["thought_generator"]].has_block:
@@ -174,7 +186,9 @@ def make_plan(args: EvaluationArguments) -> Plan:
     task_name = args.task_name or known.get("task_name") or "gsm8k"
     task = args.resolve_task(task_name, known.get("own_task") if task_name == known.get("task_name") else None)
     weights = None
-    if files:
+    if "--checkpoint" in files:
+        weights = read_resume_weights(files["--checkpoint"])
+    elif files:
         att_file = files.get("--att_file_name")
         block = None if att_file is None else read_weights(att_file, "--att_file_name")
         weights = (read_weights(files["--params_file_name"], "--params_file_name"), block)
@@ -283,11 +297,16 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
     """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-greedy]."""
     if args.output_dir:
         return Path(args.output_dir)
-    name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
-    if plan.files:
-        name = plan.files[0].resolve().parent.name
     leaf = f"{args.split}-n{plan.injected}-x{args.num_return_sequences}-seed{args.seed}"
-    return Path("results") / f"eval-{name}" / (leaf + "-greedy" * args.greedy)
+    return Path("results") / f"eval-{checkpoint_name(plan)}" / (leaf + "-greedy" * args.greedy)
+
+
+def checkpoint_name(plan: Plan) -> str:
+    """The folder's name, of a resume checkpoint with the run's name before it; for `none` the LLM's and the task's."""
+    if not plan.files:
+        return f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+    folder = plan.files[0].resolve().parent
+    return f"{folder.parent.name}-{folder.name}" if is_resume_checkpoint(folder) else folder.name
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -413,6 +432,8 @@ def run(args: EvaluationArguments) -> None:
         report["speed"] = {"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None
         _, model, layout = models
         report["thought_variance"] = model and thought_variance(model, layout, examples, args.batch_size)
+        dev = plan.trained.get("dev") if plan.files and plan.trained else None
+        report["checkpoint"] = {"name": checkpoint_name(plan), "dev": dev}
         report |= {"settings": settings, "versions": versions(), "wall_seconds": time.time() - start}
         write_text(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
         print_report(report)
@@ -449,6 +470,10 @@ def main(argv: list[str] | None = None) -> None:
             args = parse_flags(EvaluationArguments, sys.argv[1:] if argv is None else argv, "evaluate.py")
             if args.compare:
                 print_comparison(compare(*args.compare))
+            elif args.rank:
+                print_ranking(rank(args.rank))
+            elif args.checkpoints_of:
+                print(*run_checkpoints(args.checkpoints_of), sep="\n")
             else:
                 run(args)
     except InputError as error:

@@ -36,6 +36,7 @@ SET_HERE = {  # flags whose values follow from others
     "remove_unused_columns": "rows are token ids already",
     "ddp_find_unused_parameters": "every trained parameter is used",
 }
+RUN_NAME = re.compile(r"\w[\w.-]*")
 USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
@@ -176,7 +177,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         return wanted
 
     def _check(self):
-        if not re.fullmatch(r"\w[\w.-]*", self.output_name or ""):
+        if not RUN_NAME.fullmatch(self.output_name or ""):
             raise InputError("--output_name is required: letters, digits, '.', '_' and '-' that name the run's folders")
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
             raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
@@ -246,7 +247,7 @@ class EvaluationArguments(TaskArguments):
 
     base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
     assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
-    checkpoint: str | None = flag(None, "folder written by train.py: everything is taken from its thoughts.json")
+    checkpoint: str | None = flag(None, "ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything")
     params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
     att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
     thought_generator: str | None = flag(
@@ -274,10 +275,14 @@ class EvaluationArguments(TaskArguments):
     )
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
+    rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
+    checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
     def __post_init__(self):
         if self.compare and len(self.compare) != 2:
             raise InputError("--compare takes two report.json")
+        if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
+            raise InputError(f"--checkpoints_of {self.checkpoints_of}: not a run's --output_name")
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
             raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
         if self.use_assistant_model:

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 from packaging.version import Version
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -29,6 +32,7 @@ from losses import reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus")
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
+RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots
 KNOWN_MODEL_IDS = [
@@ -380,7 +384,8 @@ class LatentThoughtModel(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Checkpoints: projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
+# Checkpoints. ckpt/NAME: projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json.
+# To resume from, results/RUN/checkpoint-STEP: model.safetensors and the rest of Trainer's, thoughts.json, `complete`.
 
 
 def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
@@ -395,6 +400,22 @@ def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
         raise InputError(f"{flag} {path}: not a state dict")
     return {name: value.float() for name, value in weights.items()}
+
+
+def read_resume_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """(projection, block) as the two .bin files hold them, from a resume checkpoint's model.safetensors.
+
+    InputError when it is missing or broken.
+    """
+    try:
+        weights = {name.removeprefix("generator."): value.float() for name, value in load_file(path).items()}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+    projection = {name: weights.pop(name) for name in list(weights) if name.startswith("projection.")}
+    projection = {name.removeprefix("projection."): value for name, value in projection.items()}
+    return projection, {name.removeprefix("block."): value for name, value in weights.items()} or None
 
 
 def infer_generator(projection: dict[str, Tensor], block: dict | None, d_small: int, d_large: int) -> str:
@@ -484,3 +505,37 @@ def read_meta(folder: Path) -> dict:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable ({error})") from None
+
+
+def is_resume_checkpoint(folder: Path) -> bool:
+    """Whether Trainer gave the folder its name."""
+    return re.fullmatch(r"checkpoint-\d+", folder.resolve().name) is not None
+
+
+def check_resume_checkpoint(folder: Path) -> None:
+    """InputError where a resume checkpoint is not whole, or was written before such checkpoints had a thoughts.json."""
+    if not (folder / COMPLETE).is_file():
+        raise InputError(f"{folder / COMPLETE}: no such file; no checkpoint is there, or it was cut off while written")
+    if not (folder / META_FILE).is_file():
+        raise InputError(f"{folder}: an older train.py left no {META_FILE} here; evaluate the run's folder in ckpt/")
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The complete resume checkpoints in results/<output_name>/, by step."""
+    folders = [path.parent for path in run.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted(folders, key=lambda folder: int(folder.name.split("-")[1]))
+
+
+def run_checkpoints(output_name: str) -> list[Path]:
+    """A run's weights that can be evaluated, by step: its complete resume checkpoints, and its folder in ckpt/ where
+    the resume checkpoint of that step is gone. InputError where there are none."""
+    run = Path("results", output_name)
+    by_step = {int(folder.name.split("-")[1]): folder for folder in complete_checkpoints(run)}
+    for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
+        meta = read_meta(path.parent)
+        if meta["flags"]["output_name"] == output_name:  # not another run whose name begins in the same way
+            by_step.setdefault(meta["best"]["step"], path.parent)
+    if not by_step:
+        what = "no complete checkpoint in it" if run.is_dir() else "no such run"
+        raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")
+    return [by_step[step] for step in sorted(by_step)]

@@ -29,10 +29,13 @@ from flags import TrainArguments, parse_flags
 from generation import count_right
 from layout import Layout, TrainingCollator, loss_counts, pad_token_id
 from model import (
+    COMPLETE,
     GENERATORS,
     LOSSES,
+    META_FILE,
     LatentThoughtModel,
     check_weights,
+    complete_checkpoints,
     fingerprint,
     generator_sizes,
     load_config,
@@ -45,7 +48,6 @@ from model import (
 )
 from report import read_json, versions, write_text
 
-COMPLETE = "complete"  # a resume checkpoint without this file was cut off while it was written
 FLAGS_FILE = "flags.json"
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -55,10 +57,10 @@ FLAGS_FILE = "flags.json"
 class ThoughtTrainer(Trainer):
     """Trainer whose losses are divided by counts over the whole optimiser step: over ranks and micro-batches."""
 
-    def __init__(self, *args, dev_examples: list[Example], layout: Layout, **kwargs):
+    def __init__(self, *args, dev_examples: list[Example], layout: Layout, meta: dict, **kwargs):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
-        self.dev_examples, self.layout = dev_examples, layout
+        self.dev_examples, self.layout, self.meta = dev_examples, layout, meta
         self.dev_collator = TrainingCollator(layout, steps=True)
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
 
@@ -134,7 +136,18 @@ class ThoughtTrainer(Trainer):
         self.state.best_model_checkpoint = broadcast_object_list(best)[0]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            Path(self.args.output_dir, f"checkpoint-{self.state.global_step}", COMPLETE).touch()
+            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+            write_text(folder / META_FILE, json.dumps(self.meta_at(self.state.global_step), indent=2) + "\n")
+            (folder / COMPLETE).touch()
+
+    def meta_at(self, step: int) -> dict:
+        """thoughts.json of the weights after `step`: `dev` is their own point of the dev curve so far."""
+        keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
+        logs = [log for log in self.state.log_history if "eval_sft_loss" in log]
+        curve = [{key: log[key] for key in keys if key in log} for log in logs]
+        unjudged = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
+        dev = next((point for point in curve if point["step"] == step), unjudged)
+        return self.meta | {"dev": dev, "dev_curve": curve}
 
 
 class EvaluateLastStep(TrainerCallback):
@@ -148,8 +161,7 @@ class EvaluateLastStep(TrainerCallback):
 
 def newest_checkpoint(run: Path) -> Path | None:
     """The newest complete resume checkpoint of a run."""
-    complete = [path.parent for path in run.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return next(reversed(complete_checkpoints(run)), None)
 
 
 def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
@@ -281,12 +293,8 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
     return model
 
 
-def checkpoint_meta(args: TrainArguments, trainer: ThoughtTrainer, rows: dict) -> dict:
-    """thoughts.json: all that evaluation must agree on, and where the weights come from."""
-    model, state = trainer.model, trainer.state
-    keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
-    curve = [{key: log[key] for key in keys if key in log} for log in state.log_history if "eval_sft_loss" in log]
-    best = next(point for point in curve if point["step"] == state.best_global_step)
+def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dict:
+    """Of thoughts.json, what all checkpoints of a run share: all that evaluation must agree on, and their origin."""
     return {
         "thought_generator": model.kind,
         "num_thoughts": model.num_thoughts,
@@ -307,8 +315,6 @@ def checkpoint_meta(args: TrainArguments, trainer: ThoughtTrainer, rows: dict) -
         "versions": versions(),
         "flags": args.resolved(),
         "rows": rows,
-        "best": {"metric": args.best_metric, "value": state.best_metric, "step": best["step"], "epoch": best["epoch"]},
-        "dev_curve": curve,
     }
 
 
@@ -347,15 +353,17 @@ def run(argv: list[str]) -> None:
         callbacks=[EvaluateLastStep()],
         dev_examples=dev_examples,
         layout=layout,
+        meta=run_meta(args, model, counts),
     )
     if trainer.is_world_process_zero():
         print_start(args, model, counts)
         write_text(Path(args.output_dir, FLAGS_FILE), json.dumps(run_settings(args, counts), indent=2) + "\n")
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if trainer.is_world_process_zero():
-        meta = checkpoint_meta(args, trainer, counts)
-        save_checkpoint(final, model, meta)
-        best = meta["best"]
+        meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
+        best = {"metric": args.best_metric, "value": state.best_metric}
+        best |= {name: meta["dev"][name] for name in ("step", "epoch")}
+        save_checkpoint(final, model, meta | {"best": best})
         print(
             f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}"
         )

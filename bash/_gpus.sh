@@ -1,11 +1,15 @@
-# Sourced by run_train.sh and run_evaluate.sh: PYTHON (.venv's where there is one) and NUM_GPUS, the visible GPUs
-# (CUDA_VISIBLE_DEVICES); stops with one line where there is none.
+# Sourced by the scripts that run on GPUs: PYTHON (.venv's where there is one) and NUM_GPUS, the visible GPUs
+# (CUDA_VISIBLE_DEVICES).
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 if ! NUM_GPUS=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null); then
     echo "error: $PYTHON has no torch: pip install -r requirements.txt -c constraints.txt" >&2
     exit 1
 fi
-if [ "$NUM_GPUS" -eq 0 ]; then
-    echo "error: no GPU is visible (CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-not set}); on a CPU run the demo: bash bash/run_demo.sh" >&2
-    exit 1
-fi
+
+# need_gpu: stops with one line where no GPU is visible
+need_gpu() {
+    if [ "$NUM_GPUS" -eq 0 ]; then
+        echo "error: no GPU is visible (CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-not set}); on a CPU run the demo: bash bash/run_demo.sh" >&2
+        exit 1
+    fi
+}

@@ -17,6 +17,7 @@ SEED=${SEED:-41}
 SPREAD=${SPREAD:-0}
 
 source bash/_gpus.sh
+need_gpu
 run=("$PYTHON" -u)
 if [ "$NUM_GPUS" -gt 1 ] && [ "$SPREAD" = 0 ]; then
     run=("$PYTHON" -u -m torch.distributed.run --nproc_per_node="$NUM_GPUS" --master_port="${MASTER_PORT:-29502}")

@@ -18,6 +18,7 @@ N_EPOCHS=${N_EPOCHS:-10.0}
 SEED=${SEED:-41}
 
 source bash/_gpus.sh
+need_gpu
 "$PYTHON" -m torch.distributed.run --nproc_per_node="$NUM_GPUS" --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${MASTER_PORT:-29501}" train.py \
     --large_model_id "$LARGE_MODEL_ID" --small_model_id "$SMALL_MODEL_ID" --output_name "$OUTPUT_NAME" \
