@@ -50,8 +50,8 @@ class InputError(Exception):
     """Something that the user gave is wrong: the message is the one line that says what, where and what to do."""
 
 
-def read_prompts(path: str, answer_type: str) -> dict[str, str]:
-    """--prompt_file: a JSON object with some of the prompts of PROMPTS; those that it leaves out stay.
+def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
+    """--prompt_file, a JSON object: `prompts` with those that it has in their place.
 
     Raises InputError for what is no such file, and for a placeholder that is unknown, missing or there twice.
     """
@@ -72,7 +72,7 @@ def read_prompts(path: str, answer_type: str) -> dict[str, str]:
                 raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {found}; it takes {known}")
         if prompt.count(known) != 1:
             raise InputError(f"--prompt_file {path}: {name} must have {known} once, not {prompt.count(known)} times")
-    return PROMPTS[answer_type] | given
+    return prompts | given
 
 
 # ---------------------------------------------------------------------------------------------------------------------

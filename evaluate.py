@@ -225,12 +225,15 @@ def make_plan(args: EvaluationArguments) -> Plan:
 
 
 def choose_prompts(args: EvaluationArguments, task: Task, meta: dict | None) -> dict[str, str]:
-    """--prompt_file's, else the checkpoint's, else the answer type's; a note where they are not the checkpoint's."""
+    """The checkpoint's prompts, the problem's prompt the answer type's where that is another one; --prompt_file wins.
+
+    Prints a note where a prompt is not the one that the thoughts were trained with.
+    """
     prompts = PROMPTS[task.answer_type]
+    if meta:
+        prompts = meta["prompts"] | ({} if meta["answer_type"] == task.answer_type else {"problem": prompts["problem"]})
     if args.prompt_file:
-        prompts = read_prompts(args.prompt_file, task.answer_type)
-    elif meta and meta["answer_type"] == task.answer_type:
-        prompts = meta["prompts"]
+        prompts = read_prompts(args.prompt_file, prompts)
     for name in prompts if meta else ():
         if prompts[name] != meta["prompts"][name]:
             print(f"note: the prompt {name!r} is not the one that the thoughts were trained with")

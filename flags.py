@@ -189,7 +189,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self.task = self.resolve_task(self.task_name)
         self.prompts = PROMPTS[self.task.answer_type]
         if self.prompt_file:
-            self.prompts = read_prompts(self.prompt_file, self.task.answer_type)
+            self.prompts = read_prompts(self.prompt_file, self.prompts)
         weights = list(self.loss_weights.values())
         one = "num_thought_tokens per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"
         rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in [*one.split(), "max_new_tokens"]}

@@ -213,7 +213,7 @@ def test_all_real_official_rows_convert_and_load(task, tmp_path, capsys):
 def test_a_prompt_file_replaces_the_prompts_that_it_has(tmp_path):
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"problem": "Put it in \\boxed{answer}, \\frac{a}{b} or {1}: {question}"}))
-    assert read_prompts(str(path), "choice") == PROMPTS["choice"] | json.loads(path.read_text())
+    assert read_prompts(str(path), PROMPTS["choice"]) == PROMPTS["choice"] | json.loads(path.read_text())
 
 
 WRONG_PROMPTS = {
@@ -232,7 +232,7 @@ WRONG_PROMPTS = {
 def test_a_wrong_prompt_file_is_one_line_that_names_the_fault(content, tmp_path):
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(InputError) as error:
-        read_prompts(str(tmp_path / "p.json"), "number")
+        read_prompts(str(tmp_path / "p.json"), PROMPTS["number"])
     assert WRONG_PROMPTS[content] in str(error.value) and "\n" not in str(error.value)
 
 

@@ -251,14 +251,9 @@ CASES = {
         f"{TRAIN} {OWN}",
         "--small_model_id pair/small: cannot be loaded",
     ),
-    "encoder and decoder": (config("large", **T5), train, f"{TRAIN} {OWN}", "pair/large"),
+    "encoder and decoder": (config("large", **T5), train, f"{TRAIN} {OWN}", "encoder"),
     "state-space model": (config("large", **MAMBA), evaluate, f"{BARE} {OWN}", "pair/large"),
-    "config without an intermediate size": (
-        config("large", intermediate_size=None, **GPT2),
-        train,
-        f"{TRAIN} {OWN}",
-        "intermediate_size",
-    ),
+    "config without a hidden size": (config("large", **GPT2), train, f"{TRAIN} {OWN}", "its config has no hidden_size"),
     "head with softcapping": (
         config("large", final_logit_softcapping=30.0),
         evaluate,
