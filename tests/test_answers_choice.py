@@ -162,8 +162,22 @@ def test_canonical_strings_stay_as_they_are(letter):
 
 def test_no_string_crashes_extraction():
     rng = random.Random(0)
-    pieces = [*"ABCDI abcdi().,:;*$\\{}'\"-=\n12/", "\\boxed{", "\\text{", " is ", "answer is ", "so ", "option ", "not "]
-    pieces += [" or ", " correct", "Answer: ", "####", "#", "\n> ", "C) ", "\ud800", "\0", "½", "none of ", "isn't ", "The "]
+    pieces = [*"ABCDI abcdi().,:;*$\\{}'\"-=\n12/", "\\boxed{", "\\text{", " is ", "answer is ", "so ", "option "]
+    pieces += [
+        "not ",
+        " or ",
+        " correct",
+        "Answer: ",
+        "####",
+        "#",
+        "\n> ",
+        "C) ",
+        "\ud800",
+        "\0",
+        "½",
+        "none of ",
+        "isn't ",
+    ]
     found = 0
     for _ in range(1000):
         text = "".join(rng.choices(pieces, k=rng.randrange(40)))
@@ -175,8 +189,8 @@ def test_no_string_crashes_extraction():
 
 @pytest.mark.parametrize(
     "piece",
-    ["answer ", "answer is ", "answer to ", "so ", "so it is ", "(A) ", "A ", "option A ", "A is correct ", "**A", "\n", " "]
-    + ["\\text{", "the ", "not ", "A) \n", "####", "C", "C. ", ".", "- ", "is ", "A is the ", "so A is wrong "],
+    ["answer ", "answer is ", "answer to ", "so ", "so it is ", "(A) ", "A ", "option A ", "A is correct ", "**A", "\n"]
+    + [" ", "\\text{", "the ", "not ", "A) \n", "####", "C", "C. ", ".", "- ", "is ", "A is the ", "so A is wrong "],
 )
 def test_time_grows_with_length_only(piece):
     began = time.perf_counter()
