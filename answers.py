@@ -150,7 +150,7 @@ NOT_BEFORE = re.compile(
 )
 NOT_BUT = re.compile(r"\s*(?:is\s)?not\s(?:option\s|choice\s)?\(?[A-Ja-j]\)?[,;]?\s(?:but|it is|it's)\s(?:rather\s)?")
 LONE_LETTER = re.compile(r"\W{0,9}(?:(?:option|choice)\W{1,3})?\(?([A-J])\)?\W{0,9}", re.IGNORECASE)
-LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:\(([A-J])\)|([A-J])\)|([A-J])\.|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
+LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:([A-J])[).]|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
 
 YES_OR_NO = re.compile(r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE)  # the instruction's
 BOOLEAN = re.compile(
@@ -168,7 +168,8 @@ AFTER_A_BOOLEAN = re.compile(  # else it belongs to a noun
 BOTH_BOOLEANS = re.compile(r"\s*(?:or|and|/|nor)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 SENTENCE_START = re.compile(r"(?:\A|[.!?…][^\w\s]{0,4}\s{1,9}|\n\s{0,9})[^\w\s]{0,5}(?=(?:yes|no)\b)", re.IGNORECASE)
 LAST_WORD = re.compile(
-    r"(?<!\w)(?<!or )(?<!and )(?P<nots>(?:not\s|n't\s)?)(?P<word>yes|no|true|false)(?P<rest>\W{0,9})\Z", re.IGNORECASE
+    r"(?<!\w)(?<!or )(?<!and )(?<!ly )(?P<nots>(?:not\s|n't\s)?)(?P<word>yes|no|true|false)(?P<rest>\W{0,9})\Z",
+    re.IGNORECASE,
 )
 
 

@@ -58,7 +58,7 @@ SPELLINGS = (  # applied in this order
     (re.compile(r"[\s.,;:]+\Z|\A\s+"), ""),
     (re.compile(r"(?:(?<=[\d})])|(?<=pi)|(?<=pi )|(?<=\\%))\s?\\text\{[^{}]*\}(?:\^\{?\d\}?)?\Z"), ""),  # a unit
     (re.compile(r"(?<=\d) [a-zA-Z]{2,30}(?: [a-zA-Z]{1,30}){0,3}\Z"), ""),  # a unit
-    (re.compile(r" (?=[)\]},])"), ""),
+    (re.compile(r" (?=[)\]])"), ""),
     (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),
     (re.compile(r"[\s.,;:]+\Z|\A\s+"), ""),
 )

@@ -57,6 +57,7 @@ BOOLEANS = [
     ("The answer is neither yes nor no.", None),
     ("The answer is no longer known.", None),
     ("The answer is unknown.", None),
+    ("The answer is not necessarily yes.", None),
     ("Answer: it's no secret.", None),
     ("The correct answer must be no: he was dead.", "no"),
     # without a mark
@@ -95,6 +96,7 @@ BOOLEANS = [
     ("A yes or no question? Cats have legs.", None),
     ("Cats have legs.", None),
     ("So no fish walks.", None),
+    ("No, cats walk. So it is true that dogs walk.", "no"),
     ("", None),
 ]
 

@@ -18,6 +18,7 @@ FORMULAS = [
     (r"\boxed{\tfrac34.}", r"\frac{3}{4}"),
     (r"\boxed{17}. Let me check: \boxed{18}", "18"),
     (r"\boxed{\boxed{5}}", "5"),
+    (r"\boxed{\boxed{x = 5}}", "x = 5"),
     (r"\boxed{$5$}", "5"),
     (r"\boxed{\(5\)}", "5"),
     (r"\[ \boxed{x = 5} \]", "x = 5"),
@@ -62,6 +63,7 @@ FORMULAS = [
     # no box, or none that holds anything
     (r"\boxed{} The answer is $3$.", "3"),
     (r"\boxed{\text{}} so $x = 3$", "x = 3"),
+    (r"\boxed{{}} so $x = 3$", "x = 3"),
     (r"We get \boxed{\frac{1}{2", "2"),
     # after a mark
     (r"The answer is $\frac34$.", r"\frac{3}{4}"),
