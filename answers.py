@@ -25,8 +25,8 @@ options) is no answer.
      is correct". One that is called wrong later on is none;
   3. a last line that is only a letter; one line that begins with "C." or "C)", the first or the last one;
   4. the only one that is named as "(C)" or "option C" and not called wrong.
-  "A", "I" and small letters need a bracket, a full stop or the like behind them: they are words too. Option texts are
-  compared without case, spaces, dollar signs and the full stop at the end, numbers by value.
+  "A", "I" and small letters, which are words too, need a bracket, a full stop or the like. Option texts are compared
+  without case, spaces, dollar signs and a full stop, numbers by value.
 
 boolean: "yes" or "no", also for true and false; "not" turns them round, and "no" before a noun ("no way") is none.
   1. the last box;
@@ -34,8 +34,7 @@ boolean: "yes" or "no", also for true and false; "not" turns them round, and "no
   3. a last sentence that begins with yes or no; else the first word, where no other sentence begins with its opposite
      and the last word is not its opposite; else the last word.
 
-latex: the formula in the last box, after the last "answer is", or the last one between dollar signs, else the last
-  number of the text. Canonical strings and equality: answers_latex.py.
+latex: the last box, what follows "answer is", the last formula, or else the last number: see answers_latex.py.
 """
 
 import itertools
@@ -52,6 +51,7 @@ import answers_latex
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
+MAX_MARKS = 50  # that are read, from the end of a text; more is a model in a loop
 MAX_SUBSETS = 2000  # of one size, for maj@k
 
 # The patterns below run over whatever a model samples: none may backtrack over an unbounded stretch.
@@ -94,32 +94,25 @@ PLAIN_SPELLINGS = (  # applied in this order
 WORD_SPELLINGS = (  # for choice and boolean, applied in this order
     (re.compile(r"[’‘]"), "'"),
     (re.compile(r"[“”]"), '"'),
-    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),  # \textbf{\text{C}}
+    *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),),  # \textbf{\text{C}}
     (re.compile(r"\*\*\s?\(?([A-Jb-h])\)?[.:]?\s?\*\*"), r"(\1)"),
     (re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
     (re.compile(r"\\[()\[\]]|\\?\$|[*`_]"), ""),
 )
 SENTENCE = re.compile(r"\s{0,9}(.{0,300}?)(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z|(?<=.{300}))")
-WORD_MARK = re.compile(  # of choice and boolean
-    r"""
-    (?: \b(?:answer|ans)\b \.? (?:\s(?:choice|option|letter)\b)?
-      | \b(?:correct|right|best|final)\s(?:option|choice|one|letter|statement)\b )
-    (?: \s(?:to|for)\s[^.\n]{1,80}? (?=\s(?:is|=|:)) )?
-    (?P<sure> \s{0,5} (?: (?:is|would\sbe|should\sbe|must\sbe|will\sbe)\b (?!n't) | [:=→–—] | -+>? (?=\s) | (?=isn't) | \n )
-    )? | \#\#\#\#
-    """,
-    re.VERBOSE | re.IGNORECASE,
+WORD_MARK = re.compile(  # of choice and boolean; "answer D" is one, "answer a question" is none
+    r"(?:\b(?:answer|ans)\b\.?(?:\s(?:choice|option|letter)\b)?"
+    r"|\b(?:correct|right|best|final)\s(?:option|choice|one|letter|statement)\b)"
+    r"(?:\s(?:to|for)\s[^.\n]{1,80}?(?=\s(?:is|=|:)))?(?:(?-i:(?=\.?\s?\(?[A-J]\b))|\s{0,5}(?:(?:is|(?:would|should|must|will)\sbe)\b(?!n't)"
+    r"|[:=→–—\n]|-+>?(?=\s)|(?=isn't)))|####",
+    re.IGNORECASE,
 )
 CHOICE = re.compile(
-    r"""
-    [\s:,=>-]{0,20}
-    (?: (?:the|correct|right|final|best|answer|ans|is|be|it's|it|clearly|therefore|thus|hence|indeed|definitely|probably
-        |likely|most|simply|just|either|both)\b [\s:=]{0,5} ){0,8}
-    (?P<label>(?:option|choice|letter|statement)\b[\s:]{0,3})? (?P<open>[(\[{"'])?
-    \s? (?P<letter>[A-Ja-j])(?!\w|'\w) (?P<close>\s?[)\]}]|["'])? (?P<rest>.{0,300})
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    r"[\s:,=>-]{0,20}(?:(?:the|correct|right|final|best|answer|ans|is|be|it's|it|clearly|therefore|thus|hence|indeed"
+    r"|definitely|probably|likely|most|simply|just|either|both)\b[\s:=]{0,5}){0,8}"
+    r"(?P<label>(?:option|choice|letter|statement)\b[\s:]{0,3})?(?:[(\[{\"'])?\s?(?P<letter>[A-Ja-j])(?!\w|'\w)"
+    r"(?P<close>\s?[)\]}]|[\"'])?(?P<rest>.{0,300})",
+    re.IGNORECASE,
 )
 ANOTHER_CHOICE = re.compile(
     r"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\b|and\b)?\s*(?:either\b|both\b|option\b|choice\b)?\s*"
@@ -127,36 +120,27 @@ ANOTHER_CHOICE = re.compile(
 )
 AFTER_A_WORD = re.compile(r"\s*(?:\Z|[.:;,!?](?!\w)|[–—-]\s|(?:because|since|which|as)\b)")  # after "A" and "I"
 AFTER_A_SMALL_LETTER = re.compile(r"\s*(?:\Z|[.:!](?!\w))")
-AFTER_A_VARIABLE = re.compile(r"\s*(?:[+*/^=<>×÷\\]|-\w)")
+AFTER_A_CAPITAL = re.compile(r"(?!\s*(?:[+*/^=<>×÷\\]|-\w))")  # else it is a variable
 AFTER_A_CONCLUSION = re.compile(
     r"\s*(?:\Z|[.,;:!](?!\w)|[–—-]\s|is\s(?:the\s)?(?:correct|right|answer|best)|\d|because\b|since\b)"
 )
 CALLED_WRONG = re.compile(
-    r"""
-    \s*(?:(?:is|was|are|seems|looks|must\sbe|can|could|does|would)\b\s?)?
-    (?:also\s|clearly\s|definitely\s|therefore\s|obviously\s){0,2}
-    (?:not\b|n't\b|isn't\b|can't\b|cannot\b|doesn't\b|wrong|incorrect|too\b|false|out\b|impossible|eliminated|invalid|ruled|never\b)
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    r"\s{0,9}(?:(?:is|was|are|seems|looks|must be|can|could|does|would)\b\s?)?(?:\w{2,9}ly\s|also\s|therefore\s){0,2}"
+    r"(?:(?:not|n't|\w{2,5}n't|cannot|too|out|never)\b|wrong|incorrect|false|impossible|eliminated|invalid|ruled)",
+    re.IGNORECASE,
 )
 CONCLUSION = re.compile(
-    r"""
-    \b(?:so|thus|hence|therefore|finally|conclusion|choose|pick|select|go\swith|going\swith|opt\sfor|match(?:es)?
-      |corresponds?\sto)\b [,:]? \s{0,3}
-    (?: (?:it's|it|that's|that|this|must|has|have|to|be|is|i|i'd|i'll|we|would|choose|pick|select|go|with|say)\b \s? ){0,6}
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    r"\b(?:so|thus|hence|therefore|finally|conclusion|choose|pick|select|go(?:ing)? with|opt for|match(?:es)?"
+    r"|corresponds? to)\b[,:]?\s{0,3}(?:(?:it's|it|that's|that|this|must|has|have|to|be|is|i'd|i'll|i|we|would|choose"
+    r"|pick|select|go|with|say)\b\s?){0,6}",
+    re.IGNORECASE,
 )
 CALLED_RIGHT = re.compile(
-    r"""
-    (?<![\w'])(?: (?i:option|choice|statement)\s\(?([A-Ja-j]) | \(([A-Ja-j])\) | ([A-J]) ) [).]?
-    \s (?:is|must\sbe|would\sbe|seems)\s (?:\w{2,8}ly\s|therefore\s|thus\s|indeed\s)? (?:the\s)?(?:only\s|most\s)?
-    (?:correct|right|answer|best|appropriate)\b
-    """,
-    re.VERBOSE,
+    r"(?<![\w'])(?:(?i:option|choice|statement)\s\(?([A-Ja-j])|\(([A-Ja-j])\)|([A-J]))[).]?\s(?:is|must be|would be)\s"
+    r"(?:\w{2,8}ly\s|therefore\s|thus\s|indeed\s)?(?:the\s)?(?:only\s|most\s)?(?:correct|right|answer|best)\b"
 )
 DOUBTED = re.compile(
-    r"\b(?:if|whether|assum\w+|suppose|none|neither|nor|not|no|never|or|and|both)\b|n't\b", re.IGNORECASE
+    r"\b(?:if|whether|assum\w+|suppose|none|neither|n?or|not|no|never|and|both)\b|n't\b", re.IGNORECASE
 )
 NAMED = re.compile(r"(?<![\w)\\])\(([A-Ja-j])\)(?!\w)|\b(?i:option|choice)\s(?:\(([A-Ja-j])\)|([A-J])(?!\w|'))")
 NOT_BEFORE = re.compile(
@@ -166,40 +150,33 @@ NOT_BEFORE = re.compile(
 )
 NOT_BUT = re.compile(r"\s*(?:is\s)?not\s(?:option\s|choice\s)?\(?[A-Ja-j]\)?[,;]?\s(?:but|it is|it's)\s(?:rather\s)?")
 LONE_LETTER = re.compile(r"\W{0,9}(?:(?:option|choice)\W{1,3})?\(?([A-J])\)?\W{0,9}", re.IGNORECASE)
-LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:\(([A-J])\)|([A-J])\)|([A-J])\.|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
+LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:([A-J])[).]|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
 
-YES_OR_NO = re.compile(
-    r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE
-)  # of the instruction
+YES_OR_NO = re.compile(r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE)  # the instruction's
 BOOLEAN = re.compile(
-    r"""
-    [\s:=>("'\[-]{0,20}
-    (?: (?:the|final|correct|answer|is|it's|it|that's|that|this|statement|claim|a|an|definite|resounding|clear|simply|just
-        |therefore|thus|so|hence|indeed|definitely|clearly|probably|likely|most|almost|certainly|be|would|must|should)\b
-        [\s,:"']{0,3} ){0,8}
-    (?P<nots>(?:(?:not|isn't|wasn't|cannot\sbe|can't\sbe)\s["']?){0,3})
-    (?P<word>yes|no|true|false)(?!\w|[-']\w) (?P<rest>.{0,80})
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    r"[\s:=>(\"'\[-]{0,20}(?:(?:the|final|correct|answer|is|it's|it|that's|that|this|statement|claim|a|an|definite|clear"
+    r"|resounding|simply|just|therefore|thus|so|hence|indeed|definitely|clearly|probably|likely|most|almost|certainly|be"
+    r"|would|must)\b[\s,:\"']{0,3}){0,8}(?P<nots>(?:(?:not|isn't|wasn't|cannot be|can't be)\s[\"']?){0,3})"
+    r"(?P<word>yes|no|true|false)(?!\w|[-']\w)(?P<rest>.{0,80})",
+    re.IGNORECASE,
 )
 AFTER_A_BOOLEAN = re.compile(  # else it belongs to a noun
-    r"""
-    ["')\]}]?\s*(?: \Z | [,;!?–—"')\]}:-] | \.(?!\s?\d)
-    | (?:that|because|since|as|for|in|if|when|unless|but|and|so|given|due|under|according|it|he|she|they|you|we|i|there|this
-      |these|those|the|wait|actually)\b )
-    """,
-    re.VERBOSE | re.IGNORECASE,
+    r"""["')\]}]?\s*(?:\Z|[,;!?–—"')\]}:-]|\.(?!\s?\d)|(?:that|because|since|as|for|in|if|when|unless|but|and|so|given|due"""
+    r"|under|according|it|he|she|they|you|we|i|there|this|these|those|the|wait|actually)\b)",
+    re.IGNORECASE,
 )
 BOTH_BOOLEANS = re.compile(r"\s*(?:or|and|/|nor)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 SENTENCE_START = re.compile(r"(?:\A|[.!?…][^\w\s]{0,4}\s{1,9}|\n\s{0,9})[^\w\s]{0,5}(?=(?:yes|no)\b)", re.IGNORECASE)
-LAST_WORD = re.compile(r"(?<!\w)(?<!or )(?<!and )(?P<nots>(?:not\s|n't\s)?)(?P<word>yes|no|true|false)[^\w]{0,9}\Z", re.IGNORECASE)
+LAST_WORD = re.compile(
+    r"(?<!\w)(?<!or )(?<!and )(?<!ly )(?P<nots>(?:not\s|n't\s)?)(?P<word>yes|no|true|false)(?P<rest>\W{0,9})\Z",
+    re.IGNORECASE,
+)
 
 
 def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str | None:
     """The answer that a model's text gives, as a canonical string, or None. Raises ValueError for the answer type.
 
-    `options` of a choice question, without letters: their number says which letters there are, their texts are read
-    as letters. Without them, there are ten.
+    `options` of a choice question, without letters: only that many letters are answers, and each text is its letter.
     """
     extract, _ = _kind(answer_type)
     return extract(text, options) if answer_type == "choice" else extract(text)
@@ -313,8 +290,7 @@ def _winners(
 
 
 def _extract_number(text: str) -> str | None:
-    for pattern, spelling in PLAIN_SPELLINGS:
-        text = pattern.sub(spelling, text)
+    text = _respelled(text, PLAIN_SPELLINGS)
     found = _last_number(_last_box(text))
     if found is not None:
         return found
@@ -377,23 +353,16 @@ def _respelled(text: str, spellings) -> str:
 
 
 def _extract_choice(text: str, options: tuple[str, ...]) -> str | None:
-    """The finders below say None for "go on", and an empty string for a doubt, which ends the search."""
-    box, text = (_respelled(one, WORD_SPELLINGS) for one in (_last_box(text), text))
-    for found in (
-        _read_choice(box, options),
-        _concluded_choice(text, options),
-        _line_choice(text, options),
-        _only_choice(text, options),
-    ):
-        if found is not None:
-            return found or None
-    return None
+    """The finders say None for "go on", and an empty string for a doubt, which ends the search."""
+    found = _read_choice(_respelled(_last_box(text), WORD_SPELLINGS), options)
+    text = _respelled(text, WORD_SPELLINGS)
+    for find in (_concluded_choice, _line_choice, _only_choice):
+        found = find(text, options) if found is None else found
+    return found or None
 
 
 def _read_choice(text: str, options: tuple[str, ...]) -> str | None:
     """The letter that a text begins with, else the option that its first sentence or the part up to a comma is."""
-    if not text.strip():
-        return None
     match = CHOICE.match(text)
     found = _letter(match, options) if match else None
     if found:
@@ -417,13 +386,8 @@ def _letter(match: re.Match, options: tuple[str, ...]) -> str | None:
         return None
     own_text = place < len(options) and _option_key(rest.lstrip(" =:-")) == _option_key(options[place])
     if not (match["close"] or match["label"] or own_text):
-        if match["letter"].islower():
-            stands_alone = AFTER_A_SMALL_LETTER.match(rest)
-        elif letter in "AI":
-            stands_alone = AFTER_A_WORD.match(rest)
-        else:
-            stands_alone = not AFTER_A_VARIABLE.match(rest)
-        if not stands_alone:
+        capital = AFTER_A_WORD if letter in "AI" else AFTER_A_CAPITAL
+        if not (AFTER_A_SMALL_LETTER if match["letter"].islower() else capital).match(rest):
             return None
     return letter if place < (len(options) or 10) else ""
 
@@ -441,17 +405,12 @@ def _option_key(text: str) -> Fraction | str:
 def _concluded_choice(text: str, options: tuple[str, ...]) -> str | None:
     """The last conclusion; a doubt where it is called wrong later."""
     found = [(-1, None)]
-    for mark in WORD_MARK.finditer(text):
+    for mark in list(WORD_MARK.finditer(text))[-MAX_MARKS:]:
         after = text[mark.end() : mark.end() + 400]
         if swap := NOT_BUT.match(after):
             after = after[swap.end() :]
-        if mark["sure"]:
-            letter = _read_choice(after, options)
-            letter = _only_choice(SENTENCE.match(after)[1], options) if letter is None else letter
-        else:  # "answer D", but not "answer a question"
-            match = CHOICE.match(after)
-            letter = _letter(match, options) if match and match["letter"].isupper() else None
-        found.append((mark.end(), letter))
+        letter = _read_choice(after, options)
+        found.append((mark.end(), _only_choice(SENTENCE.match(after)[1], options) if letter is None else letter))
     for mark in CONCLUSION.finditer(text):
         match = CHOICE.match(text, mark.end())
         if match and (match["close"] or match["letter"].isupper()) and AFTER_A_CONCLUSION.match(match["rest"]):
@@ -461,19 +420,12 @@ def _concluded_choice(text: str, options: tuple[str, ...]) -> str | None:
         if not DOUBTED.search(clause):
             found.append((match.start(), _in_range(match, options)))
     place, letter = max(one for one in found if one[1] is not None or one[0] < 0)
-    if letter:
-        named = (m for m in NAMED.finditer(text, place + 2) if CALLED_WRONG.match(text, m.end()))
-        bare = re.finditer(rf"(?<!\w){letter}(?!\w)", text[place + 2 :])
-        wrong = any(_in_range(m, options) == letter for m in named)
-        wrong = wrong or any(CALLED_WRONG.match(text, place + 2 + m.end()) for m in bare)
-        return "" if wrong else letter
-    return letter
+    named = re.finditer(rf"(?<!\w){letter}(?!\w)\)?", text[place + 2 :]) if letter else ()
+    return "" if any(CALLED_WRONG.match(text, place + 2 + name.end()) for name in named) else letter
 
 
 def _line_choice(text: str, options: tuple[str, ...]) -> str | None:
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return None
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
     lone = LONE_LETTER.fullmatch(lines[-1])
     if lone and (lone[1].isupper() or len(lines) == 1):
         return _in_range(lone, options)
@@ -500,27 +452,23 @@ def _in_range(match: re.Match, options: tuple[str, ...]) -> str:
 
 
 def _extract_boolean(text: str) -> str | None:
-    """As for choice, the finders say an empty string for a doubt."""
+    """As for choice, an empty string is a doubt."""
     box, text = (YES_OR_NO.sub("", _respelled(one, WORD_SPELLINGS)) for one in (_last_box(text), text))
     found = _boolean(BOOLEAN.match(box))
     if found is None:
-        marks = [
-            (mark.end(), _boolean(BOOLEAN.match(text, mark.end()))) for mark in WORD_MARK.finditer(text) if mark["sure"]
-        ]
-        for mark in CONCLUSION.finditer(text):
-            match = BOOLEAN.match(text, mark.end())
-            if match and match["word"].lower() in ("yes", "no"):
-                marks.append((mark.end(), _boolean(match)))
-        found = max([(-1, None)] + [one for one in marks if one[1] is not None])[1]
+        matches = [BOOLEAN.match(text, mark.end()) for mark in WORD_MARK.finditer(text)]
+        concluded = [BOOLEAN.match(text, mark.end()) for mark in CONCLUSION.finditer(text)]
+        matches += [match for match in concluded if match and match["word"].lower() in ("yes", "no")]
+        answers = [(match.start(), answer) for match in matches if (answer := _boolean(match)) is not None]
+        found = max(answers)[1] if answers else None
     if found is None:
-        starts = [(match.end(), _boolean(BOOLEAN.match(text, match.end()))) for match in SENTENCE_START.finditer(text)]
-        starts = [one for one in starts if one[1] is not None]
-        first, last = _boolean(BOOLEAN.match(text)), _boolean(LAST_WORD.search(text[-60:]))
+        matches = [BOOLEAN.match(text, start.end()) for start in SENTENCE_START.finditer(text)]
+        starts = [(match.start(), answer) for match in matches if (answer := _boolean(match)) is not None]
         if starts and starts[-1][0] and not re.search(r"[.!?]\s|\n", text[starts[-1][0] :].strip()):
-            found = starts[-1][1]
-        else:
-            said = {one for _, one in starts} | {first, last} - {None}
-            found = said.pop() if len(said) == 1 else None
+            return starts[-1][1] or None
+        first, last = BOOLEAN.match(text), LAST_WORD.search(text[-60:])
+        said = {answer for _, answer in starts} | {_boolean(first), _boolean(last)} - {None}
+        found = said.pop() if len(said) == 1 else None
     return found or None
 
 
@@ -528,10 +476,9 @@ def _boolean(match: re.Match | None) -> str | None:
     """The answer of a match of BOOLEAN or LAST_WORD; None where the word belongs to a noun."""
     if not match:
         return None
-    rest = match["rest"] if "rest" in match.re.groupindex else ""
-    if BOTH_BOOLEANS.match(rest):
+    if BOTH_BOOLEANS.match(match["rest"]):
         return ""
-    if match["word"].lower() != "yes" and not AFTER_A_BOOLEAN.match(rest):
+    if match["word"].lower() != "yes" and not AFTER_A_BOOLEAN.match(match["rest"]):
         return None
     yes = match["word"].lower() in ("yes", "true")
     return "yes" if yes == (len(match["nots"].split()) % 2 == 0) else "no"

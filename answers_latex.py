@@ -9,8 +9,8 @@ Where the formula is: the first of these that holds one.
      one of the sentence, else the sentence itself where it has a digit or is of 1 to 5 words ("the answer is Evelyn");
   3. the last formula between dollar signs, \\( \\) or \\[ \\].
 Canonical strings are LaTeX without dollar signs, \\left, \\right, spacing, fonts, a unit or full stop at the end, and
-digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x=5". A sum that is only worked out ("9 \\cdot 2 = 18") is its result;
-"\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
+digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x = 5", "50\\%". A sum that is only worked out ("9 \\cdot 2 = 18")
+is its result; "\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
 
 Equality: by letter, without spaces; words of three letters or more only so (without case); whole numbers by value; all
 else as math-verify sees it, in either order of the two, since it lets "x=5" be 5 as a target only. That means: 50\\% is
@@ -58,6 +58,7 @@ SPELLINGS = (  # applied in this order
     (re.compile(r"[\s.,;:]+\Z|\A\s+"), ""),
     (re.compile(r"(?:(?<=[\d})])|(?<=pi)|(?<=pi )|(?<=\\%))\s?\\text\{[^{}]*\}(?:\^\{?\d\}?)?\Z"), ""),  # a unit
     (re.compile(r"(?<=\d) [a-zA-Z]{2,30}(?: [a-zA-Z]{1,30}){0,3}\Z"), ""),  # a unit
+    (re.compile(r" (?=[)\]])"), ""),
     (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),
     (re.compile(r"[\s.,;:]+\Z|\A\s+"), ""),
 )
@@ -68,7 +69,7 @@ BASE = re.compile(r"[\dA-F]+_\{?(\d+)\}?")
 
 
 def extract(text: str, box: str, after_marks: list[str]) -> str | None:
-    """The canonical string of a text's answer, or None; `after_marks`: what follows each answer mark, the last first."""
+    """The canonical string of a text's answer, or None. `after_marks`: what follows each answer mark, last first."""
     if found := canonical(box):
         return found
     for after in after_marks:

@@ -194,19 +194,14 @@ def test_numbers_are_equal_by_exact_value(a, b, equal):
     assert answers_equal(b, a, "number") is equal
 
 
-@pytest.mark.parametrize(
-    ("answer_type", "message"),
-    [("numbers", "one of number, choice, boolean, latex")]
-    + [(kind, "not supported yet") for kind in ("choice", "boolean", "latex")],
-)
-def test_other_answer_types_are_refused_by_name(answer_type, message):
+def test_other_answer_types_are_refused_by_name():
     for call in (
-        lambda: extract_answer("18", answer_type),
-        lambda: answers_equal("18", "18", answer_type),
-        lambda: vote(["18"], answer_type),
-        lambda: group_answers([], answer_type),
+        lambda: extract_answer("18", "numbers"),
+        lambda: answers_equal("18", "18", "numbers"),
+        lambda: vote(["18"], "numbers"),
+        lambda: group_answers([], "numbers"),
     ):
-        with pytest.raises(ValueError, match=f"{answer_type}.*{message}"):
+        with pytest.raises(ValueError, match="'numbers': one of number, choice, boolean, latex"):
             call()
 
 

@@ -91,6 +91,8 @@ CHOICES = [
     ("The answer is B. Hmm, but B is wrong.", (), None),
     ("The answer is C. B is wrong since 3 < 4.", (), "C"),
     ("The answer is B + C = 7.", (), None),
+    ("The answer is b times c.", (), None),
+    ("The answer is Dublin.", (), None),
     ("The answer is E.", ("1", "2"), None),
     ("I cannot answer a question like this.", (), None),
     ("I answer a lot of questions.", (), None),
@@ -124,6 +126,10 @@ CHOICES = [
     ("It looks like option C to me.", (), "C"),
     ("(A) is too small, (B) is the one.", (), "B"),
     ("(A) or (B)", (), None),
+    ("(A) is 6 and (B) is 12.", (), None),
+    ("So (A) gives 5 and (B) gives 6.", (), None),
+    ("It looks like (F).", NUMBERS, None),
+    ("The intercept is\nb", (), None),
     ("A or B", (), None),
     ("not B", (), None),
     ("It is not (B).", (), None),
@@ -162,17 +168,9 @@ def test_canonical_strings_stay_as_they_are(letter):
 
 def test_no_string_crashes_extraction():
     rng = random.Random(0)
-    pieces = [
-        *"ABCDI abcdi().,:;*$\\{}'\"-=\n12/",
-        "\\boxed{",
-        "\\text{",
-        " is ",
-        "answer is ",
-        "so ",
-        "option ",
-        "not ",
-    ]
+    pieces = [*"ABCDI abcdi().,:;*$\\{}'\"-=\n12/", "\\boxed{", "\\text{", " is ", "answer is ", "so ", "option "]
     pieces += [
+        "not ",
         " or ",
         " correct",
         "Answer: ",
@@ -185,7 +183,6 @@ def test_no_string_crashes_extraction():
         "½",
         "none of ",
         "isn't ",
-        "The ",
     ]
     found = 0
     for _ in range(1000):
@@ -198,21 +195,8 @@ def test_no_string_crashes_extraction():
 
 @pytest.mark.parametrize(
     "piece",
-    [
-        "answer ",
-        "answer is ",
-        "answer to ",
-        "so ",
-        "so it is ",
-        "(A) ",
-        "A ",
-        "option A ",
-        "A is correct ",
-        "**A",
-        "\n",
-        " ",
-    ]
-    + ["\\text{", "the ", "not ", "A) \n", "####", "C", "C. ", ".", "- ", "is ", "A is the ", "so A is wrong "],
+    ["answer ", "answer is ", "answer to ", "so ", "so it is ", "(A) ", "A ", "option A ", "A is correct ", "**A", "\n"]
+    + [" ", "\\text{", "the ", "not ", "A) \n", "####", "C", "C. ", ".", "- ", "is ", "A is the ", "so A is wrong "],
 )
 def test_time_grows_with_length_only(piece):
     began = time.perf_counter()

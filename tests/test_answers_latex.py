@@ -1,0 +1,266 @@
+"""What answers_latex.py promises: formulas found and cleaned, equality in either order, never a crash or a wait."""
+
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from answers import answers_equal, extract_answer, group_answers, vote
+
+FORMULAS = [
+    # the last box
+    (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+    (r"So $\boxed{\dfrac{3}{4}}$.", r"\frac{3}{4}"),
+    (r"\boxed{\tfrac34.}", r"\frac{3}{4}"),
+    (r"\boxed{17}. Let me check: \boxed{18}", "18"),
+    (r"\boxed{\boxed{5}}", "5"),
+    (r"\boxed{\boxed{x = 5}}", "x = 5"),
+    (r"\boxed{$5$}", "5"),
+    (r"\boxed{\(5\)}", "5"),
+    (r"\[ \boxed{x = 5} \]", "x = 5"),
+    (r"\boxed{\text{Evelyn}}", "Evelyn"),
+    (r"\boxed{\text{ no solution.}}", "no solution"),
+    (r"\boxed{\textbf{(C)}}", "(C)"),
+    (r"\boxed{\left(0,\infty\right)}", r"(0,\infty)"),
+    (r"\boxed{\left[0, 1\right)}", "[0, 1)"),
+    (r"\boxed{\left\{1,2\right\}}", r"\{1,2\}"),
+    (r"\boxed{1{,}000}", "1000"),
+    (r"\boxed{1,000,000}", "1000000"),
+    (r"\boxed{12\,500}", "12500"),
+    (r"\boxed{12\!500}", "12500"),
+    (r"\boxed{(1,000)}", "(1,000)"),
+    (r"\boxed{5\text{ cm}}", "5"),
+    (r"\boxed{5\,\mathrm{cm}^{2}}", "5"),
+    (r"\boxed{3.5 \text{ hours}}", "3.5"),
+    (r"\boxed{18 dollars}", "18"),
+    (r"\boxed{2\pi \text{ radians}}", r"2\pi"),
+    (r"\boxed{\$18.50}", "18.50"),
+    (r"\boxed{50\%}", r"50\%"),
+    (r"\boxed{50%}", r"50\%"),
+    (r"\boxed{90^\circ}", "90"),
+    (r"\boxed{90^{\circ}}", "90"),
+    (r"\boxed{90°}", "90"),
+    (r"\boxed{9 \cdot 2 = 18}", "18"),
+    (r"\boxed{16 - 7 = 9}", "9"),
+    (r"\boxed{2\sqrt{3}}", r"2\sqrt{3}"),
+    (r"\boxed{√(3)/2}", r"\sqrt{3}/2"),
+    (r"\boxed{sqrt(3)}", r"\sqrt{3}"),
+    (r"\boxed{3π}", r"3\pi"),
+    (r"\boxed{−3}", "-3"),
+    (r"\boxed{x \leq 3}", r"x \le 3"),
+    (r"\boxed{(-\infty, 2) ∪ (3, ∞)}", r"(-\infty, 2) \cup (3, \infty)"),
+    (r"\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    (r"\boxed{\left[\begin{array}{cc}1&2\\3&4\end{array}\right]}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\boxed{\begin{bmatrix}1&2\\3&4\end{bmatrix}}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+    (r"\boxed{25_8}", "25_8"),
+    (r"\boxed{x^2 + 2x + 1}", "x^2 + 2x + 1"),
+    (r"\boxed{5 \text{ or } 6}", r"5 \text{ or } 6"),
+    (r"\boxed{3+4i}", "3+4i"),
+    # no box, or none that holds anything
+    (r"\boxed{} The answer is $3$.", "3"),
+    (r"\boxed{\text{}} so $x = 3$", "x = 3"),
+    (r"\boxed{{}} so $x = 3$", "x = 3"),
+    (r"We get \boxed{\frac{1}{2", "2"),
+    # after a mark
+    (r"The answer is $\frac34$.", r"\frac{3}{4}"),
+    (r"The final answer is: $x = 5$. I hope it is correct, all $3$ of you.", "x = 5"),
+    (r"The answer is $x=1$ and $x=2$.", "x=1, x=2"),
+    (r"The answer is $3$, $5$ or $7$.", "3, 5, 7"),
+    (r"The answer is clearly $\sqrt{2}$, as said.", r"\sqrt{2}"),
+    (r"Answer: \(\sqrt{2}\)", r"\sqrt{2}"),
+    (r"**Answer:** $$\frac{\pi}{2}$$", r"\frac{\pi}{2}"),
+    ("The answer is 3/4.", "3/4"),
+    ("The answer is 2.5 metres.", "2.5"),
+    ("The answer is Evelyn.", "Evelyn"),
+    ("The answer is **Evelyn**.", "Evelyn"),
+    ("Answer: (3, 4)\nThat is on the line $y = x + 1$.", "(3, 4)"),
+    ("#### 42", "42"),
+    ("The answer is that nobody has ever found out what it is. So $x = 3$ then.", "x = 3"),
+    # else the last formula, else the last number
+    (r"So \[ x = 2 \] and that is all.", "x = 2"),
+    (r"Thus $a^2 = 9$, so $a=\pm 3$.", r"a=\pm 3"),
+    (r"Thus \(b\) is $$ b = 7. $$", "b = 7"),
+    ("So 3 + 4 = 7", "7"),
+    ("It costs 5 dollars", "5"),
+    ("I do not know.", None),
+    ("$", None),
+    ("$$$$", None),
+    ("", None),
+    (r"\boxed{" + "1+" * 400 + "1}", "1"),
+]
+
+EQUAL = [
+    (r"\frac{1}{2}", "0.5"),
+    ("1/2", r"\frac{1}{2}"),
+    (r"\frac{-1}{2}", r"-\frac{1}{2}"),
+    (r"\frac{1}{\sqrt2}", r"\frac{\sqrt2}{2}"),
+    (r"\sqrt{8}", r"2\sqrt2"),
+    (r"\sqrt{12}", "2 \\sqrt{3}"),
+    ("1/3", "0.333333"),
+    (r"2\frac{1}{2}", "2.5"),
+    ("12.0", "12"),
+    ("007", "7"),
+    ("1,000", "1000"),
+    (r"50\%", "50"),
+    (r"50\%", "0.5"),
+    ("90", r"90^\circ"),
+    ("x=5", "5"),
+    ("x = 5", "x=5"),
+    ("y=2x+3", "2x+3"),
+    ("y=2x+3", "2x+3=y"),
+    ("f(x)=x^2", "x^2"),
+    ("x^2+2x+1", "(x+1)^2"),
+    (r"\frac{x+1}{2}", "0.5x+0.5"),
+    (r"2\pi r", r"2 \pi r"),
+    (r"\pi", "3.141593"),
+    ("10^{5}", "100000"),
+    ("2^{10}", "1024"),
+    (r"1.5\times10^3", "1500"),
+    ("5!", "120"),
+    (r"\log_2 8", "3"),
+    ("25_8", "25_{8}"),
+    ("25_8", "25"),
+    ("(1,2)", "(1, 2)"),
+    ("(x,y)=(1,2)", "(1,2)"),
+    ("1,2", "2,1"),
+    (r"\{1,2\}", "2,1"),
+    ("x=1, x=2", "1,2"),
+    (r"x=1\text{ or }x=2", "1,2"),
+    (r"3 \pm \sqrt2", r"3+\sqrt2,3-\sqrt2"),
+    (r"(-\infty,2)\cup(3,\infty)", r"(3,\infty)\cup(-\infty,2)"),
+    ("x<2", r"(-\infty,2)"),
+    (r"-2\le x\le 7", "[-2,7]"),
+    (r"x \in [1,2]", "[1,2]"),
+    ("3+4i", "4i+3"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+    (r"\begin{pmatrix}\frac12\\2\end{pmatrix}", r"\begin{pmatrix}0.5\\2\end{pmatrix}"),
+    ("Evelyn", "evelyn"),
+    ("No solution", "no solution"),
+    ("(C)", "C"),
+]
+UNEQUAL = [
+    ("17", "18"),
+    ("1/2", "-1/2"),
+    ("1/3", "0.33"),
+    (r"\pi", "3.14"),
+    ("12345678901234567890123", "12345678901234567890124"),
+    ("x=5", "x=6"),
+    ("x=5", "y=5"),
+    ("y=2x+1", "y=2x+2"),
+    ("p-q", "q-p"),
+    (r"10\%", "100"),
+    ("25_8", "25_9"),
+    ("(1,2)", "[1,2]"),
+    ("[1,2)", "(1,2]"),
+    ("(1,2)", "(2,1)"),
+    ("5,6,7", "5,6"),
+    ("6,7", "6.7"),
+    ("x<2", "x>2"),
+    ("x<2", r"x\le 2"),
+    (r"\infty", r"-\infty"),
+    ("0", r"\emptyset"),
+    ("3+4i", "3-4i"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
+    ("east", "seat"),
+    ("Evelyn", "Alice"),
+    ("(C)", "D"),
+    (r"\frac{1}{", r"\frac{1}{2}"),
+    ("|x|", "x"),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), FORMULAS)
+def test_formula_is_found_and_cleaned(text, answer):
+    assert extract_answer(text, "latex") == answer
+
+
+@pytest.mark.parametrize("answer", sorted({answer for _, answer in FORMULAS if answer}))
+def test_canonical_strings_stay_as_they_are(answer):
+    assert extract_answer(rf"\boxed{{{answer}}}", "latex") == answer
+
+
+@pytest.mark.parametrize(("a", "b", "equal"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in UNEQUAL])
+def test_equality_is_mathematical_and_symmetric(a, b, equal):
+    assert answers_equal(a, b, "latex") is equal
+    assert answers_equal(b, a, "latex") is equal
+
+
+def test_equal_formulas_vote_together():
+    assert group_answers([r"\frac{1}{2}", "2", None, "0.5", "1/2"], "latex") == [0, 1, None, 0, 0]
+    assert vote(["2", r"\frac{1}{2}", None, "0.5"], "latex") == r"\frac{1}{2}"
+    assert answers_equal(None, "2", "latex") is False
+
+
+@pytest.mark.parametrize(
+    "monster",
+    ["9^{9^{9^{9}}}", "9^{9^9}", "100000000!", "(9!)!!", r"\binom{10000000}{5000000}", r"\prod_{k=1}^{9999999} k"]
+    + ["(x+1)^{100000}", "{" * 200 + "}" * 200, r"\frac{" * 80, r"\sin(10^{10^{10}})"],
+)
+def test_monsters_come_back_in_time(monster, caplog):
+    began = time.perf_counter()
+    assert answers_equal(monster, "5", "latex") is False
+    assert time.perf_counter() - began < 12  # two seconds for each of at most four steps, on a busy machine
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_no_string_crashes():
+    rng = random.Random(0)
+    pieces = [*"0123456789xyzi+-*/^_=<>(){}[]|,.!%$&° ", "\\", "\\\\", "\\frac{", "\\sqrt", "\\text{", "\\pi"]
+    pieces += [
+        "\\infty",
+        "\\boxed{",
+        "\\left(",
+        "\\begin{pmatrix}",
+        "\\sum_",
+        "\\int",
+        "\ud800",
+        "\0",
+        "½",
+        "answer is ",
+        "####",
+    ]
+    found = 0
+    for _ in range(1000):
+        text = "".join(rng.choices(pieces, k=rng.randrange(30)))
+        answer = extract_answer(rf"\boxed{{{text}}}" if rng.random() < 0.5 else text, "latex")
+        found += answer is not None
+    assert 300 < found < 1000
+    for _ in range(60):
+        a, b = ("".join(rng.choices(pieces, k=rng.randrange(1, 10))) for _ in range(2))
+        assert answers_equal(a, b, "latex") is answers_equal(b, a, "latex"), (a, b)
+
+
+@pytest.mark.parametrize(
+    "piece", ["$", "\\(", "\\[", "\\boxed{", "{", "1,", "1 ", "a ", "\\text{", "\\frac1", " ", "\n", "\\"]
+)
+@pytest.mark.parametrize("piece_after", ["", "answer is ", "=", "x", "^\\circ"])
+def test_time_grows_with_length_only(piece, piece_after):
+    piece += piece_after
+    began = time.perf_counter()
+    for start, end in (("", ""), ("answer is ", "a"), ("\\boxed{", "}"), ("$", "$")):
+        extract_answer(start + piece * (10_000 // len(piece)) + end, "latex")
+    assert time.perf_counter() - began < 4
+
+
+def test_threads_are_refused_not_wrong():
+    errors = []
+
+    def compare():
+        try:
+            answers_equal("0.5", "1/2 + 0", "latex")
+        except ValueError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=compare)
+    thread.start()
+    thread.join()
+    assert errors and "signal.alarm" in errors[0]
+
+
+def test_importing_answers_imports_no_sympy():
+    command = "import sys, answers; answers.extract_answer('$x$', 'latex'); sys.exit('sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command]).returncode == 0
