@@ -177,6 +177,7 @@ def test_the_checkpoints_of_a_run_are_the_complete_ones_by_step_and_the_final_on
     (step_folder(4) / "complete").unlink()
     step_folder(2).rename(step_folder(10))
     assert run_checkpoints("dis") == [final, step_folder(6), step_folder(10)]
+    assert train.newest_checkpoint(Path("results/dis")) == step_folder(10)
     shutil.rmtree("results")
     assert run_checkpoints("dis") == [final]
 
@@ -350,7 +351,7 @@ def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeyp
     monkeypatch.setattr(report, "RESAMPLES", 100)
     half = ["+o-", "+++", "---", "---"]  # vote 2 of 4 by a tie that the first answer wins
     paths = [
-        write_report("poor", ["---", "ooo", "---", "++-"], loss=0.4),
+        write_report("poor", ["+--", "-+-", "+++", "o-+"], loss=0.4),
         write_report("half", half, loss=0.3),
         write_report("good", ["+++", "+++", "+++", "---"], loss=None, num_thought_tokens=2),
         write_report("steady", ["+++", "+++", "---", "---"], loss=0.01234567),
@@ -362,13 +363,13 @@ def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeyp
     assert [row[0] for row in rows] == ["good", "steady", "half", "poor"]
     assert [row[1:3] for row in rows] == [["-", "2"], ["20", "4"], ["20", "4"], ["20", "4"]]
     assert [row[3].split()[0] for row in rows] == ["75.0", "50.0", "50.0", "25.0"]
-    assert [row[4].split()[0] for row in rows] == ["75.0", "50.0", "33.3", "16.7"]
+    assert [row[4].split()[0] for row in rows] == ["75.0", "50.0", "33.3", "50.0"]
     assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", cell) for row in rows for cell in row[3:5])
     assert [row[5:] for row in rows] == [
         ["0.0%", "5.0", "-"],
         ["0.0%", "5.0", "0.01235"],
         ["8.3%", "5.0", "0.3"],
-        ["25.0%", "5.0", "0.4"],
+        ["8.3%", "5.0", "0.4"],
     ]
 
 
