@@ -96,7 +96,8 @@ def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_r
     """A causal LM without gradients and dropout, on `device` ("auto" spreads it over the visible GPUs).
 
     Raises InputError for a missing model, for one that does not read embeddings with a mask and positions (state-space
-    models), and for one whose head is more than a matrix product.
+    models) or does not go on writing from them (some models with images), and for one whose head is more than a matrix
+    product.
     """
     load_config(model_id, flag, trust_remote_code)  # refuses what it can before the weights are read
     # placed as it is read, so that no rank holds a whole LLM in host memory
@@ -105,9 +106,10 @@ def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_r
         place = {}
     arguments = {DTYPE_ARGUMENT: dtype, "trust_remote_code": trust_remote_code, **place}
     lm = _load(AutoModelForCausalLM, model_id, flag, **arguments)
-    for name in ("inputs_embeds", "attention_mask", "position_ids"):
-        if name not in inspect.signature(decoder(lm).forward).parameters:
-            raise InputError(f"{flag} {model_id}: {type(lm).__name__} takes no {name}")
+    needed = [(decoder(lm).forward, name) for name in ("inputs_embeds", "attention_mask", "position_ids")]
+    for function, name in [*needed, (lm.prepare_inputs_for_generation, "inputs_embeds")]:
+        if name not in inspect.signature(function).parameters:
+            raise InputError(f"{flag} {model_id}: {type(lm).__name__}.{function.__name__} takes no {name}")
     if getattr(lm.get_output_embeddings(), "bias", None) is not None:
         raise InputError(f"{flag} {model_id}: its head has a bias; such a head is not supported")
     return lm.requires_grad_(False).eval()

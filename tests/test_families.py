@@ -151,6 +151,7 @@ def training_batch(layout, examples=EXAMPLES):
 def test_two_steps_of_training_and_its_evaluation(zoo, gsm8k_data, family, kind, tmp_path, monkeypatch):
     """The two scripts, large and small LM of different families; answers of a batch are those of each question."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("report.RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
     models = ["--large_model_id", f"{zoo}/{family}-large", "--small_model_id", f"{zoo}/{SMALL_OF[family]}-small"]
     train.run(
         [
@@ -212,7 +213,7 @@ def test_generation_with_its_cache_says_what_the_whole_text_says(zoo, family):
             said = model.llm.get_input_embeddings()(torch.tensor([sample.tokens]))
             logits = model.llm(inputs_embeds=torch.cat([prompt, said], dim=1), use_cache=False).logits[0]
         expected = logits[prompt.shape[1] - 1 : -1].argmax(-1).tolist()
-        assert sample.tokens == expected and len(expected) > 2 * WINDOW - prompt.shape[1]
+        assert sample.tokens == expected and prompt.shape[1] > WINDOW
 
 
 def test_bf16_and_recomputed_layers_stay_close(zoo, family):
@@ -267,9 +268,17 @@ def test_models_that_cannot_work_are_refused_from_their_config(tmp_path, config,
 
 
 def test_a_state_space_model_is_refused_in_one_line(tmp_path):
-    MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32, state_size=4)).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="--large_model_id .*: MambaForCausalLM takes no position_ids"):
+    MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32, state_size=4)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(InputError, match="--large_model_id .*: MambaForCausalLM.forward takes no position_ids"):
         load_frozen_lm(str(tmp_path), "--large_model_id", torch.float32, "cpu")
+
+
+def test_a_model_that_does_not_go_on_writing_from_embeddings_is_refused(zoo, monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "prepare_inputs_for_generation", lambda self, input_ids, **kwargs: None)
+    with pytest.raises(InputError, match="LlamaForCausalLM.* takes no inputs_embeds"):  # 5.23: Gemma 3 with images
+        load_frozen_lm(f"{zoo}/llama3-large", "--large_model_id", torch.float32, "cpu")
 
 
 def test_layers_that_are_not_found_cannot_be_recomputed(tiny_models):
