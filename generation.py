@@ -287,5 +287,6 @@ def count_right(
     answers = generate_answers(llm, model, layout, examples, settings, batch_size)
     answers = tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False)
     return sum(
-        answers_equal(extract_answer(text, answer_type), example.answer, answer_type) for example, _, [text] in answers
+        answers_equal(extract_answer(text, answer_type, example.options), example.answer, answer_type)
+        for example, _, [text] in answers
     )

@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict:
 
 def sample_record(example: Example, samples: list[Sample], texts: list[str], answer_type: str) -> dict:
     """A line of samples.jsonl; `correct` is the vote's."""
-    answers = [extract_answer(text, answer_type) for text in texts]
+    answers = [extract_answer(text, answer_type, example.options) for text in texts]
     scores = [one.score for one in samples]
     winner, _ = vote_index(group_answers(answers, answer_type), scores)
     vote = None if winner is None else answers[winner]

@@ -391,7 +391,7 @@ def test_a_folder_of_other_settings_is_not_touched(run, checkpoints):
 
 
 def record(index: int, answers: list, gold: str = "18", tokens: int = 5, finished: bool = True) -> dict:
-    example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold})
+    example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold, "options": ()})
     samples = [type("S", (), {"num_tokens": tokens, "finished": finished, "score": -0.5}) for _ in answers]
     return report.sample_record(example, samples, [f"The answer is {a}." if a else "Hm." for a in answers], "number")
 

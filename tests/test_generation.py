@@ -249,7 +249,7 @@ def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
 
 def test_count_right_counts_greedy_answers(tiny_models, monkeypatch):
     """count_right is the number of questions whose greedy text holds the gold answer."""
-    monkeypatch.setattr("generation.extract_answer", lambda text, answer_type: str(len(text)))
+    monkeypatch.setattr("generation.extract_answer", lambda text, answer_type, options: str(len(text)))
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, max_new_tokens=12)
     answers = generate_answers(model.llm, model, layout, EXAMPLES, settings, 4)

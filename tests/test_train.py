@@ -119,7 +119,7 @@ def test_accumulation_of_four_equals_a_batch_four_times_as_large(flags):
 
 
 def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29531"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
     assert done.returncode == 0, done.stderr
     train.run([*flags, "--output_name", "alone"])
