@@ -199,13 +199,13 @@ class Layout:
             name = self.llm_tokenizer.name_or_path
             raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
         row["target"] = whole[len(prompt) :]
-        (row["answer"],) = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer)])
         if self.marks:
             # a line break opens every step but the first, so that a step ends with a token of its own words
             opened = self._turn(WORD) + self.generator.header
             pieces = [(opened, self.generator.lead + step) for step in example.steps[:1]]
             pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
             row |= {"header": self.header, "steps": encode_in_text(self.generator_tokenizer, pieces)}
+        (row["answer"],) = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer)])
         return row
 
 

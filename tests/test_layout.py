@@ -139,7 +139,7 @@ def test_the_target_is_steps_answer_and_end_of_turn(templated):
         answer = f"12 + 7 = 19 pens.{separator}So she has 19.{separator}The answer is \\boxed{{19}}."
         end = layout.llm.end
         assert text(tokenizer, row["target"]).removeprefix(" ") == answer + end and end
-        assert text(tokenizer, row["answer"]) == "19"
+        assert "".join(tokenizer.convert_ids_to_tokens(row["answer"])) == "19"  # no dummy space: it stands in a box
 
 
 def test_odd_characters_of_a_question_survive(templated):
