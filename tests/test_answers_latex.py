@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import answers_latex
 from answers import answers_equal, extract_answer, group_answers, vote
 
 FORMULAS = [
@@ -197,13 +198,13 @@ def test_equal_formulas_vote_together():
 
 @pytest.mark.parametrize(
     "monster",
-    ["9^{9^{9^{9}}}", "9^{9^9}", "100000000!", "(9!)!!", r"\binom{10000000}{5000000}", r"\prod_{k=1}^{9999999} k"]
-    + ["(x+1)^{100000}", "{" * 200 + "}" * 200, r"\frac{" * 80, r"\sin(10^{10^{10}})"],
+    ["9^{9^{9^{9}}}", "100000000!", r"\binom{10000000}{5000000}", "{" * 200 + "}" * 200, r"\frac{" * 80],
 )
-def test_monsters_come_back_in_time(monster, caplog):
+def test_monsters_come_back_in_time(monster, caplog, monkeypatch):
+    monkeypatch.setattr(answers_latex, "TIMEOUT", 1)
     began = time.perf_counter()
     assert answers_equal(monster, "5", "latex") is False
-    assert time.perf_counter() - began < 12  # two seconds for each of at most four steps, on a busy machine
+    assert time.perf_counter() - began < 8  # one second for each of at most four steps, on a busy machine
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
