@@ -9,6 +9,7 @@ flags -> rows -> frozen LMs and generator -> Trainer -> the best weights in ckpt
 results/<output_name>/, tracker files in logs/<output_name>/.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -236,7 +237,7 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list
             raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: {reason}")
         kept[name], rows[name] = [example for example, _ in fits], [row for _, row in fits]
         counts[name] = {"source": split.source, "read": split.read, "bad": split.bad, "in_split": len(split.examples)}
-        if split.warning and args.process_index == 0:
+        if split.warning:
             print(f"warning: {split.warning}")
         digest = hashlib.sha256(json.dumps(rows[name]).encode()).hexdigest()
         counts[name] |= {"too_long": len(encoded) - len(fits), "kept": len(fits), "sha256": digest}
@@ -372,7 +373,8 @@ def run(argv: list[str]) -> None:
 def main() -> None:
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
     try:
-        run(sys.argv[1:])
+        with contextlib.redirect_stdout(sys.stdout if int(os.environ.get("RANK", 0)) == 0 else open(os.devnull, "w")):
+            run(sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}" if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 1)
     if torch.distributed.is_initialized():
