@@ -334,7 +334,7 @@ def write_report(name: str, answers: list[str], loss: float | None = 0.5, gold: 
     words = {"+": "The answer is 18.", "-": "The answer is 7.", "o": "Hm."}
     records = []
     for index, line in enumerate(answers):
-        example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold})
+        example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold, "options": ()})
         samples = [type("S", (), {"num_tokens": 5, "finished": True, "score": -0.5}) for _ in line]
         records.append(report.sample_record(example, samples, [words[letter] for letter in line], "number"))
     stored = {"num_thought_tokens": 4, "split": "dev", "sampling": {"num_return_sequences": 3}, RESUME_FILE: name}
