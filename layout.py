@@ -26,6 +26,8 @@ PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
     "{{ '\n\n' if message.role == 'user' else eos_token }}{% endfor %}"
 )
+# some templates ask for today's date in this way, others take date_string
+FIXED_DATE = "{% macro strftime_now(format) %}{{ date_string }}{% endmacro +%}"
 WORD = "a"  # text before a piece that is tokenised in a text: no tokenizer merges it with a line break
 
 
@@ -44,7 +46,8 @@ class ChatLayout:
 
     A conversation is before + question + after + [thoughts] + suffix + lead + target + end. `suffix` ends the user turn
     and opens the assistant's turn with `header` (empty where the template has none); `lead` is what the template writes
-    there only with an answer, a space say; without thoughts `after` is empty.
+    there only with an answer, a space say; `end` is the end of text where the template ends no answer; without thoughts
+    `after` is empty.
     """
 
     before: str
@@ -62,11 +65,9 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     Raises InputError when the template fails, or does not keep the texts that it is given.
     """
     name, eos = tokenizer.name_or_path, tokenizer.eos_token
-    template = None
-    if tokenizer.chat_template is None:
-        template = PLAIN_TEMPLATE
-        if eos is None:
-            raise InputError(f"{name}: its tokenizer has no chat template, and no end-of-text token to do without one")
+    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
+    if tokenizer.chat_template is None and eos is None:
+        raise InputError(f"{name}: its tokenizer has no chat template, and no end-of-text token to do without one")
     user = {"role": "user", "content": prompt.replace("{question}", QUESTION).replace("{thoughts}", THOUGHTS)}
     assistant = {"role": "assistant", "content": TARGET}
 
@@ -74,7 +75,7 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
         try:
             return tokenizer.apply_chat_template(
                 messages,
-                chat_template=template,
+                chat_template=FIXED_DATE + template,
                 tokenize=False,
                 add_generation_prompt=opened,
                 enable_thinking=False,
@@ -84,8 +85,8 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{name}: its chat template fails on a question and an answer ({reason})") from None
 
-    turn = render([user], opened=False).rstrip()  # ends with the end-of-turn marker
-    opened = render([user], opened=True)
+    unopened, opened = render([user], opened=False), render([user], opened=True)
+    turn = unopened.rstrip()  # ends with the end-of-turn marker
     closed = render([user, assistant], opened=False).rstrip()
     if eos and not opened.startswith(turn):  # Phi 3.5 ends every text that is not to be continued
         turn, closed = (text.removesuffix(eos).rstrip() for text in (turn, closed))
@@ -96,9 +97,15 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     answered, end = closed.split(TARGET)
     if not answered.startswith(opened):
         raise InputError(f"{name}: its chat template opens another turn for an answer than it writes one in")
+    if unopened == opened:  # nothing opens an answer (Mistral), or everything does
+        following = render([user, assistant, {"role": "user", "content": WORD}], opened=False).split(TARGET)[1]
+        if not following.startswith(end):
+            raise InputError(f"{name}: its chat template opens an answer after every text, asked for or not")
+    if not (end or eos):
+        raise InputError(f"{name}: its chat template ends no answer, and its tokenizer has no end-of-text token")
     before, suffix = opened.split(QUESTION)
     after, suffix = suffix.split(THOUGHTS) if THOUGHTS in sentinels else ("", suffix)
-    return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end)
+    return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end or eos)
 
 
 def encode(tokenizer, text: str) -> list[int]:
@@ -163,6 +170,10 @@ class Layout:
             header = (self._turn(WORD), self.generator.header)
             (self.header,) = encode_in_text(generator_tokenizer, [header])
         self.llm = chat_layout(llm_tokenizer, prompts["problem"] + thoughts, date_string)
+        if self.llm.lead.strip():
+            print(
+                f"note: {llm_tokenizer.name_or_path}: answers begin with {self.llm.lead!r}, as its chat template has it"
+            )
 
     def _turn(self, question: str) -> str:
         """The question's turn as the generator reads it."""

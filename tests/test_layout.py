@@ -51,6 +51,9 @@ def templated(request, tokenizer_kind):
     return family_tokenizer(tokenizer_kind, template), end
 
 
+ROUND = "{% for m in messages %}{{ m.content }}|{% endfor %}"
+
+
 def ids(tokenizer, text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
@@ -116,7 +119,7 @@ def test_without_thoughts_prompt_and_target_are_the_plain_conversation(templated
     assert batch["suffix_ids"].shape == (2, 0) and "question_ids" not in batch
 
 
-def test_the_generator_reads_the_question_turn_and_then_header_and_steps_of_the_templates_conversation(templated):
+def test_the_generator_reads_question_turn_header_and_steps_in_the_order_of_the_templates_conversation(templated):
     tokenizer, end = templated
     for separator in ("\n", "\n\n"):
         layout = Layout(tokenizer, tokenizer, PROMPTS["number"], separator=separator)
@@ -151,6 +154,46 @@ def test_odd_characters_of_a_question_survive(templated):
     assert prompt["suffix"] == plain["suffix"]
 
 
+def test_truncation_that_a_tokenizer_comes_with_cuts_nothing():
+    tokenizer = family_tokenizer("byte_level", OWN_TEMPLATES["qwen3"][0])
+    rows = [Layout(tokenizer, None, PROMPTS["number"]).prompt(EXAMPLES[0].question)]
+    tokenizer.backend_tokenizer.enable_truncation(8)
+    tokenizer.backend_tokenizer.enable_padding(length=500)
+    rows.append(Layout(tokenizer, None, PROMPTS["number"]).prompt(EXAMPLES[0].question))
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("date", ["{{ date_string }}", "{{ strftime_now('%d %b %Y') }}"])
+def test_the_date_is_the_layouts_own_on_both_sides(date):
+    tokenizer = family_tokenizer("byte_level", f"\nToday: {date} " + ROUND)
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"], "1 Jan 2000")
+    assert layout.llm.before.startswith("\nToday: 1 Jan 2000 ")
+    assert layout.generator.before.startswith("\nToday: 1 Jan 2000 ")
+
+
+NEVER_ENDED = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}{{ '<|assistant|>' if add_generation_prompt }}"
+)
+
+
+def test_an_answer_that_the_template_does_not_end_ends_the_text():
+    layout = Layout(family_tokenizer("byte_level", NEVER_ENDED), None, PROMPTS["number"])
+    assert layout.llm.end == "</s>"
+    assert text(layout.llm_tokenizer, layout.training(EXAMPLES[0])["target"]).endswith("\\boxed{19}.</s>")
+
+
+THINKS = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}|{% endfor %}"
+    "{{ '<|assistant|><think>' if add_generation_prompt }}"
+)
+
+
+def test_a_template_that_writes_more_than_space_before_an_answer_is_noted(capsys):
+    layout = Layout(family_tokenizer("byte_level", THINKS), None, PROMPTS["number"])
+    assert "answers begin with '</think>'" in capsys.readouterr().out
+    assert text(layout.llm_tokenizer, layout.training(EXAMPLES[0])["target"]).startswith("</think>12 + 7")
+
+
 def test_thinking_is_off_the_system_turn_stands_and_the_date_is_fixed():
     def opened(name):
         tokenizer = family_tokenizer("byte_level", OWN_TEMPLATES[name][0])
@@ -163,9 +206,6 @@ def test_thinking_is_off_the_system_turn_stands_and_the_date_is_fixed():
     assert f"Today: {DATE_STRING}\n" in opened("llama3")[0]
 
 
-ROUND = "{% for m in messages %}{{ m.content }}|{% endfor %}"
-
-
 @pytest.mark.parametrize(
     "template, reason",
     [
@@ -173,6 +213,10 @@ ROUND = "{% for m in messages %}{{ m.content }}|{% endfor %}"
         ("{% for m in messages %}{{ m.content }}{{ m.content }}|{% endfor %}", "does not render"),  # repeats them
         ("{% for m in messages %}{{ m.content | upper }}|{% endfor %}", "does not render"),  # changes them
         (ROUND + "{{ '<think>' if add_generation_prompt }}", "opens another turn"),  # as some reasoning models'
+        (
+            "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}|{% endfor %}<|assistant|>",
+            "opens an answer after every",
+        ),
         ("{{ messages[1].content.text }}" + ROUND, "UndefinedError"),
         ("{{ raise_exception('no\nway') }}" + ROUND, "TemplateError: no way"),
         ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError"),
