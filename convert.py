@@ -9,6 +9,7 @@ import random
 import re
 import sys
 import xml.etree.ElementTree
+import xml.parsers.expat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,8 @@ def convert_du(row: dict, number: int) -> dict:
 
 def read_du(path: Path) -> Iterable[tuple[str, dict]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["examples"]
-    except (ValueError, KeyError, TypeError) as error:
+        rows = list(json.loads(path.read_bytes())["examples"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not BIG-bench's task.json ({error!r})") from None
     return ((f"{path}: example {number}", row) for number, row in enumerate(rows, 1))
 
@@ -70,14 +71,16 @@ def convert_asdiv(row: dict, number: int) -> dict:
 
 
 def read_asdiv(path: Path) -> Iterable[tuple[str, dict]]:
-    text = path.read_text(encoding="utf-8")
+    content, lines = path.read_bytes(), []
+    places = xml.parsers.expat.ParserCreate()
+    places.StartElementHandler = lambda tag, _: tag == "Problem" and lines.append(places.CurrentLineNumber)
     try:
-        problems = list(xml.etree.ElementTree.fromstring(text).iter("Problem"))
-    except xml.etree.ElementTree.ParseError as error:
+        places.Parse(content, True)
+    except xml.parsers.expat.ExpatError as error:
         raise InputError(f"{path}: not XML ({error})") from None
-    lines = [number for number, line in enumerate(text.split("\n"), 1) for _ in re.findall(r"<Problem\s", line)]
-    for line, problem in zip(lines, problems, strict=True):
-        yield f"{path}:{line}", {child.tag: child.text or "" for child in problem}
+    problems = xml.etree.ElementTree.fromstring(content).iter("Problem")
+    rows = [{child.tag: child.text or "" for child in problem} for problem in problems]
+    return ((f"{path}:{line}", row) for line, row in zip(lines, rows, strict=True))
 
 
 def as_it_is(row: dict, number: int) -> dict:
@@ -113,7 +116,7 @@ def convert_file(task_name: str, source: Path, target: Path) -> tuple[int, list[
         try:
             row = raw.convert(json.loads(row) if isinstance(row, bytes) else row, number)
             parse_row(task, row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             bad.append(f"{place}: {error if isinstance(error, ValueError) else f'not such a row ({error!r})'}")
             continue
         rows.append(json.dumps(row, ensure_ascii=False))
@@ -133,6 +136,8 @@ def convert(task_name: str, source: Path, folder: Path) -> None:
     if not paths or paths[0].name not in files or not paths[0].is_file():
         raise InputError(f"--from {source}: the file or its folder must have {' or '.join(files)}")
     targets = [folder / files[path.name] for path in paths]
+    if len(set(targets)) < len(targets):
+        raise InputError(f"--from {source}: two files there make the same one of {folder}; name one of them")
     for target in filter(Path.exists, targets):
         raise InputError(f"{target}: is there already; delete it, or give another --to")
     for path, target in zip(paths, targets, strict=True):

@@ -5,6 +5,7 @@
 A new task is one entry of TASKS, or only flags: --task_name mytask --train_file a.jsonl --answer_type number.
 """
 
+import csv
 import dataclasses
 import json
 import random
@@ -13,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from answers import ANSWER_TYPES, extract_answer
@@ -43,7 +45,7 @@ PROMPTS["boolean"] = PROMPTS["number"] | {
     "problem": "Answer the question step by step. Put yes or no in \\boxed{}.\n\nQuestion: {question}",
 }
 PLACEHOLDERS = {"problem": "{question}", "thoughts": "{thoughts}", "generator": "{question}"}
-PLACEHOLDER = re.compile(r"\\[A-Za-z]+(?:\{[^{}]*\})+|(\{[A-Za-z_]\w*\})")  # \boxed{answer} is LaTeX, not a placeholder
+PLACEHOLDER = re.compile(r"(?:\\[A-Za-z]+|[\^_])(?:\{[^{}]*\})+|(\{\s*[A-Za-z_][^{}]*\})")  # \boxed{answer} is LaTeX
 
 
 class InputError(Exception):
@@ -56,22 +58,23 @@ def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
     Raises InputError for what is no such file, and for a placeholder that is unknown, missing or there twice.
     """
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
+        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"--prompt_file {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--prompt_file {path}: not JSON ({error})") from None
     if not isinstance(given, dict) or not all(isinstance(prompt, str) for prompt in given.values()):
         raise InputError(f"--prompt_file {path}: not a JSON object of texts ({', '.join(PLACEHOLDERS)})")
     for name, prompt in given.items():
         if name not in PLACEHOLDERS:
             raise InputError(f"--prompt_file {path}: no such prompt {name!r}; there are {', '.join(PLACEHOLDERS)}")
-        known = PLACEHOLDERS[name]
-        for found in filter(None, PLACEHOLDER.findall(prompt)):
-            if found != known:
-                raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {found}; it takes {known}")
-        if prompt.count(known) != 1:
-            raise InputError(f"--prompt_file {path}: {name} must have {known} once, not {prompt.count(known)} times")
+        known, found = PLACEHOLDERS[name], list(filter(None, PLACEHOLDER.findall(prompt)))
+        for unknown in (placeholder for placeholder in found if placeholder != known):
+            raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {unknown}; it takes {known}")
+        if not found.count(known) == prompt.count(known) == 1:
+            raise InputError(f"--prompt_file {path}: {name} must have {known} once, as an argument of no command")
+        if not _is_text(prompt):
+            raise InputError(f"--prompt_file {path}: {name} has half a character (a lone surrogate)")
     return prompts | given
 
 
@@ -216,7 +219,10 @@ def own_task(name: str, answer_type: str, files: dict[str, str], fields: dict[st
     Raises InputError where it cannot be one.
     """
     if name in TASKS:
-        raise InputError(f"--task_name {name}: a task of this project; one of your own (with files) takes another name")
+        raise InputError(
+            f"--task_name {name}: a task of this project; --answer_type, files and fields are for one of your own, "
+            "under another name"
+        )
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--task_name {name}: letters, digits, '.', '_' and '-' only")
     if answer_type not in ANSWER_TYPES:
@@ -224,10 +230,10 @@ def own_task(name: str, answer_type: str, files: dict[str, str], fields: dict[st
     sources = {}
     for split, file in files.items():
         if file.startswith("hub:"):
-            name_there, config, split_there = (*file.split(":")[1:], "", "")[:3]
-            file = f"hub:{name_there}:{config}:{split_there or OWN_HUB_SPLITS[split]}"
-        else:
-            file = str(Path(file).absolute())
+            if not re.fullmatch(r"hub:[^:\s]+(:[^:\s]*){0,2}", file):
+                raise InputError(f"--{split}_file {file}: hub:owner/name[:config[:split]]")
+            there, config, split_there = (*file.split(":")[1:], "", "")[:3]
+            file = f"hub:{there}:{config}:{split_there or OWN_HUB_SPLITS[split]}"
         sources[split] = (file,)
     return Task(name, answer_type, sources, (Fields(**fields),))
 
@@ -256,10 +262,12 @@ def load_split(task: Task, split: str, data_dir: str, skip_bad_rows: bool = Fals
     """
     if split not in SPLITS:
         raise InputError(f"--split {split}: no such split; there are {', '.join(SPLITS)}")
+    if split == "sample" and task.name not in TASKS:
+        raise InputError(f"--split sample: only this project's tasks have a sample, {task.name} has none")
     if split == "sample":
         path = ROOT / "data" / task.name / "sample.jsonl"
         return _parse_rows(task, str(path), read_rows(str(path)), skip_bad_rows)
-    if split in task.sources:
+    if split in task.sources or split == "test":
         whole = _load_source(task, split, data_dir, skip_bad_rows)
         return _dev_share(whole, train_rows=True) if split == "train" and "dev" not in task.sources else whole
     return _dev_share(_load_source(task, "train", data_dir, skip_bad_rows), train_rows=False)
@@ -313,7 +321,7 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
 
     Raises InputError where it cannot be read.
     """
-    path, kind = Path(source), Path(source).suffix
+    path, kind = Path(source), Path(source).suffix.lower()
     if source.startswith("hub:"):
         name, config, split = source.split(":")[1:]
         arguments, kwargs = (name, config or None), {"split": split}
@@ -321,8 +329,10 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
         raise InputError(f"{path}: no such file")
     elif kind in (".jsonl", ".json"):
         return _read_json_rows(path)
-    elif kind in (".csv", ".parquet"):
-        arguments, kwargs = (kind[1:],), {"data_files": str(path), "split": "train"}
+    elif kind == ".csv":
+        return _read_csv_rows(path)
+    elif kind == ".parquet":
+        arguments, kwargs = ("parquet",), {"data_files": str(path), "split": "train"}
     else:
         raise InputError(f"{path}: rows are read from .jsonl, .json, .csv and .parquet files")
     try:
@@ -336,13 +346,25 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
 
 
 def _read_json_rows(path: Path) -> Iterable[tuple[str, bytes | dict]]:
-    content = path.read_bytes()  # bytes: a line that is not UTF-8 is a bad row, not the end of the file
+    # bytes: a line that is not UTF-8 is a bad row, not the end of the file
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if not content.lstrip().startswith(b"["):
         return ((f"{path}:{number}", line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip())
     try:
         return ((f"{path}: row {number}", row) for number, row in enumerate(json.loads(content), 1))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON list ({error})") from None
+
+
+def _read_csv_rows(path: Path) -> Iterable[tuple[str, dict]]:
+    """All cells as they are written: `datasets` makes a number of "007" and nothing of "NA"."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                yield f"{path}:{reader.line_num}", row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path}:{reader.line_num}: not csv ({error})") from None
 
 
 def _parse_rows(task: Task, source: str, rows: Iterable[tuple[str, bytes | dict]], skip_bad_rows: bool) -> Split:
@@ -376,21 +398,29 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
     if isinstance(row, bytes):
         try:
             row = json.loads(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"not JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
     fields = next((fields for fields in task.fields if fields.answer in row), task.fields[-1])
-    question = _text(row, fields.question).strip()
-    options = _options(row.get(fields.options)) if task.answer_type == "choice" else ()
+    question, final = _text(row, fields.question).strip(), _text(row, fields.answer)
+    labels, options = _options(row.get(fields.options)) if task.answer_type == "choice" else ((), ())
     if fields.steps is None:
-        steps, final = _split_solution(_text(row, fields.answer), task)
+        steps, final = _split_solution(final, task)
     else:
-        steps, final = _steps(row, fields.steps, task.separator), _text(row, fields.answer)
+        steps = _steps(row, fields.steps, task.separator)
+    if final.strip() in labels:
+        final = LETTERS[labels.index(final.strip())]
     if options:
         lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
         question = "\n".join([question, "", "Options:", *lines])
+    if not _is_text("".join([question, *steps])):
+        raise ValueError("half a character (a lone surrogate)")
     return question, tuple(steps), gold_answer(final, task.answer_type, options), options
+
+
+def _is_text(text: str) -> bool:
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _text(row: dict, field: str) -> str:
@@ -398,18 +428,19 @@ def _text(row: dict, field: str) -> str:
     if isinstance(value, bool):
         value = "yes" if value else "no"
     if isinstance(value, int | float) and value == value:  # not nan: an empty cell of a table
-        value = str(value)
+        value = format(Decimal(repr(value)), "f")
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f'field "{field}" is missing or not a text')
     return value
 
 
 def _steps(row: dict, field: str, separator: str) -> list[str]:
-    value = row.get(field)
+    """Written steps; none where the row does not have the field: evaluation needs none."""
+    value = row.get(field) or ""
     if isinstance(value, str):
         value = re.split(r"\n\s*\n" if separator == "\n\n" else "\n", value)
     if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
-        raise ValueError(f'field "{field}" is missing, or neither a text nor a list of texts')
+        raise ValueError(f'field "{field}" is neither a text nor a list of texts')
     return [step.strip() for step in value if step.strip()]
 
 
@@ -427,26 +458,38 @@ def _split_solution(answer: str, task: Task) -> tuple[list[str], str]:
     if task.answer_type == "number":
         bare = [re.fullmatch(r"<<(.*)>>", step) for step in steps]
         steps = [
-            alone[1].strip() if alone else re.sub(r"<<.*?>>", "", step).replace(" ** ", " ").strip()
+            alone[1].strip() if alone else re.sub(r"\s\*\*(?:\s|$)", " ", re.sub(r"<<.*?>>", "", step)).strip()
             for step, alone in zip(steps, bare, strict=True)
         ]
     return [step for step in steps if step], final
 
 
-def _options(value) -> tuple[str, ...]:
-    """Texts of the options, without the letters that may stand before them; none where the row has no such field."""
-    if value is None:
-        return ()
-    if isinstance(value, dict) and "text" in value:  # {"label": [...], "text": [...]}, as several hub tasks have it
-        value = value["text"]
-    if not isinstance(value, list) or not all(isinstance(option, str) for option in value):
+def _options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(labels that the row itself gives, texts without letters) of the options; none where the row has no such field.
+
+    A list of texts, {"A": text, ...}, or {"label": [...], "text": [...]} as several hub tasks have it.
+    """
+    labels = ()
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a table
+        value = json.loads(value)
+    if isinstance(value, dict):
+        pair = (value["label"], value["text"]) if {"label", "text"} <= value.keys() else (value, value.values())
+        labels, value = tuple(map(str, pair[0])), list(pair[1])
+    if value is None or value == "":
+        return (), ()
+    if not isinstance(value, list) or not all(isinstance(option, str | int | float) for option in value):
         raise ValueError("the options are not a list of texts")
     if not 2 <= len(value) <= len(LETTERS):
         raise ValueError(f"{len(value)} options: from 2 to {len(LETTERS)} are supported")
-    labels = [re.match(rf"\s*\(?{letter}\s*[).:]", option) for letter, option in zip(LETTERS, value, strict=False)]
-    if all(labels):
-        value = [option[label.end() :] for option, label in zip(value, labels, strict=True)]
-    return tuple(option.strip() for option in value)
+    texts = [str(option).strip() for option in value]
+    lettered = [
+        re.match(rf"(?:\(?{letter}\s*[).:]\s*)+", text, re.I) for letter, text in zip(LETTERS, texts, strict=False)
+    ]
+    if all(lettered):
+        texts = [text[match.end() :] for text, match in zip(texts, lettered, strict=True)]
+    if not all(texts):
+        raise ValueError("an option is empty")
+    return labels, tuple(texts)
 
 
 def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str:

@@ -40,7 +40,7 @@ RUN_NAME = re.compile(r"\w[\w.-]*")
 USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
-    r"output_dir|resume|bf16|test_file|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
+    r"output_dir|resume|bf16|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
     r"|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
@@ -69,6 +69,10 @@ class TaskArguments:
     def own_flags(self) -> dict[str, dict[str, str]]:
         """What the flags say of a task of the user's own: {"files": by split, "fields": by name, "answer_type"}."""
         files = {"train": self.train_file, "dev": self.dev_file, "test": self.test_file}
+        files = {  # absolute: a checkpoint may be used from another folder
+            split: file if file is None or file.startswith("hub:") else os.path.abspath(file)
+            for split, file in files.items()
+        }
         fields_ = {f.name: getattr(self, f"{f.name}_field") for f in fields(Fields)}
         given = {"files": files, "fields": fields_}
         given = {name: {key: v for key, v in values.items() if v is not None} for name, values in given.items()}

@@ -221,7 +221,7 @@ def final_folder(args: TrainArguments) -> Path:
 
 def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list[dict], list[Example], dict]:
     """Training rows and dev rows as token ids, the dev examples, and counts of what was read, kept and dropped."""
-    counts, rows, kept = {}, {}, {}
+    counts, rows, kept, warnings = {}, {}, {}, set()
     for name in ("train", "dev"):
         split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
         examples = split.examples[: args.k_shot or None] if name == "train" else split.examples
@@ -237,10 +237,15 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list
             raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: {reason}")
         kept[name], rows[name] = [example for example, _ in fits], [row for _, row in fits]
         counts[name] = {"source": split.source, "read": split.read, "bad": split.bad, "in_split": len(split.examples)}
-        if split.warning:
-            print(f"warning: {split.warning}")
+        warnings |= {split.warning} - {""}
+        if not any(example.steps for example in examples) and args.task.fields[0].steps:
+            raise InputError(
+                f"{split.source}: no row has steps in the field {args.task.fields[0].steps} (--steps_field)"
+            )
         digest = hashlib.sha256(json.dumps(rows[name]).encode()).hexdigest()
         counts[name] |= {"too_long": len(encoded) - len(fits), "kept": len(fits), "sha256": digest}
+    for warning in warnings:
+        print(f"warning: {warning}")
     return rows["train"], rows["dev"], kept["dev"], counts
 
 

@@ -183,7 +183,8 @@ def test_an_answer_that_the_template_does_not_end_ends_the_text():
 
 
 THINKS = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}|{% endfor %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}|"
+    "{% endfor %}"
     "{{ '<|assistant|><think>' if add_generation_prompt }}"
 )
 

@@ -11,7 +11,8 @@ import evaluate
 import train
 from convert import convert_du
 from convert import main as convert_main
-from data_loader import PROMPTS, TASKS, Fields, InputError, load_split, own_task, parse_row, read_prompts
+from data_loader import PROMPTS, TASKS, Example, Fields, InputError, load_split, own_task, parse_row, read_prompts
+from report import sample_record
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rows -> examples
@@ -65,6 +66,31 @@ ROWS = {
         {"question": "What date?", "options": ["05/01/2021", "05/02/2021"], "answer": "B"},
         ("What date?\n\nOptions:\n(A) 05/01/2021\n(B) 05/02/2021", (), "B", ("05/01/2021", "05/02/2021")),
     ),
+    "evaluation needs no steps": (
+        "strategyqa",
+        {"question": "Is it?", "answer": 1},
+        ("Is it?", (), "yes", ()),
+    ),
+    "options under labels of their own": (
+        "du",
+        {"question": "?", "options": {"label": ["1", "2", "3"], "text": ["3", "1", "2"]}, "answer": "1"},
+        ("?\n\nOptions:\n(A) 3\n(B) 1\n(C) 2", (), "A", ("3", "1", "2")),
+    ),
+    "options by letter, numbers, letters before letters": (
+        "du",
+        {"question": "?", "options": {"a": 7, "b": "b) b) x"}, "answer": "b"},
+        ("?\n\nOptions:\n(A) 7\n(B) b) b) x", (), "B", ("7", "b) b) x")),
+    ),
+    "letters that stand twice": (
+        "aqua",
+        {"question": "?", "options": ["A)A)59", "b) x"], "rationale": "", "correct": "A"},
+        ("?\n\nOptions:\n(A) 59\n(B) x", (), "A", ("59", "x")),
+    ),
+    "a sub-question without a step": (
+        "gsm8k",
+        {"question": "?", "answer": "How much? **\n#### 1e3"},
+        ("?", ("How much?",), "1000", ()),
+    ),
     "options may stand in the question": (
         "du",
         {"question": "What date? (A) 05/01/2021 (B) 05/02/2021", "answer": "#### (B)"},
@@ -80,7 +106,9 @@ def test_a_row_becomes_question_steps_answer_and_options(name):
 
 
 BAD_ROWS = {
-    "no facts": ("strategyqa", {"question": "Is it?", "answer": True}, '"facts" is missing'),
+    "facts that are none": ("strategyqa", {"question": "?", "answer": True, "facts": 3}, '"facts" is neither a text'),
+    "eleven options": ("du", {"question": "?", "options": list("abcdefghijk"), "answer": "A"}, "11 options"),
+    "an empty option": ("du", {"question": "?", "options": ["x", ""], "answer": "A"}, "an option is empty"),
     "neither yes nor no": ("strategyqa", {"question": "?", "answer": "so", "facts": "x"}, "not a boolean answer"),
     "a letter too far": ("du", {"question": "?", "options": ["x", "y"], "answer": "C"}, "not a choice answer"),
     "one option": ("du", {"question": "?", "options": ["x"], "answer": "A"}, "1 options: from 2 to 10"),
@@ -218,9 +246,12 @@ def test_a_prompt_file_replaces_the_prompts_that_it_has(tmp_path):
 
 WRONG_PROMPTS = {
     '{"problem": "Solve {questoin}"}': "problem has the unknown placeholder {questoin}; it takes {question}",
+    '{"problem": "Solve \\\\boxed{question}"}': "problem must have {question} once, as an argument of no command",
+    '{"problem": "Solve { question }: {question}"}': "unknown placeholder { question }",
+    '{"problem": "\\ud800 {question}"}': "half a character",
     '{"problem": "Solve {question} {thoughts}"}': "unknown placeholder {thoughts}",
-    '{"problem": "Solve it"}': "problem must have {question} once, not 0 times",
-    '{"thoughts": "{thoughts} {thoughts}"}': "thoughts must have {thoughts} once, not 2 times",
+    '{"problem": "Solve it"}': "problem must have {question} once",
+    '{"thoughts": "{thoughts} {thoughts}"}': "thoughts must have {thoughts} once",
     '{"hint": "{thoughts}"}': "no such prompt 'hint'; there are problem, thoughts, generator",
     '["{question}"]': "not a JSON object of texts",
     '{"problem": 3}': "not a JSON object of texts",
@@ -307,6 +338,12 @@ def test_a_task_of_the_users_own_is_trained_and_evaluated_by_flags(tmp_path, mon
     assert Path("stored/samples.jsonl").read_bytes() == Path("given/samples.jsonl").read_bytes()
     golds = [json.loads(line)["gold"] for line in Path("stored/samples.jsonl").read_text().splitlines()]
     assert golds == ["yes", "no"] * 6
+    # from another folder
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run_evaluate(capsys, "--checkpoint", tmp_path / checkpoint, *short, "--output_dir", tmp_path / "far")
+    assert Path("../stored/samples.jsonl").read_bytes() == Path("../far/samples.jsonl").read_bytes()
+    monkeypatch.chdir(tmp_path)
     # another file for the same task
     printed = run_evaluate(capsys, "--checkpoint", checkpoint, *short, "--test_file", "a.jsonl", "--output_dir", "a")
     assert "a.jsonl: 40 rows" in printed
@@ -324,6 +361,23 @@ def test_a_checkpoint_is_evaluated_on_a_task_of_another_answer_type(tmp_path, mo
     printed = run_evaluate(capsys, "--checkpoint", checkpoint, *flags)
     assert "note: --task_name aqua; the thoughts were trained with arithmetic" in printed
     assert "note: the prompt 'problem' is not the one" in printed and "the right option's letter" in printed
+
+
+def test_a_table_is_read_as_it_is_written(tmp_path):
+    path = tmp_path / "rows.CSV"
+    path.write_text('\ufeffquestion,answer,options\n007,NA,"[""NA"", ""1.0""]"\n"two\nlines",B,"[""x"", ""y""]"\n,A,\n')
+    task = own_task("mine", "choice", {"test": str(path)}, {})
+    split = load_split(task, "test", "data", skip_bad_rows=True)
+    assert [(e.question.split("\n\n")[0], e.answer) for e in split.examples] == [("007", "A"), ("two\nlines", "B")]
+    with pytest.raises(InputError, match='rows.CSV:5: field "question" is missing'):
+        load_split(task, "test", "data")
+
+
+def test_the_options_of_a_question_reach_its_answers():
+    sample = type("Sample", (), {"score": 0.0, "num_tokens": 1, "finished": True})()
+    example = Example(0, "?", (), "B", ("12", "15"))
+    record = sample_record(example, [sample] * 3, ["\\boxed{15}", "The answer is 15.", "The answer is C."], "choice")
+    assert record["answers"] == ["B", "B", None]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
