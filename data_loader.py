@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from answers import ANSWER_TYPES, extract_answer
+from answers import ANSWER_TYPES, NUMBER, PLAIN_SPELLINGS, extract_answer
 
 ROOT = Path(__file__).resolve().parent
 SPLITS = ("train", "dev", "test", "sample")
@@ -497,6 +497,12 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
     if answer_type == "boolean":
         text = {"0": "no", "1": "yes"}.get(text.strip(), text)  # as tables say it
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
+    if answer_type == "number" and boxed is not text:
+        plain = text
+        for pattern, spelling in PLAIN_SPELLINGS:
+            plain = pattern.sub(spelling, plain)
+        if len(NUMBER.findall(plain)) > 1:
+            raise ValueError(f'no final answer: "{text.strip()[:60]}" is more than one number')
     answer = extract_answer(boxed, answer_type, options)
     if answer is None:
         last = text.strip().split("\n")[-1][:60]

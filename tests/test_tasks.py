@@ -88,8 +88,8 @@ ROWS = {
     ),
     "a sub-question without a step": (
         "gsm8k",
-        {"question": "?", "answer": "How much? **\n#### 1e3"},
-        ("?", ("How much?",), "1000", ()),
+        {"question": "?", "answer": "How much? **\n#### 2 1/2 km"},
+        ("?", ("How much?",), "5/2", ()),
     ),
     "options may stand in the question": (
         "du",
@@ -114,6 +114,8 @@ BAD_ROWS = {
     "one option": ("du", {"question": "?", "options": ["x"], "answer": "A"}, "1 options: from 2 to 10"),
     "options in a text": ("aqua", {"question": "?", "options": "A)1 B)2", "correct": "A"}, "not a list of texts"),
     "a solution without a box": ("math", {"problem": "?", "solution": ""}, '"solution" is missing'),
+    "a clock time": ("gsm8k", {"question": "?", "answer": "#### 12:30"}, '"12:30" is more than one number'),
+    "two numbers": ("gsm8k", {"question": "?", "answer": "3 to 5"}, "more than one number"),
     "nothing after ####": ("gsm8k", {"question": "?", "answer": "one\n#### "}, "nothing after ####"),
     "an empty cell of a table": ("gsm8k", {"question": "?", "answer": float("nan")}, '"answer" is missing'),
 }  # fmt: skip
