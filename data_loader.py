@@ -496,6 +496,8 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
     """The canonical gold answer that a row's answer says; ValueError where it says none."""
     if answer_type == "boolean":
         text = {"0": "no", "1": "yes"}.get(text.strip(), text)  # as tables say it
+    if answer_type == "latex":  # MATH has some of each
+        text = re.sub(r"\\boxed\s*([^\s{])", r"\\boxed{\1}", text.replace("\\fbox", "\\boxed"))
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
     if answer_type == "number" and boxed is not text:
         plain = text

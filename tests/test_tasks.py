@@ -46,6 +46,11 @@ ROWS = {
         {"problem": "Find $x$.", "solution": "First\n$x=\n2$.\n\nSo \\boxed{\\frac{1}{2}}.", "level": "Level 1"},
         ("Find $x$.", ("First\n$x=\n2$.", "So \\boxed{\\frac{1}{2}}."), "\\frac{1}{2}", ()),
     ),
+    "a box without braces": (
+        "math",
+        {"problem": "?", "solution": "So $x=\\fbox 2$."},
+        ("?", ("So $x=\\fbox 2$.",), "2", ()),
+    ),
     "GSM-style rows of math": (
         "math",
         {"question": "Find $x$.", "answer": "First\n$x=2$.\n\nSo half.\n\n#### \\frac{1}{2}"},
