@@ -534,8 +534,8 @@ def step_of(folder: Path) -> int:
 
 
 def run_checkpoints(output_name: str) -> list[Path]:
-    """A run's weights that can be evaluated, by step: its complete resume checkpoints with a thoughts.json, and its folder
-    in ckpt/ where that step has none. InputError where there are none."""
+    """A run's weights that can be evaluated, by step: its complete resume checkpoints with a thoughts.json, and its
+    folder in ckpt/ where that step has none. InputError where there are none."""
     run = Path("results", output_name)
     by_step = {step_of(folder): folder for folder in complete_checkpoints(run) if (folder / META_FILE).is_file()}
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
