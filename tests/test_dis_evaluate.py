@@ -286,7 +286,7 @@ case "$*" in
     trap 'echo "stopped $4 $CUDA_VISIBLE_DEVICES" >>record; exit 1' TERM
     echo "start $4 $CUDA_VISIBLE_DEVICES" >>record
     echo "${*:5}" >flags
-    if [ "$4" = "$KILLED" ]; then kill -9 0; fi
+    if [ "$4" = "$KILLED" ]; then kill -9 -- -$$; fi
     sleep "$SECONDS_EACH" &
     wait
     echo "end $4 $CUDA_VISIBLE_DEVICES" >>record
