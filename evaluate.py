@@ -42,6 +42,7 @@ from generation import (
 from layout import Layout, pad_token_id
 from model import (
     ATT_FILE,
+    CHECKPOINT_NAME,
     GENERATORS,
     META_FILE,
     PARAMS_FILE,
@@ -117,17 +118,19 @@ def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path
     """(thoughts.json where there is one, the weight files by flag)."""
     if args.checkpoint:
         folder = Path(args.checkpoint)
+        files = {"--params_file_name": folder / PARAMS_FILE, "--att_file_name": folder / ATT_FILE}
         if is_resume_checkpoint(folder):
             check_resume_checkpoint(folder)
-            meta, files = read_checked_meta(folder), {"--checkpoint": folder / RESUME_FILE}
-            return meta, {} if args.thought_generator == "none" else files
+            files = {"--checkpoint": folder / RESUME_FILE}
         meta = read_checked_meta(folder)
-        files = {"--params_file_name": folder / PARAMS_FILE, "--att_file_name": folder / ATT_FILE}
         if not GENERATORS[meta["thought_generator"]].has_block:
-            del files["--att_file_name"]
+            files.pop("--att_file_name", None)
         return meta, {} if args.thought_generator == "none" else files
     flags = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
     files = {name: Path(path) for name, path in flags.items() if path}
+    for name, path in files.items():
+        if path.name == RESUME_FILE:
+            raise InputError(f"{name} {path}: of a resume checkpoint; use --checkpoint {path.parent}")
     if not any((path.parent / META_FILE).is_file() for path in files.values()):
         return None, files
     if len({path.parent.resolve() for path in files.values()}) > 1:
@@ -305,11 +308,11 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
 
 
 def checkpoint_name(plan: Plan) -> str:
-    """The folder's name, of a resume checkpoint with the run's name before it; for `none` the LLM's and the task's."""
+    """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's."""
     if not plan.files:
         return f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
     folder = plan.files[0].resolve().parent
-    return f"{folder.parent.name}-{folder.name}" if is_resume_checkpoint(folder) else folder.name
+    return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
 
 
 # ---------------------------------------------------------------------------------------------------------------------

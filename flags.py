@@ -311,7 +311,8 @@ class _Parser(HfArgumentParser):
 def parse_flags(arguments: type, argv: list[str], script: str):
     """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type."""
     try:
-        return _Parser(arguments, prog=script).parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
+        parser = _Parser(arguments, prog=script, allow_abbrev=False)
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
     except ValueError as error:  # flags that the parser does not know
         unknown = str(error).rpartition(": ")[2]
         raise InputError(f"no such flags: {unknown}; python {script} --help lists them") from None

@@ -33,6 +33,7 @@ from losses import reasoning_focus, semantic_alignment, target_cross_entropy
 LOSSES = ("sft", "align", "focus")
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots
 KNOWN_MODEL_IDS = [
@@ -510,14 +511,14 @@ def read_meta(folder: Path) -> dict:
 
 
 def is_resume_checkpoint(folder: Path) -> bool:
-    """Whether Trainer gave the folder its name."""
-    return re.fullmatch(r"checkpoint-\d+", folder.resolve().name) is not None
+    """Whether Trainer wrote the folder; it may have been copied to another name."""
+    return (folder / RESUME_FILE).is_file()
 
 
 def check_resume_checkpoint(folder: Path) -> None:
     """InputError where a resume checkpoint is not whole, or was written before such checkpoints had a thoughts.json."""
     if not (folder / COMPLETE).is_file():
-        raise InputError(f"{folder / COMPLETE}: no such file; no checkpoint is there, or it was cut off while written")
+        raise InputError(f"{folder / COMPLETE}: no such file; the checkpoint was cut off while it was written")
     if not (folder / META_FILE).is_file():
         raise InputError(f"{folder}: an older train.py left no {META_FILE} here; evaluate the run's folder in ckpt/")
 
@@ -525,19 +526,25 @@ def check_resume_checkpoint(folder: Path) -> None:
 def complete_checkpoints(run: Path) -> list[Path]:
     """The complete resume checkpoints in results/<output_name>/, by step."""
     folders = [path.parent for path in run.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(folders, key=lambda folder: int(folder.name.split("-")[1]))
+    return sorted((folder for folder in folders if CHECKPOINT_NAME.fullmatch(folder.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
 
 
 def run_checkpoints(output_name: str) -> list[Path]:
-    """A run's weights that can be evaluated, by step: its complete resume checkpoints, and its folder in ckpt/ where
-    the resume checkpoint of that step is gone. InputError where there are none."""
+    """A run's weights that can be evaluated, by step: its complete resume checkpoints with a thoughts.json, and its
+    folder in ckpt/ where that step has none. InputError where there are none."""
     run = Path("results", output_name)
-    by_step = {int(folder.name.split("-")[1]): folder for folder in complete_checkpoints(run)}
+    by_step = {step_of(folder): folder for folder in complete_checkpoints(run) if (folder / META_FILE).is_file()}
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
-        meta = read_meta(path.parent)
-        if meta["flags"]["output_name"] == output_name:  # not another run whose name begins in the same way
-            by_step.setdefault(meta["best"]["step"], path.parent)
+        if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
+            continue
+        match read_meta(path.parent):
+            case {"flags": {"output_name": name}, "best": {"step": int(step)}} if name == output_name:
+                by_step.setdefault(step, path.parent)
     if not by_step:
-        what = "no complete checkpoint in it" if run.is_dir() else "no such run"
+        what = "no complete checkpoint with a thoughts.json in it" if run.is_dir() else "no such run"
         raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")
     return [by_step[step] for step in sorted(by_step)]

@@ -24,7 +24,8 @@ from model import LatentThoughtModel
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
-THOUGHT_SETTINGS = ("thought_generator", "assistant_model_id", "num_thought", "fingerprints.small", "layout")
+THOUGHT_SETTINGS = ("thought_generator", "assistant_model_id", "num_thought", "fingerprints.small", "layout.generator")
+THOUGHT_SETTINGS += ("layout.llm.after", "prompts.thoughts", "prompts.generator")
 THOUGHT_SETTINGS += (".bin", ".safetensors")  # hashes of the weight files
 RESAMPLES = 10_000  # of the bootstrap
 
@@ -219,7 +220,10 @@ def asked(records: list[dict]) -> list[tuple]:
 def differing(one: dict, other: dict) -> dict[str, list]:
     """{setting: [of one, of the other]} where two reports' settings differ beyond the thoughts."""
     one, other = flatten(one["settings"]), flatten(other["settings"])
-    keys = [key for key in one if key in other and not any(name in key for name in THOUGHT_SETTINGS)]
+    around = [s.get("thought_generator") != "none" and s.get("prompts.thoughts") for s in (one, other)]
+    # the suffix begins with the words behind the thoughts, or behind the question where there are none
+    ignored = THOUGHT_SETTINGS + ("layout.llm.suffix",) * (around[0] != around[1])
+    keys = [key for key in one if key in other and not any(name in key for name in ignored)]
     return {key: [one[key], other[key]] for key in keys if one[key] != other[key]}
 
 
@@ -297,4 +301,5 @@ def print_ranking(reports: list[dict]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(f"{value:{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
-    print(f"note: the best of {len(reports)} is chosen by these figures, so its own are optimistic")
+    if len(reports) > 1:
+        print(f"note: the best of {len(reports)} is chosen by these figures, so its own are optimistic")

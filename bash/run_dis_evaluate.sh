@@ -11,76 +11,87 @@ NUM_RETURN_SEQUENCES=${NUM_RETURN_SEQUENCES:-10}
 BATCH_SIZE=${BATCH_SIZE:-4}
 SEED=${SEED:-41}
 
+if ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] < 44)); then
+    echo "error: this script needs bash 4.4 or newer, and this is bash $BASH_VERSION" >&2
+    exit 1
+fi
 if [ $# -eq 0 ] || [[ $1 == -* ]]; then
     echo "error: which run? bash bash/run_dis_evaluate.sh RUN [flags of evaluate.py]" >&2
     exit 1
 fi
 run=$1
 shift
-note=
 flags=(--num_return_sequences "$NUM_RETURN_SEQUENCES" --batch_size "$BATCH_SIZE" --seed "$SEED")
 if [ -n "$NUM_THOUGHT_TOKENS" ]; then flags+=(--num_thought_tokens "$NUM_THOUGHT_TOKENS"); fi
-case " $*" in
-*" --output_dir"* | *" --checkpoint"* | *" --thought_generator"*)
-    echo "error: --output_dir, --checkpoint and --thought_generator are each checkpoint's own here" >&2
-    exit 1
-    ;;
-*" --split"*) ;;
-*)
-    flags+=(--split dev)
-    note="on the dev questions: checkpoints are chosen there, and --split test is for the one that was chosen"
-    ;;
-esac
+note="on the dev questions: checkpoints are chosen there, and --split test is for the one that was chosen"
+for arg in "$@"; do
+    name=${arg%%=*}
+    case ${name//_/-} in # the parser takes both
+    --output-dir | --checkpoint* | --thought-generator)
+        echo "error: --output_dir, --checkpoint and --thought_generator are each checkpoint's own here" >&2
+        exit 1
+        ;;
+    --split) note= ;;
+    esac
+done
+if [ -n "$note" ]; then flags+=(--split dev); fi
 flags+=("$@")
 
 source bash/_gpus.sh
 found=$("$PYTHON" evaluate.py --checkpoints_of "$run")
 mapfile -t checkpoints <<<"$found"
 if [ -n "$note" ]; then echo "$note"; fi
-devices=("") # on a CPU: one place, no device
+free=("") # devices; on a CPU one place and no device
 if [ "$NUM_GPUS" -gt 0 ]; then
-    IFS=', ' read -r -a devices <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((NUM_GPUS - 1)))}"
-    devices=("${devices[@]:0:NUM_GPUS}") # CUDA leaves out what follows an entry that is no GPU
+    IFS=', ' read -r -a free <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((NUM_GPUS - 1)))}"
+    free=("${free[@]:0:NUM_GPUS}") # CUDA leaves out what follows an entry that is no GPU
 fi
 logs=results/dis-$run
 mkdir -p "$logs"
 
-# evaluate CHECKPOINT DEVICE: then the device is free again
-evaluate() {
-    local status=0
-    CUDA_VISIBLE_DEVICES=$2 "$PYTHON" -u evaluate.py --checkpoint "$1" "${flags[@]}" \
-        >"$logs/${1##*/}.log" 2>&1 </dev/null 3>&- || status=$?
-    echo "$2" >&3
-    return "$status"
+declare -A running=() # pid of an evaluation -> its device
+pids=()
+trap 'for pid in "${!running[@]}"; do kill -- "-$pid" 2>/dev/null || true; done' EXIT
+
+# next_end: wait until an evaluation has ended, in whatever way; its device is free again
+next_end() {
+    local pid
+    # not `wait -n -p pid`: it passes over one that was killed while nobody waited
+    wait -n 2>/dev/null || true
+    for pid in "${!running[@]}"; do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            free+=("${running[$pid]}")
+            unset "running[$pid]"
+        fi
+    done
 }
 
-# free devices wait in a pipe, a line each
-mkfifo "$logs/free.$$"
-exec 3<>"$logs/free.$$"
-rm "$logs/free.$$"
-printf '%s\n' "${devices[@]}" >&3
-
-evaluations=()
-trap 'for pid in "${evaluations[@]}"; do kill -- "-$pid" 2>/dev/null || true; done' EXIT
 set -m # a process group for each evaluation, so that all of it can be stopped
 for checkpoint in "${checkpoints[@]}"; do
-    read -r device <&3
-    echo "$checkpoint${device:+ on GPU $device}: $logs/${checkpoint##*/}.log"
-    evaluate "$checkpoint" "$device" &
-    evaluations+=($!)
+    while [ ${#free[@]} -eq 0 ]; do next_end; done
+    log=$logs/${checkpoint##*/}.log
+    echo "$checkpoint${free[0]:+ on GPU ${free[0]}}: $log"
+    CUDA_VISIBLE_DEVICES=${free[0]} "$PYTHON" -u evaluate.py --checkpoint "$checkpoint" "${flags[@]}" \
+        >"$log" 2>&1 </dev/null &
+    running[$!]=${free[0]}
+    pids+=($!)
+    free=("${free[@]:1}")
 done
+while [ ${#running[@]} -gt 0 ]; do next_end; done
+set +m
 
 reports=() failed=()
 for i in "${!checkpoints[@]}"; do
-    log=$logs/${checkpoints[i]##*/}.log
-    if wait "${evaluations[i]}"; then
+    log=$logs/${checkpoints[i]##*/}.log status=0
+    wait "${pids[i]}" || status=$?
+    if [ "$status" -eq 0 ]; then
         reports+=("$(sed -n 's/^  \(.*\/report\.json\)$/\1/p' "$log" | tail -n 1)")
+    elif [ "$status" -gt 128 ]; then
+        failed+=("failed: ${checkpoints[i]}, see $log: killed by signal $((status - 128))")
     else
         failed+=("failed: ${checkpoints[i]}, see $log: $(tail -n 1 "$log")")
     fi
 done
-evaluations=()
-set +m
 
 status=0
 echo

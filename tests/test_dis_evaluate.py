@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, family_tokenizer
 from safetensors.torch import load_file, save_file
 
 import evaluate
 import report
 import train
+from data_loader import PROMPTS
+from layout import Layout
 from model import (
     ATT_FILE,
     PARAMS_FILE,
@@ -144,10 +147,10 @@ def test_a_resume_checkpoint_holds_the_tensors_of_the_bin_files(tiny_models, tmp
         assert read is None or read.keys() == wanted.keys() and all(read[k].equal(wanted[k]) for k in read)
 
 
-def test_a_resume_checkpoint_that_cannot_be_evaluated_is_one_line(folder, flags, monkeypatch):
+def test_a_resume_checkpoint_that_cannot_be_evaluated_is_one_line(folder, trained, flags, monkeypatch):
     monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
     (step_folder(2) / "complete").unlink()
-    assert "checkpoint-2/complete: no such file; no checkpoint is there, or it was cut off" in fails(
+    assert "checkpoint-2/complete: no such file; the checkpoint was cut off" in fails(
         "--checkpoint", step_folder(2), *flags
     )
     (step_folder(4) / "thoughts.json").unlink()
@@ -162,7 +165,17 @@ def test_a_resume_checkpoint_that_cannot_be_evaluated_is_one_line(folder, flags,
     assert "unknown tensor other for the generator small_block" in fails("--checkpoint", path.parent, *flags)
     path.write_bytes(path.read_bytes()[:500])
     assert "model.safetensors: not readable" in fails("--checkpoint", path.parent, *flags)
+    shutil.copytree(trained / step_folder(6), "best2")
+    assert "best2/model.safetensors: of a resume checkpoint; use --checkpoint best2" in fails(
+        "--params_file_name", "best2/model.safetensors", *flags
+    )
     assert sorted(os.listdir("results")) == ["dis"]
+
+
+def test_a_resume_checkpoint_may_be_copied_to_another_name(folder, flags):
+    shutil.copytree(step_folder(2), "best2")
+    evaluate.main(["--checkpoint", "best2", *flags])
+    assert Path("results/eval-best2/test-n4-x1-seed41/report.json").exists()
 
 
 def test_the_checkpoints_of_a_run_are_the_complete_ones_by_step_and_the_final_one_where_its_step_is_gone(folder):
@@ -182,13 +195,36 @@ def test_the_checkpoints_of_a_run_are_the_complete_ones_by_step_and_the_final_on
     assert run_checkpoints("dis") == [final]
 
 
+def test_a_checkpoint_without_thoughts_json_is_none_that_can_be_evaluated_but_one_to_resume_from(folder):
+    for step in STEPS:
+        (step_folder(step) / "thoughts.json").unlink()
+    assert run_checkpoints("dis") == [final_folder()]
+    assert train.newest_checkpoint(Path("results/dis")) == step_folder(6)
+
+
+def test_what_train_did_not_write_or_did_not_finish_is_no_checkpoint_of_a_run(folder):
+    final = final_folder()
+    shutil.rmtree("results")
+    for end in (".partial", ".old"):
+        stored = meta(final) | {"best": {"step": 1}}
+        (shutil.copytree(final, final.with_name(final.name + end)) / "thoughts.json").write_text(json.dumps(stored))
+    for i, other in enumerate(({"thought_generator": "block"}, [], {"flags": {"output_name": "dis"}, "best": {"step": "4"}})):
+        Path(f"ckpt/dis-{i}").mkdir()
+        Path(f"ckpt/dis-{i}/thoughts.json").write_text(json.dumps(other))
+    Path("results/dis/checkpoint-abc").mkdir(parents=True)
+    Path("results/dis/checkpoint-abc/complete").touch()
+    assert run_checkpoints("dis") == [final]
+    assert train.newest_checkpoint(Path("results/dis")) is None
+
+
 def test_a_run_without_checkpoints_is_one_line(folder):
     shutil.rmtree("ckpt")
     for step in STEPS:
         (step_folder(step) / "complete").unlink()
-    assert "results/dis: no complete checkpoint in it" in fails("--checkpoints_of", "dis")
+    assert "results/dis: no complete checkpoint with a thoughts.json in it" in fails("--checkpoints_of", "dis")
     assert "results/dos: no such run" in fails("--checkpoints_of", "dos")
     assert "--checkpoints_of results/dis: not a run's --output_name" in fails("--checkpoints_of", "results/dis")
+    assert "no such flags: ['--checkpoints', 'dis']" in fails("--checkpoints", "dis")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -207,18 +243,24 @@ def script(*args: str, **environment: str) -> subprocess.Popen:
     )
 
 
-def test_the_script_evaluates_and_ranks_what_it_can_and_asks_no_question_twice(folder, flags):
+@pytest.fixture
+def without_gpus(folder) -> str:
+    """An interpreter for the script that sees no GPU."""
+    Path("python").write_text(
+        f'#!/bin/sh\ncase "$*" in *device_count*) echo 0 ;; *) exec {sys.executable} "$@" ;; esac\n'
+    )
+    Path("python").chmod(0o755)
+    return "./python"
+
+
+def test_the_script_evaluates_and_ranks_what_it_can_and_asks_no_question_twice(without_gpus, flags):
     """For real, on the CPU: one checkpoint done before, one broken, one to do."""
     common = [*flags, "--num_return_sequences", "2", "--split", "dev"]
     evaluate.main(["--checkpoint", str(step_folder(2)), *common])
     before = Path("results/eval-dis-checkpoint-2/dev-n4-x2-seed41/samples.jsonl").read_bytes()
     path = step_folder(4) / RESUME_FILE
     path.write_bytes(path.read_bytes()[:500])
-    Path("python").write_text(
-        f'#!/bin/sh\ncase "$*" in *device_count*) echo 0 ;; *) exec {sys.executable} "$@" ;; esac\n'
-    )
-    Path("python").chmod(0o755)
-    process = script("dis", *flags, PYTHON="./python", CUDA_VISIBLE_DEVICES="", NUM_RETURN_SEQUENCES="2")
+    process = script("dis", *flags, PYTHON=without_gpus, CUDA_VISIBLE_DEVICES="", NUM_RETURN_SEQUENCES="2")
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert re.fullmatch(
@@ -243,6 +285,8 @@ case "$*" in
 *)
     trap 'echo "stopped $4 $CUDA_VISIBLE_DEVICES" >>record; exit 1' TERM
     echo "start $4 $CUDA_VISIBLE_DEVICES" >>record
+    echo "${*:5}" >flags
+    if [ "$4" = "$KILLED" ]; then kill -9 -- -$$; fi
     sleep "$SECONDS_EACH" &
     wait
     echo "end $4 $CUDA_VISIBLE_DEVICES" >>record
@@ -258,7 +302,7 @@ def fake(folder) -> dict[str, str]:
     """Environment of a machine with two GPUs, five checkpoints, and evaluations that only say when they run."""
     Path("fake_python").write_text(FAKE_PYTHON)
     Path("fake_python").chmod(0o755)
-    return {"PYTHON": "./fake_python", "SECONDS_EACH": "0.3", "FAILS": ""}
+    return {"PYTHON": "./fake_python", "SECONDS_EACH": "0.3", "FAILS": "", "KILLED": ""}
 
 
 def events() -> list[list[str]]:
@@ -288,6 +332,32 @@ def test_two_evaluations_at_a_time_each_on_its_own_gpu(fake, monkeypatch, visibl
     assert len(events()) == 10
 
 
+def test_an_evaluation_that_is_killed_with_its_whole_group_gives_its_gpu_back(fake):
+    process = script("r", **fake | {"KILLED": "results/r/checkpoint-4", "CUDA_VISIBLE_DEVICES": "0,1"})
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == "failed: results/r/checkpoint-4, see results/dis-r/checkpoint-4.log: killed by signal 9\n"
+    assert "ranked " + " ".join(f"checkpoint-{step}/report.json" for step in (2, 6, 8, 10)) in printed
+    assert [device for what, _, device in events() if what == "end"].count("1") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "passed", "note"),
+    [
+        (["--prompt_file", "a --split b"], "--split dev --prompt_file a --split b", True),
+        (["--split", "test"], "--split test", False),
+        (["--split=test"], "--split=test", False),
+    ],
+)
+def test_flags_reach_every_evaluation_which_is_on_dev_unless_told_otherwise(fake, given, passed, note):
+    process = script("r", *given, **fake | {"SECONDS_EACH": "0", "SEED": "7", "NUM_THOUGHT_TOKENS": "2"})
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    common = "--num_return_sequences 10 --batch_size 4 --seed 7 --num_thought_tokens 2"
+    assert Path("flags").read_text() == f"{common} {passed}\n"
+    assert ("on the dev questions" in printed) == note
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_script_stops_its_evaluations(fake, sign):
     process = script("r", **fake | {"SECONDS_EACH": "60"})
@@ -306,9 +376,14 @@ def test_a_stopped_script_stops_its_evaluations(fake, sign):
     [
         ([], "error: which run? bash bash/run_dis_evaluate.sh RUN [flags of evaluate.py]"),
         (["--test_k", "3"], "error: which run? bash bash/run_dis_evaluate.sh RUN [flags of evaluate.py]"),
-        (
-            ["r", "--output_dir=x"],
-            "error: --output_dir, --checkpoint and --thought_generator are each checkpoint's own",
+        *(
+            (["r", *given], "error: --output_dir, --checkpoint and --thought_generator are each checkpoint's own")
+            for given in (
+                ["--output_dir=x"],
+                ["--output-dir", "x"],
+                ["--thought-generator", "small"],
+                ["--checkpoint=x"],
+            )
         ),
     ],
 )
@@ -316,6 +391,15 @@ def test_wrong_arguments_of_the_script_are_one_line(fake, args, line):
     process = script(*args, **fake)
     printed, errors = process.communicate(timeout=60)
     assert (process.returncode, printed) == (1, "") and errors.startswith(line) and errors.count("\n") == 1
+
+
+def test_a_name_that_is_no_runs_writes_nothing(without_gpus):
+    before = sorted(Path().glob("**/*"))
+    process = script("../x", PYTHON=without_gpus)
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (1, "")
+    assert errors == "error: --checkpoints_of ../x: not a run's --output_name\n"
+    assert sorted(Path().glob("**/*")) == before
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -364,6 +448,8 @@ def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeyp
     assert [row[1:3] for row in rows] == [["-", "2"], ["20", "4"], ["20", "4"], ["20", "4"]]
     assert [row[3].split()[0] for row in rows] == ["75.0", "50.0", "50.0", "25.0"]
     assert [row[4].split()[0] for row in rows] == ["75.0", "50.0", "33.3", "50.0"]
+    evaluate.main(["--rank", paths[0]])
+    assert "note: the best" not in capsys.readouterr().out
     assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", cell) for row in rows for cell in row[3:5])
     assert [row[5:] for row in rows] == [
         ["0.0%", "5.0", "-"],
@@ -386,3 +472,28 @@ def test_what_is_no_fair_ranking_is_refused_in_one_line(tmp_path, monkeypatch):
     old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "checkpoint"}))
     assert "old/report.json: made by an older evaluate.py" in fails("--rank", a, str(old))
     assert "a/samples.jsonl: not JSON" in fails("--rank", "a/samples.jsonl")
+
+
+def test_prompts_may_differ_in_what_is_said_around_the_thoughts_and_in_nothing_else():
+    template = (
+        "{{ 'system ' + date_string }}{% for m in messages %}{{ ' ' + m.role + ': ' + m.content | trim + '</s>' }}"
+        "{% endfor %}{{ ' assistant: ' if add_generation_prompt }}"
+    )
+    tokenizer = family_tokenizer("bpe", template)
+
+    def settings(kind: str, date: str = "26 Jul 2024", template: str = template, **prompts) -> dict:
+        tokenizer.chat_template, prompts = template, PROMPTS["number"] | prompts
+        made = Layout(tokenizer, None if kind == "none" else tokenizer, prompts, date)
+        return {"settings": {"thought_generator": kind, "prompts": prompts, "layout.llm": asdict(made.llm)}}
+
+    plain = settings("none", problem="{question} Think.")
+    hints = settings("small", problem="{question} Think.", thoughts=" Hints: {thoughts}.", generator="Hint: {question}")
+    other = settings("small", problem="{question} Think.", thoughts=" {thoughts} are hints.")
+    for pair in ((plain, hints), (hints, plain), (hints, other)):
+        assert report.differing(*pair) == {}
+    assert report.differing(plain, settings("none")).keys() >= {"prompts.problem"}
+    later = settings("small", "27 Jul 2024", problem="{question} Think.")
+    assert report.differing(plain, later).keys() == {"layout.llm.before"}
+    ends = template.replace("+ '</s>'", "+ (' Be brief.' if m.role == 'user' else '') + '</s>'")
+    same = {"problem": "{question} Think.", "thoughts": " Hints: {thoughts}."}
+    assert report.differing(hints, settings("small", template=ends, **same)).keys() == {"layout.llm.suffix"}
