@@ -208,9 +208,8 @@ def test_what_train_did_not_write_or_did_not_finish_is_no_checkpoint_of_a_run(fo
     for end in (".partial", ".old"):
         stored = meta(final) | {"best": {"step": 1}}
         (shutil.copytree(final, final.with_name(final.name + end)) / "thoughts.json").write_text(json.dumps(stored))
-    for i, other in enumerate(
-        ({"thought_generator": "block"}, [], {"flags": {"output_name": "dis"}, "best": {"step": "4"}})
-    ):
+    odd = {"flags": {"output_name": "dis"}, "best": {"step": "4"}}
+    for i, other in enumerate(({"thought_generator": "block"}, [], odd)):
         Path(f"ckpt/dis-{i}").mkdir()
         Path(f"ckpt/dis-{i}/thoughts.json").write_text(json.dumps(other))
     Path("results/dis/checkpoint-abc").mkdir(parents=True)
