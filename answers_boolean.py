@@ -9,8 +9,8 @@ or no") is no answer. The first of these that says anything gives the answer:
   2. the last conclusion: after "answer is", "Answer:" and the like, "the statement is true", "so yes", "wait, no". What
      is denied, another one's, or only so if something were the case concludes nothing, as for choices;
   3. a last sentence that begins with yes or no; else the first word, where no other sentence begins with its opposite,
-     the last word is not its opposite, and no "but" follows true or false; else the last word, yes or no only and
-     without a denial or an "if" in its sentence.
+     the last word is not its opposite, and no "but", true or false follows "it is true" or "it is false"; else the last word, yes or no only,
+     after a comma, "say" or the like, and without a denial or an "if" in its sentence.
 An answer that is taken back later on ("Wait", "Actually", "No," after yes, a sentence that begins with its opposite) is
 none.
 """
@@ -37,8 +37,14 @@ SENTENCE_START = re.compile(r"(?:\A|[.!?…][^\w\s]{0,4}\s{1,9}|\n\s{0,9})[^\w\s
 STATEMENT = re.compile(
     r"\b(?:the|this|that)\s(?:statement|claim|assertion|proposition)\s(?=(?:is|must be)\b)", re.IGNORECASE
 )
-WRONG = re.compile(r"[\"')\]]{0,2}\s(?:is|was|would be|seems)\b", re.IGNORECASE)  # "Yes is wrong"
-LAST_WORD = re.compile(r"(?<!\w)(?<!or )(?<!and )(?<!ly )(?P<nots>)(?P<word>yes|no)(?P<rest>\W{0,9})\Z", re.IGNORECASE)
+WRONG = re.compile(
+    r"[\"')\]]{0,2}\s(?:is|was|would be|seems|(?:only\s)?if|unless|to)\b", re.IGNORECASE
+)  # "Yes is wrong", "yes if"
+LAST_WORD = re.compile(
+    r"(?:[,:;—–-]\s|\b(?:say|lean|towards?|(?:guess|verdict|conclusion|result) is(?: a)?)\s)(?P<nots>)(?P<word>yes|no)"
+    r"(?P<rest>\W{0,9})\Z",
+    re.IGNORECASE,
+)
 DENIED = re.compile(
     r"n't\b|\b(?:not|cannot|never|no longer|doubt|far from|neither|nor|hardly|without|instead of|if|whether|unless"
     r"|(?:people|some|others?|they|many|one|you)\s(?:\w{1,9}\s)?(?:say|said|think|claim|argue|believe))\b",
@@ -69,8 +75,10 @@ def _answers(matches) -> list[tuple[int, str]]:
 
 
 def _concluded(text: str) -> tuple[int, str] | None:
-    marks = [mark for pattern in (MARK, STATEMENT) for mark in pattern.finditer(text)]
-    matches = [(mark, BOOLEAN.match(text, mark.end())) for mark in marks]
+    matches = [(mark, BOOLEAN.match(text, mark.end())) for mark in MARK.finditer(text)]
+    stated = [(mark, BOOLEAN.match(text, mark.end())) for mark in STATEMENT.finditer(text)]
+    if len({_boolean(match) for _, match in stated}) == 1:
+        matches += stated
     concluded = [(mark, BOOLEAN.match(text, mark.end())) for mark in YES_NO_CONCLUSION.finditer(text)]
     matches += [(mark, match) for mark, match in concluded if match and match["word"].lower() in ("yes", "no")]
     answers = _answers(
@@ -84,9 +92,11 @@ def _said(text: str, starts: list[tuple[int, str]]) -> tuple[int, str] | None:
     if starts and starts[-1][0] > 9 and not re.search(r"[.!?]\s|\n", text[starts[-1][0] :].strip()):
         return starts[-1]
     first, last = BOOLEAN.match(text), LAST_WORD.search(text, max(0, len(text) - 60))
-    if first and first["word"].lower() in ("true", "false") and BUT.search(text, first.end("word")):
-        first = None
-    if last and DENIED.search(re.split(r"[.!?\n]", text[max(0, last.start() - 200) : last.start()])[-1]):
+    if first and first["word"].lower() in ("true", "false"):
+        again = first.start("word") > 3 and re.search(r"(?i)\b(?:true|false)\b", text[first.end("word") :])
+        if again or BUT.search(text, first.end("word")):
+            first = None
+    if last and DENIED.search(re.split(r"[.!?\n]", text[max(0, last.start() - 200) : last.start("word")])[-1]):
         last = None
     said = starts + _answers((first, last))
     return said[-1] if len({answer for _, answer in said}) == 1 else None

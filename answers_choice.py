@@ -61,13 +61,14 @@ AFTER_A_CONCLUSION = re.compile(
     r"\s*(?:\Z|[.,;:!](?!\w)|[–—-]\s|\d|because\b|since\b)|\sis\s(?:the\s)?(?:correct|right|answer|best)\b" + _AT_AN_END
 )
 CALLED_WRONG = re.compile(
-    r"\s{0,9}(?:(?:is|was|are|seems|looks|must be|can|could|does|would)\b\s?)?(?:\w{2,9}ly\s|also\s|therefore\s){0,2}"
+    r"\s{0,9}(?:,\s(?:which|that)\s)?"
+    r"(?:(?:is|was|are|seems|looks|must be|can|could|does|would)\b\s?)?(?:\w{2,9}ly\s|also\s|therefore\s){0,2}"
     r"(?:(?:not|n't|\w{2,5}n't|cannot|too|out|never)\b|wrong|incorrect|false|impossible|eliminated|invalid|ruled)",
     re.IGNORECASE,
 )
 _CONCLUDING = (
-    r"so|thus|hence|therefore|finally|conclusion|choose|pick|select|take|go(?:ing)? with|opt for|match(?:es)?"
-    r"|corresponds? to|wait|actually|rather|hmm+|oops|sorry|(?:it|that|this)(?:'s| is| should be| must be)"
+    r"so|thus|hence|therefore|finally|conclusion|choose|pick|select|(?<=we )take|(?<=I )take|go(?:ing)? with|opt for"
+    r"|match(?:es)?|corresponds? to|wait|actually|rather|hmm+|oops|sorry|(?:it|that|this)(?:'s| is| should be| must be)"
     r"|I(?:'d|'ll| would| will)? (?:say|think|believe|guess)"
 )
 _FILLING = (
@@ -90,16 +91,17 @@ DOUBTED = re.compile(
 )
 NAMED = re.compile(r"(?<![\w)\\])\(([A-Ja-j])\)(?!\w)|\b(?i:option|choice)\s(?:\(([A-Ja-j])\)|([A-J])(?!\w|'))")
 SKIPPED = re.compile(  # right before a conclusion or a name
-    r"(?:\b(?:wrong|incorrect|false|tempting|typical|common|another|other|if|whether|unless|suppose|assum\w{1,3}|not|doubt"
+    r"(?:\b(?:wrong|incorrect|false|second.best|tempting|typical|common|another|other|if|whether|unless|suppose|assum\w{1,3}|not|doubt"
     r"|neither|nor|never|than|unlike|except|excluding|rejected|discarded|instead of|ruled? out|eliminat\w{1,4}"
-    r"|(?:people|some|others?|they|many|one|you|who)\s(?:(?:may|might|would|could|will)\s)?(?:say|think|claim|argue"
-    r"|believe|guess|assume))|n't)[\s:]{1,3}"
+    r"|thought|said|guessed|assumed|believed|claimed|suggested|(?:people|some|others?|they|many|one|you|who|key|book)\s"
+    r"(?:\w{4,12}\s)?(?:says?|thinks?|claims?|argues?|believes?|guess|assumes?|gives))|n't)[\s:]{1,3}"
     r"(?:(?:be|think|believe|say|sure|see|why|how|that|whether|if|the|our|my|your|a|an|as|case|true|correct|right|final|best"
-    r"|possible|wrong|incorrect|only|answers?|options?|choices?|is|was|are|it's|it)[\s:]{1,3}){0,8}\Z",
+    r"|possible|wrong|incorrect|only|answers?|options?|choices?|is|was|are|it's|it|to)[\s:]{1,3}){0,8}\Z"
+    r"|\b(?:people|students|some|others?|they|many|one|you|who)\s(?:(?:may|might|would|could|will|often)\s)?\Z",
     re.IGNORECASE,
 )
 IF = re.compile(r"\b(?:if|were|had|unless)\b", re.IGNORECASE)
-WOULD = re.compile(r"\b(?:would|could|might)\b", re.IGNORECASE)
+WOULD = re.compile(r"\b(?:would|could|might|otherwise)\b", re.IGNORECASE)
 CORRECTED = re.compile(  # after a conclusion
     r"[.!?…;,\n—–-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that|sorry"
     r"|no(?=\s?[,.:;!…—–-])|(?:that|this)(?:'s| is| was) (?:wrong|incorrect|not right)|I (?:made|was wrong))\b"
@@ -109,6 +111,7 @@ CORRECTED = re.compile(  # after a conclusion
 ARTICLE = re.compile(
     r"\(?A\)?\s(?!(?:is|was|as|since|because|gives?|matches|seems|looks|must|and|or|with|for|here|by)\b)[a-z]"
 )
+LISTED = re.compile(r"\b[B-J][).]\s.{0,100}?\b[C-J][).]\s")  # "A) 12 B) 15 C) 18"
 NOT_BUT = re.compile(r"\s*(?:is\s)?not\s(?:option\s|choice\s)?\(?[A-Ja-j]\)?[,;]?\s(?:but|it is|it's)\s(?:rather\s)?")
 LONE_LETTER = re.compile(r"\W{0,9}(?:(?:option|choice)\W{1,3})?\(?([A-J])\)?\W{0,9}", re.IGNORECASE)
 LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:([A-J])[).]|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
@@ -173,7 +176,9 @@ def _letter(match: re.Match, options: Options) -> str | None:
     place = ord(letter) - ord("A")
     if ANOTHER_CHOICE.match(rest):
         return ""
-    if CALLED_WRONG.match(rest):
+    if LISTED.search(rest):
+        return ""
+    if CALLED_WRONG.match(rest) or rest.lstrip(" )\"'").startswith("?"):
         return None
     same = options.letter(re.sub(r"\A[\s.,:;=([-]+|[)\]]+\Z", "", SENTENCE.match(rest.lstrip(" .)]:"))[1]))
     own_text = place < len(options.keys) and options.key(rest.lstrip(" =:-")) == options.keys[place]
@@ -197,11 +202,12 @@ def _concluded_choice(text: str, options: Options) -> str | None:
             after = after[swap.end() :]
         letter = _read_choice(after, options)
         found.append((mark.end(), _only_choice(SENTENCE.match(after)[1], options) if letter is None else letter))
-    for mark in CONCLUSION.finditer(text):
-        match = CHOICE.match(text, mark.end())
-        if match and (match["close"] or match["letter"].isupper()) and AFTER_A_CONCLUSION.match(match["rest"]):
-            if not is_skipped(text, mark.start(), match.end("letter")):
-                found.append((mark.end(), _letter(match, options)))
+    pairs = [(mark, CHOICE.match(text, mark.end())) for mark in CONCLUSION.finditer(text)]
+    pairs = [(mark, match) for mark, match in pairs if match and AFTER_A_CONCLUSION.match(match["rest"])]
+    for mark, match in pairs[-MAX_MARKS:]:
+        capital = match["close"] or match["letter"].isupper()
+        if capital and not is_skipped(text, mark.start(), match.end("letter")):
+            found.append((mark.end(), _letter(match, options)))
     for match in CALLED_RIGHT.finditer(text):
         clause = re.split(r"[.;:!?\n]", text[max(0, match.start() - 60) : match.start() + 1])[-1]
         if not DOUBTED.search(clause) and not is_skipped(text, match.start(), match.end()):

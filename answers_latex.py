@@ -47,6 +47,7 @@ LIST = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s?and\b)\s*")
 SPELLINGS = (  # applied in this order
     (re.compile(r"\\?\$|(?<!\\)\\[()\[\]]"), " "),
     (re.compile(r"[−–]"), "-"),
+    (re.compile(r"∅|\\varnothing(?![a-zA-Z])|\\\{\s?\\\}"), r"\\emptyset "),
     (re.compile(r"×"), r"\\times "),
     (re.compile(r"÷"), r"\\div "),
     (re.compile(r"(?<![\\a-zA-Z])(?:infinity|∞)"), r"\\infty "),

@@ -120,6 +120,21 @@ BOOLEANS = [
     ("The answer is no. No, he could not.", "no"),
     ("I'd say no.", "no"),
     ("Is it true? Yes.", "yes"),
+    ("This isn't true.", "no"),
+    ("The answer is yes if it rains.", None),
+    ("Some would answer no.", None),
+    ("The answer could be yes.", None),
+    ("Suppose the answer is no.", None),
+    ("He said no.", None),
+    ("So he said yes.", None),
+    ("No one would say yes.", None),
+    ("This statement is true. That statement is false.", None),
+    ("Is the answer yes?", None),
+    ('The answer is "no" to the first part and "yes" to the second.', None),
+    ("My guess is yes.", "yes"),
+    ("One might think the answer is yes, but in fact the answer is no.", "no"),
+    ("If he was born in 1900 he was 66 in 1966. So the answer is yes.", "yes"),
+    ("Answer：yes", "yes"),
     ("", None),
 ]
 
@@ -169,7 +184,8 @@ def test_no_string_crashes_extraction():
 @pytest.mark.parametrize(
     "piece",
     ["yes ", "no ", "not ", "yes. ", "no\n", "so ", "so no ", "answer is ", "answer is not ", "answer to ", "is ", "\n"]
-    + [" ", "\\text{", "it is ", "####", ".", "- ", "yes or ", "true ", "(yes ", "**"],
+    + [" ", "\\text{", "it is ", "####", ".", "- ", "yes or ", "true ", "(yes ", "**"]
+    + ["wait, no ", "people say yes ", "if would "],
 )
 def test_time_grows_with_length_only(piece):
     began = time.perf_counter()

@@ -175,6 +175,18 @@ CHOICES = [
     ("The answer is C. Actually, 3 is too small.", (), None),
     ("The answer is C, no doubt.", (), "C"),
     ("", (), None),
+    ("It is tempting to choose A. But B is correct.", (), None),
+    ("Most students answer A.", (), None),
+    ("Is the answer C?", (), None),
+    ("The answer is A, which is wrong.", (), None),
+    ("If x > 0, the answer is A; otherwise the answer is B.", (), None),
+    ("Choose the correct answer: A) 12 B) 15 C) 18", (), None),
+    ("The second-best answer is A.", (), None),
+    ("The correct answer is C, but the answer key incorrectly says the answer is A.", (), "C"),
+    ("First I thought the answer was A, but it is B.", (), "B"),
+    ("The right answer would be B.", (), "B"),
+    ("The incorrect options are A and C. The correct one is D.", (), "D"),
+    ("Plan B is the answer.", (), None),
     ("   \n", (), None),
 ]
 
