@@ -9,8 +9,8 @@ or no") is no answer. The first of these that says anything gives the answer:
   2. the last conclusion: after "answer is", "Answer:" and the like, "the statement is true", "so yes", "wait, no". What
      is denied, another one's, or only so if something were the case concludes nothing, as for choices;
   3. a last sentence that begins with yes or no; else the first word, where no other sentence begins with its opposite,
-     the last word is not its opposite, and no "but", true or false follows "it is true" or "it is false"; else the last word, yes or no only,
-     after a comma, "say" or the like, and without a denial or an "if" in its sentence.
+     the last word is not its opposite, and no "but", true or false follows "it is true" or "it is false"; else the
+     last word, yes or no only, after a comma, "say" or the like, and without a denial or an "if" in its sentence.
 An answer that is taken back later on ("Wait", "Actually", "No," after yes, a sentence that begins with its opposite) is
 none.
 """
