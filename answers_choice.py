@@ -8,8 +8,8 @@ a letter beside another option's text ("15 (option C)").
   1. the last box: a letter ("C", "c", "(C) 12", "C: 12"), or the text of exactly one option;
   2. the last conclusion: the same after "answer is", "Answer:", "correct option is"; "so (C)", "I choose C", "it is C",
      "No, C", "option C is correct". A wrong, a denied or another one's answer ("a common wrong answer is A", "I don't
-     think it is A", "some say it is A"), "A?" and "if ... would be A" conclude nothing. One that is called wrong later on, or
-     that "Wait", "Actually" or "No," follows without a new one, is none;
+     think it is A", "some say it is A"), "A?" and "if ... would be A" conclude nothing. One that is called wrong later
+     on, or that "Wait", "Actually" or "No," follows without a new one, is none;
   3. a text that is only an option's; a last line that is only a letter; one line that begins with "C." or "C)", the
      first or the last one;
   4. the only one that is named as "(C)" or "option C" and not called wrong.

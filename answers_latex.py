@@ -13,7 +13,7 @@ and digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x = 5", "50\\%", "5\\t
 ("9 \\cdot 2 = 18") is its result; "\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
 
 Equality, the first of these that applies:
-  1. Units at the end (UNITS; "square", "cubic", "per") count only where both have one: 5 cm is 5, but not 5 m. Other
+  1. Units at the end (UNITS; "square", "cubic", "per") count only where both have one: 5 cm is 5, but not 5 km. Other
      words ("12 million", "10 am") stay, and texts with a word of three letters, a clock time or a difference in case
      only are compared by letter, words without case. Percent signs are dropped: 50\\% is 50 and not 0.5.
   2. "x = 5" is "5", for any bare variable or tuple of them; other equations ("f(3) = 4") are equal only to equations,
