@@ -18,21 +18,9 @@ number: the first of these that holds a number gives the answer.
   are just their numbers. Canonical strings: "18", "-0.5" or "-3/4": decimals stay decimals, without idle zeros;
   fractions stay fractions, in lowest terms. Equality is by exact value: 3/4 is 0.75, and 1/3 is not 0.33.
 
-choice: "A" to "J". The first of these that says anything gives the answer, and a doubt ("A or B", a letter beyond the
-options) is no answer.
-  1. the last box: a letter ("C", "c", "(C) 12", "C: 12"), or the text of exactly one option;
-  2. the last conclusion: the same after "answer is", "Answer:", "correct option is"; "so (C)", "I choose C", "option C
-     is correct". One that is called wrong later on is none;
-  3. a last line that is only a letter; one line that begins with "C." or "C)", the first or the last one;
-  4. the only one that is named as "(C)" or "option C" and not called wrong.
-  "A", "I" and small letters, which are words too, need a bracket, a full stop or the like. Option texts are compared
-  without case, spaces, dollar signs and a full stop, numbers by value.
+choice: "A" to "J": the last box, the last conclusion, a line or a name of its own: see answers_choice.py.
 
-boolean: "yes" or "no", also for true and false; "not" turns them round, and "no" before a noun ("no way") is none.
-  1. the last box;
-  2. the last conclusion: after "answer is", "Answer:" and the like, or "so yes", "therefore, no";
-  3. a last sentence that begins with yes or no; else the first word, where no other sentence begins with its opposite
-     and the last word is not its opposite; else the last word.
+boolean: "yes" or "no": the last box, the last conclusion, the first word or the last one: see answers_boolean.py.
 
 latex: the last box, what follows "answer is", the last formula, or else the last number: see answers_latex.py.
 """
@@ -43,15 +31,16 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import cache
 
 import numpy as np
 
+import answers_boolean
+import answers_choice
 import answers_latex
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
-MAX_MARKS = 50  # that are read, from the end of a text; more is a model in a loop
 MAX_SUBSETS = 2000  # of one size, for maj@k
 
 # The patterns below run over whatever a model samples: none may backtrack over an unbounded stretch.
@@ -89,87 +78,6 @@ PLAIN_SPELLINGS = (  # applied in this order
     (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
     (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
     (re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
-)
-
-WORD_SPELLINGS = (  # for choice and boolean, applied in this order
-    (re.compile(r"[’‘]"), "'"),
-    (re.compile(r"[“”]"), '"'),
-    *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),),  # \textbf{\text{C}}
-    (re.compile(r"\*\*\s?\(?([A-Jb-h])\)?[.:]?\s?\*\*"), r"(\1)"),
-    (re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
-    (re.compile(r"\\[()\[\]]|\\?\$|[*`_]"), ""),
-)
-SENTENCE = re.compile(r"\s{0,9}(.{0,300}?)(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z|(?<=.{300}))")
-WORD_MARK = re.compile(  # of choice and boolean; "answer D" is one, "answer a question" is none
-    r"(?:\b(?:answer|ans)\b\.?(?:\s(?:choice|option|letter)\b)?"
-    r"|\b(?:correct|right|best|final)\s(?:option|choice|one|letter|statement)\b)"
-    r"(?:\s(?:to|for)\s[^.\n]{1,80}?(?=\s(?:is|=|:)))?(?:(?-i:(?=\.?\s?\(?[A-J]\b))|\s{0,5}(?:(?:is|(?:would|should|must|will)\sbe)\b(?!n't)"
-    r"|[:=→–—\n]|-+>?(?=\s)|(?=isn't)))|####",
-    re.IGNORECASE,
-)
-CHOICE = re.compile(
-    r"[\s:,=>-]{0,20}(?:(?:the|correct|right|final|best|answer|ans|is|be|it's|it|clearly|therefore|thus|hence|indeed"
-    r"|definitely|probably|likely|most|simply|just|either|both)\b[\s:=]{0,5}){0,8}"
-    r"(?P<label>(?:option|choice|letter|statement)\b[\s:]{0,3})?(?:[(\[{\"'])?\s?(?P<letter>[A-Ja-j])(?!\w|'\w)"
-    r"(?P<close>\s?[)\]}]|[\"'])?(?P<rest>.{0,300})",
-    re.IGNORECASE,
-)
-ANOTHER_CHOICE = re.compile(
-    r"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\b|and\b)?\s*(?:either\b|both\b|option\b|choice\b)?\s*"
-    r"(?:\([A-Ja-j]\)|[B-HJ](?!\w|')|A(?!\w|'|\s[a-z]))"
-)
-AFTER_A_WORD = re.compile(r"\s*(?:\Z|[.:;,!?](?!\w)|[–—-]\s|(?:because|since|which|as)\b)")  # after "A" and "I"
-AFTER_A_SMALL_LETTER = re.compile(r"\s*(?:\Z|[.:!](?!\w))")
-AFTER_A_CAPITAL = re.compile(r"(?!\s*(?:[+*/^=<>×÷\\]|-\w))")  # else it is a variable
-AFTER_A_CONCLUSION = re.compile(
-    r"\s*(?:\Z|[.,;:!](?!\w)|[–—-]\s|is\s(?:the\s)?(?:correct|right|answer|best)|\d|because\b|since\b)"
-)
-CALLED_WRONG = re.compile(
-    r"\s{0,9}(?:(?:is|was|are|seems|looks|must be|can|could|does|would)\b\s?)?(?:\w{2,9}ly\s|also\s|therefore\s){0,2}"
-    r"(?:(?:not|n't|\w{2,5}n't|cannot|too|out|never)\b|wrong|incorrect|false|impossible|eliminated|invalid|ruled)",
-    re.IGNORECASE,
-)
-CONCLUSION = re.compile(
-    r"\b(?:so|thus|hence|therefore|finally|conclusion|choose|pick|select|go(?:ing)? with|opt for|match(?:es)?"
-    r"|corresponds? to)\b[,:]?\s{0,3}(?:(?:it's|it|that's|that|this|must|has|have|to|be|is|i'd|i'll|i|we|would|choose"
-    r"|pick|select|go|with|say)\b\s?){0,6}",
-    re.IGNORECASE,
-)
-CALLED_RIGHT = re.compile(
-    r"(?<![\w'])(?:(?i:option|choice|statement)\s\(?([A-Ja-j])|\(([A-Ja-j])\)|([A-J]))[).]?\s(?:is|must be|would be)\s"
-    r"(?:\w{2,8}ly\s|therefore\s|thus\s|indeed\s)?(?:the\s)?(?:only\s|most\s)?(?:correct|right|answer|best)\b"
-)
-DOUBTED = re.compile(
-    r"\b(?:if|whether|assum\w+|suppose|none|neither|n?or|not|no|never|and|both)\b|n't\b", re.IGNORECASE
-)
-NAMED = re.compile(r"(?<![\w)\\])\(([A-Ja-j])\)(?!\w)|\b(?i:option|choice)\s(?:\(([A-Ja-j])\)|([A-J])(?!\w|'))")
-NOT_BEFORE = re.compile(
-    r"(?:\b(?:not|neither|nor|never|than|unlike|except|excluding|rejected|discarded|instead of|ruled? out|"
-    r"eliminat\w{1,4})|n't)\s(?:be\s|think\s)?(?:the\s)?(?:(?:answer|correct)\s)?(?:is\s)?\Z",
-    re.IGNORECASE,
-)
-NOT_BUT = re.compile(r"\s*(?:is\s)?not\s(?:option\s|choice\s)?\(?[A-Ja-j]\)?[,;]?\s(?:but|it is|it's)\s(?:rather\s)?")
-LONE_LETTER = re.compile(r"\W{0,9}(?:(?:option|choice)\W{1,3})?\(?([A-J])\)?\W{0,9}", re.IGNORECASE)
-LINE_LABEL = re.compile(r"^[^\w\n(]{0,9}(?:([A-J])[).]|([B-HJ]):)(?=\s|\Z)", re.MULTILINE)
-
-YES_OR_NO = re.compile(r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE)  # the instruction's
-BOOLEAN = re.compile(
-    r"[\s:=>(\"'\[-]{0,20}(?:(?:the|final|correct|answer|is|it's|it|that's|that|this|statement|claim|a|an|definite|clear"
-    r"|resounding|simply|just|therefore|thus|so|hence|indeed|definitely|clearly|probably|likely|most|almost|certainly|be"
-    r"|would|must)\b[\s,:\"']{0,3}){0,8}(?P<nots>(?:(?:not|isn't|wasn't|cannot be|can't be)\s[\"']?){0,3})"
-    r"(?P<word>yes|no|true|false)(?!\w|[-']\w)(?P<rest>.{0,80})",
-    re.IGNORECASE,
-)
-AFTER_A_BOOLEAN = re.compile(  # else it belongs to a noun
-    r"""["')\]}]?\s*(?:\Z|[,;!?–—"')\]}:-]|\.(?!\s?\d)|(?:that|because|since|as|for|in|if|when|unless|but|and|so|given|due"""
-    r"|under|according|it|he|she|they|you|we|i|there|this|these|those|the|wait|actually)\b)",
-    re.IGNORECASE,
-)
-BOTH_BOOLEANS = re.compile(r"\s*(?:or|and|/|nor)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
-SENTENCE_START = re.compile(r"(?:\A|[.!?…][^\w\s]{0,4}\s{1,9}|\n\s{0,9})[^\w\s]{0,5}(?=(?:yes|no)\b)", re.IGNORECASE)
-LAST_WORD = re.compile(
-    r"(?<!\w)(?<!or )(?<!and )(?<!ly )(?P<nots>(?:not\s|n't\s)?)(?P<word>yes|no|true|false)(?P<rest>\W{0,9})\Z",
-    re.IGNORECASE,
 )
 
 
@@ -353,135 +261,18 @@ def _respelled(text: str, spellings) -> str:
 
 
 def _extract_choice(text: str, options: tuple[str, ...]) -> str | None:
-    """The finders say None for "go on", and an empty string for a doubt, which ends the search."""
-    found = _read_choice(_respelled(_last_box(text), WORD_SPELLINGS), options)
-    text = _respelled(text, WORD_SPELLINGS)
-    for find in (_concluded_choice, _line_choice, _only_choice):
-        found = find(text, options) if found is None else found
-    return found or None
+    return answers_choice.extract(text, _last_box(text), options, _number_value)
 
 
-def _read_choice(text: str, options: tuple[str, ...]) -> str | None:
-    """The letter that a text begins with, else the option that its first sentence or the part up to a comma is."""
-    match = CHOICE.match(text)
-    found = _letter(match, options) if match else None
-    if found:
-        return found
-    sentence = SENTENCE.match(text)[1]
-    for part in (sentence, re.split(r",\s|\s(?:because|since|which)\b", sentence)[0]):
-        key = _option_key(part)
-        same = [i for i, option in enumerate(options) if key != "" and key == _option_key(option)]
-        if len(same) == 1:
-            return chr(ord("A") + same[0])
-    return found
-
-
-def _letter(match: re.Match, options: tuple[str, ...]) -> str | None:
-    """The letter of a match of CHOICE where it stands for an option and not for a word or a variable."""
-    letter, rest = match["letter"].upper(), match["rest"]
-    place = ord(letter) - ord("A")
-    if ANOTHER_CHOICE.match(rest):
-        return ""
-    if CALLED_WRONG.match(rest):
-        return None
-    own_text = place < len(options) and _option_key(rest.lstrip(" =:-")) == _option_key(options[place])
-    if not (match["close"] or match["label"] or own_text):
-        capital = AFTER_A_WORD if letter in "AI" else AFTER_A_CAPITAL
-        if not (AFTER_A_SMALL_LETTER if match["letter"].islower() else capital).match(rest):
-            return None
-    return letter if place < (len(options) or 10) else ""
-
-
-@lru_cache(2**12)
-def _option_key(text: str) -> Fraction | str:
-    """Texts with the same key are the same option."""
-    text = _respelled(text, WORD_SPELLINGS).strip().rstrip(".,;:!")
+def _number_value(text: str) -> Fraction | None:
+    """The value of a text that is only a number."""
     number = _respelled(text, PLAIN_SPELLINGS).strip()
-    if NUMBER.fullmatch(number) and (value := _last_number(number)):
-        return Fraction(value)
-    return re.sub(r"\s", "", text).casefold()
-
-
-def _concluded_choice(text: str, options: tuple[str, ...]) -> str | None:
-    """The last conclusion; a doubt where it is called wrong later."""
-    found = [(-1, None)]
-    for mark in list(WORD_MARK.finditer(text))[-MAX_MARKS:]:
-        after = text[mark.end() : mark.end() + 400]
-        if swap := NOT_BUT.match(after):
-            after = after[swap.end() :]
-        letter = _read_choice(after, options)
-        found.append((mark.end(), _only_choice(SENTENCE.match(after)[1], options) if letter is None else letter))
-    for mark in CONCLUSION.finditer(text):
-        match = CHOICE.match(text, mark.end())
-        if match and (match["close"] or match["letter"].isupper()) and AFTER_A_CONCLUSION.match(match["rest"]):
-            found.append((mark.end(), _letter(match, options)))
-    for match in CALLED_RIGHT.finditer(text):
-        clause = re.split(r"[.;:!?\n]", text[max(0, match.start() - 60) : match.start()])[-1]
-        if not DOUBTED.search(clause):
-            found.append((match.start(), _in_range(match, options)))
-    place, letter = max(one for one in found if one[1] is not None or one[0] < 0)
-    named = re.finditer(rf"(?<!\w){letter}(?!\w)\)?", text[place + 2 :]) if letter else ()
-    return "" if any(CALLED_WRONG.match(text, place + 2 + name.end()) for name in named) else letter
-
-
-def _line_choice(text: str, options: tuple[str, ...]) -> str | None:
-    lines = [line for line in text.splitlines() if line.strip()] or [""]
-    lone = LONE_LETTER.fullmatch(lines[-1])
-    if lone and (lone[1].isupper() or len(lines) == 1):
-        return _in_range(lone, options)
-    for line in (lines[0], lines[-1]):
-        if LINE_LABEL.match(line) and len({match[0].strip() for match in LINE_LABEL.finditer(text)}) == 1:
-            return _letter(CHOICE.match(re.sub(r"\A[^\w(]+", "", line)), options)
-    return None
-
-
-def _only_choice(text: str, options: tuple[str, ...]) -> str | None:
-    letters = {
-        _in_range(match, options)
-        for match in NAMED.finditer(text)
-        if not NOT_BEFORE.search(text[max(0, match.start() - 40) : match.start()])
-        and not CALLED_WRONG.match(text, match.end())
-    }
-    return letters.pop() if len(letters) == 1 else None
-
-
-def _in_range(match: re.Match, options: tuple[str, ...]) -> str:
-    """The only letter among a match's groups; empty where there are fewer options."""
-    letter = next(group for group in match.groups() if group).upper()
-    return letter if ord(letter) - ord("A") < (len(options) or 10) else ""
+    value = _last_number(number) if NUMBER.fullmatch(number) else None
+    return Fraction(value) if value else None
 
 
 def _extract_boolean(text: str) -> str | None:
-    """As for choice, an empty string is a doubt."""
-    box, text = (YES_OR_NO.sub("", _respelled(one, WORD_SPELLINGS)) for one in (_last_box(text), text))
-    found = _boolean(BOOLEAN.match(box))
-    if found is None:
-        matches = [BOOLEAN.match(text, mark.end()) for mark in WORD_MARK.finditer(text)]
-        concluded = [BOOLEAN.match(text, mark.end()) for mark in CONCLUSION.finditer(text)]
-        matches += [match for match in concluded if match and match["word"].lower() in ("yes", "no")]
-        answers = [(match.start(), answer) for match in matches if (answer := _boolean(match)) is not None]
-        found = max(answers)[1] if answers else None
-    if found is None:
-        matches = [BOOLEAN.match(text, start.end()) for start in SENTENCE_START.finditer(text)]
-        starts = [(match.start(), answer) for match in matches if (answer := _boolean(match)) is not None]
-        if starts and starts[-1][0] and not re.search(r"[.!?]\s|\n", text[starts[-1][0] :].strip()):
-            return starts[-1][1] or None
-        first, last = BOOLEAN.match(text), LAST_WORD.search(text[-60:])
-        said = {answer for _, answer in starts} | {_boolean(first), _boolean(last)} - {None}
-        found = said.pop() if len(said) == 1 else None
-    return found or None
-
-
-def _boolean(match: re.Match | None) -> str | None:
-    """The answer of a match of BOOLEAN or LAST_WORD; None where the word belongs to a noun."""
-    if not match:
-        return None
-    if BOTH_BOOLEANS.match(match["rest"]):
-        return ""
-    if match["word"].lower() != "yes" and not AFTER_A_BOOLEAN.match(match["rest"]):
-        return None
-    yes = match["word"].lower() in ("yes", "true")
-    return "yes" if yes == (len(match["nots"].split()) % 2 == 0) else "no"
+    return answers_boolean.extract(text, _last_box(text))
 
 
 def _extract_latex(text: str) -> str | None:

@@ -87,7 +87,7 @@ BOOLEANS = [
     ("He died in 1990 and the war began in 1995, so the statement is false.", "no"),
     ("He lived until 1995. The claim is true", "yes"),
     ("The claim is not true.", "no"),
-    ("Yes, because the story that he died in 1990 is false.", None),
+    ("Yes, because the story that he died in 1990 is false.", "yes"),
     ("It is true love that counts.", None),
     ("A true story needs facts.", None),
     ("They said yes to the plan, and then it rained.", None),
@@ -97,6 +97,44 @@ BOOLEANS = [
     ("Cats have legs.", None),
     ("So no fish walks.", None),
     ("No, cats walk. So it is true that dogs walk.", "no"),
+    # denials, corrections, other people's answers
+    ("This cannot possibly be true.", None),
+    ("It would never be true", None),
+    ("This is far from true", None),
+    ("I doubt that this is true.", None),
+    ("If it were a mammal, the answer would be yes. But it's a fish.", None),
+    ("So, is it true? It is not.", None),
+    ("Fact 1 is true. Fact 2 is false.", None),
+    ("Fact 1 is true. Fact 2 is true.", None),
+    ("The answer is no longer yes.", None),
+    ("I don't think the answer is yes.", None),
+    ("It is not the case that the answer is yes.", None),
+    ("The answer is yes. Wait.", None),
+    ("It is true that cats walk, but dogs do not.", None),
+    ("Some people say yes", None),
+    ("This can't be true.", "no"),
+    ("The answer is yes. Hmm. No.", "no"),
+    ("The answer is yes. Wait, actually no.", "no"),
+    ("The answer is No, but some people say the answer is yes.", "no"),
+    ("No\n\nYes is wrong because it melts.", "no"),
+    ("The answer is no. No, he could not.", "no"),
+    ("I'd say no.", "no"),
+    ("Is it true? Yes.", "yes"),
+    ("This isn't true.", "no"),
+    ("The answer is yes if it rains.", None),
+    ("Some would answer no.", None),
+    ("The answer could be yes.", None),
+    ("Suppose the answer is no.", None),
+    ("He said no.", None),
+    ("So he said yes.", None),
+    ("No one would say yes.", None),
+    ("This statement is true. That statement is false.", None),
+    ("Is the answer yes?", None),
+    ('The answer is "no" to the first part and "yes" to the second.', None),
+    ("My guess is yes.", "yes"),
+    ("One might think the answer is yes, but in fact the answer is no.", "no"),
+    ("If he was born in 1900 he was 66 in 1966. So the answer is yes.", "yes"),
+    ("Answer：yes", "yes"),
     ("", None),
 ]
 
@@ -146,7 +184,8 @@ def test_no_string_crashes_extraction():
 @pytest.mark.parametrize(
     "piece",
     ["yes ", "no ", "not ", "yes. ", "no\n", "so ", "so no ", "answer is ", "answer is not ", "answer to ", "is ", "\n"]
-    + [" ", "\\text{", "it is ", "####", ".", "- ", "yes or ", "true ", "(yes ", "**"],
+    + [" ", "\\text{", "it is ", "####", ".", "- ", "yes or ", "true ", "(yes ", "**"]
+    + ["wait, no ", "people say yes ", "if would "],
 )
 def test_time_grows_with_length_only(piece):
     began = time.perf_counter()

@@ -9,6 +9,7 @@ from answers import answers_equal, extract_answer, vote
 
 DATES = ("05/01/2021", "02/23/2021", "03/11/2021", "05/09/2021", "06/12/2021", "04/29/2021")
 NUMBERS = ("6", "12", "18 km", "1,000", "3/4")
+FIFTEENS = ("12", "15", "18", "20")
 ROMAN = ("I only", "II only", "I and II", "none of the above")
 
 CHOICES = [
@@ -143,7 +144,49 @@ CHOICES = [
     ("Vitamin C is good for you", (), None),
     ("the 3 sides are a, b and c.", (), None),
     ("3 + 4 = 7", (), None),
+    # corrections, denials, other people's answers and contradictions
+    ("I choose C) 18. Wait, actually it should be D) 21.", (), "D"),
+    ("The answer is C. Hmm, that's wrong. It should be D.", (), "D"),
+    ("The answer is B? No, C.", (), "C"),
+    ("Correct answer: D\nIncorrect answer: A", (), "D"),
+    ("The correct answer is C. A common wrong answer is A.", (), "C"),
+    ("So it is (C).\nNote: if the speed were doubled the answer would be (E).", (), "C"),
+    ("Since the wrong answer is A, we take B.", (), "B"),
+    ("Answer: 15 (option C)", FIFTEENS, None),
+    ("Answer: C (15)", FIFTEENS, None),
+    ("Answer: B (15)", FIFTEENS, "B"),
+    ("Thus B is correct to say that.", (), None),
+    ("Vitamin C is the answer", (), None),
+    ("Vitamin A is the best source.", (), None),
+    ("The man is (A) person who", (), None),
+    ("18", FIFTEENS, "C"),
+    ("<answer>C</answer>", (), "C"),
+    ('{"answer": "C"}', (), "C"),
+    ("Answer：C", (), "C"),
+    ("I think it's B", (), "B"),
+    ("It is C.", (), "C"),
+    ("2", FIFTEENS, None),
+    ("The answer is 2.", FIFTEENS, None),
+    ("I don't think it's B.", (), None),
+    ("Some people say the answer is B.", (), None),
+    ("The answer is C. Wait, let me check.", (), None),
+    ("If the answer is C, then x = 3.", (), None),
+    ("The answer is B. No other option fits.", (), "B"),
+    ("The answer is C. Actually, 3 is too small.", (), None),
+    ("The answer is C, no doubt.", (), "C"),
     ("", (), None),
+    ("It is tempting to choose A. But B is correct.", (), None),
+    ("Most students answer A.", (), None),
+    ("Is the answer C?", (), None),
+    ("The answer is A, which is wrong.", (), None),
+    ("If x > 0, the answer is A; otherwise the answer is B.", (), None),
+    ("Choose the correct answer: A) 12 B) 15 C) 18", (), None),
+    ("The second-best answer is A.", (), None),
+    ("The correct answer is C, but the answer key incorrectly says the answer is A.", (), "C"),
+    ("First I thought the answer was A, but it is B.", (), "B"),
+    ("The right answer would be B.", (), "B"),
+    ("The incorrect options are A and C. The correct one is D.", (), "D"),
+    ("Plan B is the answer.", (), None),
     ("   \n", (), None),
 ]
 
