@@ -81,7 +81,7 @@ CONCLUSION = re.compile(
 )
 YES_NO_CONCLUSION = re.compile(rf"\b(?:{_CONCLUDING}){_STOPS}(?:(?:{_FILLING})\b,?\s?){{0,6}}", re.IGNORECASE)
 CALLED_RIGHT = re.compile(
-    r"(?:(?<![\w'])(?i:option|choice|statement)\s\(?([A-Ja-j])|(?<![\w'])\(([A-Ja-j])\)"
+    r"(?:(?<![\w'])(?i:option|choice|statement|answer)\s\(?([A-Ja-j])|(?<![\w'])\(([A-Ja-j])\)"
     r"|(?:\A|[.,;:!?\n(\"]\s{0,3}|\b(?:so|So|thus|Thus|hence|Hence|therefore|Therefore|then|that|think|believe|clearly|and"
     r"|only|Only)\s)([A-J]))[).]?\s(?:is|must be|would be)\s(?:\w{2,8}ly\s|therefore\s|thus\s|indeed\s)?(?:the\s)?"
     r"(?:only\s|most\s)?(?:correct|right|answer|best)\b" + _AT_AN_END

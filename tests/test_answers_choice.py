@@ -187,6 +187,7 @@ CHOICES = [
     ("The right answer would be B.", (), "B"),
     ("The incorrect options are A and C. The correct one is D.", (), "D"),
     ("Plan B is the answer.", (), None),
+    ("G - T = 46.\nAnswer A is correct option", (), "A"),
     ("   \n", (), None),
 ]
 
