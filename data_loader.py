@@ -408,7 +408,7 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
     if fields.steps is None:
         steps, final = _split_solution(final, task)
     else:
-        steps = _steps(row, fields.steps, task.separator)
+        steps, final = _steps(row, fields.steps, task.separator), final.rpartition("####")[2]
     if final.strip() in labels:
         final = LETTERS[labels.index(final.strip())]
     if options:
@@ -504,12 +504,15 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
         for pattern, spelling in PLAIN_SPELLINGS:
             plain = pattern.sub(spelling, plain)
         if len(NUMBER.findall(plain)) > 1:
-            raise ValueError(f'no final answer: "{text.strip()[:60]}" is more than one number')
+            raise ValueError(f'no final answer: "{_last_line(text)}" is more than one number')
     answer = extract_answer(boxed, answer_type, options)
     if answer is None:
-        last = text.strip().split("\n")[-1][:60]
-        raise ValueError(f'no final answer: "{last}" is not a {answer_type} answer')
+        raise ValueError(f'no final answer: "{_last_line(text)}" is not a {answer_type} answer')
     return answer
+
+
+def _last_line(text: str) -> str:
+    return text.strip().split("\n")[-1][:60]
 
 
 def write_text(path: Path, text: str) -> None:
