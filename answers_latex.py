@@ -13,9 +13,10 @@ and digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x = 5", "50\\%", "5\\t
 ("9 \\cdot 2 = 18") is its result; "\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
 
 Equality, the first of these that applies:
-  1. Units at the end (UNITS; "square", "cubic", "per") count only where both have one: 5 cm is 5, but not 5 km. Other
-     words ("12 million", "10 am") stay, and texts with a word of three letters, a clock time or a difference in case
-     only are compared by letter, words without case. Percent signs are dropped: 50\\% is 50 and not 0.5.
+  1. Units at the end (UNITS; "square", "cubic", "per") count only where both have one: 5 cm is 5, but not 5 km. So do
+     the things that a plain number counts in \\text{ eggs}. Other words ("12 million", "10 am") stay, and texts with a
+     word of three letters, a clock time or a difference in case only are compared by letter, words without case.
+     Percent signs are dropped: 50\\% is 50 and not 0.5.
   2. "x = 5" is "5", for any bare variable or tuple of them; other equations ("f(3) = 4") are equal only to equations,
      where the differences of their sides are equal. "x = 1 or x = 2" is "1, 2"; "x = 1, y = 2" is not.
   3. Lists ("1, 2", "1 and 2", "3 \\pm 1") and sets have no order; tuples, points and intervals do, with their brackets,
@@ -85,6 +86,10 @@ POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 UNIT = re.compile(
     r"(?:(?<=[\d})])|(?<=\\pi))\s?(?=\\text|[a-zA-Z°])((?:\\text\{[^{}]*\}|[a-zA-Z°/.^{} 23])+)\Z|\s?\\text\{[^{}]*\}\Z"
 )
+COUNTED = re.compile(
+    r"(.*[\d}])\s?\\text\{\s?+(?!(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)[a-z ]{2,40}\}",
+    re.IGNORECASE,
+)
 PERCENT = re.compile(r"\s?(?:\\%|percent|\\text\{\s?percent\s?\})\Z")
 CLOCK = re.compile(r"\d:\d")
 AND = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")
@@ -152,6 +157,9 @@ def equal(a: str, b: str) -> bool:
     raises ValueError.
     """
     (a, unit_a), (b, unit_b) = sorted((_without_unit(a), _without_unit(b)))
+    for number, other in ((a, b), (b, a)):
+        if _plain(number) is not None and (counted := COUNTED.fullmatch(other)):
+            return _equal(number, counted[1])
     return not (unit_a and unit_b and unit_a != unit_b) and _equal(a, b)
 
 

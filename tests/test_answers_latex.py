@@ -166,6 +166,8 @@ EQUAL = [
     ("1,000, 2,000", "2000, 1000"),
     (r"\binom{5}{2}", "10"),
     ("5 eggs", r"5\text{ eggs}"),
+    (r"\frac{1}{2}\text{ of the eggs}", "0.5"),
+    ("18", r"18\text{ eggs}"),
     ("0.50", r"\frac{2}{4}"),
     ("theta", "Theta"),
 ]
@@ -206,6 +208,9 @@ UNEQUAL = [
     ("3 red", "3 blue"),
     ("3 red", "3"),
     ("12 million", "12"),
+    ("12", r"12\text{ million}"),
+    ("10", r"10\text{ a.m.}"),
+    (r"18\text{ eggs}", r"18\text{ hens}"),
     (r"5\text{ feet}", r"5\text{ inches}"),
     ("5 cm", r"5\text{ cm}^2"),
     ("7 m/s", "7 km/h"),
