@@ -238,10 +238,9 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list
         kept[name], rows[name] = [example for example, _ in fits], [row for _, row in fits]
         counts[name] = {"source": split.source, "read": split.read, "bad": split.bad, "in_split": len(split.examples)}
         warnings |= {split.warning} - {""}
-        if not any(example.steps for example in examples) and args.task.fields[0].steps:
-            raise InputError(
-                f"{split.source}: no row has steps in the field {args.task.fields[0].steps} (--steps_field)"
-            )
+        steps_field = args.task.fields[0].steps
+        if examples and steps_field and not any(example.steps for example in examples):
+            raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
         digest = hashlib.sha256(json.dumps(rows[name]).encode()).hexdigest()
         counts[name] |= {"too_long": len(encoded) - len(fits), "kept": len(fits), "sha256": digest}
     for warning in warnings:
