@@ -147,6 +147,9 @@ def test_published_folders_load_as_they_are(tmp_path):
     for task, answers in {"aqua": ["A", "B"], "math": ["2"], "strategyqa": ["yes"], "asdiv-aug": ["2"]}.items():
         assert [example.answer for example in load_split(TASKS[task], "test", str(tmp_path)).examples] == answers
     assert len(load_split(TASKS["asdiv-aug"], "dev", str(tmp_path)).examples) == 2, "dev is not the test file"
+    write_jsonl(tmp_path / "aqua" / "test.jsonl", aqua[1:])
+    assert len(load_split(TASKS["aqua"], "test", str(tmp_path)).examples) == 1, "the task's own folder comes first"
+    (tmp_path / "aqua" / "test.jsonl").unlink()
     (tmp_path / "AQuA-master" / "gsm_style_test.jsonl").write_text("[" + json.dumps(aqua[0]) + ", {")
     with pytest.raises(InputError, match=r"gsm_style_test.jsonl: not a JSON list \("):
         load_split(TASKS["aqua"], "test", str(tmp_path))
@@ -157,8 +160,9 @@ def test_a_file_whose_golds_are_nearly_all_one_letter_loads_with_a_warning(tmp_p
     write_jsonl(tmp_path / "du" / "date_understanding_gsm_style.json", rows)
     split = load_split(TASKS["du"], "test", str(tmp_path))
     assert "27 of 30 golds are option A" in split.warning
-    write_jsonl(tmp_path / "du" / "test.jsonl", [row | {"answer": "AB"[i % 2]} for i, row in enumerate(rows)])
-    assert load_split(TASKS["du"], "test", str(tmp_path)).warning == ""
+    for fair in ([row | {"answer": "AB"[i % 2]} for i, row in enumerate(rows)], rows[1:10], rows[:23] + rows[:1] * 4):
+        write_jsonl(tmp_path / "du" / "test.jsonl", fair)
+        assert load_split(TASKS["du"], "test", str(tmp_path)).warning == ""
 
 
 def test_du_has_no_train_split_and_says_why():
@@ -188,6 +192,8 @@ def test_du_options_are_shuffled_by_the_row_and_the_gold_goes_with_them():
     assert {row["options"]["ABCDEF".index(row["answer"])] for row in rows} == {"01/01/2021"}
     counts = [sum(row["answer"] == letter for row in rows) for letter in "ABCDEF"]
     assert min(counts) >= 15 and sum(counts) == 200
+    with pytest.raises(ValueError, match="2 options are right"):
+        convert_du({"input": "?", "target_scores": {"x": 1, "y": 1}}, 1)
 
 
 ASDIV = """<Corpus><ProblemSet>

@@ -183,6 +183,12 @@ CASES = {
         f"{BARE} --task_name mine --test_file rows.jsonl",
         "needs --answer_type",
     ),
+    "task name that is no name": (
+        nothing,
+        evaluate,
+        f"{BARE} {OWN} --task_name a/b",
+        "--task_name a/b: letters, digits",
+    ),
     "answer type that is none": (
         nothing,
         evaluate,
