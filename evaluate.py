@@ -49,6 +49,7 @@ from model import (
     RESUME_FILE,
     LatentThoughtModel,
     check_resume_checkpoint,
+    check_vocabulary,
     check_weights,
     fingerprint,
     generator_sizes,
@@ -335,10 +336,13 @@ def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThou
         tokenizer = load_tokenizer(*small, trust_remote_code) if plan.assistant_model_id else llm_tokenizer
     layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
     llm = load_frozen_lm(*base, dtype, device, trust_remote_code)
+    check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
     if plan.thought_generator == "none":
         return llm, None, layout
     device = llm.get_input_embeddings().weight.device
     small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code) if plan.assistant_model_id else None
+    if small_lm is not None:
+        check_vocabulary(small_lm, tokenizer, layout.generator, "--assistant_model_id")
     model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, pad_token_id(tokenizer))
     load_weights(model, *plan.weights)
     return llm, model.to(device).eval(), layout

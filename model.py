@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from data_loader import InputError
+from layout import ChatLayout, encode
 from losses import reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus")
@@ -114,6 +115,19 @@ def load_frozen_lm(model_id: str, flag: str, dtype: torch.dtype, device, trust_r
     if getattr(lm.get_output_embeddings(), "bias", None) is not None:
         raise InputError(f"{flag} {model_id}: its head has a bias; such a head is not supported")
     return lm.requires_grad_(False).eval()
+
+
+def check_vocabulary(lm, tokenizer, chat: ChatLayout, flag: str) -> None:
+    """InputError where words, or what the chat template writes, lie beyond the LM's embedding table: tokens were added
+    without resizing it. Special tokens that nothing writes may (Gemma 3's for images do)."""
+    rows, written = lm.get_input_embeddings().num_embeddings, encode(tokenizer, "".join(vars(chat).values()))
+    unused = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - set(written)
+    for word, i in tokenizer.get_vocab().items():
+        if i >= rows and i not in unused:
+            name = tokenizer.name_or_path
+            raise InputError(
+                f"{flag} {name}: token {word!r} is beyond the {rows} rows of its embedding table; resize it"
+            )
 
 
 def decoder(lm):

@@ -35,6 +35,7 @@ from model import (
     LOSSES,
     META_FILE,
     LatentThoughtModel,
+    check_vocabulary,
     check_weights,
     complete_checkpoints,
     fingerprint,
@@ -277,9 +278,11 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
     """The frozen LMs on this rank's device and the generator before them."""
     dtype, kind = getattr(torch, args.dtype), GENERATORS[args.thought_generator]
     llm = load_frozen_lm(args.large_model_id, "--large_model_id", dtype, args.device, args.trust_remote_code)
+    check_vocabulary(llm, layout.llm_tokenizer, layout.llm, "--large_model_id")
     small_lm = None
     if kind.uses_small_lm:
         small_lm = load_frozen_lm(args.small_model_id, "--small_model_id", dtype, args.device, args.trust_remote_code)
+        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator, "--small_model_id")
     set_seed(args.seed)
     model = LatentThoughtModel(
         args.thought_generator,

@@ -1,5 +1,6 @@
 """The thought generators before the frozen LLM, and their checkpoints."""
 
+import copy
 import json
 import pickle
 import shutil
@@ -8,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from data_loader import Example, InputError
-from layout import PromptCollator, TrainingCollator
+from data_loader import PROMPTS, Example, InputError
+from layout import Layout, PromptCollator, TrainingCollator
 from model import (
     ATT_FILE,
     GENERATORS,
@@ -18,6 +19,7 @@ from model import (
     LatentThoughtModel,
     Sizes,
     TransformerBlock,
+    check_vocabulary,
     check_weights,
     fingerprint,
     infer_generator,
@@ -552,3 +554,12 @@ def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
     assert fingerprint(again) == fingerprint(tiny_models.llm)
     again.lm_head.weight.data += 1e-3
     assert fingerprint(again) != fingerprint(tiny_models.llm)
+
+
+def test_special_tokens_beyond_the_embedding_table_are_refused_where_the_template_writes_them(tiny_models):
+    tokenizer = copy.deepcopy(tiny_models.llm_tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
+    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm, "--base_model_id")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|image|>")
+    with pytest.raises(InputError, match="token '<.image.>' is beyond the 400 rows"):
+        check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm, "--base_model_id")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_jsonl
+from transformers import AutoTokenizer
 
 import convert
 import evaluate
@@ -60,6 +61,15 @@ def rows(**changes):
     """rows.jsonl with fields changed (None: taken away)."""
     changed = [{k: v for k, v in (row | changes).items() if v is not None} for row in GOOD]
     return lambda: write_jsonl(Path("rows.jsonl"), changed)
+
+
+def add_tokens(folder: str, *words: str):
+    def write():
+        tokenizer = AutoTokenizer.from_pretrained(f"pair/{folder}")
+        tokenizer.add_tokens(list(words))
+        tokenizer.save_pretrained(f"pair/{folder}")
+
+    return write
 
 
 def nothing():
@@ -286,6 +296,12 @@ CASES = {
     "encoder and decoder": (config("large", **T5), train, f"{TRAIN} {OWN}", "encoder"),
     "state-space model": (config("large", **MAMBA), evaluate, f"{BARE} {OWN}", "pair/large"),
     "config without a hidden size": (config("large", **GPT2), train, f"{TRAIN} {OWN}", "its config has no hidden_size"),
+    "tokens beyond the embedding table": (
+        add_tokens("large", "pens"),
+        evaluate,
+        f"{BARE} {OWN}",
+        "token 'pens' is beyond the 400 rows",
+    ),
     "head with softcapping": (
         config("large", final_logit_softcapping=30.0),
         evaluate,
