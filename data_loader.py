@@ -414,7 +414,7 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
     if options:
         lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
         question = "\n".join([question, "", "Options:", *lines])
-    if not _is_text("".join([question, *steps])):
+    if not _is_text("".join([question, *steps, final])):
         raise ValueError("half a character (a lone surrogate)")
     return question, tuple(steps), gold_answer(final, task.answer_type, options), options
 
@@ -471,14 +471,20 @@ def _options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     labels = ()
     if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a table
-        value = json.loads(value)
-    if isinstance(value, dict):
-        pair = (value["label"], value["text"]) if {"label", "text"} <= value.keys() else (value, value.values())
-        labels, value = tuple(map(str, pair[0])), list(pair[1])
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the options are not a JSON list ({error})") from None
+    if isinstance(value, dict) and {"label", "text"} <= value.keys():
+        labels, value = value["label"], value["text"]
+    elif isinstance(value, dict):
+        labels, value = list(value), list(value.values())
     if value is None or value == "":
         return (), ()
     if not isinstance(value, list) or not all(isinstance(option, str | int | float) for option in value):
         raise ValueError("the options are not a list of texts")
+    if labels and (not isinstance(labels, list) or len(labels) != len(value)):
+        raise ValueError("the options' labels are not a list as long as their texts")
     if not 2 <= len(value) <= len(LETTERS):
         raise ValueError(f"{len(value)} options: from 2 to {len(LETTERS)} are supported")
     texts = [str(option).strip() for option in value]
@@ -489,7 +495,7 @@ def _options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
         texts = [text[match.end() :] for text, match in zip(texts, lettered, strict=True)]
     if not all(texts):
         raise ValueError("an option is empty")
-    return labels, tuple(texts)
+    return tuple(map(str, labels or ())), tuple(texts)
 
 
 def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str:

@@ -31,6 +31,22 @@ import torch.distributed as dist
 import transformers
 from tqdm import tqdm
 
+from checkpoint import (
+    ATT_FILE,
+    CHECKPOINT_NAME,
+    META_FILE,
+    PARAMS_FILE,
+    RESUME_FILE,
+    check_resume_checkpoint,
+    check_weights,
+    infer_generator,
+    is_resume_checkpoint,
+    load_weights,
+    read_meta,
+    read_resume_weights,
+    read_weights,
+    run_checkpoints,
+)
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
 from flags import EvaluationArguments, parse_flags
 from generation import (
@@ -41,28 +57,14 @@ from generation import (
 )
 from layout import Layout, pad_token_id
 from model import (
-    ATT_FILE,
-    CHECKPOINT_NAME,
     GENERATORS,
-    META_FILE,
-    PARAMS_FILE,
-    RESUME_FILE,
     LatentThoughtModel,
-    check_resume_checkpoint,
     check_vocabulary,
-    check_weights,
     fingerprint,
     generator_sizes,
-    infer_generator,
-    is_resume_checkpoint,
     load_config,
     load_frozen_lm,
     load_tokenizer,
-    load_weights,
-    read_meta,
-    read_resume_weights,
-    read_weights,
-    run_checkpoints,
 )
 from report import (
     REPORT_FILE,

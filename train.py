@@ -25,28 +25,30 @@ from packaging.version import Version
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, set_seed
 
+from checkpoint import (
+    COMPLETE,
+    META_FILE,
+    check_weights,
+    complete_checkpoints,
+    load_weights,
+    read_weights,
+    save_checkpoint,
+)
 from data_loader import DATE_STRING, TASKS, Example, InputError, load_split
 from flags import TrainArguments, parse_flags
 from generation import count_right
 from layout import Layout, TrainingCollator, loss_counts, pad_token_id
 from model import (
-    COMPLETE,
     GENERATORS,
     LOSSES,
-    META_FILE,
     LatentThoughtModel,
     check_vocabulary,
-    check_weights,
-    complete_checkpoints,
     fingerprint,
     generator_sizes,
     load_config,
     load_frozen_lm,
     load_tokenizer,
-    load_weights,
     prior_row_ids,
-    read_weights,
-    save_checkpoint,
 )
 from report import read_json, versions, write_text
 

@@ -201,6 +201,12 @@ def tiny_models(tiny_pair) -> TinyModels:
     )
 
 
+@pytest.fixture(params=["small_block", "block", "small"])
+def kind(request) -> str:
+    """Every thought generator."""
+    return request.param
+
+
 def gsm8k_row(i: int) -> dict:
     """Row i of a small set in GSM8K's socratic layout; one or two steps, an answer of one to four digits."""
     a, b = 3 + i, 2 + i * i

@@ -18,9 +18,7 @@ from safetensors.torch import load_file, save_file
 import evaluate
 import report
 import train
-from data_loader import PROMPTS
-from layout import Layout
-from model import (
+from checkpoint import (
     ATT_FILE,
     PARAMS_FILE,
     RESUME_FILE,
@@ -29,6 +27,8 @@ from model import (
     run_checkpoints,
     save_checkpoint,
 )
+from data_loader import PROMPTS
+from layout import Layout
 
 STEPS = (2, 4, 6)
 

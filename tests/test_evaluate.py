@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import evaluate
 import report
+from checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
 from data_loader import DATE_STRING, PROMPTS, InputError
-from model import ATT_FILE, META_FILE, PARAMS_FILE, fingerprint, save_checkpoint
+from model import fingerprint
 
 N = 4
 D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair

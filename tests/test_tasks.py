@@ -113,6 +113,9 @@ def test_a_row_becomes_question_steps_answer_and_options(name):
 BAD_ROWS = {
     "facts that are none": ("strategyqa", {"question": "?", "answer": True, "facts": 3}, '"facts" is neither a text'),
     "eleven options": ("du", {"question": "?", "options": list("abcdefghijk"), "answer": "A"}, "11 options"),
+    "labels of none": ("du", {"question": "?", "options": {"label": 3, "text": ["x"] * 2}, "answer": "A"}, "labels"),
+    "options cut off": ("du", {"question": "?", "options": '["x", ', "answer": "A"}, "not a JSON list"),
+    "half a character": ("math", {"question": "?", "answer": "\ud800"}, "half a character"),
     "an empty option": ("du", {"question": "?", "options": ["x", ""], "answer": "A"}, "an option is empty"),
     "neither yes nor no": ("strategyqa", {"question": "?", "answer": "so", "facts": "x"}, "not a boolean answer"),
     "a letter too far": ("du", {"question": "?", "options": ["x", "y"], "answer": "C"}, "not a choice answer"),

@@ -1,0 +1,182 @@
+"""Checkpoints: the trained weights on disk, and whether they fit.
+
+ckpt/NAME                      projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
+results/RUN/checkpoint-STEP    to resume from: model.safetensors and the rest of Trainer's, thoughts.json, `complete`
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data_loader import InputError
+from model import GENERATORS, LatentThoughtModel, Sizes
+
+PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
+RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
+
+
+def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
+    """A file of plain tensors (torch.load, weights_only) as float32; InputError when it is missing or anything else."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{flag} {path}: no such file") from None
+    except Exception:  # on other files the reader fails in a dozen ways, from RuntimeError to struct.error
+        raise InputError(f"{flag} {path}: not a PyTorch file of plain tensors") from None
+    items = weights.items() if isinstance(weights, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
+        raise InputError(f"{flag} {path}: not a state dict")
+    return {name: value.float() for name, value in weights.items()}
+
+
+def read_resume_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """(projection, block) as the two .bin files hold them, from a resume checkpoint's model.safetensors.
+
+    InputError when it is missing or broken.
+    """
+    try:
+        weights = {name.removeprefix("generator."): value.float() for name, value in load_file(path).items()}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+    projection = {name: weights.pop(name) for name in list(weights) if name.startswith("projection.")}
+    projection = {name.removeprefix("projection."): value for name, value in projection.items()}
+    return projection, {name.removeprefix("block."): value for name, value in weights.items()} or None
+
+
+def infer_generator(projection: dict[str, Tensor], block: dict | None, d_small: int, d_large: int) -> str:
+    """Which generator published weights (no thoughts.json) belong to, from the files and the projection's input size.
+
+    InputError where the sizes leave it open or fit nothing.
+    """
+    if "weight" not in projection or projection["weight"].ndim != 2:
+        raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
+    if block is None:
+        return "small"
+    d_in = projection["weight"].shape[1]
+    if d_small == d_large == d_in:
+        raise InputError(
+            f"--thought_generator is needed: both LMs have hidden size {d_in}, so the files fit block and small_block"
+        )
+    if d_in not in (d_small, d_large):
+        raise InputError(
+            f"--params_file_name: its projection takes {d_in} features; the small LM has {d_small}, the large {d_large}"
+        )
+    return "block" if d_in == d_large else "small_block"
+
+
+def check_weights(kind: str, sizes: Sizes, projection: dict[str, Tensor], block: dict[str, Tensor] | None) -> None:
+    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional."""
+    with torch.device("meta"):
+        generator = GENERATORS[kind](sizes)
+    if (block is None) == generator.has_block:
+        needed = "needs" if generator.has_block else "takes no"
+        raise InputError(f"--att_file_name: the generator {kind} {needed} {ATT_FILE}")
+    expected = {"--params_file_name": (generator.projection.state_dict(), projection)}
+    if generator.has_block:
+        wanted = generator.block.state_dict()
+        if "prior" in block:
+            wanted = wanted | {"prior": generator.prior}
+        expected["--att_file_name"] = (wanted, block)
+    for flag, (wanted, given) in expected.items():
+        for name in sorted(wanted.keys() ^ given.keys()):
+            raise InputError(f"{flag}: {'no' if name in wanted else 'unknown'} tensor {name} for the generator {kind}")
+        for name, tensor in wanted.items():
+            if not given[name].isfinite().all():
+                raise InputError(f"{flag}: tensor {name} holds values that are not finite")
+            if tensor.shape != given[name].shape:
+                got, need = tuple(given[name].shape), tuple(tensor.shape)
+                raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")
+
+
+def load_weights(model: LatentThoughtModel, projection: dict[str, Tensor], block: dict[str, Tensor] | None) -> None:
+    """Put weights (check_weights passed) into the model's generator; without `prior` its initial rows stay."""
+    generator = model.generator
+    generator.projection.load_state_dict(projection)
+    if generator.has_block:
+        block = dict(block)
+        prior = block.pop("prior", None)
+        generator.block.load_state_dict(block)
+        if prior is None:
+            print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
+        else:
+            generator.prior.data.copy_(prior)
+
+
+def save_checkpoint(folder: Path, model: LatentThoughtModel, meta: dict) -> None:
+    """Write the generator's files and `meta` as thoughts.json into `folder`: all or nothing (rename at the end)."""
+    generator = model.generator
+    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    files = {PARAMS_FILE: generator.projection.state_dict()}
+    if generator.has_block:
+        files[ATT_FILE] = generator.block.state_dict() | {"prior": generator.prior}
+    for name, state in files.items():
+        torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, partial / name)
+    (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_meta(folder: Path) -> dict:
+    """thoughts.json of a checkpoint folder; InputError when it is missing or broken."""
+    path = folder / META_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+
+
+def is_resume_checkpoint(folder: Path) -> bool:
+    """Whether Trainer wrote the folder; it may have been copied to another name."""
+    return (folder / RESUME_FILE).is_file()
+
+
+def check_resume_checkpoint(folder: Path) -> None:
+    """InputError where a resume checkpoint is not whole, or was written before such checkpoints had a thoughts.json."""
+    if not (folder / COMPLETE).is_file():
+        raise InputError(f"{folder / COMPLETE}: no such file; the checkpoint was cut off while it was written")
+    if not (folder / META_FILE).is_file():
+        raise InputError(f"{folder}: an older train.py left no {META_FILE} here; evaluate the run's folder in ckpt/")
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The complete resume checkpoints in results/<output_name>/, by step."""
+    folders = [path.parent for path in run.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted((folder for folder in folders if CHECKPOINT_NAME.fullmatch(folder.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
+def run_checkpoints(output_name: str) -> list[Path]:
+    """A run's weights that can be evaluated, by step: its complete resume checkpoints with a thoughts.json, and its
+    folder in ckpt/ where that step has none. InputError where there are none."""
+    run = Path("results", output_name)
+    by_step = {step_of(folder): folder for folder in complete_checkpoints(run) if (folder / META_FILE).is_file()}
+    for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
+        if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
+            continue
+        match read_meta(path.parent):
+            case {"flags": {"output_name": name}, "best": {"step": int(step)}} if name == output_name:
+                by_step.setdefault(step, path.parent)
+    if not by_step:
+        what = "no complete checkpoint with a thoughts.json in it" if run.is_dir() else "no such run"
+        raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")
+    return [by_step[step] for step in sorted(by_step)]
