@@ -17,6 +17,8 @@ import torch  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers  # noqa: E402
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
+from model import GENERATORS  # noqa: E402
+
 torch.set_num_threads(1)
 
 # ChatML with Qwen3's empty thought block where enable_thinking is false
@@ -201,7 +203,7 @@ def tiny_models(tiny_pair) -> TinyModels:
     )
 
 
-@pytest.fixture(params=["small_block", "block", "small"])
+@pytest.fixture(params=GENERATORS)
 def kind(request) -> str:
     """Every thought generator."""
     return request.param

@@ -14,7 +14,6 @@ from checkpoint import (
 from data_loader import PROMPTS, Example, InputError
 from layout import Layout, PromptCollator, TrainingCollator
 from model import (
-    GENERATORS,
     LatentThoughtModel,
     TransformerBlock,
     check_vocabulary,
@@ -27,7 +26,6 @@ from model import (
 )
 
 N = 4
-KINDS = list(GENERATORS)
 EXAMPLES = [
     Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),
     Example(1, "How many?", (), "3"),

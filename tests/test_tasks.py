@@ -12,6 +12,7 @@ import train
 from convert import convert_du
 from convert import main as convert_main
 from data_loader import PROMPTS, TASKS, Example, Fields, InputError, load_split, own_task, parse_row, read_prompts
+from flags import parse_flags
 from report import sample_record
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -263,6 +264,7 @@ def test_a_prompt_file_replaces_the_prompts_that_it_has(tmp_path):
 WRONG_PROMPTS = {
     '{"problem": "Solve {questoin}"}': "problem has the unknown placeholder {questoin}; it takes {question}",
     '{"problem": "Solve \\\\boxed{question}"}': "problem must have {question} once, as an argument of no command",
+    '{"problem": "\\\\boxed{question}: {question}"}': "problem must have {question} once, as an argument of no command",
     '{"problem": "Solve { question }: {question}"}': "unknown placeholder { question }",
     '{"problem": "\\ud800 {question}"}': "half a character",
     '{"problem": "Solve {question} {thoughts}"}': "unknown placeholder {thoughts}",
@@ -326,6 +328,15 @@ def test_every_task_is_evaluated_on_its_sample_and_trained_for_four_steps(task, 
     assert meta["best"]["step"] == 4 and meta["prompts"] == PROMPTS[TASKS[task].answer_type]
     run_evaluate(capsys, "--checkpoint", checkpoint, *evaluation, "--test_k", "4", "--output_dir", "thoughts")
     assert json.loads(Path("thoughts/report.json").read_text())["settings"]["task_name"] == task
+
+
+@pytest.mark.parametrize(("task", "separator"), [("math", "\n\n"), ("gsm8k", "\n")])
+def test_written_steps_are_joined_as_the_task_parts_them(task, separator):
+    flags = [*TOY, "--task_name", task, "--output_name", "x"]
+    layout = train.build_layout(parse_flags(train.TrainArguments, flags, "train.py"))
+    target = layout.training(Example(0, "?", ("One.", "Two."), "2"))["target"]
+    said = layout.llm_tokenizer.decode(target, skip_special_tokens=True)
+    assert said == separator.join(["One.", "Two.", "The answer is \\boxed{2}."])
 
 
 MINE = [{"frage": f"Is {i} even?", "weg": [f"{i} % 2 = {i % 2}"], "antwort": i % 2 == 0, "nr": i} for i in range(40)]
