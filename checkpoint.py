@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_loader import InputError
-from model import GENERATORS, LatentThoughtModel, Sizes
+from model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
@@ -37,27 +37,34 @@ def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
     return {name: value.float() for name, value in weights.items()}
 
 
-def read_resume_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+def read_resume_weights(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
     """(projection, block) as the two .bin files hold them, from a resume checkpoint's model.safetensors.
 
     InputError when it is missing or broken.
     """
     try:
         weights = {name.removeprefix("generator."): value.float() for name, value in load_file(path).items()}
+        return split_state(weights)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not readable ({error})") from None
-    projection = {name: weights.pop(name) for name in list(weights) if name.startswith("projection.")}
-    projection = {name.removeprefix("projection."): value for name, value in projection.items()}
-    return projection, {name.removeprefix("block."): value for name, value in weights.items()} or None
 
 
-def infer_generator(projection: dict[str, Tensor], block: dict | None, d_small: int, d_large: int) -> str:
+def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
+    """A generator's state as its two files hold it: (projection, block with the prior), None for no such file."""
+    projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith("projection.")}
+    block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith("projection.")}
+    return projection or None, block or None
+
+
+def infer_generator(projection: dict[str, Tensor] | None, block: dict | None, d_small: int, d_large: int) -> str:
     """Which generator published weights (no thoughts.json) belong to, from the files and the projection's input size.
 
     InputError where the sizes leave it open or fit nothing.
     """
+    if projection is None:
+        return "prompt"
     if "weight" not in projection or projection["weight"].ndim != 2:
         raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
     if block is None:
@@ -74,20 +81,26 @@ def infer_generator(projection: dict[str, Tensor], block: dict | None, d_small: 
     return "block" if d_in == d_large else "small_block"
 
 
-def check_weights(kind: str, sizes: Sizes, projection: dict[str, Tensor], block: dict[str, Tensor] | None) -> None:
-    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional."""
+def check_weights(
+    kind: str,
+    sizes: Sizes,
+    projection: dict[str, Tensor] | None,
+    block: dict[str, Tensor] | None,
+    design: Design = PUBLISHED_DESIGN,
+) -> None:
+    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, but for
+    a prompt, which is nothing else."""
     with torch.device("meta"):
-        generator = GENERATORS[kind](sizes)
-    if (block is None) == generator.has_block:
-        needed = "needs" if generator.has_block else "takes no"
-        raise InputError(f"--att_file_name: the generator {kind} {needed} {ATT_FILE}")
-    expected = {"--params_file_name": (generator.projection.state_dict(), projection)}
-    if generator.has_block:
-        wanted = generator.block.state_dict()
-        if "prior" in block:
-            wanted = wanted | {"prior": generator.prior}
-        expected["--att_file_name"] = (wanted, block)
-    for flag, (wanted, given) in expected.items():
+        generator = GENERATORS[kind](sizes, design)
+    files = (("--params_file_name", PARAMS_FILE, projection), ("--att_file_name", ATT_FILE, block))
+    for (flag, file, given), wanted in zip(files, split_state(generator.state_dict()), strict=True):
+        if (given is None) != (wanted is None):
+            needed = "takes no" if wanted is None else "needs"
+            raise InputError(f"{flag}: the generator {kind} {needed} {file}")
+        if wanted is None:
+            continue
+        if "prior" not in given and generator.has_block:
+            wanted.pop("prior", None)
         for name in sorted(wanted.keys() ^ given.keys()):
             raise InputError(f"{flag}: {'no' if name in wanted else 'unknown'} tensor {name} for the generator {kind}")
         for name, tensor in wanted.items():
@@ -98,31 +111,33 @@ def check_weights(kind: str, sizes: Sizes, projection: dict[str, Tensor], block:
                 raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")
 
 
-def load_weights(model: LatentThoughtModel, projection: dict[str, Tensor], block: dict[str, Tensor] | None) -> None:
+def load_weights(
+    model: LatentThoughtModel, projection: dict[str, Tensor] | None, block: dict[str, Tensor] | None
+) -> None:
     """Put weights (check_weights passed) into the model's generator; without `prior` its initial rows stay."""
     generator = model.generator
-    generator.projection.load_state_dict(projection)
+    if generator.has_projection:
+        generator.projection.load_state_dict(projection)
+    if not generator.has_prior:
+        return
+    block = dict(block)
+    prior = block.pop("prior", None)
     if generator.has_block:
-        block = dict(block)
-        prior = block.pop("prior", None)
         generator.block.load_state_dict(block)
-        if prior is None:
-            print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
-        else:
-            generator.prior.data.copy_(prior)
+    if prior is None:
+        print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
+    else:
+        generator.prior.data.copy_(prior)
 
 
 def save_checkpoint(folder: Path, model: LatentThoughtModel, meta: dict) -> None:
     """Write the generator's files and `meta` as thoughts.json into `folder`: all or nothing (rename at the end)."""
-    generator = model.generator
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    files = {PARAMS_FILE: generator.projection.state_dict()}
-    if generator.has_block:
-        files[ATT_FILE] = generator.block.state_dict() | {"prior": generator.prior}
-    for name, state in files.items():
-        torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, partial / name)
+    for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(model.generator.state_dict()), strict=True):
+        if state:
+            torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, partial / name)
     (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one

@@ -13,7 +13,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from data_loader import PROMPTS, TASKS, Fields, InputError, Task, get_task, own_task, read_prompts
-from model import GENERATORS, LOSSES
+from model import GENERATORS, LOSSES, Design
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
 REFUSED = {
@@ -40,7 +40,7 @@ RUN_NAME = re.compile(r"\w[\w.-]*")
 USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
-    r"output_dir|resume|bf16|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
+    r"output_dir|resume|recipe|bf16|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
     r"|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
@@ -48,6 +48,18 @@ FREE = re.compile(
 def flag(default, text: str, *aliases: str, **extra):
     """A dataclass field that is a flag: default, help text, other names, and what argparse shall know besides."""
     return field(default=default, metadata={"help": text, "aliases": list(aliases), **extra})
+
+
+# flags that --recipe stands for; what is given besides wins
+RECIPES = {
+    "train.py": {
+        "paper": "--thought_generator block --sft_loss_weight 0.33 --align_loss_weight 0.33 --focus_loss_weight 0.33 "
+        "--focus_temperature 0.1 --num_thought_tokens 32 --learning_rate 1e-4 --n_epochs 10 --batch_size 4 "
+        "--gradient_accumulation_steps 4 --warmup_ratio 0.1 --seed 41"
+    },
+    "evaluate.py": {"paper": "--num_thought_tokens 2 --num_return_sequences 10 --max_new_tokens 4096 --seed 41"},
+}
+RECIPE_HELP = "paper: the published settings (README); flags given besides win"
 
 
 @dataclass
@@ -111,7 +123,19 @@ class TrainArguments(TaskArguments, TrainingArguments):
     sft_loss_weight: float = flag(0.33, "of L_SFT; 0 skips the loss's work in training")
     align_loss_weight: float = flag(0.33, "of L_align; 0 skips it")
     focus_loss_weight: float = flag(0.33, "of L_focus; 0 skips it")
+    diversity_loss_weight: float = flag(0.0, "of the chains' contrastive loss (SoftCoT++)")
+    decay_extra_losses: bool = flag(False, "weights other than the SFT loss's fall linearly to 0 over the run")
     focus_temperature: float = flag(0.1, "tau of L_focus")
+    align_temperature: float = flag(1.0, "of both softmaxes of L_align (published 1)")
+    align_mean: bool = flag(False, "L_align of the mean thought, not of each")
+    align_stop_gradient: bool = flag(False, "L_align moves the thoughts alone, not the question's z")
+    align_variance_floor: float = flag(0.0, "L_align keeps the standard deviation over the slots above this")
+    num_thought_chains: int = flag(1, "C sets of thoughts a question; evaluation spreads the samples over them")
+    num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)")
+    projection: str | None = flag(
+        None, "before or after the TransformerBlock (default small_block before, block after)"
+    )
+    match_scale: bool = flag(False, "give the thoughts the mean norm of the LLM's embedding table")
     thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
     freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
     task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
@@ -131,6 +155,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     logging_steps: float = flag(10, "steps between two log lines")
     save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)")
     report_to: str = flag("none", "tracker: none, tensorboard, wandb, ...")
+    recipe: str | None = flag(None, RECIPE_HELP)
 
     def __post_init__(self):
         self._refuse()
@@ -190,18 +215,21 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
         if kind not in GENERATORS:
             raise InputError(f"--thought_generator {kind}: no such generator; there are {', '.join(GENERATORS)}")
+        self._check_design(GENERATORS[kind])
         self.task = self.resolve_task(self.task_name)
         self.prompts = PROMPTS[self.task.answer_type]
         if self.prompt_file:
             self.prompts = read_prompts(self.prompt_file, self.prompts)
         weights = list(self.loss_weights.values())
-        one = "num_thought_tokens per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps"
-        rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in [*one.split(), "max_new_tokens"]}
-        for name in ("learning_rate", "focus_temperature"):
+        one = "num_thought_tokens num_thought_chains num_blocks per_device_train_batch_size per_device_eval_batch_size "
+        one += "gradient_accumulation_steps max_new_tokens"
+        rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in one.split()}
+        for name in ("learning_rate", "focus_temperature", "align_temperature"):
             rules[name] = (0 < getattr(self, name) < math.inf, "must be a number above 0")
         for name in LOSSES:
             good = 0 <= self.loss_weights[name] < math.inf and any(weights)
-            rules[f"{name}_loss_weight"] = (good, "must be a number, 0 or more; one of the three above 0")
+            rules[f"{name}_loss_weight"] = (good, "must be a number, 0 or more; one of them above 0")
+        rules["align_variance_floor"] = (0 <= self.align_variance_floor < math.inf, "must be a number, 0 or more")
         rules["num_train_epochs"] = (self.max_steps > 0 or 0 < self.num_train_epochs < math.inf, "must be above 0")
         rules["k_shot"] = (self.k_shot >= 0, "must be 0 (all rows) or more")
         rules["seed"] = (0 <= self.seed < 2**32, "must be from 0 to 2**32 - 1")
@@ -215,10 +243,39 @@ class TrainArguments(TaskArguments, TrainingArguments):
         for name, (good, reason) in rules.items():
             if not good:
                 raise InputError(f"--{USER_NAMES.get(name, name)} {getattr(self, name)}: {reason}")
-        if bool(self.params_file_name) != bool(self.att_file_name) and (self.att_file_name or kind != "small"):
-            raise InputError(f"--params_file_name and --att_file_name: {kind} starts from both or neither")
-        if self.params_file_name and self.resume:
+        start, needed = (bool(self.params_file_name), bool(self.att_file_name)), GENERATORS[kind]
+        if any(start) and start != (needed.has_projection, needed.has_prior):
+            names = ("--params_file_name",) * needed.has_projection + ("--att_file_name",) * needed.has_prior
+            raise InputError(f"{kind} starts from {' and '.join(names)}, or from neither file")
+        if any(start) and self.resume:
             raise InputError("--params_file_name with --resume: a resumed run has its weights already")
+
+    def _check_design(self, generator: type):
+        kind, weights = self.thought_generator, self.loss_weights
+        if not generator.reads_question and (weights["align"] or weights["focus"]):
+            raise InputError(
+                f"--thought_generator {kind} reads no question: --align_loss_weight 0 --focus_loss_weight 0"
+            )
+        if not generator.has_block and (self.num_blocks > 1 or self.projection):
+            raise InputError(f"--num_blocks, --projection: the generator {kind} has no TransformerBlock")
+        if weights["diversity"] and self.num_thought_chains == 1:
+            raise InputError("--diversity_loss_weight needs --num_thought_chains above 1")
+        if self.projection not in (None, "before", "after"):
+            raise InputError(f"--projection {self.projection}: before or after")
+
+    @property
+    def design(self) -> Design:
+        return Design(self.num_thought_chains, self.num_blocks, self.projection, self.match_scale)
+
+    @property
+    def align(self) -> dict:
+        """How losses.semantic_alignment is computed."""
+        return {
+            "temperature": self.align_temperature,
+            "of_mean": self.align_mean,
+            "stop_question": self.align_stop_gradient,
+            "variance_floor": self.align_variance_floor,
+        }
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -278,6 +335,8 @@ class EvaluationArguments(TaskArguments):
         "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
     )
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    recipe: str | None = flag(None, RECIPE_HELP)
+    inspect: int = flag(0, "look inside the thoughts of the first K questions: words, scale, attention, swaps")
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
@@ -293,10 +352,14 @@ class EvaluationArguments(TaskArguments):
             self.thought_generator = "small"
         if self.checkpoint and (self.params_file_name or self.att_file_name):
             raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
-        if self.att_file_name and not self.params_file_name:
-            raise InputError("--att_file_name needs --params_file_name: every generator has a projection")
-        if self.thought_generator == "none" and self.params_file_name:
+        if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
+            raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
+        if self.thought_generator == "none" and (self.params_file_name or self.att_file_name):
             raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
+        if self.inspect < 0 or (self.inspect and self.thought_generator == "none"):
+            raise InputError(f"--inspect {self.inspect}: a number of questions, and thoughts to look into")
+        if self.inspect and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
         if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
             raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
         if self.batch_size < 1 or self.test_k < 0:
@@ -312,7 +375,19 @@ def parse_flags(arguments: type, argv: list[str], script: str):
     """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type."""
     try:
         parser = _Parser(arguments, prog=script, allow_abbrev=False)
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
+        return parser.parse_args_into_dataclasses(recipe_flags(argv, script) + argv, look_for_args_file=False)[0]
     except ValueError as error:  # flags that the parser does not know
         unknown = str(error).rpartition(": ")[2]
         raise InputError(f"no such flags: {unknown}; python {script} --help lists them") from None
+
+
+def recipe_flags(argv: list[str], script: str) -> list[str]:
+    """The flags that a --recipe in argv stands for; InputError where there is no such recipe."""
+    parser = _Parser([], allow_abbrev=False, add_help=False)
+    parser.add_argument("--recipe")
+    name = parser.parse_known_args(argv)[0].recipe
+    if name is None:
+        return []
+    if name not in RECIPES[script]:
+        raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
+    return RECIPES[script][name].split()

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from tqdm import tqdm
-from transformers import GenerationConfig, LogitsProcessor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor
 from transformers.generation.logits_process import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -27,7 +29,7 @@ from transformers.generation.logits_process import (
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
 from layout import Layout, PromptCollator, encode, pad_token_id
-from model import LatentThoughtModel, llm_inputs
+from model import LatentThoughtModel, decoder, llm_inputs, position_ids
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Settings: the library's defaults, the model's own, the published ones of its family, flags; the later ones win
@@ -202,12 +204,34 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
 
 
 @torch.no_grad()
+def prefill(llm, inputs: dict[str, Tensor]) -> DynamicCache:
+    """Keys and values of every prompt column but the last, (B, ...): computed once, whatever the number of samples."""
+    # from 4.56 a cache keeps of a layer with a sliding window no more than its window, as `generate` has it
+    new = Version(transformers.__version__) >= Version("4.56")
+    cache = DynamicCache(config=llm.config) if new else DynamicCache()
+    mask = inputs["attention_mask"][:, :-1]
+    decoder(llm)(
+        inputs_embeds=inputs["inputs_embeds"][:, :-1],
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return cache
+
+
+@torch.no_grad()
 def sample(
     llm, inputs: dict[str, Tensor], questions: list[int], settings: SamplingSettings, stop_ids: list[int], pad_id: int
 ) -> list[list[Sample]]:
-    """Samples of each prompt. inputs: of model.llm_inputs, left-padded; questions: the numbers that seed the noise."""
-    s = settings.num_return_sequences
-    rows = {name: value.repeat_interleave(s, dim=0) for name, value in inputs.items()}  # (R, T, ...)
+    """Samples of each prompt. inputs: of model.llm_inputs, left-padded, a row for each chain of each question (sample s
+    takes chain s modulo C); questions: the numbers that seed the noise."""
+    s, chains = settings.num_return_sequences, len(inputs["attention_mask"]) // len(questions)
+    row_of = torch.arange(len(questions))[:, None] * chains + torch.arange(s) % chains  # (B, S)
+    row_of = row_of.flatten().to(inputs["attention_mask"].device)
+    rows = {name: value[row_of] for name, value in inputs.items()}  # (R, T, ...)
+    cache = prefill(llm, inputs)
+    cache.batch_select_indices(row_of)
     device = rows["attention_mask"].device
     numbers = torch.tensor(questions, device=device).repeat_interleave(s)
     keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(questions)))
@@ -219,7 +243,7 @@ def sample(
     llm.generation_config = GenerationConfig()  # `generate` fills what `config` leaves open from here
     try:
         # no position_ids: transformers 4.53 makes them from the mask, and takes given ones wrongly
-        tokens = llm.generate(**rows, generation_config=config, logits_processor=[choose])  # (R, new tokens)
+        tokens = llm.generate(**rows, past_key_values=cache, generation_config=config, logits_processor=[choose])
     finally:
         llm.generation_config = own
     log_probs = torch.stack(choose.log_probs, dim=1).tolist()
@@ -260,8 +284,10 @@ def generate_answers(
         batch = prompt_batch(layout, group, device)
         thoughts = None
         if thought_model is not None:
-            _, thoughts = thought_model.thoughts(batch["question_ids"], batch["question_mask"])  # (B, N, d)
-            thoughts = thoughts[:, :num_injected]
+            _, thoughts = thought_model.chain_thoughts(batch["question_ids"], batch["question_mask"])  # (B, C, N, d)
+            chains = thoughts.shape[1]
+            batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
+            thoughts = thoughts.flatten(0, 1)[:, :num_injected]
         inputs = llm_inputs(llm, batch, thoughts)
         drawn = sample(llm, inputs, [example.index for example in group], settings, stop_ids, pad_id)
         for example, samples in zip(group, drawn, strict=True):
@@ -280,7 +306,7 @@ def count_right(
     batch_size: int,
     quiet: bool = False,
 ) -> int:
-    """How many of the questions the LLM, decoding greedily behind all N thoughts, answers as the gold answer says."""
+    """How many of the questions the LLM answers right, decoding greedily behind all N thoughts (of the first chain)."""
     llm = model.llm
     model_type = llm.config.get_text_config().model_type
     settings = resolve_sampling(model_type, llm.generation_config, greedy=True, max_new_tokens=max_new_tokens)

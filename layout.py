@@ -285,8 +285,8 @@ class TrainingCollator(PromptCollator):
 
 
 def loss_counts(batch: dict[str, Tensor]) -> Tensor:
-    """What the loss sums of a batch are divided by: (3,) float32 of target tokens, rows, rows with steps."""
+    """What the sums of model.LOSSES are divided by: (4,) float32 of target tokens, rows, rows with steps, rows."""
     tokens = (batch["labels"] != -100).sum()
     rows = batch["labels"].shape[0]
     with_steps = batch["step_valid"].any(-1).sum() if "step_valid" in batch else 0
-    return torch.tensor([tokens, rows, with_steps], dtype=torch.float32)
+    return torch.tensor([tokens, rows, with_steps, rows], dtype=torch.float32)

@@ -1,7 +1,7 @@
-"""The three losses of LTA-Thinker (arXiv 2509.12875), on plain tensors: nothing here knows about models.
+"""The three losses of LTA-Thinker (arXiv 2509.12875) and that of SoftCoT++, on plain tensors.
 
-Each returns sums or one value a row; the caller divides by counts taken over the whole optimiser step, so that gradient
-accumulation and data-parallel ranks change nothing.
+Nothing here knows about models. Each returns sums or one value a row; the caller divides by counts taken over the whole
+optimiser step, so that gradient accumulation and data-parallel ranks change nothing.
 """
 
 import torch
@@ -45,14 +45,41 @@ def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor
     return _TargetCrossEntropy.apply(hidden, head, labels)
 
 
-def semantic_alignment(z_question: Tensor, z_thoughts: Tensor) -> Tensor:
+def semantic_alignment(
+    z_question: Tensor,
+    z_thoughts: Tensor,
+    temperature: float = 1.0,
+    of_mean: bool = False,
+    stop_question: bool = False,
+    variance_floor: float = 0.0,
+) -> Tensor:
     """L_align a row: mean over the N slots of KL(softmax(z_q) || softmax(z_L_i)), softmax over features, in float32.
 
-    z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32.
+    z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32. The defaults are the published form;
+    ours are a temperature of both softmaxes, the mean thought aligned instead of each, no gradient to z_q, and a floor
+    under the standard deviation over the slots: max(0, floor - sd), averaged over features, is added.
     """
-    question = F.log_softmax(z_question.float(), -1)[:, None]
-    thoughts = F.log_softmax(z_thoughts.float(), -1)
-    return (question.exp() * (question - thoughts)).sum(-1).mean(-1)
+    question, thoughts = z_question.float(), z_thoughts.float()
+    short = (variance_floor - thoughts.std(1, correction=0)).clamp(min=0).mean(-1) if variance_floor else 0.0
+    if stop_question:
+        question = question.detach()
+    if of_mean:
+        thoughts = thoughts.mean(1, keepdim=True)
+    question = F.log_softmax(question / temperature, -1)[:, None]
+    thoughts = F.log_softmax(thoughts / temperature, -1)
+    return (question.exp() * (question - thoughts)).sum(-1).mean(-1) + short
+
+
+def chain_diversity(z_chains: Tensor, temperature: float = 0.1) -> Tensor:
+    """The contrastive loss of SoftCoT++ (arXiv 2505.11484) a row: each of the C chains is told from the others,
+    -log softmax over c' of sim(c, c') at c' = c, averaged over c.
+
+    z_chains (B, C, N, d), any float dtype. Returns (B,) float32. The similarity is ours: cosine of the N x d numbers of
+    a chain, over a temperature; it is bounded, so that the thoughts cannot run away from the embedding table.
+    """
+    chains = F.normalize(z_chains.float().flatten(2), dim=-1)  # (B, C, N * d)
+    similarity = chains @ chains.mT / temperature  # (B, C, C)
+    return -similarity.log_softmax(-1).diagonal(dim1=1, dim2=2).mean(-1)
 
 
 def reasoning_focus(

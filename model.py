@@ -3,7 +3,7 @@
     question turn -> small LM | the LLM's embeddings -> generator -> N thoughts -> the LLM's prompt -> losses
 
 Names follow the paper (arXiv 2509.12875): thought, slot, prior, projection, TransformerBlock. Shapes: B rows,
-T columns, K columns asked for, N thoughts, d_small and d_large hidden sizes.
+T columns, K columns asked for, N thoughts, C chains of thoughts, d_small and d_large hidden sizes.
 """
 
 import difflib
@@ -24,9 +24,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from data_loader import InputError
 from layout import ChatLayout, encode
-from losses import reasoning_focus, semantic_alignment, target_cross_entropy
+from losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
-LOSSES = ("sft", "align", "focus")
+LOSSES = ("sft", "align", "focus", "diversity")
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots
 KNOWN_MODEL_IDS = [
@@ -147,6 +147,24 @@ def position_ids(mask: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Design:
+    """What can be chosen about a generator beyond its kind; the defaults are the published design.
+
+    num_chains: C sets of N thoughts a question (SoftCoT++, arXiv 2505.11484); num_blocks: TransformerBlocks in a row;
+    projection: "before" or "after" them (None: before in small_block, after in block); match_scale: every z gets the
+    mean norm of the LLM's embedding table.
+    """
+
+    num_chains: int = 1
+    num_blocks: int = 1
+    projection: str | None = None
+    match_scale: bool = False
+
+
+PUBLISHED_DESIGN = Design()
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What a generator's shapes follow from; `d_small` is None for a generator without a small LM."""
 
@@ -165,10 +183,12 @@ def generator_sizes(llm_config, small_config, num_thoughts: int) -> Sizes:
 
 
 class TransformerBlock(nn.Module):
-    """One post-norm encoder layer with a single head, not causal, under the published parameter names."""
+    """One post-norm encoder layer with a single head, not causal, under the published parameter names; with
+    `num_blocks` above 1 the others stand before it, in `before`."""
 
-    def __init__(self, d: int, d_ff: int, norm_eps: float):
+    def __init__(self, d: int, d_ff: int, norm_eps: float, num_blocks: int = 1):
         super().__init__()
+        self.before = TransformerBlock(d, d_ff, norm_eps, num_blocks - 1) if num_blocks > 1 else None
         self.self_attn = nn.MultiheadAttention(d, num_heads=1, batch_first=True)
         self.linear1 = nn.Linear(d, d_ff)
         self.linear2 = nn.Linear(d_ff, d)
@@ -177,6 +197,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, columns: Tensor) -> Tensor:
         """x (B, T, d), mask (B, T), columns (B, K) -> outputs at those columns alone, (B, K, d)."""
+        if self.before is not None:
+            x = self.before(x, mask, torch.arange(x.shape[1], device=x.device).expand(len(x), -1))
         asked = take_columns(x, columns)
         attended, _ = self.self_attn(asked, x, x, key_padding_mask=mask == 0, need_weights=False)
         y = self.norm1(asked + attended)
@@ -191,73 +213,115 @@ def take_columns(x: Tensor, columns: Tensor) -> Tensor:
 class Small(nn.Module):
     """SoftCoT (arXiv 2502.12134): the small LM's last hidden states -> projection."""
 
-    uses_small_lm, has_block = True, False
+    reads_question, uses_small_lm, has_projection, has_block, has_prior = True, True, True, False, False
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: Sizes, design: Design):
         super().__init__()
         self.projection = nn.Linear(sizes.d_small, sizes.d_large)
 
-    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, slots: bool) -> Tensor:
+    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
         """states (B, T, d_in) of the frozen reader, mask (B, T), columns (B, K) -> z (B, K, d_large).
 
-        With `slots` the last N columns are the thought slots.
+        With `slots` the last N columns are the thought slots, of the chains (B,) int64 (None: all of chain 0).
         """
         return self.projection(take_columns(states, columns))
 
 
-class SmallBlock(nn.Module):
-    """The full system: small LM's states -> projection -> + learnable prior at the slots -> TransformerBlock."""
+class _WithPrior(nn.Module):
+    """A learnable prior of C x N rows, chain by chain; with C = 1 it is (N, d) as in the files."""
 
-    uses_small_lm, has_block = True, True
+    has_prior = True
 
-    def __init__(self, sizes: Sizes):
+    def __init__(self, sizes: Sizes, design: Design, d: int):
         super().__init__()
-        self.projection = nn.Linear(sizes.d_small, sizes.d_large)
-        self.block = TransformerBlock(sizes.d_large, sizes.d_ff, sizes.norm_eps)
-        self.prior = nn.Parameter(torch.zeros(sizes.num_thoughts, sizes.d_large))
+        self.num_thoughts = sizes.num_thoughts
+        self.prior = nn.Parameter(torch.zeros(design.num_chains * sizes.num_thoughts, d))
 
-    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, slots: bool) -> Tensor:
-        """As Small.forward."""
-        x = self.projection(states).float()  # as in Block: between its products the block works in float32
-        if slots:
-            n = len(self.prior)
-            x = torch.cat([x[:, :-n], x[:, -n:] + self.prior], dim=1)
-        return self.block(x, mask, columns)
+    def prior_of(self, chains: Tensor | None, rows: int) -> Tensor:
+        """(B, N, d) of the rows' chains (B,) int64; None: all of chain 0."""
+        if chains is None:
+            return self.prior[: self.num_thoughts].expand(rows, -1, -1)
+        return self.prior.view(-1, self.num_thoughts, self.prior.shape[1])[chains]
 
 
-class Block(nn.Module):
+class Block(_WithPrior):
     """The paper's learnable prior: the LLM's embeddings, prior at the slots -> TransformerBlock -> projection."""
 
-    uses_small_lm, has_block = False, True
+    reads_question, uses_small_lm, has_projection, has_block = True, False, True, True
+    projection_place = "after"
 
-    def __init__(self, sizes: Sizes):
-        super().__init__()
-        self.block = TransformerBlock(sizes.d_large, sizes.d_ff, sizes.norm_eps)
-        self.projection = nn.Linear(sizes.d_large, sizes.d_large)
-        self.prior = nn.Parameter(torch.zeros(sizes.num_thoughts, sizes.d_large))
+    def __init__(self, sizes: Sizes, design: Design):
+        d_in = sizes.d_small if self.uses_small_lm else sizes.d_large
+        self.projection_first = (design.projection or self.projection_place) == "before"
+        super().__init__(sizes, design, sizes.d_large if self.projection_first else d_in)
+        projection = nn.Linear(d_in, sizes.d_large) if self.projection_first else None
+        self.block = TransformerBlock(self.prior.shape[1], sizes.d_ff, sizes.norm_eps, design.num_blocks)
+        self.projection = projection or nn.Linear(d_in, sizes.d_large)
 
-    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, slots: bool) -> Tensor:
+    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
         """As Small.forward."""
-        x = states.float()
+        # in bf16 too the block works in float32 between its products
+        x = (self.projection(states) if self.projection_first else states).float()
         if slots:
-            prior = self.prior.expand(len(x), -1, -1)
-            x = torch.cat([x[:, : -len(self.prior)], prior], dim=1)
-        return self.projection(self.block(x, mask, columns))
+            n = self.num_thoughts
+            at_slots = self.at_slots(x[:, -n:], self.prior_of(chains, len(x)))
+            x = torch.cat([x[:, :-n], at_slots], dim=1)
+        x = self.block(x, mask, columns)
+        return x if self.projection_first else self.projection(x)
+
+    def at_slots(self, x: Tensor, prior: Tensor) -> Tensor:
+        """What the block reads at the slots, (B, N, d) each."""
+        return prior
 
 
-GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small}
+class SmallBlock(Block):
+    """The full system: small LM's states -> projection -> + learnable prior at the slots -> TransformerBlock."""
+
+    uses_small_lm, projection_place = True, "before"
+
+    def at_slots(self, x: Tensor, prior: Tensor) -> Tensor:
+        """As Block.at_slots."""
+        return x + prior
 
 
-def prior_row_ids(llm_config, num_thoughts: int) -> range:
-    """Rows of the LLM's embedding table that the `block` prior starts as: the published slots' ids where the
-    vocabulary reaches them, else the last N rows. Raises InputError when the vocabulary has fewer than N rows."""
-    config = llm_config.get_text_config()
+class Prompt(_WithPrior):
+    """Prompt tuning (arXiv 2104.08691), the control: the prior itself, the same N vectors for every question."""
+
+    reads_question, uses_small_lm, has_projection, has_block = False, False, False, False
+
+    def __init__(self, sizes: Sizes, design: Design):
+        super().__init__(sizes, design, sizes.d_large)
+
+    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
+        """As Small.forward; zeros beside the slots."""
+        z = self.prior.new_zeros(*columns.shape, self.prior.shape[1])
+        if not slots:
+            return z
+        return torch.cat([z[:, : -self.num_thoughts], self.prior_of(chains, len(z))], dim=1)
+
+
+GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small, "prompt": Prompt}
+
+
+def prior_row_ids(lm_config, count: int) -> range:
+    """Rows of an embedding table that stand for nothing said: the published slots' ids where the vocabulary reaches
+    them, else the last rows. The priors of `block` and `prompt` start as the LLM's (C x N of them); the small LM reads
+    its own at the slots of the chains after the first. Raises InputError when the vocabulary has fewer rows."""
+    config = lm_config.get_text_config()
     start = PUBLISHED_SLOT_IDS.get(config.model_type)
-    if start is None or start + num_thoughts > config.vocab_size:
-        start = config.vocab_size - num_thoughts
+    if start is None or start + count > config.vocab_size:
+        start = config.vocab_size - count
     if start < 0:
-        raise InputError(f"--num_thought_tokens {num_thoughts}: the LLM's vocabulary has only {config.vocab_size} rows")
-    return range(start, start + num_thoughts)
+        flags = "--num_thought_tokens, --num_thought_chains"
+        raise InputError(f"{flags}: {count} rows are needed, the vocabulary has only {config.vocab_size} rows")
+    return range(start, start + count)
+
+
+def table_norm(embed: nn.Module) -> float:
+    """Mean norm of an embedding table's rows as the LM reads them, from up to 4,096 rows evenly spaced."""
+    rows = embed.num_embeddings
+    ids = torch.arange(0, rows, max(1, rows // 4096), device=embed.weight.device)
+    return embed(ids).float().norm(dim=-1).mean().item()
 
 
 def llm_inputs(llm, batch: dict[str, Tensor], thoughts: Tensor | None) -> dict[str, Tensor]:
@@ -280,7 +344,8 @@ class LatentThoughtModel(nn.Module):
     `parameters()`, of `state_dict()`, of DDP or of `train()`.
 
     llm, small_lm: from load_frozen_lm (small_lm None where the generator uses none); slot_id: the token that the small
-    LM reads at every slot; weights: of the losses {"sft", "align", "focus"}, 0 skips a loss.
+    LM reads at every slot (of the first chain); weights: of LOSSES, 0 skips a loss; align: keyword arguments of
+    losses.semantic_alignment.
     """
 
     def __init__(
@@ -293,23 +358,36 @@ class LatentThoughtModel(nn.Module):
         weights: dict[str, float] | None = None,
         focus_temperature: float = 0.1,
         thoughts_see_steps: bool = False,
+        design: Design = PUBLISHED_DESIGN,
+        align: dict | None = None,
     ):
         super().__init__()
-        self.kind = kind
+        self.kind, self.design = kind, design
         self.sizes = generator_sizes(llm.config, small_lm and small_lm.config, num_thoughts)
-        self.generator = GENERATORS[kind](self.sizes)
-        if kind == "block":
-            embed = llm.get_input_embeddings()
-            rows = torch.tensor(prior_row_ids(llm.config, num_thoughts), device=embed.weight.device)
+        self.generator = GENERATORS[kind](self.sizes, design)
+        embed, chains = llm.get_input_embeddings(), design.num_chains
+        if kind in ("block", "prompt"):
+            rows = torch.tensor(prior_row_ids(llm.config, chains * num_thoughts), device=embed.weight.device)
             self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
         self.frozen = (llm, small_lm)
-        self.num_thoughts, self.slot_id = num_thoughts, slot_id
-        self.weights, self.focus_temperature = weights, focus_temperature
+        self.num_thoughts = num_thoughts
+        self.slot_ids = [slot_id] * chains
+        if small_lm is not None and chains > 1:
+            self.slot_ids[1:] = prior_row_ids(small_lm.config, chains - 1)
+        self.scale = table_norm(embed) if design.match_scale else None
+        self.weights, self.focus_temperature, self.align = weights, focus_temperature, align or {}
         self.thoughts_see_steps = thoughts_see_steps
 
     @property
     def llm(self):
         return self.frozen[0]
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The losses that this generator has: a prompt has no z_q, and one chain differs from no other."""
+        has = {"align": self.generator.reads_question, "focus": self.generator.reads_question}
+        has["diversity"] = self.design.num_chains > 1
+        return tuple(name for name in LOSSES if has.get(name, True))
 
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
@@ -329,48 +407,80 @@ class LatentThoughtModel(nn.Module):
                 input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
             ).last_hidden_state
 
-    def _generate(self, parts: list[tuple[Tensor, Tensor]], columns: list[Tensor], slots: bool) -> list[Tensor]:
-        """Run the generator over concatenated (ids, mask) parts, then N slots; z at each group of columns (B, K_i)."""
+    def _generate(
+        self, parts: list[tuple[Tensor, Tensor]], columns: list[Tensor], slots: bool, chains: Tensor | None = None
+    ) -> list[Tensor]:
+        """Run the generator over concatenated (ids, mask) parts, then the N slots of the rows' chains (B,); z at each
+        group of columns (B, K_i)."""
         ids, mask = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
         if slots:
             width = ids.shape[1]
-            ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_id)
+            ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_ids[0])
+            if chains is not None:
+                ids[:, width:] = torch.tensor(self.slot_ids, device=ids.device)[chains, None]
             mask = F.pad(mask, (0, self.num_thoughts), value=1)
             slot_columns = torch.arange(width, ids.shape[1], device=ids.device)
             columns = [*columns, slot_columns.expand(len(ids), -1)]
         # both LM dtypes are equal; in bf16 the generator's products run in bf16 over its float32 weights
         with torch.autocast(ids.device.type, dtype=self.llm.dtype, enabled=self.llm.dtype != torch.float32):
-            z = self.generator(self._read(ids, mask), mask, torch.cat(columns, dim=1), slots)
+            z = self.generator(self._read(ids, mask), mask, torch.cat(columns, dim=1), chains, slots)
+        if self.scale is not None:
+            z = F.normalize(z.float(), dim=-1) * self.scale
         return list(z.split([c.shape[1] for c in columns], dim=1))
 
-    def thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Question turns (B, Q), left-padded -> z_q (B, d_large) and the N thoughts (B, N, d_large).
+    def thoughts(
+        self, question_ids: Tensor, question_mask: Tensor, chains: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Question turns (B, Q), left-padded, and the rows' chains (B,) int64 (None: the first) -> z_q (B, d_large) and
+        the N thoughts (B, N, d_large).
 
         The same call in training and in evaluation: no step is in view.
         """
         last = torch.full((len(question_ids), 1), question_ids.shape[1] - 1, device=question_ids.device)
-        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], slots=True)
+        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains)
         return z_question[:, 0], z_thoughts
 
-    def _thoughts_and_steps(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+    def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of every chain (B, C, N, d_large)."""
+        rows, count = len(question_ids), self.design.num_chains
+        if count == 1:
+            z_question, z_thoughts = self.thoughts(question_ids, question_mask)
+            return z_question[:, None], z_thoughts[:, None]
+        repeated = (tensor.repeat_interleave(count, dim=0) for tensor in (question_ids, question_mask))
+        chains = torch.arange(count, device=question_ids.device).repeat(rows)
+        return tuple(z.unflatten(0, (rows, count)) for z in self.thoughts(*repeated, chains))
+
+    def _draw_chains(self, ids: Tensor) -> Tensor | None:
+        """The chain (B,) that each row's LLM reads: drawn anew at every training step, in turn on dev."""
+        count = self.design.num_chains
+        if count == 1:
+            return None
+        if self.training:
+            return torch.randint(count, (len(ids),)).to(ids.device)
+        return torch.arange(len(ids), device=ids.device) % count
+
+    def _thoughts_and_steps(
+        self, batch: dict[str, Tensor], chains: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         question = (batch["question_ids"], batch["question_mask"])
         if "step_ids" not in batch:
-            return *self.thoughts(*question), None
+            return *self.thoughts(*question, chains), None
         steps = (batch["step_ids"], batch["step_mask"])
         width = question[0].shape[1]
         step_columns = width + batch["step_ends"]
         if self.thoughts_see_steps and self.training:
             last = torch.full_like(step_columns[:, :1], width - 1)
-            z_question, z_steps, z_thoughts = self._generate([question, steps], [last, step_columns], slots=True)
+            z_question, z_steps, z_thoughts = self._generate([question, steps], [last, step_columns], True, chains)
             return z_question[:, 0], z_thoughts, z_steps
         (z_steps,) = self._generate([question, steps], [step_columns], slots=False)
-        return *self.thoughts(*question), z_steps
+        return *self.thoughts(*question, chains), z_steps
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `align` over rows,
-        `focus` over rows with steps (layout.loss_counts). In training those without a weight are left out."""
-        z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch)
-        wanted = [name for name in LOSSES if self.weights[name] or not self.training]
+        """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with
+        steps, the others over rows (layout.loss_counts). In training those without a weight are left out."""
+        chains = self._draw_chains(batch["question_ids"])
+        z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
+        wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:
             inputs = llm_inputs(self.llm, batch, z_thoughts)
@@ -382,11 +492,14 @@ class LatentThoughtModel(nn.Module):
             head = self.llm.get_output_embeddings().weight
             sums["sft"] = target_cross_entropy(hidden[asked], head, batch["labels"][asked])
         if "align" in wanted:
-            sums["align"] = semantic_alignment(z_question, z_thoughts).sum()
+            sums["align"] = semantic_alignment(z_question, z_thoughts, **self.align).sum()
         if "focus" in wanted:
             answer = self.llm.get_input_embeddings()(batch["answer_ids"]).float()
             mask = batch["answer_mask"][..., None]
             answer = (answer * mask).sum(1) / mask.sum(1)
             focus = reasoning_focus(z_question, z_steps, batch["step_valid"], answer, self.focus_temperature)
             sums["focus"] = focus.sum()
+        if "diversity" in wanted:
+            _, of_chains = self.chain_thoughts(batch["question_ids"], batch["question_mask"])
+            sums["diversity"] = chain_diversity(of_chains).sum()
         return sums

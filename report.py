@@ -25,6 +25,7 @@ from model import LatentThoughtModel
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
 THOUGHT_SETTINGS = ("thought_generator", "assistant_model_id", "num_thought", "fingerprints.small", "layout.generator")
+THOUGHT_SETTINGS += ("num_chains",)
 THOUGHT_SETTINGS += ("layout.llm.after", "prompts.thoughts", "prompts.generator")
 THOUGHT_SETTINGS += (".bin", ".safetensors")  # hashes of the weight files
 RESAMPLES = 10_000  # of the bootstrap
@@ -137,17 +138,20 @@ def sample_hits(record: dict, answer_type: str) -> list[bool]:
 
 @torch.no_grad()
 def thought_variance(model: LatentThoughtModel, layout: Layout, examples: list[Example], batch_size: int) -> dict:
-    """Variance of all N thoughts made: over questions (mean over slots and features), and over a question's slots."""
+    """Variance of all N thoughts made: over questions (mean over chains, slots and features), over a question's slots,
+    and over its chains (None with one chain)."""
     device, n = model.llm.get_input_embeddings().weight.device, len(examples)
-    total = squares = over_slots = 0.0
+    total = squares = over_slots = over_chains = 0.0
     for start in tqdm(range(0, n, batch_size), desc="variance of the thoughts", leave=False):
         batch = prompt_batch(layout, examples[start : start + batch_size], device)
-        _, thoughts = model.thoughts(batch["question_ids"], batch["question_mask"])
-        thoughts = thoughts.double()  # (B, N, d)
+        _, thoughts = model.chain_thoughts(batch["question_ids"], batch["question_mask"])
+        thoughts = thoughts.double()  # (B, C, N, d)
         total, squares = total + thoughts.sum(0), squares + thoughts.square().sum(0)
-        over_slots += thoughts.var(1, correction=0).mean(-1).sum().item() / n
-    over_questions = (squares / n - (total / n).square()).mean().item()
-    return {"over_questions": over_questions, "over_slots": over_slots, "num_thoughts": model.num_thoughts}
+        over_slots += thoughts.var(2, correction=0).mean((1, 2)).sum().item() / n
+        over_chains += thoughts.var(1, correction=0).mean((1, 2)).sum().item() / n
+    figures = {"over_questions": (squares / n - (total / n).square()).mean().item(), "over_slots": over_slots}
+    figures["over_chains"] = over_chains if model.design.num_chains > 1 else None
+    return figures | {"num_thoughts": model.num_thoughts}
 
 
 def make_report(records: list[dict], answer_type: str) -> dict:

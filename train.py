@@ -69,7 +69,7 @@ class ThoughtTrainer(Trainer):
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The micro-batches of one optimiser step and, for its loss sums, counts (3,) a rank: global count / ranks."""
+        """The micro-batches of one optimiser step and, for its loss sums, counts (4,) a rank: global count / ranks."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         counts = sum((loss_counts(batch) for batch in batches), torch.zeros(len(LOSSES))).to(device)
         return batches, self.accelerator.reduce(counts, "mean")
@@ -83,12 +83,17 @@ class ThoughtTrainer(Trainer):
         self._parts += torch.stack(
             [parts[name].detach() if name in parts else self._parts.new_zeros(()) for name in LOSSES]
         )
-        return sum(self.model.weights[name] * part for name, part in parts.items())
+        return sum(self.weight_now(name) * part for name, part in parts.items())
+
+    def weight_now(self, name: str) -> float:
+        """A loss's weight at this step."""
+        left = 1 - self.state.global_step / self.state.max_steps
+        return self.model.weights[name] * (left if self.args.decay_extra_losses and name != "sft" else 1)
 
     def log(self, logs, start_time=None):
         if "loss" in logs:  # a training log: add the losses one by one, over the same steps
             parts = self.accelerator.reduce(self._parts, "mean") / (self.state.global_step - self._parts_step)
-            weighted = [name for name in LOSSES if self.model.weights[name]]
+            weighted = [name for name in self.model.losses if self.model.weights[name]]
             logs |= {f"{name}_loss": parts[LOSSES.index(name)].item() for name in weighted}
             self._parts, self._parts_step = torch.zeros_like(self._parts), self.state.global_step
         super().log(logs, start_time)
@@ -104,9 +109,11 @@ class ThoughtTrainer(Trainer):
         for start in tqdm(range(0, len(mine), size), desc="dev losses", disable=quiet, leave=False):
             batch = self.dev_collator(mine[start : start + size])
             sums = self.model(**self._prepare_inputs(batch))
-            totals += torch.stack([torch.tensor([sums[name].item() for name in LOSSES]), loss_counts(batch)])
+            values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
+            totals += torch.stack([torch.tensor(values), loss_counts(batch)])
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
-        losses = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
+        means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
+        losses = {name: means[name] for name in self.model.losses}
         if not all(map(math.isfinite, losses.values())):
             raise InputError(f"step {self.state.global_step}: dev losses {losses}; try a lower --learning_rate")
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
@@ -266,13 +273,13 @@ def read_start(args: TrainArguments) -> list:
     small_config = None
     if GENERATORS[args.thought_generator].uses_small_lm:
         small_config = load_config(args.small_model_id, "--small_model_id", args.trust_remote_code)
-    prior_row_ids(llm_config, args.num_thought_tokens)
-    if not args.params_file_name:
+    prior_row_ids(llm_config, args.num_thought_chains * args.num_thought_tokens)
+    if not (args.params_file_name or args.att_file_name):
         return []
-    projection = read_weights(args.params_file_name, "--params_file_name")
+    projection = read_weights(args.params_file_name, "--params_file_name") if args.params_file_name else None
     block = read_weights(args.att_file_name, "--att_file_name") if args.att_file_name else None
     sizes = generator_sizes(llm_config, small_config, args.num_thought_tokens)
-    check_weights(args.thought_generator, sizes, projection, block)
+    check_weights(args.thought_generator, sizes, projection, block, args.design)
     return [projection, block]
 
 
@@ -295,10 +302,12 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
         args.loss_weights,
         args.focus_temperature,
         args.thoughts_see_steps,
+        args.design,
+        args.align,
     )
     if start:
         load_weights(model, *start)
-    if args.freeze_prior and kind.has_block:
+    if args.freeze_prior and kind.has_prior:
         model.generator.prior.requires_grad_(False)
     return model
 
@@ -309,6 +318,7 @@ def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dic
         "thought_generator": model.kind,
         "num_thoughts": model.num_thoughts,
         "sizes": vars(model.sizes),
+        "design": vars(model.design),
         "large_model_id": args.large_model_id,
         "small_model_id": args.small_model_id if model.generator.uses_small_lm else None,
         "prompts": args.prompts,
@@ -318,6 +328,7 @@ def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dic
         "answer_type": args.task.answer_type,
         "loss_weights": model.weights,
         "focus_temperature": args.focus_temperature,
+        "align": args.align,
         "thoughts_see_steps": args.thoughts_see_steps,
         "dtype": args.dtype,
         "fingerprints": [None if lm is None else fingerprint(lm) for lm in model.frozen],

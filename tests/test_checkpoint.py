@@ -19,7 +19,7 @@ from checkpoint import (
     save_checkpoint,
 )
 from data_loader import InputError
-from model import Sizes
+from model import Design, Sizes
 
 SIZES = Sizes(N, 16, 32, 64, 1e-6)
 PUBLISHED_BLOCK = {
@@ -65,6 +65,27 @@ def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path
     assert capsys.readouterr().out == ""
     wanted = model.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "kind, design",
+    [("prompt", Design()), ("prompt", Design(num_chains=2)), ("small_block", Design(num_blocks=2, num_chains=2))]
+    + [("small_block", Design(projection="after")), ("block", Design(projection="before", match_scale=True))],
+)
+def test_other_designs_go_round_and_do_not_fit_the_published_one(tiny_models, tmp_path, kind, design):
+    model = tiny_models.model(kind, seed=1, design=design)
+    save_checkpoint(tmp_path / "run", model, {})
+    paths = {flag: tmp_path / "run" / file for flag, file in (("-p", PARAMS_FILE), ("-a", ATT_FILE))}
+    weights = [read_weights(path, flag) if path.exists() else None for flag, path in paths.items()]
+    assert (weights[0] is None) == (kind == "prompt")
+    check_weights(kind, model.sizes, *weights, design)
+    other = tiny_models.model(kind, seed=2, design=design)
+    load_weights(other, *weights)
+    wanted = model.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
+    if design.num_chains > 1 or design.num_blocks > 1 or design.projection == "after":
+        with pytest.raises(InputError):
+            check_weights(kind, model.sizes, *weights)
 
 
 def test_a_checkpoint_is_replaced_as_a_whole_even_after_a_killed_save(tiny_models, tmp_path):

@@ -37,6 +37,7 @@ from generation import generate_answers, resolve_sampling
 from layout import Layout, PromptCollator, TrainingCollator, pad_token_id
 from model import (
     GENERATORS,
+    LOSSES,
     LatentThoughtModel,
     llm_inputs,
     load_config,
@@ -121,11 +122,6 @@ def family(request):
     return request.param
 
 
-@pytest.fixture(params=GENERATORS)
-def kind(request):
-    return request.param
-
-
 def build(zoo, family, kind, dtype=torch.float32):
     """A LatentThoughtModel with the family's large LM and the next family's small LM, and its layout."""
     large, small = str(zoo / f"{family}-large"), str(zoo / f"{SMALL_OF[family]}-small")
@@ -137,7 +133,7 @@ def build(zoo, family, kind, dtype=torch.float32):
     layout = Layout(tokenizer, generator_tokenizer, PROMPTS["number"])
     llm, slot_id = load_frozen_lm(large, "", dtype, "cpu"), pad_token_id(generator_tokenizer)
     torch.manual_seed(0)
-    weights = {"sft": 1.0, "align": 1.0, "focus": 1.0}
+    weights = dict.fromkeys(LOSSES, 1.0)
     model = LatentThoughtModel(kind, llm, small_lm, N, slot_id, weights)
     if kind == "small_block":
         torch.nn.init.normal_(model.generator.prior)

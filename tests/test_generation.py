@@ -29,7 +29,7 @@ from generation import (
     sample,
     stop_token_ids,
 )
-from model import llm_inputs
+from model import Design, llm_inputs
 
 SETTINGS = SamplingSettings(
     max_new_tokens=10,
@@ -146,6 +146,23 @@ def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
     together = tokens(EXAMPLES, 8)
     assert together == tokens(EXAMPLES, 1) == tokens(EXAMPLES[::-1], 3)
     assert all(len({tuple(row) for row in rows}) == 3 for rows in together.values())
+
+
+@torch.no_grad()
+def test_samples_are_spread_over_the_chains(tiny_models):
+    """With C chains sample s is what sample s of the model with chain s modulo C alone would be."""
+    model = tiny_models.model("block", design=Design(num_chains=2)).eval()
+    layout, settings = tiny_models.layout_for("block"), replace(SETTINGS, num_return_sequences=3)
+    both = [texts for _, _, texts in generate_answers(model.llm, model, layout, EXAMPLES[:2], settings, 2)]
+    for chain in range(2):
+        alone = tiny_models.model("block").eval()
+        alone.generator.load_state_dict(
+            model.generator.state_dict() | {"prior": model.generator.prior[chain * 4 :][:4]}
+        )
+        texts = [texts for _, _, texts in generate_answers(model.llm, alone, layout, EXAMPLES[:2], settings, 2)]
+        for i in range(2):
+            assert both[i][chain::2] == texts[i][chain::2]
+            assert both[i][1 - chain] != texts[i][1 - chain]
 
 
 def test_thoughts_and_their_number_change_the_answer(tiny_models):

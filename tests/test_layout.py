@@ -313,8 +313,8 @@ def test_step_ends_are_the_last_tokens_of_the_steps(tiny_models, rows):
 
 def test_loss_counts_are_target_tokens_rows_and_rows_with_steps(tiny_models, rows):
     tokens = sum(len(row["target"]) for row in rows)
-    assert loss_counts(TrainingCollator(tiny_models.layout, steps=True)(rows)).tolist() == [tokens, 3, 2]
-    assert loss_counts(TrainingCollator(tiny_models.layout, steps=False)(rows)).tolist() == [tokens, 3, 0]
+    assert loss_counts(TrainingCollator(tiny_models.layout, steps=True)(rows)).tolist() == [tokens, 3, 2, 3]
+    assert loss_counts(TrainingCollator(tiny_models.layout, steps=False)(rows)).tolist() == [tokens, 3, 0, 3]
 
 
 def test_evaluation_batches_are_left_padded_throughout(tiny_models):

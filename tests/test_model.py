@@ -14,6 +14,7 @@ from checkpoint import (
 from data_loader import PROMPTS, Example, InputError
 from layout import Layout, PromptCollator, TrainingCollator
 from model import (
+    Design,
     LatentThoughtModel,
     TransformerBlock,
     check_vocabulary,
@@ -98,7 +99,7 @@ def test_thoughts_see_steps_leaks_in_training_and_only_there(tiny_models):
 
 def plain_z(model, kind, tokens, slots):
     """z at every column of one unpadded row, written out: (T, d_large)."""
-    generator, tokens = model.generator, torch.tensor([tokens + [model.slot_id] * (N if slots else 0)])
+    generator, tokens = model.generator, torch.tensor([tokens + [model.slot_ids[0]] * (N if slots else 0)])
     llm, small_lm = model.frozen
     x = llm.get_input_embeddings()(tokens) if kind == "block" else small_lm.model(tokens).last_hidden_state
     if kind != "block":
@@ -330,10 +331,91 @@ def test_prior_rows_are_the_published_ids_or_the_last_rows(config, num_thoughts,
     assert prior_row_ids(config, num_thoughts) == range(start, start + num_thoughts)
 
 
+def test_match_scale_gives_thoughts_the_mean_norm_of_the_embedding_table(tiny_models, kind):
+    table = tiny_models.llm.get_input_embeddings().weight
+    batch = prompt_batch(tiny_models, kind)
+    plain = evaluation_thoughts(tiny_models.model(kind), batch)[1]
+    scaled = evaluation_thoughts(tiny_models.model(kind, design=Design(match_scale=True)), batch)[1]
+    torch.testing.assert_close(scaled.norm(dim=-1), table.norm(dim=-1).mean().expand(3, N))
+    torch.testing.assert_close(scaled, plain * scaled.norm(dim=-1, keepdim=True) / plain.norm(dim=-1, keepdim=True))
+
+
+def test_two_blocks_are_one_after_the_other(tiny_models):
+    torch.manual_seed(0)
+    two = TransformerBlock(6, 10, 1e-6, num_blocks=2)
+    x, mask, columns = torch.randn(2, 5, 6), torch.ones(2, 5), torch.tensor([[4], [1]])
+    everywhere = torch.arange(5).expand(2, -1)
+    upper = TransformerBlock(6, 10, 1e-6)
+    upper.load_state_dict({name: v for name, v in two.state_dict().items() if not name.startswith("before.")})
+    torch.testing.assert_close(two(x, mask, columns), upper(two.before(x, mask, everywhere), mask, columns))
+
+
+@pytest.mark.parametrize("kind", ["small_block", "block"])
+def test_the_projection_stands_before_or_after_the_block(tiny_models, kind):
+    d_in = 32 if kind == "block" else 16
+    for place, d in (("before", 32), ("after", d_in)):
+        model = tiny_models.model(kind, design=Design(projection=place))
+        shapes = {name: tuple(value.shape) for name, value in model.generator.state_dict().items()}
+        assert shapes["prior"] == (N, d) and shapes["block.linear1.weight"] == (64, d), place
+        assert shapes["projection.weight"] == (32, d_in)
+        assert evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1].shape == (3, N, 32)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The constant prompt, and chains
+
+
+def test_a_prompt_is_the_same_for_every_question_and_trained_by_the_sft_loss(tiny_models):
+    model = tiny_models.model("prompt").train()
+    table = tiny_models.llm.get_input_embeddings().weight
+    assert torch.equal(model.generator.prior, table[-N:]) and model.losses == ("sft",)
+    thoughts = evaluation_thoughts(model, prompt_batch(tiny_models, "prompt"))[1]
+    assert torch.equal(thoughts, model.generator.prior.expand(3, -1, -1))
+    sums = model.train()(**training_batch(tiny_models, "prompt"))
+    assert sums.keys() == {"sft"}
+    sums["sft"].backward()
+    assert (model.generator.prior.grad.abs().sum(-1) > 0).all()
+
+
+CHAINS = Design(num_chains=3)
+
+
+@pytest.mark.parametrize("kind", ["small_block", "block", "small", "prompt"])
+def test_each_chain_has_its_own_thoughts_and_the_first_of_them_is_none_of_the_others(tiny_models, kind):
+    model = tiny_models.model(kind, design=CHAINS)
+    batch = prompt_batch(tiny_models, kind)
+    question = (batch["question_ids"], batch["question_mask"])
+    with torch.no_grad():
+        _, all_chains = model.eval().chain_thoughts(*question)
+        assert all_chains.shape == (3, 3, N, 32)
+        for chain in range(3):
+            _, alone = model.thoughts(*question, torch.full((3,), chain))
+            torch.testing.assert_close(all_chains[:, chain], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(all_chains[:, 0], model.thoughts(*question)[1], atol=1e-5, rtol=0)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (all_chains[:, one] - all_chains[:, other]).abs().max() > 1e-3
+
+
+def test_training_draws_every_chain_and_dev_takes_them_in_turn(tiny_models):
+    model = tiny_models.model("small_block", design=CHAINS)
+    ids = torch.zeros(100, 2)
+    assert set(model.train()._draw_chains(ids).tolist()) == {0, 1, 2}
+    assert model.eval()._draw_chains(ids).tolist() == [i % 3 for i in range(100)]
+    weights = {"sft": 1.0, "align": 0.0, "focus": 0.0, "diversity": 0.5}
+    model = tiny_models.model("small_block", design=CHAINS, weights=weights).train()
+    sums = model(**training_batch(tiny_models, "small_block", steps=False))
+    assert sums.keys() == {"sft", "diversity"}
+    before = sums["diversity"].item()
+    torch.optim.SGD([model.generator.prior], 0.1).zero_grad()
+    sums["diversity"].backward()
+    model.generator.prior.data -= 10 * model.generator.prior.grad
+    assert model(**training_batch(tiny_models, "small_block", steps=False))["diversity"].item() < before
+
+
 def test_more_thoughts_than_embedding_rows_is_an_error():
     with pytest.raises(InputError) as error:
         prior_row_ids(Qwen3Config(vocab_size=3), 4)
-    one_line(error, "--num_thought_tokens 4", "3 rows")
+    one_line(error, "--num_thought_tokens", "4 rows", "only 3 rows")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from conftest import ROOT, gsm8k_row, write_jsonl
 import evaluate
 import train
 from data_loader import InputError
+from flags import parse_flags
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -279,6 +280,60 @@ def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flag
     assert sorted(path.name for path in folder.iterdir()) == ["projection.bin", "thoughts.json"]
 
 
+SFT_ALONE = ["--align_loss_weight", "0", "--focus_loss_weight", "0"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--thought_generator", "prompt", *SFT_ALONE],
+        ["--thought_generator", "small", "--num_thought_chains", "3", "--diversity_loss_weight", "0.1", *SFT_ALONE],
+        ["--thought_generator", "prompt", "--num_thought_chains", "2", *SFT_ALONE],
+        ["--num_thought_chains", "2", "--num_blocks", "2", "--projection", "after", "--match_scale"],
+        ["--thought_generator", "block", "--projection", "before", "--thoughts_see_steps"],
+        ["--align_mean", "--align_stop_gradient", "--align_temperature", "2", "--align_variance_floor", "0.5"],
+    ],
+)
+def test_every_design_and_form_is_trained_saved_and_evaluated_from_its_folder(flags, more):
+    train.run([*flags, "--output_name", "run", "--max_steps", "2", *more])
+    (folder,) = Path("ckpt").iterdir()
+    for log in logs("run"):
+        if "loss" in log and "--num_thought_chains" in more:
+            assert ("diversity_loss" in log) == ("--diversity_loss_weight" in more)
+    shared = ["--num_return_sequences", "3", "--max_new_tokens", "8", "--test_k", "2"]
+    evaluate.main(["--checkpoint", str(folder), "--data_dir", flags[5], *shared, "--output_dir", "whole"])
+    resumed = str(train.newest_checkpoint(Path("results/run")))
+    evaluate.main(["--checkpoint", resumed, "--data_dir", flags[5], *shared, "--output_dir", "resumed"])
+    settings = json.loads(Path("whole/settings.json").read_text())
+    chains = int(more[more.index("--num_thought_chains") + 1]) if "--num_thought_chains" in more else 1
+    assert settings["num_chains"] == chains
+    variance = json.loads(Path("whole/report.json").read_text())["thought_variance"]
+    assert (variance["over_chains"] is None) == (chains == 1)
+
+
+def test_decay_extra_losses_lets_all_weights_but_the_sft_loss_fall_to_zero(flags):
+    fixed = ["--sft_loss_weight", "1", "--align_loss_weight", "0.5", "--focus_loss_weight", "0.5"]
+    train.run([*flags, "--output_name", "a", *fixed, "--decay_extra_losses"])
+    for log in logs("a"):
+        if "loss" in log:
+            left = 1 - (log["step"] - 1) / 5
+            expected = log["sft_loss"] + 0.5 * left * (log["align_loss"] + log["focus_loss"])
+            assert log["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_recipe_paper_is_the_published_settings_and_flags_beside_it_win(flags, tiny_pair):
+    models = ["--large_model_id", "x", "--output_name", "a"]
+    args = parse_flags(train.TrainArguments, ["--recipe", "paper", *models], "train.py")
+    assert args.loss_weights == {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
+    assert (args.thought_generator, args.num_thought_tokens, args.learning_rate) == ("block", 32, 1e-4)
+    assert (args.num_train_epochs, args.per_device_train_batch_size, args.gradient_accumulation_steps) == (10, 4, 4)
+    for recipe in (["--recipe", "paper"], ["--recipe=paper"]):
+        args = parse_flags(train.TrainArguments, [*models, "--num_thought_tokens", "4", *recipe], "train.py")
+        assert args.num_thought_tokens == 4 and args.align_loss_weight == 0.33
+    args = parse_flags(evaluate.EvaluationArguments, ["--recipe", "paper", "--checkpoint", "x"], "evaluate.py")
+    assert (args.num_thought_tokens, args.num_return_sequences, args.seed) == (2, 10, 41)
+
+
 def test_rows_longer_than_max_len_are_dropped_and_counted_and_k_shot_takes_the_first_rows(flags):
     train.run([*flags, "--output_name", "short", "--max_len", "160", "--k_shot", "20", "--max_steps", "1"])
     rows = meta("short")["rows"]["train"]
@@ -310,15 +365,15 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--learning_rate fast", "--learning_rate"),
         ("--learning_rate 0", "--learning_rate 0.0: must be a number above 0"),
         ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),
-        ("--thought_generator block --num_thought_tokens 1000", "the LLM's vocabulary has only 400 rows"),
+        ("--thought_generator block --num_thought_tokens 1000", "the vocabulary has only 400 rows"),
         ("--task_name nix", "--task_name nix: no such task; there are gsm8k, strategyqa, math"),
         ("--task_name arithmetic", "no train.jsonl there (python toy/build.py --data makes it)"),
         ("--max_len 3", "train, --max_len 3: no row is that short"),
         ("--output_name a/b", "--output_name"),
         ("--eval_strategy no", "--eval_strategy no: epoch or steps"),
         ("--best_metric bleu", "--best_metric bleu: sft_loss or accuracy"),
-        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "one of the three above 0"),
-        ("--params_file_name p.bin", "small_block starts from both or neither"),
+        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "one of them above 0"),
+        ("--params_file_name p.bin", "small_block starts from --params_file_name and --att_file_name"),
         ("--params_file_name p.bin --att_file_name b.bin", "--params_file_name p.bin: no such file"),
         ("--batch_size 0", "--batch_size 0: must be at least 1"),
         ("--n_epochs 0 --max_steps -1", "--n_epochs 0.0: must be above 0"),
@@ -336,6 +391,13 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--output_name ..", "--output_name"),
         ("--report_to nosuchtracker", "nosuchtracker"),
         ("--lr_scheduler_type nix", "nix"),
+        ("--num_thought_chains 0", "--num_thought_chains 0: must be at least 1"),
+        ("--diversity_loss_weight 0.1", "--diversity_loss_weight needs --num_thought_chains above 1"),
+        ("--thought_generator prompt", "prompt reads no question: --align_loss_weight 0 --focus_loss_weight 0"),
+        ("--thought_generator small --num_blocks 2", "the generator small has no TransformerBlock"),
+        ("--projection beside", "--projection beside: before or after"),
+        ("--align_variance_floor -1", "--align_variance_floor -1.0: must be a number, 0 or more"),
+        ("--recipe published", "--recipe published: no such recipe; there is paper"),
         ("--resume", "--resume: no complete checkpoint in results/wrong"),
         ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
     ],
