@@ -9,6 +9,7 @@
     python -u evaluate.py --base_model_id Qwen/Qwen3-8B --thought_generator none    # the LLM alone
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
+    python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
 
 flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
 goes on there) -> report.json. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own
@@ -55,9 +56,11 @@ from generation import (
     load_generation_config,
     resolve_sampling,
 )
+from inspection import inspect_thoughts
 from layout import Layout, pad_token_id
 from model import (
     GENERATORS,
+    Design,
     LatentThoughtModel,
     check_vocabulary,
     fingerprint,
@@ -86,6 +89,7 @@ from report import (
     write_text,
 )
 
+WEIGHT_FLAGS = ("--params_file_name", "--att_file_name")
 PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
@@ -103,7 +107,8 @@ class Plan:
     llm_config: object
     made: int
     injected: int
-    weights: tuple[dict, dict | None] | None
+    design: Design
+    weights: tuple[dict | None, dict | None] | None
     files: list[Path]
     prompts: dict[str, str]
     date_string: str
@@ -126,8 +131,11 @@ def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path
             check_resume_checkpoint(folder)
             files = {"--checkpoint": folder / RESUME_FILE}
         meta = read_checked_meta(folder)
-        if not GENERATORS[meta["thought_generator"]].has_block:
+        generator = GENERATORS[meta["thought_generator"]]
+        if not generator.has_prior:
             files.pop("--att_file_name", None)
+        if not generator.has_projection:
+            files.pop("--params_file_name", None)
         return meta, {} if args.thought_generator == "none" else files
     flags = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
     files = {name: Path(path) for name, path in flags.items() if path}
@@ -138,7 +146,7 @@ def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path
         return None, files
     if len({path.parent.resolve() for path in files.values()}) > 1:
         raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
-    return read_checked_meta(files["--params_file_name"].parent), files
+    return read_checked_meta(next(iter(files.values())).parent), files
 
 
 def read_checked_meta(folder: Path) -> dict:
@@ -195,9 +203,8 @@ def make_plan(args: EvaluationArguments) -> Plan:
     if "--checkpoint" in files:
         weights = read_resume_weights(files["--checkpoint"])
     elif files:
-        att_file = files.get("--att_file_name")
-        block = None if att_file is None else read_weights(att_file, "--att_file_name")
-        weights = (read_weights(files["--params_file_name"], "--params_file_name"), block)
+        read = (read_weights(files[flag], flag) if flag in files else None for flag in WEIGHT_FLAGS)
+        weights = tuple(read)
 
     kind = args.thought_generator or known.get("thought_generator")
     llm_config = load_config(base_id, "--base_model_id", args.trust_remote_code)
@@ -209,10 +216,10 @@ def make_plan(args: EvaluationArguments) -> Plan:
         kind = infer_generator(*weights, *widths)
     if kind == "none" or not GENERATORS[kind].uses_small_lm:
         small_id = small_config = None
-    made = injected = 0
+    made, injected, design = 0, 0, Design(**known.get("design", {}))
     if kind != "none":
         made, injected = count_thoughts(args, meta, weights)
-        check_sizes(kind, generator_sizes(llm_config, small_config, made), weights, meta)
+        check_sizes(kind, generator_sizes(llm_config, small_config, made), design, weights, meta)
     return Plan(
         thought_generator=kind,
         base_model_id=base_id,
@@ -220,6 +227,7 @@ def make_plan(args: EvaluationArguments) -> Plan:
         llm_config=llm_config,
         made=made,
         injected=injected,
+        design=design,
         weights=weights,
         files=list(files.values()),
         prompts=choose_prompts(args, task, meta),
@@ -268,13 +276,13 @@ def count_thoughts(args: EvaluationArguments, meta: dict | None, weights: tuple)
     return max(PUBLISHED_NUM_THOUGHTS, given), given
 
 
-def check_sizes(kind: str, sizes, weights: tuple, meta: dict | None) -> None:
+def check_sizes(kind: str, sizes, design: Design, weights: tuple, meta: dict | None) -> None:
     """InputError where models, weights and thoughts.json are of different sizes."""
     for name, size in asdict(sizes).items():
         if meta and meta["sizes"].get(name) != size:
             trained = meta["sizes"].get(name)
             raise InputError(f"{META_FILE}: {name} was {trained} in training, these models and flags have {size}")
-    check_weights(kind, sizes, *weights)
+    check_weights(kind, sizes, *weights, design)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -294,6 +302,7 @@ def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: 
     return settings | {
         "task_name": plan.task.name,
         "num_thoughts_made": plan.made,
+        "num_chains": plan.design.num_chains,
         "num_thought_tokens": plan.injected,
         "split": split,
         "questions": hashlib.sha256(questions.encode()).hexdigest(),
@@ -345,7 +354,8 @@ def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThou
     small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code) if plan.assistant_model_id else None
     if small_lm is not None:
         check_vocabulary(small_lm, tokenizer, layout.generator, "--assistant_model_id")
-    model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, pad_token_id(tokenizer))
+    slot_id = pad_token_id(tokenizer)
+    model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, slot_id, design=plan.design)
     load_weights(model, *plan.weights)
     return llm, model.to(device).eval(), layout
 
@@ -433,6 +443,10 @@ def run(args: EvaluationArguments) -> None:
     folder_for_writing(folder)
     models = load_models(plan, args.trust_remote_code)
     settings |= model_settings(plan, models)
+    if args.inspect:
+        asked = (split.examples[: args.inspect], plan.task.answer_type, plan.injected, args.max_new_tokens)
+        inspect_thoughts(*models, *asked, args.batch_size, folder)
+        return
     check_folder(folder, settings)
 
     begin_folder(folder, settings)

@@ -1,0 +1,170 @@
+"""inspection.py: nearest words, distances, attention on the thoughts, exchanged thoughts, the files."""
+
+import json
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import inspection
+from data_loader import Example, InputError
+from generation import Sample, generate_answers, resolve_sampling
+from inspection import (
+    DRAWING_FILE,
+    INSPECTION_FILE,
+    attention_mass,
+    eager_attention,
+    greedy_answers,
+    inspect_thoughts,
+    make_thoughts,
+    name_rows,
+    nearest_rows,
+    table_distance,
+)
+from model import GENERATORS, LatentThoughtModel, load_frozen_lm
+
+N = 3
+EXAMPLES = [
+    Example(7, "Mia has 12 pens and buys 7 more. How many has she?", (), "19"),
+    Example(8, "How many?", (), "3"),
+    Example(9, "Tom reads 8 pages a day for 5 days.", (), "40"),
+]
+
+
+def test_a_thought_that_is_a_word_is_that_word_at_distance_zero(tiny_models, monkeypatch):
+    monkeypatch.setattr(inspection, "ROWS_AT_A_TIME", 64)  # the table in several chunks
+    llm, tokenizer = tiny_models.llm, tiny_models.llm_tokenizer
+    table = llm.get_input_embeddings().weight
+    rows = [5, 70, len(table) - 1]
+    ids, cosines = nearest_rows(llm, 3 * table[rows])  # the length is nothing to a cosine
+    words = name_rows(tokenizer, ids, cosines)
+    assert [slot[0]["row"] for slot in words] == rows
+    assert [slot[0]["word"] for slot in words] == [tokenizer.decode([row]) for row in rows]
+    assert [slot[0]["cosine"] for slot in words] == pytest.approx([1, 1, 1])
+    figures, norms = table_distance(llm, table[rows])
+    assert figures["nearest_row"] == {"mean": 0, "min": 0, "max": 0} and figures["outside"] == 0
+    torch.testing.assert_close(norms, table.norm(dim=-1))
+
+
+def test_distances_and_range_are_those_of_the_whole_table(tiny_models, monkeypatch):
+    monkeypatch.setattr(inspection, "ROWS_AT_A_TIME", 64)
+    llm = tiny_models.llm
+    table = llm.get_input_embeddings().weight
+    vectors = table[:2].clone()
+    vectors[0, :4] = table[:, :4].max(0).values + 1  # 4 of 2 x 32 features
+    figures, _ = table_distance(llm, vectors)
+    assert figures["outside"] == pytest.approx(4 / vectors.numel())
+    assert figures["nearest_row"]["max"] == pytest.approx((vectors[0] - table).norm(dim=-1).min().item())
+    between = (table[:, None] - table).norm(dim=-1).fill_diagonal_(torch.inf).min(1).values
+    assert figures["nearest_row_of_rows"] == pytest.approx(between.median().item(), rel=1e-5)
+
+
+def test_attention_mass_is_that_of_a_plain_eager_forward(tiny_models, tiny_pair):
+    llm, layout = tiny_models.llm, tiny_models.layout
+    eager = AutoModelForCausalLM.from_pretrained(tiny_pair / "large", attn_implementation="eager").eval()
+    thoughts, answer = make_thoughts(tiny_models.model("small_block", N), layout, EXAMPLES, 2)[0], [40, 41, 42]
+    with eager_attention(llm):
+        mass, uniform = attention_mass(llm, layout, EXAMPLES[0], thoughts, answer)
+    prompt, embed = layout.prompt(EXAMPLES[0].question), eager.get_input_embeddings()
+    before, after = (embed(torch.tensor(prompt[name])) for name in ("prefix", "suffix"))
+    written = torch.cat([before, thoughts, after, embed(torch.tensor(answer))])
+    with torch.no_grad():
+        layers = eager(inputs_embeds=written[None], output_attentions=True).attentions
+    start, width = len(before), len(written)
+    queries = range(width - len(answer) - 1, width)  # the prompt's last column writes the first token
+    for layer, found in zip(layers, mass, strict=True):
+        by_hand = [layer[0, :, query, start : start + N].sum() / len(layer[0]) for query in queries]
+        assert found == pytest.approx(float(sum(by_hand) / len(by_hand)), abs=1e-5)
+    expected = sum(N / (query + 1) for query in queries) / len(queries)
+    assert uniform == pytest.approx([expected] * len(layers))
+
+
+def test_the_attention_implementation_is_restored(tiny_models):
+    llm = tiny_models.llm
+    own = llm.config._attn_implementation
+    assert own != "eager"
+    with pytest.raises(InputError, match="attention weights"), eager_attention(llm):
+        assert llm.config._attn_implementation == "eager"
+        raise InputError("no attention weights")
+    assert llm.config._attn_implementation == own
+
+
+class SaysItsQuestion:
+    """A thought model whose thoughts of question i are i in every feature."""
+
+    def __init__(self, llm):
+        self.llm, self.made = llm, 0
+
+    def thoughts(self, question_ids, question_mask):
+        values = torch.arange(self.made, self.made + len(question_ids)).float()
+        self.made += len(question_ids)
+        return None, values[:, None, None].expand(-1, N, self.llm.config.hidden_size)
+
+
+@pytest.mark.parametrize("gold, right", [("012", "own"), ("120", "swapped")])
+def test_exchanged_thoughts_decide_the_answers(tiny_models, tmp_path, monkeypatch, gold, right):
+    def say_the_thought(llm, inputs, *_):
+        """The answer is what stands in every feature of a prompt's columns: there are two thoughts, and all alike."""
+        texts = []
+        for row, mask in zip(inputs["inputs_embeds"], inputs["attention_mask"], strict=True):
+            said = row[(mask == 1) & (row == row[:, :1]).all(-1)][:, 0]
+            assert len(said) == 2 and len(set(said.tolist())) == 1
+            texts.append(f"{said[0]:g}")
+        tokens = [tiny_models.llm_tokenizer(text).input_ids for text in texts]
+        return [[Sample(one, len(one), False, 0.0)] for one in tokens]
+
+    monkeypatch.setattr(inspection, "sample", say_the_thought)
+    examples = [Example(i, one.question, (), gold[i]) for i, one in enumerate(EXAMPLES)]
+    llm = tiny_models.llm
+    figures = inspect_thoughts(
+        llm, SaysItsQuestion(llm), tiny_models.layout, examples, "number", 2, None, batch_size=2, folder=tmp_path
+    )
+    accuracy = {name: found["value"] for name, found in figures["accuracy"].items()}
+    expected = {"own": 0, "swapped": 0, "mean": pytest.approx(1 / 3), "zeros": pytest.approx(1 / 3)}
+    assert accuracy == expected | {right: 1}
+    assert figures["num_thoughts"] == 2
+
+
+def test_own_thoughts_give_the_answers_of_an_evaluation(tiny_models):
+    llm, layout, model = tiny_models.llm, tiny_models.layout, tiny_models.model("small_block", N)
+    settings = resolve_sampling("qwen3", llm.generation_config, greedy=True, max_new_tokens=8)
+    thoughts = make_thoughts(model, layout, EXAMPLES, 2)
+    _, texts = greedy_answers(llm, layout, EXAMPLES, thoughts, settings, 2, "answers")
+    evaluated = generate_answers(llm, model, layout, EXAMPLES, settings, batch_size=3)
+    assert texts == [text for _, _, [text] in evaluated]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_files_are_written_and_nothing_is_left_changed(tiny_models, tiny_pair, kind, tmp_path, dtype, capsys):
+    llm, small_lm = (load_frozen_lm(str(tiny_pair / name), "", dtype, "cpu") for name in ("large", "small"))
+    model = LatentThoughtModel(kind, llm, small_lm if GENERATORS[kind].uses_small_lm else None, N, slot_id=0)
+    layout, own = tiny_models.layout_for(kind), llm.config._attn_implementation
+    folder = tmp_path / "new" / "folder"
+    figures = inspect_thoughts(llm, model, layout, EXAMPLES, "number", None, 4, batch_size=2, folder=folder)
+    assert json.loads((folder / INSPECTION_FILE).read_text()) == figures
+    assert (folder / DRAWING_FILE).read_text().rstrip().endswith("</svg>")
+    assert llm.config._attn_implementation == own
+    assert figures["questions"] == [7, 8, 9]
+    assert [len(slots) for slots in figures["nearest_words"]] == [N] * 3
+    assert torch.tensor(figures["attention"]["mass"]).shape == (3, llm.config.num_hidden_layers)
+    assert str(folder / INSPECTION_FILE) in capsys.readouterr().out
+
+
+def test_one_question_has_no_other(tiny_models, tmp_path, capsys):
+    model = tiny_models.model("small", N)
+    figures = inspect_thoughts(
+        tiny_models.llm, model, tiny_models.layout_for("small"), EXAMPLES[:1], "number", N, 4, 1, tmp_path
+    )
+    accuracy = figures["accuracy"]
+    assert accuracy["swapped"] is accuracy["mean"] is None and accuracy["own"] and accuracy["zeros"]
+    assert capsys.readouterr().out.count("there is no other question") == 2
+
+
+def test_errors_are_one_line(tiny_models, tmp_path, monkeypatch):
+    llm, layout = tiny_models.llm, tiny_models.layout
+    with pytest.raises(InputError, match="^--inspect: .* does not give its attention weights$"):
+        attention_mass(llm, layout, EXAMPLES[0], torch.zeros(N, 32), [])  # sdpa gives none
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match="^matplotlib is needed .*pip install matplotlib$"):
+        inspect_thoughts(llm, None, layout, EXAMPLES, "number", N, 4, 1, tmp_path)  # before anything is made
