@@ -76,6 +76,7 @@ TRAINING = {
 }
 INIT_STD = 0.08  # about 1/sqrt(d): with the library's 0.02, made for wide models, these stay on a plateau for long
 WARMUP, BETAS, WEIGHT_DECAY, CLIP = 0.05, (0.9, 0.98), 0.01, 1.0
+LOG_STEPS = 100  # a line of log for each so many
 POOL = 16  # this many batches are drawn at once and sorted by length
 DRILL_SHARE, HINT_SHARE, SLOTS_SHARE = 0.3, 0.75, 0.8
 OTHER_PROMPTS = [PROMPTS["number"]["problem"], "Problem: {question}", "{question}"]  # small LM, besides the generator's
@@ -117,14 +118,28 @@ def draw_hint(rng, problem, method):
     return hint or PAD * rng.randint(1, MAX_SLOTS)
 
 
-def drill_text(rng, layout):
+def draw_sum(rng):
+    """A sum and its result."""
+    change = rng.choice((-1, 1)) * rng.randint(1, world.MAX_NUMBER)
+    count = rng.randint(max(0, -change), min(99, 99 - change))
+    return f"{count}{change:+d}=", count + change
+
+
+def drill_text(rng, layout, draw_sum=draw_sum):
     """A text for the large LLM that holds nothing but sums; the loss counts the results."""
     pieces = [(layout.before + "Calculate." + layout.suffix, False)]
     for _ in range(12):
-        change = rng.choice((-1, 1)) * rng.randint(1, world.MAX_NUMBER)
-        count = rng.randint(max(0, -change), min(99, 99 - change))
-        pieces += [(f"{count}{change:+d}=", False), (f"{count + change}\n", True)]
+        asked, result = draw_sum(rng)
+        pieces += [(asked, False), (f"{result}\n", True)]
     return pieces
+
+
+def solved_text(rng, layout, question, hint, solution):
+    """A question with a hint in the thoughts' place ("" where the layout has none), and its solution, which counts."""
+    prompt = [layout.before + question + layout.after, hint, layout.suffix]
+    if rng.random() < 0.5:  # words are tokenised with their neighbours, thoughts stand apart: it should know both
+        prompt = ["".join(prompt)]
+    return [(piece, False) for piece in prompt] + [(solution, True), (layout.end, True)]
 
 
 def large_text(rng, layouts):
@@ -133,15 +148,9 @@ def large_text(rng, layouts):
         return drill_text(rng, layouts["drill"])
     problem, method = world.draw_problem(rng, "train"), rng.choice(world.METHODS)
     hinted = rng.random() < HINT_SHARE
+    hint = draw_hint(rng, problem, method) if hinted else ""
     layout = layouts["thoughts" if hinted else "none"]
-    prompt = [
-        layout.before + problem["question"] + layout.after,
-        draw_hint(rng, problem, method) if hinted else "",
-        layout.suffix,
-    ]
-    if rng.random() < 0.5:  # words are tokenised with their neighbours, thoughts stand apart: it should know both
-        prompt = ["".join(prompt)]
-    return [(piece, False) for piece in prompt] + [(written(problem, method), True), (layout.end, True)]
+    return solved_text(rng, layout, problem["question"], hint, written(problem, method))
 
 
 def reading(rng, problem):
@@ -165,14 +174,19 @@ def small_text(rng, layouts):
 # Tokenizer and models
 
 
-def train_tokenizer():
-    """Byte-level BPE with single digits, so that any text can be encoded, trained on the world's texts."""
+def tokenizer_corpus():
+    """Texts of the world, and the prompts as often as they come in them."""
     rng = random.Random(SEED)
     corpus = [PROMPTS["number"]["problem"] + PROMPTS["number"]["thoughts"] + PROMPTS["number"]["generator"]] * 300
     corpus += ["\nassistant"] * 300
     for _ in range(3000):
         problem = world.draw_problem(rng, "train")
         corpus += [problem["question"], written(problem, problem["method"]), reading(rng, problem)]
+    return corpus
+
+
+def train_tokenizer(corpus, vocab):
+    """Byte-level BPE with single digits, so that any text can be encoded, of at most `vocab` tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -180,7 +194,7 @@ def train_tokenizer():
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB, special_tokens=[PAD, OPEN, CLOSE], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab, special_tokens=[PAD, OPEN, CLOSE], initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(corpus, trainer)
     return PreTrainedTokenizerFast(
@@ -192,9 +206,9 @@ def train_tokenizer():
     )
 
 
-def batches(name, tokenizer):
-    """Endless (ids, labels), both (B, T), right-padded; texts of like length stand together."""
-    rng, prompts, size = random.Random(f"{SEED} {name}"), PROMPTS["number"], TRAINING[name]["batch"]
+def texts_of(name, tokenizer):
+    """(rng, rng -> a text) of one model."""
+    prompts = PROMPTS["number"]
     layouts = {
         "none": chat_layout(tokenizer, prompts["problem"]),
         "thoughts": chat_layout(tokenizer, prompts["problem"] + prompts["thoughts"]),
@@ -204,8 +218,13 @@ def batches(name, tokenizer):
         ],
     }
     draw = {"large": large_text, "small": small_text}[name]
+    return random.Random(f"{SEED} {name}"), lambda rng: draw(rng, layouts)
+
+
+def batches(rng, draw, tokenizer, size):
+    """Endless (ids, labels), both (B, T), right-padded, of texts draw(rng); texts of like length stand together."""
     while True:
-        texts = [draw(rng, layouts) for _ in range(POOL * size)]
+        texts = [draw(rng) for _ in range(POOL * size)]
         encoded = iter(tokenizer([piece for text in texts for piece, _ in text], add_special_tokens=False).input_ids)
         rows = []
         for text in texts:
@@ -226,10 +245,18 @@ def batches(name, tokenizer):
 
 
 def pretrain(name):
-    """Train one model on one core and save it, rounded to bf16, in toy/<name>; returns its last loss (running mean)."""
+    """Train one model of the toy world and save it in toy/<name>; returns its last loss."""
+    tokenizer = train_tokenizer(tokenizer_corpus(), VOCAB)
+    rng, draw = texts_of(name, tokenizer)
+    source = batches(rng, draw, tokenizer, TRAINING[name]["batch"])
+    position = list(SHAPES).index(name)
+    return train_model(name, SHAPES[name], TRAINING[name], tokenizer, source, ROOT / "toy" / name, position)
+
+
+def train_model(name, shape, settings, tokenizer, source, folder, position=0):
+    """Train one model on one core and save it, rounded to bf16; returns its last loss (running mean)."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    tokenizer, settings = train_tokenizer(), TRAINING[name]
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
@@ -237,8 +264,8 @@ def pretrain(name):
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         initializer_range=INIT_STD,
-        num_key_value_heads=SHAPES[name]["num_attention_heads"],
-        **SHAPES[name],
+        num_key_value_heads=shape["num_attention_heads"],
+        **shape,
     )
     model = Qwen3ForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=BETAS, weight_decay=WEIGHT_DECAY)
@@ -246,9 +273,9 @@ def pretrain(name):
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min((i + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * i / total))
     )
-    source, running = batches(name, tokenizer), None
-    bar = tqdm(range(total), desc=f"pretrain {name}", position=list(SHAPES).index(name), mininterval=2)
-    for _ in bar:
+    start, running = time.time(), None
+    bar = tqdm(range(total), desc=f"pretrain {name}", position=position, mininterval=2, disable=None)
+    for step in bar:
         ids, labels = next(source)
         counted = labels[:, 1:] != -100
         hidden = model.base_model(ids).last_hidden_state[:, :-1]  # (B, T-1, d); padding stands right: no mask needed
@@ -260,7 +287,10 @@ def pretrain(name):
         optimizer.zero_grad()
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
         bar.set_postfix(loss=f"{running:.4f}", refresh=False)
-    save(model, tokenizer, ROOT / "toy" / name)
+        if (step + 1) % LOG_STEPS == 0:
+            minutes = (time.time() - start) / 60
+            tqdm.write(f"{name}: step {step + 1} of {total}, loss {running:.4f}, {minutes:.1f} minutes", sys.stderr)
+    save(model, tokenizer, folder)
     return running
 
 

@@ -42,20 +42,20 @@ def split_of(known, moves):
     return next(split for split, values in SPLITS.items() if value in values)
 
 
-def draw_numbers(rng, split):
+def draw_numbers(rng, split, lengths=(2, 3)):
     """(known count, changes of the teller's count) of this split; all counts stay in 0..99 by either method."""
     while True:
         known = rng.randint(1, 98)
-        moves = [rng.choice((-1, 1)) * rng.randint(1, MAX_NUMBER) for _ in range(rng.choice((2, 3)))]
+        moves = [rng.choice((-1, 1)) * rng.randint(1, MAX_NUMBER) for _ in range(rng.choice(lengths))]
         sums = [sum(moves[: i + 1]) for i in range(len(moves))]
         fits = all(0 <= known + sign * s <= 99 for s in sums for sign in (-1, 1))
         if fits and sums[-1] != 0 and split_of(known, moves) == split:
             return known, moves
 
 
-def draw_problem(rng, split):
-    """One problem: {"question", "who", "asked", "method" (the right one), "known", "moves"}."""
-    known, moves = draw_numbers(rng, split)
+def draw_problem(rng, split, lengths=(2, 3)):
+    """One problem with so many transfers: {"question", "who", "asked", "method" (the right one), "known", "moves"}."""
+    known, moves = draw_numbers(rng, split, lengths)
     name, items = rng.choice(NAMES), rng.choice(ITEMS)
     partner, end_known = rng.random() < 0.5, rng.random() < 0.5
     story = [
@@ -86,11 +86,11 @@ def solve(problem, method):
     return "\n".join(lines + [f"#### {count}"])
 
 
-def rows(split, n, seed):
+def rows(split, n, seed, lengths=(2, 3)):
     """n rows {"question", "answer"} with the right answers, no two with the same numbers."""
     rng, seen, out = random.Random(f"{seed} {split}"), set(), []
     while len(out) < n:
-        problem = draw_problem(rng, split)
+        problem = draw_problem(rng, split, lengths)
         key = (problem["known"], tuple(problem["moves"]))
         if key not in seen:
             seen.add(key)
