@@ -1,0 +1,528 @@
+"""The study: does it work, against whom, and by how much. Rules first, then runs, then tables.
+
+    python benchmarks/study.py               # runs whatever is missing; kill it and start it again as often as needed
+    python benchmarks/study.py --list        # what there is to run, what is done, what it took
+    python benchmarks/study.py --report      # RESULTS.md's tables and the plots, from benchmarks/study/*.json alone
+    python benchmarks/study.py --quick       # a reduced study from nothing (results/study-quick), under 20 minutes
+
+A run is a contestant with a seed and some flags: train.py, then evaluate.py as often as the stages below ask, each in a
+process of its own. Its JSON holds the flags, the curves, and for every question how many samples were right and whether
+the vote was, so that every table, interval and plot is made from these files. Weights and texts stay in ckpt/ and
+results/study/ (not in git); where only the JSON is left and an evaluation is missing, the run is trained again.
+
+Rules, fixed before the runs: the same frozen pair, rows, steps and batch for every contestant; the learning rate is the
+best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table, two elsewhere;
+the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test questions.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+LEARNING_RATES = (1e-3, 3e-3, 1e-2)
+SEEDS = (41, 42, 43, 44, 45)
+FEW_SEEDS = SEEDS[:2]
+SFT = {"sft_loss_weight": 1, "align_loss_weight": 0, "focus_loss_weight": 0}
+PUBLISHED = {"sft_loss_weight": 0.33, "align_loss_weight": 0.33, "focus_loss_weight": 0.33}
+CONTESTANTS = {  # name: (title, flags of train.py)
+    "none": ("bare LLM", None),
+    "prompt": ("constant prompt", {"thought_generator": "prompt"} | SFT),
+    "softcot": ("SoftCoT", {"thought_generator": "small"} | SFT),
+    "softcotpp": (
+        "SoftCoT++, 5 chains",
+        {"thought_generator": "small", "num_thought_chains": 5, "diversity_loss_weight": 0.1} | SFT,
+    ),
+    "block": ("LTA block, three losses", {"thought_generator": "block"} | PUBLISHED),
+    "block-sft": ("LTA block, SFT alone", {"thought_generator": "block"} | SFT),
+    "small_block": ("LTA small_block, three losses", {"thought_generator": "small_block"} | PUBLISHED),
+    "small_block-sft": ("LTA small_block, SFT alone", {"thought_generator": "small_block"} | SFT),
+    "leak": (
+        "LTA small_block, SFT alone, steps seen",
+        {"thought_generator": "small_block", "thoughts_see_steps": True} | SFT,
+    ),
+}
+LTA = ("block", "block-sft", "small_block", "small_block-sft")
+
+
+@dataclass(frozen=True)
+class World:
+    """A frozen pair and a task. `task`: flags of both scripts; test_k questions, steps, N as in every run."""
+
+    name: str
+    pair: str
+    task: tuple[tuple[str, str], ...]
+    steps: int = 100
+    test_k: int = 500
+    num_thoughts: int = 8
+    max_new_tokens: int = 96
+
+
+def broad(family: str, answer_type: str) -> World:
+    """A task family of the second world (toy/broad.py)."""
+    files = tuple((f"{split}_file", f"toy/broad/data/{family}/{split}.jsonl") for split in ("train", "dev", "test"))
+    fields = {
+        "boolean": (("steps_field", "facts"),),
+        "choice": (("steps_field", "rationale"), ("answer_field", "correct")),
+    }
+    task = (("task_name", f"broad-{family}"), ("answer_type", answer_type), *files, *fields.get(family, ()))
+    return World(f"broad-{family}", "toy/broad", task, max_new_tokens=128)
+
+
+ARITHMETIC = World("arithmetic", "toy", (("task_name", "arithmetic"),))
+BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
+WORLDS = {world.name: world for world in (ARITHMETIC, *BROAD)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A contestant in a world with a seed and flags that replace its own (sorted pairs)."""
+
+    world: str
+    contestant: str
+    seed: int
+    options: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Also a valid --output_name, and the stem of the run's JSON."""
+        options = "".join(f".{name}_{value}" for name, value in self.options)
+        return f"{self.world}.{self.contestant}{options}.s{self.seed}"
+
+    def train_flags(self) -> dict:
+        """Flags of train.py."""
+        world = WORLDS[self.world]
+        common = {
+            "large_model_id": f"{world.pair}/large",
+            "small_model_id": f"{world.pair}/small",
+            **dict(world.task),
+            "output_name": f"study.{self.name}",
+            "seed": self.seed,
+            "num_thought_tokens": world.num_thoughts,
+            "batch_size": 16,
+            "per_device_eval_batch_size": 50,
+            "gradient_accumulation_steps": 1,
+            "max_steps": world.steps,
+            "eval_strategy": "steps",
+            "eval_steps": max(10, world.steps // 4),
+            "logging_steps": 5,
+            "disable_tqdm": "true",
+        }
+        return common | CONTESTANTS[self.contestant][1] | dict(self.options)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A call of evaluate.py on a run: label and flags (sorted pairs) besides the common ones."""
+
+    label: str
+    flags: tuple[tuple[str, object], ...] = ()
+
+
+def sampled(label: str, samples: int, **flags) -> Evaluation:
+    """`samples` answers a question, under the label with their number."""
+    return Evaluation(f"{label}-x{samples}", (("num_return_sequences", samples), *sorted(flags.items())))
+
+
+MAIN, SHORT = sampled("test", 10), sampled("test", 4)
+LONGER = sampled("longer", 4, answer_type="number", test_file="results/study/longer.jsonl")
+REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
+INSPECT = Evaluation("inspect", (("inspect", 100),))
+REWORDED_PROMPT = {
+    "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{{}}.\n\n{question}"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table of runs, stage by stage; a stage may need what the stages before it found
+
+
+class Study:
+    """Where the JSON lies, and how large the study is."""
+
+    def __init__(self, folder: Path, quick: bool = False):
+        self.folder, self.quick = folder, quick
+        self.rates = LEARNING_RATES[1:] if quick else LEARNING_RATES
+        self.seeds = FEW_SEEDS if quick else SEEDS
+
+    def record(self, run: Run) -> dict:
+        """What is known of a run; empty where nothing is."""
+        path = self.folder / f"{run.name}.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def tuned(self, world: str, contestant: str, seed: int, **options) -> Run:
+        """The contestant's run at its best learning rate by dev SFT loss, with other options."""
+        if contestant == "none":
+            return Run(world, contestant, seed)
+        losses = {}
+        for rate in self.rates:
+            record = self.record(self.at_rate(world, contestant, SEEDS[0], rate))
+            losses[record["training"]["best_sft_loss"]] = rate
+        return self.at_rate(world, contestant, seed, losses[min(losses)], **options)
+
+    def at_rate(self, world: str, contestant: str, seed: int, rate: float, **options) -> Run:
+        return Run(world, contestant, seed, tuple(sorted((options | {"learning_rate": rate}).items())))
+
+    def best_lta(self, world: str) -> str:
+        """The LTA contestant with the lowest dev SFT loss."""
+        known = [name for name in LTA if name in self.contestants()]
+        loss = {name: self.record(self.tuned(world, name, SEEDS[0]))["training"]["best_sft_loss"] for name in known}
+        return min(loss, key=loss.get)
+
+    def contestants(self) -> list[str]:
+        left_out = ("softcotpp", "block", "block-sft", "leak") if self.quick else ()
+        return [name for name in CONTESTANTS if name not in left_out]
+
+    def stages(self) -> dict:
+        """{title: function that lists (run, its evaluations)}, cheap parts first."""
+        if self.quick:
+            return {"tuning": lambda: self.tuning(ARITHMETIC), "main": lambda: self.main(ARITHMETIC, self.seeds, SHORT)}
+        stages = {
+            "tuning": lambda: self.tuning(ARITHMETIC),
+            "main": lambda: self.main(ARITHMETIC, self.seeds, MAIN),
+            "looks": self.looks,
+            "losses": self.losses,
+            "shape": self.shape,
+            "steps": self.steps,
+            "rows": self.rows,
+            "transfer": self.transfer,
+            "thoughts": self.thoughts,
+            "samples": self.samples,
+        }
+        for world in BROAD:
+            stages[f"tuning {world.name}"] = lambda world=world: self.tuning(world)
+            stages[f"main {world.name}"] = lambda world=world: self.main(world, FEW_SEEDS, MAIN)
+        return stages
+
+    def ready(self, title: str) -> bool:
+        """Whether the stage can be listed: its world is tuned."""
+        world = WORLDS[title.rpartition(" ")[2]] if " " in title else ARITHMETIC
+        tuned = all("training" in self.record(run) for run, _ in self.tuning(world))
+        return title.startswith("tuning") or tuned
+
+    def tuning(self, world: World):
+        names = [name for name in self.contestants() if name != "none"]
+        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in self.rates]
+
+    def main(self, world: World, seeds, evaluation: Evaluation):
+        return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in self.contestants()]
+
+    def variants(self, contestant: str, *options: dict, evaluations=(SHORT,)):
+        """The tuned run of the contestant and its variants, two seeds each."""
+        runs = [self.tuned("arithmetic", contestant, seed, **o) for o in options for seed in FEW_SEEDS]
+        return [(run, list(evaluations)) for run in runs]
+
+    def looks(self):
+        best = self.best_lta("arithmetic")
+        return [(self.tuned("arithmetic", name, SEEDS[0]), [INSPECT]) for name in (best, "softcot", "prompt")]
+
+    def losses(self):
+        """Which losses, in which weights and forms; the three losses' own contestant is in the main table."""
+        base, three = self.best_lta("arithmetic"), PUBLISHED
+        weights = [(0.33, 0.33, 0), (0.33, 0, 0.33), (0.33, 0.33, 0.33), (1, 1, 0), (1, 10, 0), (1, 0, 0.1)]
+        weights += [(1, 0, 0.01), (1, 0.01, 0.01)]
+        forms = [
+            {"align_stop_gradient": True},
+            {"align_mean": True},
+            {"align_temperature": 10.0},
+            {"align_variance_floor": 0.5},
+            {"decay_extra_losses": True},
+        ]
+        options = [dict(zip(PUBLISHED, weight, strict=True)) for weight in weights]
+        options += [three | form for form in forms]
+        options += [{"sft_loss_weight": 1, "align_loss_weight": 10, "focus_loss_weight": 0} | form for form in forms]
+        return self.variants(base, {}, *options)
+
+    def shape(self):
+        """The generator's parts; and what was tried with `block`, which reads no small LM."""
+        base = self.best_lta("arithmetic")
+        parts = [{"freeze_prior": True}, {"num_blocks": 2}, {"match_scale": True}]
+        tried = [{"num_blocks": 2}, {"match_scale": True}, {"projection": "before"}, {"num_thought_tokens": 32}]
+        tried += [{"max_steps": 1000, "eval_steps": 250}]
+        return (
+            self.variants(base, *parts, {"projection": "after"})
+            + self.variants("block-sft", {}, *tried)
+            + self.variants("softcot", {"match_scale": True})
+        )
+
+    def steps(self):
+        counts = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
+        names = (self.best_lta("arithmetic"), "softcot", "prompt")
+        return [pair for options in counts for name in names for pair in self.variants(name, options)]
+
+    def rows(self):
+        counts = [{"k_shot": rows} for rows in (30, 100, 300, 1000)]
+        names = (self.best_lta("arithmetic"), "softcot")
+        return [pair for options in counts for name in names for pair in self.variants(name, options)]
+
+    def transfer(self):
+        """The main runs on longer problems, in other words, and at other temperatures."""
+        warm = [sampled(f"temperature{t}", 4, temperature=t) for t in (0.3, 1.0, 1.3)]
+        names = ("none", "prompt", "softcot", self.best_lta("arithmetic"))
+        runs = [self.tuned("arithmetic", name, seed) for name in names for seed in FEW_SEEDS]
+        return [(run, [LONGER, REWORDED, *warm]) for run in runs]
+
+    def thoughts(self):
+        """N in training by n in evaluation."""
+        base, counts = self.best_lta("arithmetic"), (4, 8, 16, 32)
+        pairs = []
+        for made in counts:
+            options = {} if made == ARITHMETIC.num_thoughts else {"num_thought_tokens": made}
+            few = [sampled(f"n{n}", 4, num_thought_tokens=n) for n in (1, 2, 4, 8, 16, 32) if n <= made]
+            pairs += self.variants(base, options, evaluations=few)
+        return pairs
+
+    def samples(self):
+        names = ("none", "softcot", self.best_lta("arithmetic"))
+        return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running: each call of a script is a process of its own, forked from one that has imported the libraries
+
+
+def call(script: str, argv: list[str], log: str) -> None:
+    """In a child: the script's main with its output in `log`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = [script, *argv]
+    __import__(script).main()
+
+
+def argv_of(flags: dict) -> list[str]:
+    """{flag: value}, True for a bare flag."""
+    return [text for name, value in flags.items() for text in ([f"--{name}"] + [str(value)] * (value is not True))]
+
+
+class Runner:
+    """Runs what is missing of (run, evaluations) pairs, several runs at a time."""
+
+    def __init__(self, study: Study, jobs: int):
+        self.study, self.jobs, self.failed = study, jobs, []
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: one thread a process is fastest
+        os.environ |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["train", "evaluate"])
+        self.work = Path("results/study-quick/work" if study.quick else "results/study")
+
+    def stage(self, title: str, pairs: list) -> None:
+        wanted: dict[Run, list] = {}
+        for run, evaluations in pairs:
+            wanted.setdefault(run, []).extend(e for e in evaluations if e not in wanted.get(run, []))
+        missing = {run: self.missing(run, evaluations) for run, evaluations in wanted.items()}
+        missing = {run: parts for run, parts in missing.items() if any(parts)}
+        print(f"{title}: {len(wanted)} runs, {len(missing)} with something missing", flush=True)
+        with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
+            for done in concurrent.futures.as_completed(
+                [pool.submit(self.run, run, *parts) for run, parts in missing.items()]
+            ):
+                print(f"  {time.strftime('%H:%M:%S')} {done.result()}", flush=True)
+
+    def missing(self, run: Run, evaluations: list[Evaluation]) -> tuple[bool, list[Evaluation]]:
+        """(is it to be trained, its evaluations that are missing)."""
+        record = self.study.record(run)
+        left = [e for e in evaluations if e.label not in record.get("evaluations", {})]
+        trained = "training" in record and (not left or self.checkpoint(run))
+        return run.contestant != "none" and not trained, left
+
+    def checkpoint(self, run: Run) -> Path | None:
+        return next(Path("ckpt").glob(f"study.{run.name}-*-large-*/thoughts.json"), None)
+
+    def run(self, run: Run, train: bool, evaluations: list[Evaluation]) -> str:
+        try:
+            if train:
+                self.train(run)
+            for evaluation in evaluations:
+                self.evaluate(run, evaluation)
+            return run.name
+        except Exception as error:  # one run's failure must not lose the others'
+            self.failed.append(run.name)
+            return f"FAILED {run.name}: {error}"
+
+    def script(self, name: str, flags: dict, log: Path) -> str:
+        """Its output. RuntimeError with the last line where it fails."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = self.context.Process(target=call, args=(name, argv_of(flags), str(log)))
+        process.start()
+        process.join()
+        text = log.read_text(encoding="utf-8")
+        if process.exitcode:
+            raise RuntimeError(f"{name}.py failed, see {log}: {text.strip().rpartition(chr(10))[2]}")
+        return text
+
+    def save(self, run: Run, **parts) -> None:
+        record = {"world": run.world, "contestant": run.contestant, "seed": run.seed, "options": dict(run.options)}
+        record |= self.study.record(run)
+        record["evaluations"] = record.get("evaluations", {}) | parts.pop("evaluations", {})
+        self.study.folder.mkdir(parents=True, exist_ok=True)
+        path = self.study.folder / f"{run.name}.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record | parts, separators=(",", ":")) + "\n")
+        os.replace(partial, path)
+
+    def train(self, run: Run) -> None:
+        flags = run.train_flags()
+        resumable = Path("results", flags["output_name"])
+        shutil.rmtree(resumable, ignore_errors=True)
+        for old in Path("ckpt").glob(f"study.{run.name}-*"):
+            shutil.rmtree(old)
+        log = self.script("train", flags, self.work / run.name / "train.log")
+        meta = json.loads(self.checkpoint(run).read_text())
+        last = max(
+            resumable.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1])
+        )
+        history = json.loads(last.read_text())["log_history"]
+        training = {
+            "flags": {name: value for name, value in flags.items() if name != "output_name"},
+            "best_sft_loss": meta["best"]["value"],
+            "best_step": meta["best"]["step"],
+            "dev_curve": meta["dev_curve"],
+            "curve": [[entry["step"], entry["sft_loss"]] for entry in history if "sft_loss" in entry],
+            "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
+            "seconds": float(re.search(r"'train_runtime': '?([\d.]+)", log)[1]),
+            "versions": meta["versions"],
+        }
+        self.save(run, training=training)
+        shutil.rmtree(resumable)  # the weights are in ckpt/
+
+    def evaluate(self, run: Run, evaluation: Evaluation) -> None:
+        import report
+
+        world, folder = WORLDS[run.world], self.work / run.name / evaluation.label
+        flags = {"batch_size": 16, "max_new_tokens": world.max_new_tokens, "seed": run.seed, "test_k": world.test_k}
+        if self.study.quick:
+            flags["test_k"] = 200
+        if run.contestant == "none":
+            flags |= {"base_model_id": f"{world.pair}/large", "thought_generator": "none", **dict(world.task)}
+        else:
+            flags["checkpoint"] = self.checkpoint(run).parent
+        flags |= dict(evaluation.flags) | {"output_dir": folder}
+        if "answer_type" in flags:
+            flags["task_name"] = dict(world.task)["task_name"]
+        start = time.time()
+        self.script("evaluate", flags, folder.with_suffix(".log"))
+        if evaluation == INSPECT:
+            self.save(run, evaluations={evaluation.label: json.loads((folder / "inspection.json").read_text())})
+            return
+        figures, records = report.read_report(folder / report.REPORT_FILE)
+        kind = figures["settings"]["answer_type"]
+        kept = "num_questions sample_accuracy vote_accuracy maj_at_k pass_at_k ties no_answer cut_off tokens_per_sample"
+        result = {name: figures[name] for name in [*kept.split(), "thought_variance", "speed", "versions"]}
+        result |= {"seconds": time.time() - start, "sampling": figures["settings"]["sampling"]}
+        result["hits"] = [sum(report.sample_hits(record, kind)) for record in records]  # right samples of each question
+        result["votes"] = "".join(str(int(record["correct"])) for record in records)
+        self.save(run, evaluations={evaluation.label: result})
+
+
+def write_inputs() -> None:
+    """Longer problems and a reworded prompt for the stage `transfer`, and the second world's rows where it is built."""
+    from toy import world
+
+    folder = Path("results/study")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = world.rows("test", 500, 41, lengths=(4, 5))
+    (folder / "longer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "reworded.json").write_text(json.dumps(REWORDED_PROMPT))
+
+
+def report(study: Study) -> None:
+    """The tables into RESULTS.md, or for --quick on the screen, and the plots beside the JSON."""
+    import study_report as made
+
+    on = made.Report(study, CONTESTANTS)
+    stages = {title: stage() for title, stage in study.stages().items() if study.ready(title)}
+    main_label = SHORT.label if study.quick else MAIN.label
+    tables = {}
+    for title, pairs in stages.items():
+        if title.startswith("tuning"):
+            tables[title] = on.tuning(pairs)
+        elif title.startswith("main"):
+            tables[title] = on.main(pairs, main_label)
+        elif title == "looks":
+            tables[title] = on.inside(pairs)
+        elif title in ("transfer", "thoughts"):
+            tables[title] = on.labels(pairs)
+        elif title != "samples":
+            tables[title] = on.variants(pairs, SHORT.label)
+    tables["costs"] = on.costs(stages)
+    points = made.variance_points(
+        [json.loads(path.read_text()) for path in sorted(study.folder.glob("arithmetic.*.json"))]
+    )
+    plots = {
+        "contestants": made.plot_contestants(on, stages["main"], main_label),
+        "variance": made.plot_variance(points),
+    }
+    right = "one sample, % right"
+    if "samples" in stages:
+        lines = made.samples_lines(on, stages["samples"], "test-x20")
+        plots["samples"] = made.plot_lines(lines, "samples a question", "vote, % right")
+        tables["samples"] = made.markdown(
+            ["vote of", *(str(k) for k in (1, 2, 3, 5, 10, 20))],
+            [[title, *(f"{y[k - 1]:.1f}" for k in (1, 2, 3, 5, 10, 20))] for title, (_, y) in lines.items()],
+        )
+    if "thoughts" in stages:
+        axis = {"xscale": "log", "xticks": [1, 2, 4, 8, 16, 32], "xticklabels": [1, 2, 4, 8, 16, 32]}
+        lines = made.thoughts_lines(on, stages["thoughts"])
+        plots["thoughts"] = made.plot_lines(lines, "thoughts in evaluation", right, **axis)
+    if "leak" in study.contestants():
+        plots["leak"] = made.plot_lines(made.loss_lines(on, stages["main"]), "step", "SFT loss a token", yscale="log")
+    tables["variance"] = (
+        f"Rank correlation of variance over questions and accuracy: {made.rank_correlation(points):.2f}."
+    )
+    for name, paint in plots.items():
+        made.draw(study.folder, name, paint)
+    if study.quick:
+        print("\n\n".join(f"{title}\n\n{table}" for title, table in tables.items()))
+    else:
+        made.fill(ROOT / "RESULTS.md", tables)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a reduced study, from nothing, in results/study-quick")
+    parser.add_argument("--report", action="store_true", help="only make the tables and the plots")
+    parser.add_argument("--list", action="store_true", help="only list the stages")
+    parser.add_argument("--stages", nargs="+", help="only these (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (one core each)")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    study = Study(ROOT / "results/study-quick" if args.quick else ROOT / "benchmarks/study", args.quick)
+    stages = {title: stage for title, stage in study.stages().items() if not args.stages or title in args.stages}
+    unknown = set(args.stages or ()) - study.stages().keys()
+    if unknown:
+        sys.exit(f"error: --stages {' '.join(unknown)}: there are {', '.join(study.stages())}")
+    runner = Runner(study, args.jobs)
+    if args.quick and not args.report:
+        shutil.rmtree(study.folder, ignore_errors=True)
+    if not (args.report or args.list):
+        write_inputs()
+        for title, stage in stages.items():
+            runner.stage(title, stage())
+    if args.list:
+        for title in stages:
+            state = "waits for its tuning"
+            if study.ready(title):
+                pairs = study.stages()[title]()
+                left = [run.name for run, evaluations in pairs if any(runner.missing(run, evaluations))]
+                state = f"{len(pairs)} runs, {len(left)} with something missing"
+            print(f"{title:24s} {state}")
+    if args.report or args.quick:
+        report(study)
+    if runner.failed:
+        sys.exit(f"error: {len(runner.failed)} runs failed: {', '.join(runner.failed)}")
+
+
+if __name__ == "__main__":
+    main()

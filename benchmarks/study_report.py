@@ -1,0 +1,373 @@
+"""Tables and plots of the study, from the JSON files alone: `python benchmarks/study.py --report`.
+
+Intervals are 95 % bootstrap intervals over seeds and questions (both resampled), differences are paired: the same seed,
+the same question.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+RESAMPLES = 10_000
+BASELINES = {"none": "bare LLM", "softcot": "SoftCoT"}
+MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
+PER_SAMPLE, VOTE = "one sample", "vote"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def right(record: dict, label: str) -> dict[str, np.ndarray]:
+    """Of an evaluation: share of right samples and whether the vote is right, in % for every question."""
+    found = record["evaluations"][label]
+    samples = found["sampling"]["num_return_sequences"]
+    return {
+        PER_SAMPLE: 100 * np.array(found["hits"]) / samples,
+        VOTE: 100 * np.array([float(v) for v in found["votes"]]),
+    }
+
+
+def stacked(records: list[dict], label: str, name: str) -> np.ndarray:
+    """(seeds, questions) in %."""
+    return np.stack([right(record, label)[name] for record in records])
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of (seeds, questions) and its 95 % interval; the same draws in every call of this shape."""
+    rng, (seeds, questions) = np.random.default_rng(0), values.shape
+    of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds  # (R, seeds)
+    of_questions = rng.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
+    means = ((of_seeds @ values) * of_questions).sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def told(values: np.ndarray) -> str:
+    mean, low, high = interval(values)
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def difference(ours: list[dict], theirs: list[dict], label: str, name: str) -> str:
+    """Paired, over the seeds that both have."""
+    of = {record["seed"]: record for record in theirs}
+    pairs = [(record, of[record["seed"]]) for record in ours if record["seed"] in of]
+    if not pairs:
+        return ""
+    a, b = (stacked(list(side), label, name) for side in zip(*pairs, strict=True))
+    mean, low, high = interval(a - b)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def mean_of(records: list[dict], *path: str) -> float | None:
+    values = []
+    for record in records:
+        for key in path:
+            record = record.get(key) if record is not None else None
+        values.append(record)
+    return None if None in values else float(np.mean(values))
+
+
+def shown(value: float | None, style: str = ".3g") -> str:
+    return "–" if value is None else f"{value:{style}}"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+class Report:
+    """What a study's files say; `study` and `contestants` are those of benchmarks/study.py."""
+
+    def __init__(self, study, contestants: dict):
+        self.study, self.contestants = study, contestants
+
+    def have(self, pairs: list, label: str) -> dict[tuple, list[dict]]:
+        """{(contestant, options): records over the seeds} of a stage's runs that have the evaluation."""
+        found: dict[tuple, list[dict]] = {}
+        for run, evaluations in pairs:
+            record = self.study.record(run)
+            if label in record.get("evaluations", {}) and label in [e.label for e in evaluations]:
+                found.setdefault((run.contestant, run.options), []).append(record)
+        return found
+
+    def title(self, contestant: str, options: tuple) -> str:
+        changed = ", ".join(
+            name.replace("_", " ") + ("" if value is True else f" {value}")
+            for name, value in options
+            if name not in ("learning_rate", "eval_steps")
+        )
+        return self.contestants[contestant][0] + (f"; {changed}" if changed else "")
+
+    def tuning(self, pairs: list) -> str:
+        losses: dict[str, dict[float, float]] = {}
+        for run, _ in pairs:
+            record = self.study.record(run)
+            if "training" in record:
+                losses.setdefault(run.contestant, {})[dict(run.options)["learning_rate"]] = record["training"][
+                    "best_sft_loss"
+                ]
+        rates = sorted({rate for of in losses.values() for rate in of})
+        rows = []
+        for name, of in losses.items():
+            best = min(of.values())
+            cells = [f"**{of[r]:.5f}**" if of.get(r) == best else shown(of.get(r), ".5f") for r in rates]
+            rows.append([self.contestants[name][0], *cells])
+        return markdown(["dev SFT loss, seed 41", *(f"{rate:g}" for rate in rates)], rows)
+
+    def main(self, pairs: list, label: str) -> str:
+        found = self.have(pairs, label)
+        by_name = {name: records for (name, _), records in found.items()}
+        head = ["", "seeds", PER_SAMPLE, VOTE]
+        head += [f"− {title}, {what}" for title in BASELINES.values() for what in (PER_SAMPLE, VOTE)]
+        head += ["no answer", "tokens", "trained", "seconds", "variance over questions", "over slots"]
+        rows = []
+        for (name, _), records in found.items():
+            figures = [told(stacked(records, label, what)) for what in (PER_SAMPLE, VOTE)]
+            for baseline in BASELINES:
+                same = name == baseline or baseline not in by_name
+                figures += [
+                    "" if same else difference(records, by_name[baseline], label, what) for what in (PER_SAMPLE, VOTE)
+                ]
+            part = ("evaluations", label)
+            figures.append(f"{mean_of(records, *part, 'no_answer'):.1%}")
+            figures.append(f"{mean_of(records, *part, 'tokens_per_sample'):.1f}")
+            figures.append(shown(mean_of(records, "training", "trained_parameters"), ",.0f"))
+            figures.append(shown(mean_of(records, "training", "seconds"), ".0f"))
+            figures += [
+                shown(mean_of(records, *part, "thought_variance", key), ".2g")
+                for key in ("over_questions", "over_slots")
+            ]
+            rows.append([self.contestants[name][0], str(len(records)), *figures])
+        return markdown(head, rows)
+
+    def variants(self, pairs: list, label: str) -> str:
+        """A row for each contestant and set of options, against the contestant's own first row."""
+        found, first = self.have(pairs, label), {}
+        head = ["", "seeds", "dev SFT loss", PER_SAMPLE, VOTE, f"− plain, {PER_SAMPLE}", f"− plain, {VOTE}"]
+        head += ["variance over questions", "over slots"]
+        rows = []
+        for (name, options), records in found.items():
+            plain = first.setdefault(name, records)
+            changes = [
+                "" if plain is records else difference(records, plain, label, what) for what in (PER_SAMPLE, VOTE)
+            ]
+            rows.append(
+                [
+                    self.title(name, options),
+                    str(len(records)),
+                    shown(mean_of(records, "training", "best_sft_loss"), ".5f"),
+                    *(told(stacked(records, label, what)) for what in (PER_SAMPLE, VOTE)),
+                    *changes,
+                    shown(mean_of(records, "evaluations", label, "thought_variance", "over_questions"), ".2g"),
+                    shown(mean_of(records, "evaluations", label, "thought_variance", "over_slots"), ".2g"),
+                ]
+            )
+        return markdown(head, rows)
+
+    def labels(self, pairs: list) -> str:
+        """One sample (vote) of each run under each of the stage's evaluations."""
+        labels = list(dict.fromkeys(e.label for _, evaluations in pairs for e in evaluations))
+        of = {label: self.have(pairs, label) for label in labels}
+        rows = []
+        for key in dict.fromkeys(key for found in of.values() for key in found):
+            cells = []
+            for label in labels:
+                records = of[label].get(key)
+                cells.append("" if not records else told(stacked(records, label, PER_SAMPLE)))
+            rows.append([self.title(*key), *cells])
+        return markdown([f"{PER_SAMPLE}, %", *labels], rows)
+
+    def inside(self, pairs: list) -> str:
+        """Of evaluate.py --inspect: scale, nearest words, attention, swapped thoughts."""
+        rows = []
+        for run, _ in pairs:
+            found = self.study.record(run).get("evaluations", {}).get("inspect")
+            if found:
+                rows.append([self.contestants[run.contestant][0], *inspected(found)])
+        head = [
+            "",
+            "norm of a thought / of a row",
+            "features outside the table's range",
+            "attention by layer, % (uniform)",
+        ]
+        head += ["greedy, own thoughts, %", "another question's", "mean thought", "zeros"]
+        return markdown(head, rows)
+
+    def costs(self, stages: dict) -> str:
+        rows, total = [], 0.0
+        seen: set[tuple] = set()
+        for title, pairs in stages.items():
+            seconds = 0.0
+            for run, evaluations in pairs:
+                record = self.study.record(run)
+                parts = {"training": record.get("training")} | record.get("evaluations", {})
+                for label in ["training", *(e.label for e in evaluations)]:
+                    if parts.get(label) and (run, label) not in seen:
+                        seen.add((run, label))
+                        seconds += parts[label].get("seconds", 0.0)
+            total += seconds
+            rows.append([title, f"{seconds / 60:.0f}"])
+        rows.append(["all", f"{total / 60:.0f}"])
+        return markdown(["stage", "minutes of one process"], rows)
+
+
+def inspected(found: dict) -> list[str]:
+    """The cells of a row of `inside`."""
+    table, accuracy = found["table"], found["accuracy"]
+    mass, uniform = (100 * np.mean(found["attention"][name], axis=0) for name in ("mass", "uniform"))  # (layers,)
+    swaps = [accuracy[name] for name in ("own", "swapped", "mean", "zeros")]
+    return [
+        f"{table['thought_norm']['mean'] / table['row_norm']['mean']:.1f}",
+        f"{table['outside']:.0%}",
+        ", ".join(f"{share:.1f}" for share in mass) + f" ({uniform.mean():.1f})",
+        *(shown(swap and 100 * swap["value"], ".0f") for swap in swaps),
+    ]
+
+
+def fill(path: Path, tables: dict[str, str]) -> None:
+    """Put each table between its marks in a Markdown file; what stands there is replaced."""
+    text = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        text, count = re.subn(
+            rf"<!-- study: {re.escape(name)} -->\n.*?<!-- end -->",
+            lambda _, name=name, table=table: MARK.format(name, table),
+            text,
+            flags=re.S,
+        )
+        if count != 1:
+            raise SystemExit(f"error: {path}: the mark <!-- study: {name} --> stands there {count} times, not once")
+    path.write_text(text, encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plots: black and white, so lines differ in style and marks, bars in hatching
+
+
+STYLES = [("black", "-", "o"), ("0.45", "--", "s"), ("black", ":", "^"), ("0.65", "-.", "D")]
+
+
+def draw(folder: Path, name: str, paint, size=(7.2, 4.0)) -> None:
+    """An SVG whose bytes follow from what is painted."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"font.size": 10, "svg.hashsalt": "study", "svg.fonttype": "none", "axes.grid": True}
+    matplotlib.rcParams |= {"grid.color": "0.9", "axes.axisbelow": True, "legend.framealpha": 1.0}
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    paint(axes)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def plot_contestants(report: Report, pairs: list, label: str):
+    """Bars of one sample and of the vote, with intervals."""
+
+    def paint(axes):
+        found = report.have(pairs, label)
+        names = [report.contestants[name][0] for name, _ in found]
+        for i, (what, colour, hatch) in enumerate(((PER_SAMPLE, "white", "///"), (VOTE, "0.6", ""))):
+            figures = [interval(stacked(records, label, what)) for records in found.values()]
+            means, lows, highs = zip(*figures, strict=True)
+            errors = [np.subtract(means, lows), np.subtract(highs, means)]
+            rows = np.arange(len(names)) + 0.2 * (2 * i - 1)
+            axes.barh(
+                rows, means, 0.38, xerr=errors, color=colour, edgecolor="black", hatch=hatch, capsize=2, label=what
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel="right answers, % (95 % interval over seeds and questions)", xlim=(0, 102))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return paint
+
+
+def plot_lines(lines: dict[str, tuple[list, list]], xlabel: str, ylabel: str, **axis):
+    """{title: (x, [(mean, low, high)] or [y])}."""
+
+    def paint(axes):
+        for (title, (x, y)), (colour, dash, mark) in zip(lines.items(), STYLES, strict=False):
+            y = np.array(y, dtype=float)
+            if y.ndim == 1:
+                axes.plot(x, y, color=colour, linestyle=dash, label=title)
+                continue
+            errors = [y[:, 0] - y[:, 1], y[:, 2] - y[:, 0]]
+            axes.errorbar(x, y[:, 0], errors, color=colour, linestyle=dash, marker=mark, capsize=3, label=title)
+        axes.set(xlabel=xlabel, ylabel=ylabel, **axis)
+        axes.legend()
+
+    return paint
+
+
+def samples_lines(report: Report, pairs: list, label: str) -> dict:
+    """maj@k of each contestant, mean over seeds."""
+    lines = {}
+    for (name, _), records in report.have(pairs, label).items():
+        curves = [record["evaluations"][label]["maj_at_k"] for record in records]
+        ks = [int(k) for k in curves[0]]
+        lines[report.contestants[name][0]] = (ks, [100 * np.mean([curve[str(k)] for curve in curves]) for k in ks])
+    return lines
+
+
+def thoughts_lines(report: Report, pairs: list) -> dict:
+    """One sample over n in evaluation, a line for each N in training."""
+    lines = {}
+    for made in (4, 8, 16, 32):
+        x, y = [], []
+        for n in (1, 2, 4, 8, 16, 32):
+            for (_, options), records in report.have(pairs, f"n{n}-x4").items():
+                if dict(options).get("num_thought_tokens", 8) == made:
+                    x.append(n)
+                    y.append(interval(stacked(records, f"n{n}-x4", PER_SAMPLE)))
+        if x:
+            lines[f"trained with {made}"] = (x, y)
+    return lines
+
+
+def loss_lines(report: Report, pairs: list) -> dict:
+    """Training and dev SFT loss with and without the steps in view, mean over seeds."""
+    lines = {}
+    for name in ("small_block-sft", "leak"):
+        records = [report.study.record(run)["training"] for run, _ in pairs if run.contestant == name]
+        title = "steps seen" if name == "leak" else "steps not seen"
+        curves = [np.array(record["curve"]) for record in records]
+        lines[f"training, {title}"] = (curves[0][:, 0], np.mean([curve[:, 1] for curve in curves], axis=0))
+        dev = [[point["eval_sft_loss"] for point in record["dev_curve"]] for record in records]
+        lines[f"dev, {title}"] = ([point["step"] for point in records[0]["dev_curve"]], np.mean(dev, axis=0))
+    return lines
+
+
+def variance_points(records: list[dict]) -> dict[str, tuple[list, list]]:
+    """{contestant: (variance over questions, one-sample accuracy in %)} of every run on the test questions."""
+    points: dict[str, tuple[list, list]] = {}
+    for record in records:
+        label = next((label for label in ("test-x10", "test-x4") if label in record["evaluations"]), None)
+        variance = label and record["evaluations"][label]["thought_variance"]
+        if variance and variance["over_questions"]:
+            x, y = points.setdefault(record["contestant"].removesuffix("-sft"), ([], []))
+            x.append(variance["over_questions"])
+            y.append(right(record, label)[PER_SAMPLE].mean())
+    return points
+
+
+def rank_correlation(points: dict) -> float:
+    """Spearman's, over all points."""
+    x, y = (np.concatenate([point[i] for point in points.values()]) for i in (0, 1))
+    return float(np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1])
+
+
+def plot_variance(points: dict):
+    def paint(axes):
+        for (name, (x, y)), (_, _, mark) in zip(points.items(), STYLES * 2, strict=False):
+            axes.scatter(x, y, marker=mark, facecolors="none", edgecolors="black", label=name)
+        axes.set(xscale="log", xlabel="variance of the thoughts over questions", ylabel="one sample, % right")
+        axes.legend()
+
+    return paint
