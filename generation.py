@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 import transformers
 from packaging.version import Version
 from torch import Tensor
@@ -30,6 +31,10 @@ from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
 from layout import Layout, PromptCollator, encode, pad_token_id
 from model import LatentThoughtModel, decoder, llm_inputs, position_ids
+
+CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
+if CACHE_BY_LAYERS:
+    from transformers.cache_utils import DynamicLayer
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Settings: the library's defaults, the model's own, the published ones of its family, flags; the later ones win
@@ -203,12 +208,38 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
     return sorted((ids | set(end_of_turn if len(end_of_turn) == 1 else [])) - {None})
 
 
+if CACHE_BY_LAYERS:
+
+    class RoomyLayer(DynamicLayer):
+        """A filled layer's keys and values with room behind them, so that a token does not copy all that is there."""
+
+        ROOM = 64  # tokens
+
+        def __init__(self, layer: DynamicLayer):
+            super().__init__()
+            self.lazy_initialization(layer.keys, layer.values)
+            self.stores = [layer.keys, layer.values]  # (R, heads, T + room, d)
+            self._show(layer.keys.shape[-2])
+
+        def _show(self, length: int) -> None:
+            self.keys, self.values = (store[..., :length, :] for store in self.stores)
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+            start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+            if end > self.stores[0].shape[-2]:
+                room = end + self.ROOM - start
+                self.stores = [F.pad(shown, (0, 0, 0, room)) for shown in (self.keys, self.values)]
+            for store, states in zip(self.stores, (key_states, value_states), strict=True):
+                store[..., start:end, :] = states
+            self._show(end)
+            return self.keys, self.values
+
+
 @torch.no_grad()
 def prefill(llm, inputs: dict[str, Tensor]) -> DynamicCache:
     """Keys and values of every prompt column but the last, (B, ...): computed once, whatever the number of samples."""
-    # from 4.56 a cache keeps of a layer with a sliding window no more than its window, as `generate` has it
-    new = Version(transformers.__version__) >= Version("4.56")
-    cache = DynamicCache(config=llm.config) if new else DynamicCache()
+    # a cache by layers keeps of a layer with a sliding window no more than its window, as `generate` has it
+    cache = DynamicCache(config=llm.config) if CACHE_BY_LAYERS else DynamicCache()
     mask = inputs["attention_mask"][:, :-1]
     decoder(llm)(
         inputs_embeds=inputs["inputs_embeds"][:, :-1],
@@ -232,6 +263,8 @@ def sample(
     rows = {name: value[row_of] for name, value in inputs.items()}  # (R, T, ...)
     cache = prefill(llm, inputs)
     cache.batch_select_indices(row_of)
+    if CACHE_BY_LAYERS:
+        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     device = rows["attention_mask"].device
     numbers = torch.tensor(questions, device=device).repeat_interleave(s)
     keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(questions)))

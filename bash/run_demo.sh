@@ -20,12 +20,10 @@ echo "1/3  the frozen toy LLM without thoughts: 600 test questions, 10 answers e
 "${evaluate[@]}" --base_model_id toy/large --thought_generator none --task_name arithmetic "${sampling[@]}" \
     --output_dir "$bare"
 
-# SFT alone: with the published weights (0.33 each) these thoughts learn nothing here, see RESULTS.md
 echo "2/3  training latent thoughts for it; the LLM and the small LM stay frozen"
 "$PYTHON" train.py --large_model_id toy/large --small_model_id toy/small --task_name arithmetic \
     --output_name "$run" --seed "$SEED" --num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 \
-    --learning_rate 2e-3 --max_steps 300 --eval_strategy steps --eval_steps 100 --logging_steps 25 \
-    --sft_loss_weight 1 --align_loss_weight 0 --focus_loss_weight 0
+    --learning_rate 2e-3 --max_steps 300 --eval_strategy steps --eval_steps 100 --logging_steps 25
 checkpoint=$(echo "ckpt/$run"-*)
 
 echo "3/3  the same questions with thoughts"

@@ -31,7 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-LEARNING_RATES = (1e-3, 3e-3, 1e-2)
+LEARNING_RATES = (3e-3, 1e-2, 3e-2)
 SEEDS = (41, 42, 43, 44, 45)
 FEW_SEEDS = SEEDS[:2]
 SFT = {"sft_loss_weight": 1, "align_loss_weight": 0, "focus_loss_weight": 0}
@@ -140,7 +140,7 @@ LONGER = sampled("longer", 4, answer_type="number", test_file="results/study/lon
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
-    "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{{}}.\n\n{question}"
+    "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -152,13 +152,17 @@ class Study:
 
     def __init__(self, folder: Path, quick: bool = False):
         self.folder, self.quick = folder, quick
-        self.rates = LEARNING_RATES[1:] if quick else LEARNING_RATES
+        self.rates = LEARNING_RATES[:2] if quick else LEARNING_RATES
         self.seeds = FEW_SEEDS if quick else SEEDS
 
     def record(self, run: Run) -> dict:
         """What is known of a run; empty where nothing is."""
         path = self.folder / f"{run.name}.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+    def records(self, world: str) -> list[dict]:
+        """Of all runs in a world, whatever stage they are of."""
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"{world}.*.json"))]
 
     def tuned(self, world: str, contestant: str, seed: int, **options) -> Run:
         """The contestant's run at its best learning rate by dev SFT loss, with other options."""
@@ -313,6 +317,8 @@ class Runner:
         self.study, self.jobs, self.failed = study, jobs, []
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: one thread a process is fastest
         os.environ |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+        # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
+        os.environ |= {f"MALLOC_{name}_": str(1 << 33) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["train", "evaluate"])
         self.work = Path("results/study-quick/work" if study.quick else "results/study")
@@ -401,7 +407,7 @@ class Runner:
         import report
 
         world, folder = WORLDS[run.world], self.work / run.name / evaluation.label
-        flags = {"batch_size": 16, "max_new_tokens": world.max_new_tokens, "seed": run.seed, "test_k": world.test_k}
+        flags = {"batch_size": 32, "max_new_tokens": world.max_new_tokens, "seed": run.seed, "test_k": world.test_k}
         if self.study.quick:
             flags["test_k"] = 200
         if run.contestant == "none":
@@ -427,66 +433,15 @@ class Runner:
 
 
 def write_inputs() -> None:
-    """Longer problems and a reworded prompt for the stage `transfer`, and the second world's rows where it is built."""
-    from toy import world
+    """Longer problems and a reworded prompt for the stage `transfer`, and the second world's rows."""
+    from toy import build_broad, world
 
     folder = Path("results/study")
     folder.mkdir(parents=True, exist_ok=True)
     rows = world.rows("test", 500, 41, lengths=(4, 5))
     (folder / "longer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "reworded.json").write_text(json.dumps(REWORDED_PROMPT))
-
-
-def report(study: Study) -> None:
-    """The tables into RESULTS.md, or for --quick on the screen, and the plots beside the JSON."""
-    import study_report as made
-
-    on = made.Report(study, CONTESTANTS)
-    stages = {title: stage() for title, stage in study.stages().items() if study.ready(title)}
-    main_label = SHORT.label if study.quick else MAIN.label
-    tables = {}
-    for title, pairs in stages.items():
-        if title.startswith("tuning"):
-            tables[title] = on.tuning(pairs)
-        elif title.startswith("main"):
-            tables[title] = on.main(pairs, main_label)
-        elif title == "looks":
-            tables[title] = on.inside(pairs)
-        elif title in ("transfer", "thoughts"):
-            tables[title] = on.labels(pairs)
-        elif title != "samples":
-            tables[title] = on.variants(pairs, SHORT.label)
-    tables["costs"] = on.costs(stages)
-    points = made.variance_points(
-        [json.loads(path.read_text()) for path in sorted(study.folder.glob("arithmetic.*.json"))]
-    )
-    plots = {
-        "contestants": made.plot_contestants(on, stages["main"], main_label),
-        "variance": made.plot_variance(points),
-    }
-    right = "one sample, % right"
-    if "samples" in stages:
-        lines = made.samples_lines(on, stages["samples"], "test-x20")
-        plots["samples"] = made.plot_lines(lines, "samples a question", "vote, % right")
-        tables["samples"] = made.markdown(
-            ["vote of", *(str(k) for k in (1, 2, 3, 5, 10, 20))],
-            [[title, *(f"{y[k - 1]:.1f}" for k in (1, 2, 3, 5, 10, 20))] for title, (_, y) in lines.items()],
-        )
-    if "thoughts" in stages:
-        axis = {"xscale": "log", "xticks": [1, 2, 4, 8, 16, 32], "xticklabels": [1, 2, 4, 8, 16, 32]}
-        lines = made.thoughts_lines(on, stages["thoughts"])
-        plots["thoughts"] = made.plot_lines(lines, "thoughts in evaluation", right, **axis)
-    if "leak" in study.contestants():
-        plots["leak"] = made.plot_lines(made.loss_lines(on, stages["main"]), "step", "SFT loss a token", yscale="log")
-    tables["variance"] = (
-        f"Rank correlation of variance over questions and accuracy: {made.rank_correlation(points):.2f}."
-    )
-    for name, paint in plots.items():
-        made.draw(study.folder, name, paint)
-    if study.quick:
-        print("\n\n".join(f"{title}\n\n{table}" for title, table in tables.items()))
-    else:
-        made.fill(ROOT / "RESULTS.md", tables)
+    build_broad.write_data(Path("toy/broad"))
 
 
 def main() -> None:
@@ -519,7 +474,13 @@ def main() -> None:
                 state = f"{len(pairs)} runs, {len(left)} with something missing"
             print(f"{title:24s} {state}")
     if args.report or args.quick:
-        report(study)
+        import study_report
+
+        made = study_report.make(study, CONTESTANTS, MAIN.label, SHORT.label)
+        if args.quick:
+            print("\n\n".join(f"{title}\n\n{table}" for title, table in made.items()))
+        else:
+            study_report.fill(ROOT / "RESULTS.md", made)
     if runner.failed:
         sys.exit(f"error: {len(runner.failed)} runs failed: {', '.join(runner.failed)}")
 

@@ -13,6 +13,7 @@ RESAMPLES = 10_000
 BASELINES = {"none": "bare LLM", "softcot": "SoftCoT"}
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
 PER_SAMPLE, VOTE = "one sample", "vote"
+VOTES_SHOWN = (1, 2, 3, 5, 10, 20)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Figures
@@ -73,6 +74,8 @@ def shown(value: float | None, style: str = ".3g") -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
+    if not rows:
+        return "(not run yet)"
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -182,6 +185,20 @@ class Report:
                 cells.append("" if not records else told(stacked(records, label, PER_SAMPLE)))
             rows.append([self.title(*key), *cells])
         return markdown([f"{PER_SAMPLE}, %", *labels], rows)
+
+    def maj_at_k(self, pairs: list, label: str) -> dict[str, tuple[list, list]]:
+        """{title: (numbers of samples, accuracy of their vote in %)}, mean over seeds."""
+        lines = {}
+        for (name, _), records in self.have(pairs, label).items():
+            curves = [record["evaluations"][label]["maj_at_k"] for record in records]
+            ks = [int(k) for k in curves[0]]
+            lines[self.contestants[name][0]] = (ks, [100 * np.mean([curve[str(k)] for curve in curves]) for k in ks])
+        return lines
+
+    def votes(self, pairs: list, label: str) -> str:
+        shares = self.maj_at_k(pairs, label)
+        rows = [[title, *(f"{y[k - 1]:.1f}" for k in VOTES_SHOWN)] for title, (_, y) in shares.items()]
+        return markdown(["% right, vote of", *map(str, VOTES_SHOWN)], rows)
 
     def inside(self, pairs: list) -> str:
         """Of evaluate.py --inspect: scale, nearest words, attention, swapped thoughts."""
@@ -306,16 +323,6 @@ def plot_lines(lines: dict[str, tuple[list, list]], xlabel: str, ylabel: str, **
     return paint
 
 
-def samples_lines(report: Report, pairs: list, label: str) -> dict:
-    """maj@k of each contestant, mean over seeds."""
-    lines = {}
-    for (name, _), records in report.have(pairs, label).items():
-        curves = [record["evaluations"][label]["maj_at_k"] for record in records]
-        ks = [int(k) for k in curves[0]]
-        lines[report.contestants[name][0]] = (ks, [100 * np.mean([curve[str(k)] for curve in curves]) for k in ks])
-    return lines
-
-
 def thoughts_lines(report: Report, pairs: list) -> dict:
     """One sample over n in evaluation, a line for each N in training."""
     lines = {}
@@ -335,7 +342,10 @@ def loss_lines(report: Report, pairs: list) -> dict:
     """Training and dev SFT loss with and without the steps in view, mean over seeds."""
     lines = {}
     for name in ("small_block-sft", "leak"):
-        records = [report.study.record(run)["training"] for run, _ in pairs if run.contestant == name]
+        records = [report.study.record(run).get("training") for run, _ in pairs if run.contestant == name]
+        records = [record for record in records if record]
+        if not records:
+            return {}
         title = "steps seen" if name == "leak" else "steps not seen"
         curves = [np.array(record["curve"]) for record in records]
         lines[f"training, {title}"] = (curves[0][:, 0], np.mean([curve[:, 1] for curve in curves], axis=0))
@@ -371,3 +381,46 @@ def plot_variance(points: dict):
         axes.legend()
 
     return paint
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The whole
+
+
+def make(study, contestants: dict, main_label: str, short_label: str) -> dict[str, str]:
+    """{title: Markdown} of whatever has been run, and the plots beside the JSON; the labels are those of the main
+    table's evaluation and of the others'."""
+    on, label = Report(study, contestants), short_label if study.quick else main_label
+    stages = {title: stage() if study.ready(title) else [] for title, stage in study.stages().items()}
+    tables, plots = {}, {}
+    for title, pairs in stages.items():
+        if title.startswith("tuning"):
+            tables[title] = on.tuning(pairs)
+        elif title.startswith("main"):
+            tables[title] = on.main(pairs, label)
+        elif title == "looks":
+            tables[title] = on.inside(pairs)
+        elif title in ("transfer", "thoughts"):
+            tables[title] = on.labels(pairs)
+        elif title == "samples":
+            tables[title] = on.votes(pairs, "test-x20")
+        else:
+            tables[title] = on.variants(pairs, short_label)
+    tables["costs"] = on.costs(stages)
+    main, right = stages["main"], "one sample, % right"
+    if on.have(main, label):
+        plots["contestants"] = plot_contestants(on, main, label)
+        points = variance_points(study.records("arithmetic"))
+        plots["variance"] = plot_variance(points)
+        rank = rank_correlation(points)
+        tables["variance"] = f"Rank correlation of variance over questions and accuracy over all runs: {rank:.2f}."
+    if lines := loss_lines(on, main):
+        plots["leak"] = plot_lines(lines, "step", "SFT loss a token", yscale="log")
+    if lines := on.maj_at_k(stages.get("samples", []), "test-x20"):
+        plots["samples"] = plot_lines(lines, "samples a question", "vote, % right")
+    if lines := thoughts_lines(on, stages.get("thoughts", [])):
+        axis = {"xscale": "log", "xticks": [1, 2, 4, 8, 16, 32], "xticklabels": [1, 2, 4, 8, 16, 32]}
+        plots["thoughts"] = plot_lines(lines, "thoughts in evaluation", right, **axis)
+    for name, paint in plots.items():
+        draw(study.folder, name, paint)
+    return tables

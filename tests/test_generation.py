@@ -14,6 +14,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+import generation
 from data_loader import Example, InputError
 from generation import (
     PUBLISHED_SAMPLING,
@@ -146,6 +147,22 @@ def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
     together = tokens(EXAMPLES, 8)
     assert together == tokens(EXAMPLES, 1) == tokens(EXAMPLES[::-1], 3)
     assert all(len({tuple(row) for row in rows}) == 3 for rows in together.values())
+
+
+@pytest.mark.skipif(not generation.CACHE_BY_LAYERS, reason="transformers before 4.56 has no cache by layers")
+@torch.no_grad()
+def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models, monkeypatch):
+    layout = tiny_models.layout_for("none")
+
+    def answers():
+        made = generate_answers(tiny_models.llm, None, layout, EXAMPLES[:3], SETTINGS, 3)
+        return [[one.tokens for one in samples] for _, samples, _ in made]
+
+    expected = answers()
+    monkeypatch.setattr(generation.RoomyLayer, "ROOM", 2)
+    assert answers() == expected
+    monkeypatch.setattr(generation, "CACHE_BY_LAYERS", False)  # the library's own layers
+    assert answers() == expected
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ def flags(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
         *("--data_dir", str(gsm8k_data), "--task_name", "gsm8k", "--num_thought_tokens", "4", "--batch_size", "2"),
         *("--gradient_accumulation_steps", "2", "--learning_rate", "1e-3", "--max_steps", "5", "--warmup_ratio", "0"),
         *("--logging_steps", "1", "--disable_tqdm", "True"),
+        *("--sft_loss_weight", "0.33", "--align_loss_weight", "0.33", "--focus_loss_weight", "0.33"),
     ]
 
 
