@@ -63,8 +63,10 @@ def infer_generator(projection: dict[str, Tensor] | None, block: dict | None, d_
 
     InputError where the sizes leave it open or fit nothing.
     """
-    if projection is None:
+    if projection is None and block.keys() == {"prior"}:
         return "prompt"
+    if projection is None:
+        raise InputError("--att_file_name needs --params_file_name: these weights belong to a projection")
     if "weight" not in projection or projection["weight"].ndim != 2:
         raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
     if block is None:

@@ -160,6 +160,9 @@ def read_checked_meta(folder: Path) -> dict:
             raise InputError(f"{folder / META_FILE}: has no {key}; train.py did not write it")
     if meta["thought_generator"] not in GENERATORS:
         raise InputError(f"{folder / META_FILE}: {meta['thought_generator']} is no thought generator")
+    design = meta.get("design", {})
+    if design and (not isinstance(design, dict) or design.keys() != vars(Design()).keys()):
+        raise InputError(f"{folder / META_FILE}: its design is not one that train.py writes")
     if meta["dtype"] not in ("float32", "bfloat16") or not isinstance(meta["sizes"], dict):
         raise InputError(f"{folder / META_FILE}: its dtype or sizes are not what train.py writes")
     return meta
@@ -207,6 +210,8 @@ def make_plan(args: EvaluationArguments) -> Plan:
         weights = tuple(read)
 
     kind = args.thought_generator or known.get("thought_generator")
+    if kind is None and weights[0] is None:
+        kind = infer_generator(*weights, 0, 0)  # of a prompt there are no sizes to look at
     llm_config = load_config(base_id, "--base_model_id", args.trust_remote_code)
     small_config = None
     if kind is None or (kind != "none" and GENERATORS[kind].uses_small_lm):
@@ -302,7 +307,7 @@ def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: 
     return settings | {
         "task_name": plan.task.name,
         "num_thoughts_made": plan.made,
-        "num_chains": plan.design.num_chains,
+        **({"num_chains": plan.design.num_chains} if plan.design.num_chains > 1 else {}),
         "num_thought_tokens": plan.injected,
         "split": split,
         "questions": hashlib.sha256(questions.encode()).hexdigest(),

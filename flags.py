@@ -59,6 +59,7 @@ RECIPES = {
     },
     "evaluate.py": {"paper": "--num_thought_tokens 2 --num_return_sequences 10 --max_new_tokens 4096 --seed 41"},
 }
+YIELDS = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}  # to what is given
 RECIPE_HELP = "paper: the published settings (README); flags given besides win"
 
 
@@ -260,6 +261,14 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError(f"--num_blocks, --projection: the generator {kind} has no TransformerBlock")
         if weights["diversity"] and self.num_thought_chains == 1:
             raise InputError("--diversity_loss_weight needs --num_thought_chains above 1")
+        if self.freeze_prior and not generator.has_projection:
+            raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
+        if self.thoughts_see_steps and not generator.reads_question:
+            raise InputError(f"--thoughts_see_steps: the generator {kind} reads nothing")
+        if not weights["align"] and self.align != dict.fromkeys(self.align, 0) | {"temperature": 1.0}:
+            raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
+        if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
+            raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")
         if self.projection not in (None, "before", "after"):
             raise InputError(f"--projection {self.projection}: before or after")
 
@@ -352,10 +361,10 @@ class EvaluationArguments(TaskArguments):
             self.thought_generator = "small"
         if self.checkpoint and (self.params_file_name or self.att_file_name):
             raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
-        if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
-            raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
         if self.thought_generator == "none" and (self.params_file_name or self.att_file_name):
             raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
+        if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
+            raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
         if self.inspect < 0 or (self.inspect and self.thought_generator == "none"):
             raise InputError(f"--inspect {self.inspect}: a number of questions, and thoughts to look into")
         if self.inspect and int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -390,4 +399,7 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
         return []
     if name not in RECIPES[script]:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
-    return RECIPES[script][name].split()
+    words = RECIPES[script][name].split()
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    left_out = {flag for given, flag in YIELDS.items() if given in argv}
+    return [word for flag, value in pairs.items() if flag not in left_out for word in (flag, value)]

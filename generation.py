@@ -217,7 +217,7 @@ if CACHE_BY_LAYERS:
 
         def __init__(self, layer: DynamicLayer):
             super().__init__()
-            self.lazy_initialization(layer.keys, layer.values)
+            self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
             self.stores = [layer.keys, layer.values]  # (R, heads, T + room, d)
             self._show(layer.keys.shape[-2])
 
@@ -259,7 +259,7 @@ def sample(
     takes chain s modulo C); questions: the numbers that seed the noise."""
     s, chains = settings.num_return_sequences, len(inputs["attention_mask"]) // len(questions)
     row_of = torch.arange(len(questions))[:, None] * chains + torch.arange(s) % chains  # (B, S)
-    row_of = row_of.flatten().to(inputs["attention_mask"].device)
+    row_of = row_of.flatten()  # on the CPU: the layers of a spread LLM lie on several devices
     rows = {name: value[row_of] for name, value in inputs.items()}  # (R, T, ...)
     cache = prefill(llm, inputs)
     cache.batch_select_indices(row_of)
@@ -317,7 +317,8 @@ def generate_answers(
         batch = prompt_batch(layout, group, device)
         thoughts = None
         if thought_model is not None:
-            _, thoughts = thought_model.chain_thoughts(batch["question_ids"], batch["question_mask"])  # (B, C, N, d)
+            question = (batch["question_ids"], batch["question_mask"])
+            _, thoughts = thought_model.chain_thoughts(*question, settings.num_return_sequences)  # (B, C, N, d)
             chains = thoughts.shape[1]
             batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
             thoughts = thoughts.flatten(0, 1)[:, :num_injected]

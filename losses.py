@@ -57,7 +57,8 @@ def semantic_alignment(
 
     z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32. The defaults are the published form;
     ours are a temperature of both softmaxes, the mean thought aligned instead of each, no gradient to z_q, and a floor
-    under the standard deviation over the slots: max(0, floor - sd), averaged over features, is added.
+    under the standard deviation over the slots: max(0, floor - sd), averaged over features, is added. (Where all
+    thoughts are exactly one it has no gradient: it keeps them apart, it does not part them.)
     """
     question, thoughts = z_question.float(), z_thoughts.float()
     short = (variance_floor - thoughts.std(1, correction=0)).clamp(min=0).mean(-1) if variance_floor else 0.0

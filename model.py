@@ -254,9 +254,12 @@ class Block(_WithPrior):
         d_in = sizes.d_small if self.uses_small_lm else sizes.d_large
         self.projection_first = (design.projection or self.projection_place) == "before"
         super().__init__(sizes, design, sizes.d_large if self.projection_first else d_in)
-        projection = nn.Linear(d_in, sizes.d_large) if self.projection_first else None
+        # in the order of their work: a resumed run's optimizer state is by order
+        if self.projection_first:
+            self.projection = nn.Linear(d_in, sizes.d_large)
         self.block = TransformerBlock(self.prior.shape[1], sizes.d_ff, sizes.norm_eps, design.num_blocks)
-        self.projection = projection or nn.Linear(d_in, sizes.d_large)
+        if not self.projection_first:
+            self.projection = nn.Linear(d_in, sizes.d_large)
 
     def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
         """As Small.forward."""
@@ -304,9 +307,9 @@ GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small, "prompt
 
 
 def prior_row_ids(lm_config, count: int) -> range:
-    """Rows of an embedding table that stand for nothing said: the published slots' ids where the vocabulary reaches
-    them, else the last rows. The priors of `block` and `prompt` start as the LLM's (C x N of them); the small LM reads
-    its own at the slots of the chains after the first. Raises InputError when the vocabulary has fewer rows."""
+    """Distinct rows of an embedding table for slots: the published slots' ids where the vocabulary reaches them, else
+    the last rows. The priors of `block` and `prompt` start as C x N rows of the LLM's; the small LM reads tokens of its
+    own at the slots of the chains after the first. Raises InputError when the vocabulary has fewer rows."""
     config = lm_config.get_text_config()
     start = PUBLISHED_SLOT_IDS.get(config.model_type)
     if start is None or start + count > config.vocab_size:
@@ -373,7 +376,8 @@ class LatentThoughtModel(nn.Module):
         self.num_thoughts = num_thoughts
         self.slot_ids = [slot_id] * chains
         if small_lm is not None and chains > 1:
-            self.slot_ids[1:] = prior_row_ids(small_lm.config, chains - 1)
+            others = [row for row in prior_row_ids(small_lm.config, chains) if row != slot_id]
+            self.slot_ids[1:] = others[: chains - 1]
         self.scale = table_norm(embed) if design.match_scale else None
         self.weights, self.focus_temperature, self.align = weights, focus_temperature, align or {}
         self.thoughts_see_steps = thoughts_see_steps
@@ -440,24 +444,18 @@ class LatentThoughtModel(nn.Module):
         z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains)
         return z_question[:, 0], z_thoughts
 
-    def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of every chain (B, C, N, d_large)."""
-        rows, count = len(question_ids), self.design.num_chains
+    def chain_thoughts(
+        self, question_ids: Tensor, question_mask: Tensor, count: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of the first `count` chains (None: of all C),
+        (B, C, N, d_large)."""
+        rows, count = len(question_ids), min(self.design.num_chains, count or self.design.num_chains)
         if count == 1:
             z_question, z_thoughts = self.thoughts(question_ids, question_mask)
             return z_question[:, None], z_thoughts[:, None]
         repeated = (tensor.repeat_interleave(count, dim=0) for tensor in (question_ids, question_mask))
         chains = torch.arange(count, device=question_ids.device).repeat(rows)
         return tuple(z.unflatten(0, (rows, count)) for z in self.thoughts(*repeated, chains))
-
-    def _draw_chains(self, ids: Tensor) -> Tensor | None:
-        """The chain (B,) that each row's LLM reads: drawn anew at every training step, in turn on dev."""
-        count = self.design.num_chains
-        if count == 1:
-            return None
-        if self.training:
-            return torch.randint(count, (len(ids),)).to(ids.device)
-        return torch.arange(len(ids), device=ids.device) % count
 
     def _thoughts_and_steps(
         self, batch: dict[str, Tensor], chains: Tensor | None = None
@@ -477,8 +475,17 @@ class LatentThoughtModel(nn.Module):
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with
-        steps, the others over rows (layout.loss_counts). In training those without a weight are left out."""
-        chains = self._draw_chains(batch["question_ids"])
+        steps, the others over rows (layout.loss_counts). In training those without a weight are left out, and for each
+        row a chain is drawn anew; on dev they are means over all chains."""
+        count, rows = self.design.num_chains, len(batch["question_ids"])
+        if count == 1:
+            return self._losses(batch, None)
+        if self.training:
+            return self._losses(batch, torch.randint(count, (rows,)).to(batch["question_ids"].device))
+        each = [self._losses(batch, torch.full_like(batch["question_ids"][:, 0], chain)) for chain in range(count)]
+        return {name: sum(sums[name] for sums in each) / count for name in each[0]}
+
+    def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}

@@ -149,7 +149,10 @@ def thought_variance(model: LatentThoughtModel, layout: Layout, examples: list[E
         total, squares = total + thoughts.sum(0), squares + thoughts.square().sum(0)
         over_slots += thoughts.var(2, correction=0).mean((1, 2)).sum().item() / n
         over_chains += thoughts.var(1, correction=0).mean((1, 2)).sum().item() / n
-    figures = {"over_questions": (squares / n - (total / n).square()).mean().item(), "over_slots": over_slots}
+    figures = {
+        "over_questions": (squares / n - (total / n).square()).clamp(min=0).mean().item(),
+        "over_slots": over_slots,
+    }
     figures["over_chains"] = over_chains if model.design.num_chains > 1 else None
     return figures | {"num_thoughts": model.num_thoughts}
 
@@ -197,6 +200,7 @@ def print_report(report: dict) -> None:
         rows["questions, tokens a second"] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
     if variance:
         over = f"{variance['over_questions']:.3g} over questions, {variance['over_slots']:.3g} over slots"
+        over += f", {variance['over_chains']:.3g} over chains" if variance["over_chains"] is not None else ""
         rows[f"variance of the {variance['num_thoughts']} thoughts"] = over
     print(f"{report['num_questions']} questions, [95 % intervals: bootstrap over questions]")
     for title, value in rows.items():

@@ -12,7 +12,8 @@ results/study/ (not in git); where only the JSON is left and an evaluation is mi
 
 Rules, fixed before the runs: the same frozen pair, rows, steps and batch for every contestant; the learning rate is the
 best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table, two elsewhere;
-the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test questions.
+the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test questions. The second world's
+rates are chosen on its number family.
 """
 
 import argparse
@@ -31,7 +32,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-LEARNING_RATES = (3e-3, 1e-2, 3e-2)
+from data_loader import write_text  # noqa: E402
+
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = (41, 42, 43, 44, 45)
 FEW_SEEDS = SEEDS[:2]
 SFT = {"sft_loss_weight": 1, "align_loss_weight": 0, "focus_loss_weight": 0}
@@ -58,10 +61,12 @@ LTA = ("block", "block-sft", "small_block", "small_block-sft")
 
 @dataclass(frozen=True)
 class World:
-    """A frozen pair and a task. `task`: flags of both scripts; test_k questions, steps, N as in every run."""
+    """A frozen pair and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are taken;
+    test_k questions, steps, N as in every run."""
 
     name: str
     pair: str
+    tuned_on: str
     task: tuple[tuple[str, str], ...]
     steps: int = 100
     test_k: int = 500
@@ -77,10 +82,10 @@ def broad(family: str, answer_type: str) -> World:
         "choice": (("steps_field", "rationale"), ("answer_field", "correct")),
     }
     task = (("task_name", f"broad-{family}"), ("answer_type", answer_type), *files, *fields.get(family, ()))
-    return World(f"broad-{family}", "toy/broad", task, max_new_tokens=128)
+    return World(f"broad-{family}", "toy/broad", "broad-number", task)
 
 
-ARITHMETIC = World("arithmetic", "toy", (("task_name", "arithmetic"),))
+ARITHMETIC = World("arithmetic", "toy", "arithmetic", (("task_name", "arithmetic"),))
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
 WORLDS = {world.name: world for world in (ARITHMETIC, *BROAD)}
 
@@ -100,14 +105,14 @@ class Run:
         options = "".join(f".{name}_{value}" for name, value in self.options)
         return f"{self.world}.{self.contestant}{options}.s{self.seed}"
 
-    def train_flags(self) -> dict:
-        """Flags of train.py."""
+    def train_flags(self, prefix: str) -> dict:
+        """Flags of train.py; the prefix keeps two studies' folders apart."""
         world = WORLDS[self.world]
         common = {
             "large_model_id": f"{world.pair}/large",
             "small_model_id": f"{world.pair}/small",
             **dict(world.task),
-            "output_name": f"study.{self.name}",
+            "output_name": f"{prefix}.{self.name}",
             "seed": self.seed,
             "num_thought_tokens": world.num_thoughts,
             "batch_size": 16,
@@ -151,8 +156,8 @@ class Study:
     """Where the JSON lies, and how large the study is."""
 
     def __init__(self, folder: Path, quick: bool = False):
-        self.folder, self.quick = folder, quick
-        self.rates = LEARNING_RATES[:2] if quick else LEARNING_RATES
+        self.folder, self.quick, self.prefix = folder, quick, "quick" if quick else "study"
+        self.rates = LEARNING_RATES[1:4] if quick else LEARNING_RATES
         self.seeds = FEW_SEEDS if quick else SEEDS
 
     def record(self, run: Run) -> dict:
@@ -168,11 +173,9 @@ class Study:
         """The contestant's run at its best learning rate by dev SFT loss, with other options."""
         if contestant == "none":
             return Run(world, contestant, seed)
-        losses = {}
-        for rate in self.rates:
-            record = self.record(self.at_rate(world, contestant, SEEDS[0], rate))
-            losses[record["training"]["best_sft_loss"]] = rate
-        return self.at_rate(world, contestant, seed, losses[min(losses)], **options)
+        records = {r: self.record(self.at_rate(WORLDS[world].tuned_on, contestant, SEEDS[0], r)) for r in self.rates}
+        losses = {r: record["training"]["best_sft_loss"] for r, record in records.items() if "training" in record}
+        return self.at_rate(world, contestant, seed, min(losses, key=losses.get), **options)
 
     def at_rate(self, world: str, contestant: str, seed: int, rate: float, **options) -> Run:
         return Run(world, contestant, seed, tuple(sorted((options | {"learning_rate": rate}).items())))
@@ -203,16 +206,17 @@ class Study:
             "thoughts": self.thoughts,
             "samples": self.samples,
         }
+        stages["tuning broad-number"] = lambda: self.tuning(BROAD[0])
         for world in BROAD:
-            stages[f"tuning {world.name}"] = lambda world=world: self.tuning(world)
             stages[f"main {world.name}"] = lambda world=world: self.main(world, FEW_SEEDS, MAIN)
         return stages
 
     def ready(self, title: str) -> bool:
         """Whether the stage can be listed: its world is tuned."""
         world = WORLDS[title.rpartition(" ")[2]] if " " in title else ARITHMETIC
-        tuned = all("training" in self.record(run) for run, _ in self.tuning(world))
-        return title.startswith("tuning") or tuned
+        runs = [run for run, _ in self.tuning(WORLDS[world.tuned_on])]
+        known = {run.contestant for run in runs if "training" in self.record(run)}  # a rate may have diverged
+        return title.startswith("tuning") or known == {run.contestant for run in runs}
 
     def tuning(self, world: World):
         names = [name for name in self.contestants() if name != "none"]
@@ -250,31 +254,31 @@ class Study:
     def shape(self):
         """The generator's parts; and what was tried with `block`, which reads no small LM."""
         base = self.best_lta("arithmetic")
-        parts = [{"freeze_prior": True}, {"num_blocks": 2}, {"match_scale": True}]
+        parts = [{"freeze_prior": True}, {"num_blocks": 2}, {"match_scale": True}, {"projection": "after"}]
         tried = [{"num_blocks": 2}, {"match_scale": True}, {"projection": "before"}, {"num_thought_tokens": 32}]
         tried += [{"max_steps": 1000, "eval_steps": 250}]
         return (
-            self.variants(base, *parts, {"projection": "after"})
+            self.variants(base, {}, *parts)
             + self.variants("block-sft", {}, *tried)
-            + self.variants("softcot", {"match_scale": True})
+            + self.variants("softcot", {}, {"match_scale": True})
         )
 
     def steps(self):
         counts = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
         names = (self.best_lta("arithmetic"), "softcot", "prompt")
-        return [pair for options in counts for name in names for pair in self.variants(name, options)]
+        return [pair for name in names for pair in self.variants(name, {}, *counts)]
 
     def rows(self):
-        counts = [{"k_shot": rows} for rows in (30, 100, 300, 1000)]
-        names = (self.best_lta("arithmetic"), "softcot")
-        return [pair for options in counts for name in names for pair in self.variants(name, options)]
+        counts = [{"k_shot": rows} for rows in (100, 300, 1000)]
+        names = (self.best_lta("arithmetic"), "softcot", "prompt")
+        return [pair for name in names for pair in self.variants(name, {}, *counts)]
 
     def transfer(self):
         """The main runs on longer problems, in other words, and at other temperatures."""
         warm = [sampled(f"temperature{t}", 4, temperature=t) for t in (0.3, 1.0, 1.3)]
         names = ("none", "prompt", "softcot", self.best_lta("arithmetic"))
         runs = [self.tuned("arithmetic", name, seed) for name in names for seed in FEW_SEEDS]
-        return [(run, [LONGER, REWORDED, *warm]) for run in runs]
+        return [(run, [SHORT, LONGER, REWORDED, *warm]) for run in runs]
 
     def thoughts(self):
         """N in training by n in evaluation."""
@@ -314,7 +318,7 @@ class Runner:
     """Runs what is missing of (run, evaluations) pairs, several runs at a time."""
 
     def __init__(self, study: Study, jobs: int):
-        self.study, self.jobs, self.failed = study, jobs, []
+        self.study, self.jobs, self.failed, self.live = study, jobs, [], set()
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: one thread a process is fastest
         os.environ |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
         # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
@@ -330,11 +334,17 @@ class Runner:
         missing = {run: self.missing(run, evaluations) for run, evaluations in wanted.items()}
         missing = {run: parts for run, parts in missing.items() if any(parts)}
         print(f"{title}: {len(wanted)} runs, {len(missing)} with something missing", flush=True)
-        with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            for done in concurrent.futures.as_completed(
-                [pool.submit(self.run, run, *parts) for run, parts in missing.items()]
-            ):
+        pool = concurrent.futures.ThreadPoolExecutor(self.jobs)
+        try:
+            futures = [pool.submit(self.run, run, *parts) for run, parts in missing.items()]
+            for done in concurrent.futures.as_completed(futures):
                 print(f"  {time.strftime('%H:%M:%S')} {done.result()}", flush=True)
+        except BaseException:  # Ctrl-C, SIGTERM: nothing goes on, nothing new begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in self.live:
+                process.terminate()
+            raise
+        pool.shutdown()
 
     def missing(self, run: Run, evaluations: list[Evaluation]) -> tuple[bool, list[Evaluation]]:
         """(is it to be trained, its evaluations that are missing)."""
@@ -344,7 +354,7 @@ class Runner:
         return run.contestant != "none" and not trained, left
 
     def checkpoint(self, run: Run) -> Path | None:
-        return next(Path("ckpt").glob(f"study.{run.name}-*-large-*/thoughts.json"), None)
+        return next(Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*-large-*/thoughts.json"), None)
 
     def run(self, run: Run, train: bool, evaluations: list[Evaluation]) -> str:
         try:
@@ -362,7 +372,9 @@ class Runner:
         log.parent.mkdir(parents=True, exist_ok=True)
         process = self.context.Process(target=call, args=(name, argv_of(flags), str(log)))
         process.start()
+        self.live.add(process)
         process.join()
+        self.live.discard(process)
         text = log.read_text(encoding="utf-8")
         if process.exitcode:
             raise RuntimeError(f"{name}.py failed, see {log}: {text.strip().rpartition(chr(10))[2]}")
@@ -373,16 +385,14 @@ class Runner:
         record |= self.study.record(run)
         record["evaluations"] = record.get("evaluations", {}) | parts.pop("evaluations", {})
         self.study.folder.mkdir(parents=True, exist_ok=True)
-        path = self.study.folder / f"{run.name}.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record | parts, separators=(",", ":")) + "\n")
-        os.replace(partial, path)
+        text = json.dumps(record | parts, separators=(",", ":")) + "\n"
+        write_text(self.study.folder / f"{run.name}.json", text)
 
     def train(self, run: Run) -> None:
-        flags = run.train_flags()
+        flags = run.train_flags(self.study.prefix)
         resumable = Path("results", flags["output_name"])
         shutil.rmtree(resumable, ignore_errors=True)
-        for old in Path("ckpt").glob(f"study.{run.name}-*"):
+        for old in Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*"):
             shutil.rmtree(old)
         log = self.script("train", flags, self.work / run.name / "train.log")
         meta = json.loads(self.checkpoint(run).read_text())
@@ -420,7 +430,8 @@ class Runner:
         start = time.time()
         self.script("evaluate", flags, folder.with_suffix(".log"))
         if evaluation == INSPECT:
-            self.save(run, evaluations={evaluation.label: json.loads((folder / "inspection.json").read_text())})
+            found = json.loads((folder / "inspection.json").read_text()) | {"seconds": time.time() - start}
+            self.save(run, evaluations={evaluation.label: found})
             return
         figures, records = report.read_report(folder / report.REPORT_FILE)
         kind = figures["settings"]["answer_type"]
@@ -439,9 +450,10 @@ def write_inputs() -> None:
     folder = Path("results/study")
     folder.mkdir(parents=True, exist_ok=True)
     rows = world.rows("test", 500, 41, lengths=(4, 5))
-    (folder / "longer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "reworded.json").write_text(json.dumps(REWORDED_PROMPT))
-    build_broad.write_data(Path("toy/broad"))
+    write_text(folder / "longer.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(folder / "reworded.json", json.dumps(REWORDED_PROMPT))
+    if not Path("toy/broad/data").exists():
+        build_broad.write_data(Path("toy/broad"))
 
 
 def main() -> None:
@@ -459,11 +471,14 @@ def main() -> None:
     if unknown:
         sys.exit(f"error: --stages {' '.join(unknown)}: there are {', '.join(study.stages())}")
     runner = Runner(study, args.jobs)
-    if args.quick and not args.report:
+    if args.quick and not (args.report or args.list):
         shutil.rmtree(study.folder, ignore_errors=True)
     if not (args.report or args.list):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
         write_inputs()
         for title, stage in stages.items():
+            if not study.ready(title):
+                sys.exit(f"error: {title}: a contestant has no tuned run; --stages tuning comes first")
             runner.stage(title, stage())
     if args.list:
         for title in stages:

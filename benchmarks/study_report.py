@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 RESAMPLES = 10_000
-BASELINES = {"none": "bare LLM", "softcot": "SoftCoT"}
+BASELINES = {"none": "bare LLM", "softcot": "SoftCoT", "prompt": "prompt"}
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
 PER_SAMPLE, VOTE = "one sample", "vote"
+ROUNDING = 1e-12  # a variance of equal thoughts may fall short of 0 by so much
 VOTES_SHOWN = (1, 2, 3, 5, 10, 20)
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def mean_of(records: list[dict], *path: str) -> float | None:
 
 
 def shown(value: float | None, style: str = ".3g") -> str:
-    return "–" if value is None else f"{value:{style}}"
+    return "–" if value is None else f"{value if abs(value) > ROUNDING else 0.0:{style}}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -124,42 +125,44 @@ class Report:
         return markdown(["dev SFT loss, seed 41", *(f"{rate:g}" for rate in rates)], rows)
 
     def main(self, pairs: list, label: str) -> str:
+        """Two tables: accuracies and differences; what the samples, the training and the thoughts were like."""
         found = self.have(pairs, label)
         by_name = {name: records for (name, _), records in found.items()}
         head = ["", "seeds", PER_SAMPLE, VOTE]
         head += [f"− {title}, {what}" for title in BASELINES.values() for what in (PER_SAMPLE, VOTE)]
-        head += ["no answer", "tokens", "trained", "seconds", "variance over questions", "over slots"]
-        rows = []
+        rows, more, part = [], [], ("evaluations", label)
         for (name, _), records in found.items():
             figures = [told(stacked(records, label, what)) for what in (PER_SAMPLE, VOTE)]
             for baseline in BASELINES:
-                same = name == baseline or baseline not in by_name
-                figures += [
-                    "" if same else difference(records, by_name[baseline], label, what) for what in (PER_SAMPLE, VOTE)
+                other = by_name.get(baseline) if name != baseline else None
+                figures += [difference(records, other or [], label, what) for what in (PER_SAMPLE, VOTE)]
+            title = self.contestants[name][0]
+            rows.append([title, str(len(records)), *figures])
+            variances = ("over_questions", "over_slots", "over_chains")
+            more.append(
+                [
+                    title,
+                    f"{mean_of(records, *part, 'no_answer'):.1%}",
+                    f"{mean_of(records, *part, 'tokens_per_sample'):.1f}",
+                    shown(mean_of(records, "training", "trained_parameters"), ",.0f"),
+                    shown(min((r["training"]["seconds"] for r in records if "training" in r), default=None), ".0f"),
+                    *(shown(mean_of(records, *part, "thought_variance", key), ".2g") for key in variances),
                 ]
-            part = ("evaluations", label)
-            figures.append(f"{mean_of(records, *part, 'no_answer'):.1%}")
-            figures.append(f"{mean_of(records, *part, 'tokens_per_sample'):.1f}")
-            figures.append(shown(mean_of(records, "training", "trained_parameters"), ",.0f"))
-            figures.append(shown(mean_of(records, "training", "seconds"), ".0f"))
-            figures += [
-                shown(mean_of(records, *part, "thought_variance", key), ".2g")
-                for key in ("over_questions", "over_slots")
-            ]
-            rows.append([self.contestants[name][0], str(len(records)), *figures])
-        return markdown(head, rows)
+            )
+        head_more = ["", "no answer", "tokens a sample", "trained parameters", "seconds to train (least)"]
+        head_more += [f"variance over {what}" for what in ("questions", "slots", "chains")]
+        return markdown(head, rows) + (f"\n\n{markdown(head_more, more)}" if rows else "")
 
     def variants(self, pairs: list, label: str) -> str:
-        """A row for each contestant and set of options, against the contestant's own first row."""
-        found, first = self.have(pairs, label), {}
+        """A row for each contestant and set of options, against the contestant's plain run: its learning rate alone."""
+        found = self.have(pairs, label)
+        plain_of = {name: records for (name, options), records in found.items() if len(options) == 1}
         head = ["", "seeds", "dev SFT loss", PER_SAMPLE, VOTE, f"− plain, {PER_SAMPLE}", f"− plain, {VOTE}"]
         head += ["variance over questions", "over slots"]
         rows = []
         for (name, options), records in found.items():
-            plain = first.setdefault(name, records)
-            changes = [
-                "" if plain is records else difference(records, plain, label, what) for what in (PER_SAMPLE, VOTE)
-            ]
+            plain = plain_of.get(name, []) if len(options) > 1 else []
+            changes = [difference(records, plain, label, what) for what in (PER_SAMPLE, VOTE)]
             rows.append(
                 [
                     self.title(name, options),
@@ -173,16 +176,19 @@ class Report:
             )
         return markdown(head, rows)
 
-    def labels(self, pairs: list) -> str:
-        """One sample (vote) of each run under each of the stage's evaluations."""
+    def labels(self, pairs: list, baseline: str | None = None) -> str:
+        """One sample of each run under each of the stage's evaluations; with a baseline also the paired difference."""
         labels = list(dict.fromkeys(e.label for _, evaluations in pairs for e in evaluations))
         of = {label: self.have(pairs, label) for label in labels}
         rows = []
         for key in dict.fromkeys(key for found in of.values() for key in found):
             cells = []
             for label in labels:
-                records = of[label].get(key)
-                cells.append("" if not records else told(stacked(records, label, PER_SAMPLE)))
+                records = of[label].get(key, [])
+                cells.append(told(stacked(records, label, PER_SAMPLE)) if records else "")
+                theirs = [r for (name, _), rs in of[label].items() if name == baseline != key[0] for r in rs]
+                if change := difference(records, theirs, label, PER_SAMPLE):
+                    cells[-1] += f"; {change}"
             rows.append([self.title(*key), *cells])
         return markdown([f"{PER_SAMPLE}, %", *labels], rows)
 
@@ -267,6 +273,7 @@ def fill(path: Path, tables: dict[str, str]) -> None:
 
 
 STYLES = [("black", "-", "o"), ("0.45", "--", "s"), ("black", ":", "^"), ("0.65", "-.", "D")]
+MARKS = "os^DvxP"
 
 
 def draw(folder: Path, name: str, paint, size=(7.2, 4.0)) -> None:
@@ -274,7 +281,7 @@ def draw(folder: Path, name: str, paint, size=(7.2, 4.0)) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams |= {"font.size": 10, "svg.hashsalt": "study", "svg.fonttype": "none", "axes.grid": True}
+    matplotlib.rcParams |= {"font.size": 10, "svg.hashsalt": "study", "axes.grid": True}
     matplotlib.rcParams |= {"grid.color": "0.9", "axes.axisbelow": True, "legend.framealpha": 1.0}
     from matplotlib import pyplot
 
@@ -354,29 +361,42 @@ def loss_lines(report: Report, pairs: list) -> dict:
     return lines
 
 
-def variance_points(records: list[dict]) -> dict[str, tuple[list, list]]:
-    """{contestant: (variance over questions, one-sample accuracy in %)} of every run on the test questions."""
-    points: dict[str, tuple[list, list]] = {}
+def variance_points(records: list[dict]) -> dict[str, list[tuple[float, float, float]]]:
+    """{contestant: (variance over questions, over slots, one-sample accuracy in %) of its runs on test questions}."""
+    points: dict[str, list] = {}
     for record in records:
         label = next((label for label in ("test-x10", "test-x4") if label in record["evaluations"]), None)
         variance = label and record["evaluations"][label]["thought_variance"]
-        if variance and variance["over_questions"]:
-            x, y = points.setdefault(record["contestant"].removesuffix("-sft"), ([], []))
-            x.append(variance["over_questions"])
-            y.append(right(record, label)[PER_SAMPLE].mean())
+        if variance and variance["over_questions"] > ROUNDING:
+            accuracy = right(record, label)[PER_SAMPLE].mean()
+            of = points.setdefault(record["contestant"].removesuffix("-sft"), [])
+            of.append((variance["over_questions"], variance["over_slots"], accuracy))
     return points
 
 
-def rank_correlation(points: dict) -> float:
-    """Spearman's, over all points."""
-    x, y = (np.concatenate([point[i] for point in points.values()]) for i in (0, 1))
-    return float(np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1])
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks, equal values at the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[place]
+
+
+def variance_table(points: dict) -> str:
+    """Spearman's rank correlation of variance and accuracy within each contestant: scales differ between them."""
+    rows = []
+    for name, of in points.items():
+        columns = [ranks(np.array(column)) for column in zip(*of, strict=True)]
+        if len(of) >= 5 and columns[2].std() > 0:
+            both = [f"{np.corrcoef(column, columns[2])[0, 1]:+.2f}" for column in columns[:2]]
+            rows.append([name, str(len(of)), *both])
+    return markdown(["rank correlation with accuracy", "runs", "variance over questions", "variance over slots"], rows)
 
 
 def plot_variance(points: dict):
     def paint(axes):
-        for (name, (x, y)), (_, _, mark) in zip(points.items(), STYLES * 2, strict=False):
-            axes.scatter(x, y, marker=mark, facecolors="none", edgecolors="black", label=name)
+        for (name, of), mark in zip(points.items(), MARKS, strict=False):
+            x, _, y = zip(*of, strict=True)
+            colour = {"c": "black"} if mark == "x" else {"facecolors": "none", "edgecolors": "black"}
+            axes.scatter(x, y, marker=mark, label=name, **colour)
         axes.set(xscale="log", xlabel="variance of the thoughts over questions", ylabel="one sample, % right")
         axes.legend()
 
@@ -400,7 +420,9 @@ def make(study, contestants: dict, main_label: str, short_label: str) -> dict[st
             tables[title] = on.main(pairs, label)
         elif title == "looks":
             tables[title] = on.inside(pairs)
-        elif title in ("transfer", "thoughts"):
+        elif title == "transfer":
+            tables[title] = on.labels(pairs, "none")
+        elif title == "thoughts":
             tables[title] = on.labels(pairs)
         elif title == "samples":
             tables[title] = on.votes(pairs, "test-x20")
@@ -412,8 +434,7 @@ def make(study, contestants: dict, main_label: str, short_label: str) -> dict[st
         plots["contestants"] = plot_contestants(on, main, label)
         points = variance_points(study.records("arithmetic"))
         plots["variance"] = plot_variance(points)
-        rank = rank_correlation(points)
-        tables["variance"] = f"Rank correlation of variance over questions and accuracy over all runs: {rank:.2f}."
+        tables["variance"] = variance_table(points)
     if lines := loss_lines(on, main):
         plots["leak"] = plot_lines(lines, "step", "SFT loss a token", yscale="log")
     if lines := on.maj_at_k(stages.get("samples", []), "test-x20"):

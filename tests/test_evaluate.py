@@ -204,6 +204,7 @@ ERRORS = {
     "no checkpoint there": (["--checkpoint", "nowhere"], "nowhere/thoughts.json: no such file"),
     "no params there": (["--params_file_name", "no.bin"], "no.bin: no such file"),
     "att alone": (["--att_file_name", f"{CKPT}/{ATT_FILE}"], f"small_block needs {PARAMS_FILE}"),
+    "att alone with none": (["--thought_generator", "none", "--att_file_name", "b.bin"], "injects no thoughts"),
     "att missing": (["--params_file_name", f"{CKPT}/{PARAMS_FILE}"], f"small_block needs {ATT_FILE}"),
     "both": (["--checkpoint", CKPT, "--params_file_name", f"{CKPT}/{PARAMS_FILE}"], "--params_file_name"),
     "none with files": (

@@ -396,20 +396,36 @@ def test_each_chain_has_its_own_thoughts_and_the_first_of_them_is_none_of_the_ot
         assert (all_chains[:, one] - all_chains[:, other]).abs().max() > 1e-3
 
 
-def test_training_draws_every_chain_and_dev_takes_them_in_turn(tiny_models):
-    model = tiny_models.model("small_block", design=CHAINS)
-    ids = torch.zeros(100, 2)
-    assert set(model.train()._draw_chains(ids).tolist()) == {0, 1, 2}
-    assert model.eval()._draw_chains(ids).tolist() == [i % 3 for i in range(100)]
-    weights = {"sft": 1.0, "align": 0.0, "focus": 0.0, "diversity": 0.5}
+def test_training_draws_a_chain_for_each_row_and_dev_takes_the_mean_over_all(tiny_models, monkeypatch):
+    weights = {"sft": 1.0, "align": 0.0, "focus": 0.0, "diversity": 0.0}
+    model, batch = tiny_models.model("block", design=CHAINS, weights=weights), training_batch(tiny_models, "block")
+    with torch.no_grad():
+        alone = [model.train()._losses(batch, torch.full((3,), chain))["sft"] for chain in range(3)]
+        drawn = set()
+        for _ in range(20):
+            sums = model(**batch)
+            assert sums.keys() == {"sft"}
+            drawn.add(round(sums["sft"].item(), 5))
+        assert len(drawn) > 3 and not torch.allclose(alone[0], alone[1])
+        torch.testing.assert_close(model.eval()(**batch)["sft"], sum(alone) / 3)
+
+
+def test_a_step_down_the_diversity_loss_parts_the_chains(tiny_models):
+    weights = {"sft": 0.0, "align": 0.0, "focus": 0.0, "diversity": 1.0}
     model = tiny_models.model("small_block", design=CHAINS, weights=weights).train()
-    sums = model(**training_batch(tiny_models, "small_block", steps=False))
-    assert sums.keys() == {"sft", "diversity"}
-    before = sums["diversity"].item()
-    torch.optim.SGD([model.generator.prior], 0.1).zero_grad()
-    sums["diversity"].backward()
-    model.generator.prior.data -= 10 * model.generator.prior.grad
-    assert model(**training_batch(tiny_models, "small_block", steps=False))["diversity"].item() < before
+    batch = training_batch(tiny_models, "small_block", steps=False)
+    before = model(**batch)["diversity"]
+    before.backward()
+    model.generator.prior.data -= model.generator.prior.grad
+    assert model(**batch)["diversity"] < before
+
+
+def test_parameters_stand_in_the_order_that_optimizer_states_on_disk_have(tiny_models):
+    def names(kind):
+        return [name.split(".")[1] for name, _ in tiny_models.model(kind).named_parameters()]
+
+    assert list(dict.fromkeys(names("small_block"))) == ["prior", "projection", "block"]
+    assert list(dict.fromkeys(names("block"))) == ["prior", "block", "projection"]
 
 
 def test_more_thoughts_than_embedding_rows_is_an_error():

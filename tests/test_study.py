@@ -38,7 +38,7 @@ def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path)
     assert len(pairs) == len(CONTESTANTS) * 5 and all(evaluations == [MAIN] for _, evaluations in pairs)
     own = {name for _, flags in CONTESTANTS.values() for name in flags or ()} | {"learning_rate", "output_name", "seed"}
     common = {
-        tuple((name, value) for name, value in run.train_flags().items() if name not in own)
+        tuple((name, value) for name, value in run.train_flags("study").items() if name not in own)
         for run, _ in pairs
         if run.contestant != "none"
     }
@@ -58,9 +58,8 @@ def test_no_two_runs_of_the_study_share_a_name_and_every_name_is_an_output_name(
 
     on = Study(tmp_path)
     tune(on)
-    for world in study.BROAD:
-        for run, _ in on.tuning(world):
-            write(on.folder, run, 1.0)
+    for run, _ in on.tuning(study.BROAD[0]):
+        write(on.folder, run, 1.0)
     runs = {run for title, stage in on.stages().items() for run, _ in stage()}
     assert all(on.ready(title) for title in on.stages())
     assert len({run.name for run in runs}) == len(runs) > 150
@@ -99,6 +98,31 @@ def test_a_difference_pairs_seeds_and_questions(tmp_path):
     )
 
 
+def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
+    on, rate = study_report.Report(Study(tmp_path), CONTESTANTS), ("learning_rate", 0.1)
+    runs = {options: Run("w", "softcot", 1, (*options, rate)) for options in ((), (("k_shot", 9),))}
+    write(tmp_path, runs[()], 1.0, [2, 2], "11")
+    write(tmp_path, runs[(("k_shot", 9),)], 1.0, [0, 2], "01")
+    evaluation = [sampled("test", 2)]
+    for order in (list(runs.values()), list(runs.values())[::-1]):
+        lines = on.variants([(run, evaluation) for run in order], "test-x2").splitlines()[2:]
+        plain, varied = (
+            next(line for line in lines if ("k shot 9" in line) == is_varied) for is_varied in (False, True)
+        )
+        assert "-50.0 [" in varied and "-50.0" not in plain
+
+
+def test_ranks_are_averaged_where_values_are_equal():
+    assert study_report.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]
+
+
+def test_a_rate_that_diverged_is_no_candidate_and_the_others_are(tmp_path):
+    on = Study(tmp_path)
+    tune(on)
+    (tmp_path / f"{on.at_rate('arithmetic', 'softcot', 41, on.rates[1]).name}.json").unlink()
+    assert on.ready("main") and dict(on.tuned("arithmetic", "softcot", 41).options)["learning_rate"] != on.rates[1]
+
+
 def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path):
     path = tmp_path / "RESULTS.md"
     path.write_text("a\n<!-- study: main -->\nold\n<!-- end -->\nb\n<!-- study: other -->\nkept\n<!-- end -->\n")
@@ -130,7 +154,7 @@ def test_a_study_runs_the_two_scripts_keeps_json_and_does_only_what_is_missing(t
     for name in ("toy", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    tiny = study.World("arithmetic", "toy", ARITHMETIC.task, steps=2, test_k=4, max_new_tokens=8)
+    tiny = study.World("arithmetic", "toy", "arithmetic", ARITHMETIC.task, steps=2, test_k=4, max_new_tokens=8)
     monkeypatch.setitem(study.WORLDS, "arithmetic", tiny)
     monkeypatch.setattr(study, "ROOT", tmp_path)
     on = Study(tmp_path / "json")

@@ -307,7 +307,7 @@ def test_every_design_and_form_is_trained_saved_and_evaluated_from_its_folder(fl
     evaluate.main(["--checkpoint", resumed, "--data_dir", flags[5], *shared, "--output_dir", "resumed"])
     settings = json.loads(Path("whole/settings.json").read_text())
     chains = int(more[more.index("--num_thought_chains") + 1]) if "--num_thought_chains" in more else 1
-    assert settings["num_chains"] == chains
+    assert settings.get("num_chains", 1) == chains
     variance = json.loads(Path("whole/report.json").read_text())["thought_variance"]
     assert (variance["over_chains"] is None) == (chains == 1)
 
@@ -328,11 +328,16 @@ def test_recipe_paper_is_the_published_settings_and_flags_beside_it_win(flags, t
     assert args.loss_weights == {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
     assert (args.thought_generator, args.num_thought_tokens, args.learning_rate) == ("block", 32, 1e-4)
     assert (args.num_train_epochs, args.per_device_train_batch_size, args.gradient_accumulation_steps) == (10, 4, 4)
+    assert (args.focus_temperature, args.warmup_ratio, args.seed) == (0.1, 0.1, 41)
     for recipe in (["--recipe", "paper"], ["--recipe=paper"]):
         args = parse_flags(train.TrainArguments, [*models, "--num_thought_tokens", "4", *recipe], "train.py")
         assert args.num_thought_tokens == 4 and args.align_loss_weight == 0.33
     args = parse_flags(evaluate.EvaluationArguments, ["--recipe", "paper", "--checkpoint", "x"], "evaluate.py")
     assert (args.num_thought_tokens, args.num_return_sequences, args.seed) == (2, 10, 41)
+    args = parse_flags(train.TrainArguments, ["--recipe", "paper", *models, "--use_assistant_model"], "train.py")
+    assert args.thought_generator == "small" and args.align_loss_weight == 0.33
+    given = ["--recipe", "paper", "--checkpoint", "x", "--greedy"]
+    assert parse_flags(evaluate.EvaluationArguments, given, "evaluate.py").num_return_sequences == 1
 
 
 def test_rows_longer_than_max_len_are_dropped_and_counted_and_k_shot_takes_the_first_rows(flags):
@@ -396,6 +401,16 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--diversity_loss_weight 0.1", "--diversity_loss_weight needs --num_thought_chains above 1"),
         ("--thought_generator prompt", "prompt reads no question: --align_loss_weight 0 --focus_loss_weight 0"),
         ("--thought_generator small --num_blocks 2", "the generator small has no TransformerBlock"),
+        (
+            "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --freeze_prior",
+            "nothing but its prior",
+        ),
+        (
+            "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --thoughts_see_steps",
+            "reads nothing",
+        ),
+        ("--align_loss_weight 0 --align_mean", "nothing is aligned without --align_loss_weight"),
+        ("--align_loss_weight 0 --focus_loss_weight 0 --decay_extra_losses", "no loss but the SFT loss has a weight"),
         ("--projection beside", "--projection beside: before or after"),
         ("--align_variance_floor -1", "--align_variance_floor -1.0: must be a number, 0 or more"),
         ("--recipe published", "--recipe published: no such recipe; there is paper"),
