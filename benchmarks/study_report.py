@@ -101,12 +101,17 @@ class Report:
         return found
 
     def title(self, contestant: str, options: tuple) -> str:
-        changed = ", ".join(
+        """The contestant's, and what differs from it; loss weights are given in the order SFT, align, focus."""
+        title, changed = self.contestants[contestant][0], dict(options)
+        weights = [changed.pop(f"{name}_loss_weight", None) for name in ("sft", "align", "focus")]
+        if None not in weights:
+            title = f"{title.partition(',')[0]}, weights {', '.join(f'{weight:g}' for weight in weights)}"
+        told = [
             name.replace("_", " ") + ("" if value is True else f" {value}")
-            for name, value in options
+            for name, value in changed.items()
             if name not in ("learning_rate", "eval_steps")
-        )
-        return self.contestants[contestant][0] + (f"; {changed}" if changed else "")
+        ]
+        return "; ".join([title, *told])
 
     def tuning(self, pairs: list) -> str:
         losses: dict[str, dict[float, float]] = {}
