@@ -5,12 +5,13 @@ the same question.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 RESAMPLES = 10_000
-BASELINES = {"none": "bare LLM", "softcot": "SoftCoT", "prompt": "prompt"}
+BASELINES = {"none": "bare LLM", "prompt": "prompt", "softcot": "SoftCoT", "small_block-sft": "small_block, SFT alone"}
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
 PER_SAMPLE, VOTE = "one sample", "vote"
 ROUNDING = 1e-12  # a variance of equal thoughts may fall short of 0 by so much
@@ -130,33 +131,34 @@ class Report:
         return markdown(["dev SFT loss, seed 41", *(f"{rate:g}" for rate in rates)], rows)
 
     def main(self, pairs: list, label: str) -> str:
-        """Two tables: accuracies and differences; what the samples, the training and the thoughts were like."""
-        found = self.have(pairs, label)
-        by_name = {name: records for (name, _), records in found.items()}
-        head = ["", "seeds", PER_SAMPLE, VOTE]
-        head += [f"− {title}, {what}" for title in BASELINES.values() for what in (PER_SAMPLE, VOTE)]
-        rows, more, part = [], [], ("evaluations", label)
-        for (name, _), records in found.items():
-            figures = [told(stacked(records, label, what)) for what in (PER_SAMPLE, VOTE)]
-            for baseline in BASELINES:
-                other = by_name.get(baseline) if name != baseline else None
-                figures += [difference(records, other or [], label, what) for what in (PER_SAMPLE, VOTE)]
+        """Three tables: accuracies; paired differences; what the samples, the training and the thoughts were like."""
+        found = {name: records for (name, _), records in self.have(pairs, label).items()}
+        accuracies, differences, more, part = [], [], [], ("evaluations", label)
+        variances = ("over_questions", "over_slots", "over_chains")
+        for name, records in found.items():
             title = self.contestants[name][0]
-            rows.append([title, str(len(records)), *figures])
-            variances = ("over_questions", "over_slots", "over_chains")
+            seeds = ", ".join(f"{mean:.0f}" for mean in stacked(records, label, PER_SAMPLE).mean(1))
+            accuracies.append([title, *(told(stacked(records, label, what)) for what in (PER_SAMPLE, VOTE)), seeds])
+            others = [found.get(baseline, []) if name != baseline else [] for baseline in BASELINES]
+            cells = [[difference(records, other, label, what) for other in others] for what in (PER_SAMPLE, VOTE)]
+            differences.append([title, *(f"{one}<br>{vote}" if one else "" for one, vote in zip(*cells, strict=True))])
+            seconds = min((r["training"]["seconds"] for r in records if "training" in r), default=None)
             more.append(
                 [
                     title,
                     f"{mean_of(records, *part, 'no_answer'):.1%}",
                     f"{mean_of(records, *part, 'tokens_per_sample'):.1f}",
                     shown(mean_of(records, "training", "trained_parameters"), ",.0f"),
-                    shown(min((r["training"]["seconds"] for r in records if "training" in r), default=None), ".0f"),
+                    shown(seconds, ".0f"),
                     *(shown(mean_of(records, *part, "thought_variance", key), ".2g") for key in variances),
                 ]
             )
-        head_more = ["", "no answer", "tokens a sample", "trained parameters", "seconds to train (least)"]
-        head_more += [f"variance over {what}" for what in ("questions", "slots", "chains")]
-        return markdown(head, rows) + (f"\n\n{markdown(head_more, more)}" if rows else "")
+        heads = [["% right", PER_SAMPLE, VOTE, "one sample, seed by seed"]]
+        heads += [["difference: one sample, vote", *(f"− {title}" for title in BASELINES.values())]]
+        heads += [["", "no answer", "tokens a sample", "trained parameters", "seconds to train (least)"]]
+        heads[2] += [f"variance over {what}" for what in ("questions", "slots", "chains")]
+        tables = [markdown(head, rows) for head, rows in zip(heads, (accuracies, differences, more), strict=True)]
+        return "\n\n".join(tables if accuracies else tables[:1])
 
     def variants(self, pairs: list, label: str) -> str:
         """A row for each contestant and set of options, against the contestant's plain run: its learning rate alone."""
@@ -220,6 +222,7 @@ class Report:
                 rows.append([self.contestants[run.contestant][0], *inspected(found)])
         head = [
             "",
+            "nearest words of the thoughts",
             "norm of a thought / of a row",
             "features outside the table's range",
             "attention by layer, % (uniform)",
@@ -250,7 +253,9 @@ def inspected(found: dict) -> list[str]:
     table, accuracy = found["table"], found["accuracy"]
     mass, uniform = (100 * np.mean(found["attention"][name], axis=0) for name in ("mass", "uniform"))  # (layers,)
     swaps = [accuracy[name] for name in ("own", "swapped", "mean", "zeros")]
+    words = Counter(slot[0]["word"] for question in found["nearest_words"] for slot in question)
     return [
+        ", ".join(f"`{word}` {count / words.total():.0%}" for word, count in words.most_common(3)),
         f"{table['thought_norm']['mean'] / table['row_norm']['mean']:.1f}",
         f"{table['outside']:.0%}",
         ", ".join(f"{share:.1f}" for share in mass) + f" ({uniform.mean():.1f})",
