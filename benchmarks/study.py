@@ -141,7 +141,9 @@ def sampled(label: str, samples: int, **flags) -> Evaluation:
 
 
 MAIN, SHORT = sampled("test", 10), sampled("test", 4)
-LONGER = sampled("longer", 4, answer_type="number", test_file="results/study/longer.jsonl")
+LONGER = sampled(
+    "longer", 4, task_name="arithmetic-longer", answer_type="number", test_file="results/study/longer.jsonl"
+)
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
@@ -425,8 +427,6 @@ class Runner:
         else:
             flags["checkpoint"] = self.checkpoint(run).parent
         flags |= dict(evaluation.flags) | {"output_dir": folder}
-        if "answer_type" in flags:
-            flags["task_name"] = dict(world.task)["task_name"]
         start = time.time()
         self.script("evaluate", flags, folder.with_suffix(".log"))
         if evaluation == INSPECT:
