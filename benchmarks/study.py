@@ -12,8 +12,8 @@ results/study/ (not in git); where only the JSON is left and an evaluation is mi
 
 Rules, fixed before the runs: the same frozen pair, rows, steps and batch for every contestant; the learning rate is the
 best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table, two elsewhere;
-the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test questions. The second world's
-rates are chosen on its number family.
+the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test questions. The second world
+has two seeds, 4 samples a question, and rates of FEW_RATES that are chosen on its number family.
 """
 
 import argparse
@@ -35,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 from data_loader import write_text  # noqa: E402
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+FEW_RATES = LEARNING_RATES[1:4]
 SEEDS = (41, 42, 43, 44, 45)
 FEW_SEEDS = SEEDS[:2]
 SFT = {"sft_loss_weight": 1, "align_loss_weight": 0, "focus_loss_weight": 0}
@@ -61,13 +62,14 @@ LTA = ("block", "block-sft", "small_block", "small_block-sft")
 
 @dataclass(frozen=True)
 class World:
-    """A frozen pair and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are taken;
-    test_k questions, steps, N as in every run."""
+    """A frozen pair and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are taken,
+    one of `rates`; test_k questions, steps, N as in every run."""
 
     name: str
     pair: str
     tuned_on: str
     task: tuple[tuple[str, str], ...]
+    rates: tuple[float, ...] = LEARNING_RATES
     steps: int = 100
     test_k: int = 500
     num_thoughts: int = 8
@@ -82,7 +84,7 @@ def broad(family: str, answer_type: str) -> World:
         "choice": (("steps_field", "rationale"), ("answer_field", "correct")),
     }
     task = (("task_name", f"broad-{family}"), ("answer_type", answer_type), *files, *fields.get(family, ()))
-    return World(f"broad-{family}", "toy/broad", "broad-number", task)
+    return World(f"broad-{family}", "toy/broad", "broad-number", task, FEW_RATES)
 
 
 ARITHMETIC = World("arithmetic", "toy", "arithmetic", (("task_name", "arithmetic"),))
@@ -145,6 +147,7 @@ LONGER = sampled(
     "longer", 4, task_name="arithmetic-longer", answer_type="number", test_file="results/study/longer.jsonl"
 )
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
+SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
     "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"
@@ -159,8 +162,11 @@ class Study:
 
     def __init__(self, folder: Path, quick: bool = False):
         self.folder, self.quick, self.prefix = folder, quick, "quick" if quick else "study"
-        self.rates = LEARNING_RATES[1:4] if quick else LEARNING_RATES
         self.seeds = FEW_SEEDS if quick else SEEDS
+
+    def rates(self, world: str) -> tuple[float, ...]:
+        """The learning rates to choose from."""
+        return FEW_RATES if self.quick else WORLDS[world].rates
 
     def record(self, run: Run) -> dict:
         """What is known of a run; empty where nothing is."""
@@ -175,7 +181,8 @@ class Study:
         """The contestant's run at its best learning rate by dev SFT loss, with other options."""
         if contestant == "none":
             return Run(world, contestant, seed)
-        records = {r: self.record(self.at_rate(WORLDS[world].tuned_on, contestant, SEEDS[0], r)) for r in self.rates}
+        on = WORLDS[world].tuned_on
+        records = {r: self.record(self.at_rate(on, contestant, SEEDS[0], r)) for r in self.rates(on)}
         losses = {r: record["training"]["best_sft_loss"] for r, record in records.items() if "training" in record}
         return self.at_rate(world, contestant, seed, min(losses, key=losses.get), **options)
 
@@ -199,7 +206,7 @@ class Study:
         stages = {
             "tuning": lambda: self.tuning(ARITHMETIC),
             "main": lambda: self.main(ARITHMETIC, self.seeds, MAIN),
-            "looks": self.looks,
+            "looks": lambda: self.looks("arithmetic"),
             "losses": self.losses,
             "shape": self.shape,
             "steps": self.steps,
@@ -210,8 +217,8 @@ class Study:
         }
         stages["tuning broad-number"] = lambda: self.tuning(BROAD[0])
         for world in BROAD:
-            stages[f"main {world.name}"] = lambda world=world: self.main(world, FEW_SEEDS, MAIN)
-        return stages
+            stages[f"main {world.name}"] = lambda world=world: self.main(world, FEW_SEEDS, SHORT)
+        return stages | {"looks broad-number": lambda: self.looks("broad-number"), "headroom": self.headroom}
 
     def ready(self, title: str) -> bool:
         """Whether the stage can be listed: its world is tuned."""
@@ -222,19 +229,20 @@ class Study:
 
     def tuning(self, world: World):
         names = [name for name in self.contestants() if name != "none"]
-        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in self.rates]
+        rates = self.rates(world.name)
+        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in rates]
 
     def main(self, world: World, seeds, evaluation: Evaluation):
         return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in self.contestants()]
 
-    def variants(self, contestant: str, *options: dict, evaluations=(SHORT,)):
-        """The tuned run of the contestant and its variants, two seeds each."""
-        runs = [self.tuned("arithmetic", contestant, seed, **o) for o in options for seed in FEW_SEEDS]
+    def variants(self, contestant: str, *options: dict, evaluations=(SHORT,), seeds=FEW_SEEDS):
+        """The tuned run of the contestant and its variants with these seeds."""
+        runs = [self.tuned("arithmetic", contestant, seed, **o) for o in options for seed in seeds]
         return [(run, list(evaluations)) for run in runs]
 
-    def looks(self):
-        best = self.best_lta("arithmetic")
-        return [(self.tuned("arithmetic", name, SEEDS[0]), [INSPECT]) for name in (best, "softcot", "prompt")]
+    def looks(self, world: str):
+        names = (self.best_lta(world), "softcot", "prompt")
+        return [(self.tuned(world, name, SEEDS[0]), [INSPECT]) for name in names]
 
     def losses(self):
         """Which losses, in which weights and forms; the three losses' own contestant is in the main table."""
@@ -266,9 +274,11 @@ class Study:
         )
 
     def steps(self):
-        counts = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
+        """The longest training with all seeds: is one contestant the better, or only the sooner?"""
+        *counts, longest = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
         names = (self.best_lta("arithmetic"), "softcot", "prompt")
-        return [pair for name in names for pair in self.variants(name, {}, *counts)]
+        few = [pair for name in names for pair in self.variants(name, {}, *counts)]
+        return few + [pair for name in names for pair in self.variants(name, longest, seeds=SEEDS)]
 
     def rows(self):
         counts = [{"k_shot": rows} for rows in (100, 300, 1000)]
@@ -295,6 +305,10 @@ class Study:
     def samples(self):
         names = ("none", "softcot", self.best_lta("arithmetic"))
         return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
+
+    def headroom(self):
+        """The second world's questions to its large LM, and to its small one alone."""
+        return [(Run(world.name, "none", seed), [SHORT, SMALL_ALONE]) for world in BROAD for seed in FEW_SEEDS]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -51,6 +51,11 @@ def told(values: np.ndarray) -> str:
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
+def signed(values: np.ndarray) -> str:
+    mean, low, high = interval(values)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def difference(ours: list[dict], theirs: list[dict], label: str, name: str) -> str:
     """Paired, over the seeds that both have."""
     of = {record["seed"]: record for record in theirs}
@@ -58,8 +63,7 @@ def difference(ours: list[dict], theirs: list[dict], label: str, name: str) -> s
     if not pairs:
         return ""
     a, b = (stacked(list(side), label, name) for side in zip(*pairs, strict=True))
-    mean, low, high = interval(a - b)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return signed(a - b)
 
 
 def mean_of(records: list[dict], *path: str) -> float | None:
@@ -107,12 +111,16 @@ class Report:
         weights = [changed.pop(f"{name}_loss_weight", None) for name in ("sft", "align", "focus")]
         if None not in weights:
             title = f"{title.partition(',')[0]}, weights {', '.join(f'{weight:g}' for weight in weights)}"
+        return "; ".join([title, *filter(None, [self.changes(tuple(changed.items()))])])
+
+    def changes(self, options: tuple) -> str:
+        """In words, what besides the learning rate differs from the contestant's plain run."""
         told = [
             name.replace("_", " ") + ("" if value is True else f" {value}")
-            for name, value in changed.items()
+            for name, value in options
             if name not in ("learning_rate", "eval_steps")
         ]
-        return "; ".join([title, *told])
+        return "; ".join(told)
 
     def tuning(self, pairs: list) -> str:
         losses: dict[str, dict[float, float]] = {}
@@ -183,6 +191,20 @@ class Report:
             )
         return markdown(head, rows)
 
+    def versus(self, pairs: list, label: str, ours: str, theirs: str) -> str:
+        """The paired difference of two contestants under each of the stage's options: one sample, vote."""
+        of: dict[str, dict[str, list[dict]]] = {}
+        for (name, options), records in self.have(pairs, label).items():
+            of.setdefault(self.changes(options), {})[name] = records
+        rows = [
+            [changes or "plain", str(len(records[ours]))]
+            + [difference(records[ours], records[theirs], label, what) for what in (PER_SAMPLE, VOTE)]
+            for changes, records in of.items()
+            if {ours, theirs} <= records.keys()
+        ]
+        title = f"{self.contestants[ours][0]} − {self.contestants[theirs][0]}"
+        return markdown([title, "seeds", PER_SAMPLE, VOTE], rows)
+
     def labels(self, pairs: list, baseline: str | None = None) -> str:
         """One sample of each run under each of the stage's evaluations; with a baseline also the paired difference."""
         labels = list(dict.fromkeys(e.label for _, evaluations in pairs for e in evaluations))
@@ -198,6 +220,21 @@ class Report:
                     cells[-1] += f"; {change}"
             rows.append([self.title(*key), *cells])
         return markdown([f"{PER_SAMPLE}, %", *labels], rows)
+
+    def headroom(self, pairs: list, large: str, small: str) -> str:
+        """What each LM of the pair can do alone, and what would be had if for every question the better of the two were
+        known: chosen by the samples of one seed, scored on those of the other."""
+        of: dict[str, list[dict]] = {}
+        for run, _ in pairs:
+            record = self.study.record(run)
+            if {large, small} <= record.get("evaluations", {}).keys():
+                of.setdefault(run.world, []).append(record)
+        rows = []
+        for world, records in of.items():
+            a, b = (stacked(records, label, PER_SAMPLE) for label in (large, small))
+            best = np.where(b[::-1] > a[::-1], b, a)  # (seeds, questions)
+            rows.append([world, *map(told, (a, b, best)), signed(best - a)])
+        return markdown([PER_SAMPLE, "large LM", "small LM", "the better by question", "− large LM"], rows)
 
     def maj_at_k(self, pairs: list, label: str) -> dict[str, tuple[list, list]]:
         """{title: (numbers of samples, accuracy of their vote in %)}, mean over seeds."""
@@ -427,8 +464,10 @@ def make(study, contestants: dict, main_label: str, short_label: str) -> dict[st
         if title.startswith("tuning"):
             tables[title] = on.tuning(pairs)
         elif title.startswith("main"):
-            tables[title] = on.main(pairs, label)
-        elif title == "looks":
+            tables[title] = on.main(pairs, label if title == "main" else short_label)
+        elif title == "headroom":
+            tables[title] = on.headroom(pairs, short_label, "small-alone-x4")
+        elif title.startswith("looks"):
             tables[title] = on.inside(pairs)
         elif title == "transfer":
             tables[title] = on.labels(pairs, "none")
@@ -438,6 +477,9 @@ def make(study, contestants: dict, main_label: str, short_label: str) -> dict[st
             tables[title] = on.votes(pairs, "test-x20")
         else:
             tables[title] = on.variants(pairs, short_label)
+        if title in ("steps", "rows"):
+            best = study.best_lta("arithmetic")
+            tables[title] += "\n\n" + on.versus(pairs, short_label, best, "softcot")
     tables["costs"] = on.costs(stages)
     main, right = stages["main"], "one sample, % right"
     if on.have(main, label):

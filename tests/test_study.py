@@ -24,11 +24,14 @@ def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **tr
     (folder / f"{run.name}.json").write_text(json.dumps(record | {"evaluations": {label: figures} if votes else {}}))
 
 
+BEST = study.LEARNING_RATES[1]
+
+
 def tune(on: Study, best: dict[str, float] | None = None) -> None:
     """Tuning runs: the second rate is best, and the contestant's loss there is `best`'s."""
     for run, _ in on.tuning(ARITHMETIC):
         rate = dict(run.options)["learning_rate"]
-        write(on.folder, run, (best or {}).get(run.contestant, 1.0) + (rate != on.rates[1]))
+        write(on.folder, run, (best or {}).get(run.contestant, 1.0) + (rate != BEST))
 
 
 def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path):
@@ -43,7 +46,7 @@ def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path)
         if run.contestant != "none"
     }
     assert len(common) == 1
-    assert {dict(run.options)["learning_rate"] for run, _ in pairs if run.contestant != "none"} == {on.rates[1]}
+    assert {dict(run.options)["learning_rate"] for run, _ in pairs if run.contestant != "none"} == {BEST}
 
 
 def test_the_ablations_start_from_the_lta_contestant_that_is_best_on_dev(tmp_path):
@@ -112,6 +115,34 @@ def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
         assert "-50.0 [" in varied and "-50.0" not in plain
 
 
+def test_two_contestants_are_compared_under_each_of_a_stages_options(tmp_path):
+    on, rates = study_report.Report(Study(tmp_path), CONTESTANTS), {"prompt": 0.1, "softcot": 0.2}
+    runs = [
+        Run("w", name, 1, (*options, ("learning_rate", rate)))
+        for name, rate in rates.items()
+        for options in ((), (("max_steps", 9),))
+    ]
+    for run, hits in zip(runs, ([2, 2], [2, 0], [2, 0], [2, 0]), strict=True):
+        write(tmp_path, run, 1.0, hits, "11")
+    table = on.versus([(run, [sampled("test", 2)]) for run in runs], "test-x2", "prompt", "softcot")
+    plain, longer = table.splitlines()[2:]
+    assert plain.startswith("| plain | 1 | +50.0 [") and longer.startswith("| max steps 9 | 1 | +0.0 [")
+
+
+def test_headroom_chooses_the_better_lm_by_one_seed_and_scores_it_on_the_other(tmp_path):
+    on = study_report.Report(Study(tmp_path), CONTESTANTS)
+    runs = [Run("w", "none", seed) for seed in (1, 2)]
+    for run, large, small in zip(runs, ([2, 0, 1], [2, 0, 1]), ([0, 2, 2], [0, 2, 0]), strict=True):
+        write(tmp_path, run, 1.0, large, "000", label="large")
+        record = on.study.record(run)
+        record["evaluations"]["small"] = record["evaluations"]["large"] | {"hits": small}
+        (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
+    (row,) = on.headroom([(run, []) for run in runs], "large", "small").splitlines()[2:]
+    _, world, large, small, best, gain, _ = (cell.strip().partition(" ")[0] for cell in row.split("|"))
+    # third question: seed 1 says small (2 > 1), which on seed 2 has 0; seed 2 says large, which on seed 1 has 1
+    assert (world, large, small, best, gain) == ("w", "50.0", "50.0", "75.0", "+25.0")
+
+
 def test_ranks_are_averaged_where_values_are_equal():
     assert study_report.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]
 
@@ -119,8 +150,8 @@ def test_ranks_are_averaged_where_values_are_equal():
 def test_a_rate_that_diverged_is_no_candidate_and_the_others_are(tmp_path):
     on = Study(tmp_path)
     tune(on)
-    (tmp_path / f"{on.at_rate('arithmetic', 'softcot', 41, on.rates[1]).name}.json").unlink()
-    assert on.ready("main") and dict(on.tuned("arithmetic", "softcot", 41).options)["learning_rate"] != on.rates[1]
+    (tmp_path / f"{on.at_rate('arithmetic', 'softcot', 41, BEST).name}.json").unlink()
+    assert on.ready("main") and dict(on.tuned("arithmetic", "softcot", 41).options)["learning_rate"] != BEST
 
 
 def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path):
