@@ -285,6 +285,11 @@ class Report:
         return markdown(["stage", "minutes of one process"], rows)
 
 
+def code(word: str) -> str:
+    """A word as it may stand in a cell of a table: no line break, no bar."""
+    return repr(word)[1:-1].replace("|", "\\|")
+
+
 def inspected(found: dict) -> list[str]:
     """The cells of a row of `inside`."""
     table, accuracy = found["table"], found["accuracy"]
@@ -292,7 +297,7 @@ def inspected(found: dict) -> list[str]:
     swaps = [accuracy[name] for name in ("own", "swapped", "mean", "zeros")]
     words = Counter(slot[0]["word"] for question in found["nearest_words"] for slot in question)
     return [
-        ", ".join(f"`{word}` {count / words.total():.0%}" for word, count in words.most_common(3)),
+        ", ".join(f"`{code(word)}` {count / words.total():.0%}" for word, count in words.most_common(3)),
         f"{table['thought_norm']['mean'] / table['row_norm']['mean']:.1f}",
         f"{table['outside']:.0%}",
         ", ".join(f"{share:.1f}" for share in mass) + f" ({uniform.mean():.1f})",
@@ -490,7 +495,7 @@ def make(study, contestants: dict, main_label: str, short_label: str) -> dict[st
     if lines := loss_lines(on, main):
         plots["leak"] = plot_lines(lines, "step", "SFT loss a token", yscale="log")
     if lines := on.maj_at_k(stages.get("samples", []), "test-x20"):
-        plots["samples"] = plot_lines(lines, "samples a question", "vote, % right")
+        plots["samples"] = plot_lines(lines, "samples a question", "vote, % right", xticks=[1, 5, 10, 15, 20])
     if lines := thoughts_lines(on, stages.get("thoughts", [])):
         axis = {"xscale": "log", "xticks": [1, 2, 4, 8, 16, 32], "xticklabels": [1, 2, 4, 8, 16, 32]}
         plots["thoughts"] = plot_lines(lines, "thoughts in evaluation", right, **axis)

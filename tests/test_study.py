@@ -143,6 +143,10 @@ def test_headroom_chooses_the_better_lm_by_one_seed_and_scores_it_on_the_other(t
     assert (world, large, small, best, gain) == ("w", "50.0", "50.0", "75.0", "+25.0")
 
 
+def test_a_word_with_a_line_break_or_a_bar_does_not_break_its_table():
+    assert [study_report.code(word) for word in (" keep", "'s", "\n", "a|b")] == [" keep", "'s", "\\n", "a\\|b"]
+
+
 def test_ranks_are_averaged_where_values_are_equal():
     assert study_report.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]
 
