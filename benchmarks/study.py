@@ -233,7 +233,9 @@ class Study:
         return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in rates]
 
     def main(self, world: World, seeds, evaluation: Evaluation):
-        return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in self.contestants()]
+        """The leak is measured in `arithmetic` and on the second world's number family."""
+        names = [name for name in self.contestants() if name != "leak" or world.tuned_on == world.name]
+        return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in names]
 
     def variants(self, contestant: str, *options: dict, evaluations=(SHORT,), seeds=FEW_SEEDS):
         """The tuned run of the contestant and its variants with these seeds."""
