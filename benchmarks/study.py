@@ -11,9 +11,10 @@ the vote was, so that every table, interval and plot is made from these files. W
 results/study/ (not in git); where only the JSON is left and an evaluation is missing, the run is trained again.
 
 Rules, fixed before the runs: the same frozen pair, rows, steps and batch for every contestant; the learning rate is the
-best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table, two elsewhere;
-the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test questions. The second world
-has two seeds, 4 samples a question, and rates of FEW_RATES that are chosen on its number family.
+best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table and the longest
+training, two elsewhere; the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test
+questions. The second world has two seeds, 4 samples a question, and rates of FEW_RATES that are chosen on its number
+family; the leak is measured on that family alone.
 """
 
 import argparse
