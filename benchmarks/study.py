@@ -1,7 +1,7 @@
 """The study: does it work, against whom, and by how much. Rules first, then runs, then tables.
 
     python benchmarks/study.py               # runs whatever is missing; kill it and start it again as often as needed
-    python benchmarks/study.py --list        # what there is to run, what is done, what it took
+    python benchmarks/study.py --list        # what there is to run, and how much of it is missing
     python benchmarks/study.py --report      # RESULTS.md's tables and the plots, from benchmarks/study/*.json alone
     python benchmarks/study.py --quick       # a reduced study from nothing (results/study-quick), under 20 minutes
 
@@ -13,8 +13,8 @@ results/study/ (not in git); where only the JSON is left and an evaluation is mi
 Rules, fixed before the runs: the same frozen pair, rows, steps and batch for every contestant; the learning rate is the
 best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table and the longest
 training, two elsewhere; the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test
-questions. The second world has two seeds, 4 samples a question, and rates of FEW_RATES that are chosen on its number
-family; the leak is measured on that family alone.
+questions. The second world has two seeds, 4 samples a question, rates of FEW_RATES that are chosen on its number
+family, and the leak in that family alone.
 """
 
 import argparse
@@ -481,6 +481,8 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", help="only these (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (one core each)")
     args = parser.parse_args()
+    if args.jobs < 1:
+        sys.exit(f"error: --jobs {args.jobs}: must be at least 1")
     os.chdir(ROOT)
     study = Study(ROOT / "results/study-quick" if args.quick else ROOT / "benchmarks/study", args.quick)
     stages = {title: stage for title, stage in study.stages().items() if not args.stages or title in args.stages}
