@@ -1,0 +1,164 @@
+"""What the benchmarks run on: pairs of models by shape, rows, memory and speed of the machine.
+
+tiny   the toy pair in toy/, its own rows
+cpu    a random Qwen3-shaped pair: large 8 layers, d 512 (103 M); small 4 layers, d 256 (42 M); vocabulary 151,936
+8b     the true shapes of Qwen3-8B and Qwen3-0.6B, random weights made on the device
+
+Rows of the last two are GSM8K's test rows where --data_dir has them (gsm8k/test_socratic.jsonl), else this project's own
+sample. Their tokenizer is a byte-level BPE with single digits, trained on these rows: about Qwen's number of tokens a row.
+"""
+
+import ctypes
+import gc
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config  # noqa: E402
+
+from data_loader import TASKS, Example, load_split  # noqa: E402
+from model import DTYPE_ARGUMENT, load_frozen_lm, load_tokenizer  # noqa: E402
+
+VOCABULARY = 151_936
+QWEN3 = {"model_type": "qwen3", "rope_theta": 1e6, "max_position_embeddings": 40960, "bos_token_id": None}
+
+
+def sizes(layers: int, d: int, d_ff: int, heads: int, kv_heads: int, head_dim: int, tied: bool) -> dict:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": d,
+        "intermediate_size": d_ff,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "tie_word_embeddings": tied,
+    }
+
+
+SHAPES = {  # (large, small)
+    "cpu": (sizes(8, 512, 1536, 8, 4, 64, True), sizes(4, 256, 768, 4, 2, 64, True)),
+    "8b": (sizes(36, 4096, 12288, 32, 8, 128, False), sizes(28, 1024, 3072, 16, 8, 128, True)),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Frozen LMs and their tokenizers; small_lm None where it was not asked for."""
+
+    llm: torch.nn.Module
+    small_lm: torch.nn.Module | None
+    llm_tokenizer: PreTrainedTokenizerFast
+    small_tokenizer: PreTrainedTokenizerFast
+
+
+def benchmark_rows(shape: str, count: int, data_dir: str = "data") -> list[Example]:
+    """The first `count` examples of a shape's rows, over again from the first where there are fewer."""
+    if shape == "tiny":
+        examples = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples
+    else:
+        real = (Path(data_dir) / "gsm8k" / "test_socratic.jsonl").is_file()
+        examples = load_split(TASKS["gsm8k"], "test" if real else "sample", data_dir).examples
+    return [examples[i % len(examples)] for i in range(count)]
+
+
+def bpe_tokenizer(texts: list[str], chat_template: str) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8000,
+        min_frequency=3,
+        show_progress=False,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = chat_template
+    return fast
+
+
+def random_lm(shape: dict, vocabulary: int, dtype: torch.dtype, device: str):
+    """A frozen Qwen3 with random weights, made on the device in `dtype`."""
+    config = Qwen3Config(**QWEN3, **shape, vocab_size=vocabulary, eos_token_id=2, pad_token_id=0)
+    torch.manual_seed(0)
+    with torch.device(device):
+        lm = AutoModelForCausalLM.from_config(config, **{DTYPE_ARGUMENT: dtype})
+    lm.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)
+    return lm.requires_grad_(False).eval()
+
+
+def load_pair(
+    shape: str,
+    dtype: torch.dtype,
+    device: str,
+    need_small: bool = True,
+    data_dir: str = "data",
+    vocabulary: int = VOCABULARY,
+) -> Pair:
+    """The models of a shape; `vocabulary` rows in the embedding tables of the random ones."""
+    folders = str(ROOT / "toy" / "large"), str(ROOT / "toy" / "small")
+    tokenizers = [load_tokenizer(folder, "--shape") for folder in folders]
+    if shape == "tiny":
+        lms = [load_frozen_lm(folder, "--shape", dtype, device) for folder in folders[: 1 + need_small]]
+    else:
+        rows = benchmark_rows(shape, 1319, data_dir)
+        texts = ["\n".join([row.question, *row.steps, row.answer]) for row in rows]
+        tokenizers = [bpe_tokenizer(texts, tokenizers[0].chat_template)] * 2
+        lms = [random_lm(sizes, vocabulary, dtype, device) for sizes in SHAPES[shape][: 1 + need_small]]
+    return Pair(lms[0], lms[1] if need_small else None, *tokenizers)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The machine
+
+
+def matrix_rate(dtype: torch.dtype, device: str, size: int) -> float:
+    """Operations a second of a (size x size) matrix product in `dtype`: the best of ten."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = min(seconds_of(lambda: a @ b, device) for _ in range(10))
+    return 2 * size**3 / best
+
+
+def seconds_of(work, device: str) -> float:
+    """Wall seconds of work(), with all that it started on the device."""
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def start_peak(device: str) -> None:
+    """Forget the peak of memory so far, and give back what is free."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
+
+
+def memory(device: str) -> tuple[int, int]:
+    """(now, peak since start_peak) in bytes: of the process on a CPU (Linux), allocated by torch on CUDA."""
+    if device != "cpu":
+        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return tuple(int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+
+
+def machine(device: str) -> str:
+    """The device in words."""
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}"
