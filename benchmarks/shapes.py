@@ -4,8 +4,9 @@ tiny   the toy pair in toy/, its own rows
 cpu    a random Qwen3-shaped pair: large 8 layers, d 512 (103 M); small 4 layers, d 256 (42 M); vocabulary 151,936
 8b     the true shapes of Qwen3-8B and Qwen3-0.6B, random weights made on the device
 
-Rows of the last two are GSM8K's test rows where --data_dir has them (gsm8k/test_socratic.jsonl), else this project's own
-sample. Their tokenizer is a byte-level BPE with single digits, trained on these rows: about Qwen's number of tokens a row.
+Rows of the last two are GSM8K's test rows where --data_dir has them (gsm8k/test_socratic.jsonl), else this project's
+own sample. Their tokenizer is a byte-level BPE with single digits, trained on these rows: a row has about as many
+tokens as Qwen's makes of it.
 """
 
 import ctypes
