@@ -255,9 +255,9 @@ class TrainingCollator(PromptCollator):
     """Rows (Layout.training) -> batch of one training or dev step.
 
     prefix_*, question_* (B, ·) left-padded; suffix_* (B, S) suffix + target, right-padded; labels (B, S), -100
-    outside the target; answer_* (B, A). With `steps`: step_* (B, T) header + steps, right-padded; step_ends (B, M)
-    column of each step's last token in step_ids, -1 (the question's last token stands there) for no step; step_valid
-    (B, M) bool.
+    outside the target; target_{rows,columns,ids} (T,) of all target tokens in there; answer_* (B, A). With `steps`:
+    step_* (B, T) header + steps, right-padded; step_ends (B, M) column of each step's last token in step_ids, -1 (the
+    question's last token stands there) for no step; step_valid (B, M) bool.
     """
 
     def __init__(self, layout: Layout, steps: bool):
@@ -270,6 +270,8 @@ class TrainingCollator(PromptCollator):
             [row["suffix"] + row["target"] for row in rows], self.llm_pad, left=False
         )
         batch["labels"], _ = pad([[-100] * len(row["suffix"]) + row["target"] for row in rows], -100, left=False)
+        batch["target_rows"], batch["target_columns"] = (batch["labels"] != -100).nonzero(as_tuple=True)
+        batch["target_ids"] = batch["labels"][batch["target_rows"], batch["target_columns"]]
         if self.steps:
             batch["answer_ids"], batch["answer_mask"] = pad([row["answer"] for row in rows], self.llm_pad, left=False)
             texts = [sum(row["steps"], row["header"]) for row in rows]

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import transformers
 from packaging.version import Version
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from data_loader import InputError
 from layout import ChatLayout, encode
@@ -28,6 +29,7 @@ from losses import chain_diversity, reasoning_focus, semantic_alignment, target_
 
 LOSSES = ("sft", "align", "focus", "diversity")
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots
 KNOWN_MODEL_IDS = [
     "Qwen/Qwen3-8B",
@@ -140,6 +142,53 @@ def fingerprint(lm) -> str:
 def position_ids(mask: Tensor) -> Tensor:
     """Positions that count real tokens only, (B, T) from a mask (B, T): padding anywhere shifts nothing."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def attention_mask(lm, mask: Tensor, queries: int) -> Tensor:
+    """What the LM's last `queries` columns may attend to, from a padding mask (B, T): the mask itself, or, where the
+    library would make no other of it, (B, 1, queries, T) bool. For its own the library reads the mask back from the
+    device, which makes the device wait in every pass."""
+    config, columns = lm.config.get_text_config(), torch.arange(mask.shape[1], device=mask.device)
+    own = "create_causal_mask" in vars(sys.modules[type(decoder(lm)).__module__])
+    if not own or config._attn_implementation != "sdpa" or has_windows(config):
+        return mask
+    rows = columns[len(columns) - queries :, None]
+    # a padding column sees itself: no row of the softmax is empty
+    return (((columns <= rows) & (mask[:, None] != 0)) | (columns == rows))[:, None]
+
+
+def has_windows(config) -> bool:
+    """Whether some layers attend to less than all that came before."""
+    config = config.to_dict()
+    return bool(config.get("sliding_window") or {*(config.get("layer_types") or [])} - {"full_attention"})
+
+
+def keeps_keys_and_values(lm) -> bool:
+    """Whether keys and values are all that a layer remembers of the columns before (not so in state-space layers)."""
+    types = {*(lm.config.get_text_config().to_dict().get("layer_types") or [])}
+    return not lm._is_stateful and types <= {"full_attention", "sliding_attention"}
+
+
+@torch.no_grad()
+def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> DynamicCache:
+    """Keys and values of a left-padded prefix, embeddings (B, P, d) and mask (B, P), as constants: what is run behind
+    it attends to them and adds nothing to them, however often (gradient checkpointing runs it twice)."""
+    # layers with a sliding window keep all columns too: the library's masks hold the window
+    cache = DynamicCache()
+    decoder(lm)(
+        inputs_embeds=embeddings,
+        attention_mask=attention_mask(lm, mask, mask.shape[1]),
+        position_ids=position_ids(mask),
+        past_key_values=cache,
+        use_cache=True,
+    )
+
+    def update(keys: Tensor, values: Tensor, layer: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        before = (cache.layers[layer].keys, cache.layers[layer].values) if CACHE_BY_LAYERS else cache[layer]
+        return torch.cat([before[0], keys], dim=-2), torch.cat([before[1], values], dim=-2)
+
+    cache.update = update
+    return cache
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -407,9 +456,9 @@ class LatentThoughtModel(nn.Module):
         with torch.no_grad():
             if small_lm is None:
                 return llm.get_input_embeddings()(ids)
-            return decoder(small_lm)(
-                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
-            ).last_hidden_state
+            allowed, positions = attention_mask(small_lm, mask, mask.shape[1]), position_ids(mask)
+            out = decoder(small_lm)(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
+            return out.last_hidden_state
 
     def _generate(
         self, parts: list[tuple[Tensor, Tensor]], columns: list[Tensor], slots: bool, chains: Tensor | None = None
@@ -473,6 +522,22 @@ class LatentThoughtModel(nn.Module):
         (z_steps,) = self._generate([question, steps], [step_columns], slots=False)
         return *self.thoughts(*question, chains), z_steps
 
+    def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
+        """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change what
+        stands before it: where keys and values say all of it, the prefix is read once, without gradients."""
+        llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
+        cache, start = None, 0
+        if keeps_keys_and_values(llm):
+            cache, start = read_prefix(llm, embeddings[:, :prefix], mask[:, :prefix]), prefix
+        out = decoder(llm)(
+            inputs_embeds=embeddings[:, start:],
+            attention_mask=attention_mask(llm, mask, mask.shape[1] - start),
+            position_ids=position_ids(mask)[:, start:],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return out.last_hidden_state[:, prefix - start :]
+
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with
         steps, the others over rows (layout.loss_counts). In training those without a weight are left out, and for each
@@ -490,14 +555,12 @@ class LatentThoughtModel(nn.Module):
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:
-            inputs = llm_inputs(self.llm, batch, z_thoughts)
-            positions = position_ids(inputs["attention_mask"])
-            hidden = decoder(self.llm)(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+            hidden = self._behind_prefix(llm_inputs(self.llm, batch, z_thoughts), batch["prefix_ids"].shape[1])
             # the column before a token predicts it; only target tokens are asked for
-            hidden = hidden[:, -batch["labels"].shape[1] - 1 : -1]
-            asked = batch["labels"] != -100
+            before = batch["target_rows"] * hidden.shape[1] + self.num_thoughts - 1 + batch["target_columns"]
+            asked = hidden.flatten(0, 1).index_select(0, before)
             head = self.llm.get_output_embeddings().weight
-            sums["sft"] = target_cross_entropy(hidden[asked], head, batch["labels"][asked])
+            sums["sft"] = target_cross_entropy(asked, head, batch["target_ids"])
         if "align" in wanted:
             sums["align"] = semantic_alignment(z_question, z_thoughts, **self.align).sum()
         if "focus" in wanted:
