@@ -460,37 +460,62 @@ class LatentThoughtModel(nn.Module):
             out = decoder(small_lm)(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
             return out.last_hidden_state
 
+    def _with_slots(self, ids: Tensor, mask: Tensor, chains: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(ids, mask) and behind them the tokens that stand at the N slots of the rows' chains (B,)."""
+        width = ids.shape[1]
+        ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_ids[0])
+        if chains is not None:
+            ids[:, width:] = torch.tensor(self.slot_ids, device=ids.device)[chains, None]
+        return ids, F.pad(mask, (0, self.num_thoughts), value=1)
+
     def _generate(
-        self, parts: list[tuple[Tensor, Tensor]], columns: list[Tensor], slots: bool, chains: Tensor | None = None
+        self,
+        parts: list[tuple[Tensor, Tensor]],
+        columns: list[Tensor],
+        slots: bool,
+        chains: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> list[Tensor]:
         """Run the generator over concatenated (ids, mask) parts, then the N slots of the rows' chains (B,); z at each
-        group of columns (B, K_i)."""
+        group of columns (B, K_i). `states`: what the frozen reader makes of all that, where it is known already."""
         ids, mask = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
         if slots:
             width = ids.shape[1]
-            ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_ids[0])
-            if chains is not None:
-                ids[:, width:] = torch.tensor(self.slot_ids, device=ids.device)[chains, None]
-            mask = F.pad(mask, (0, self.num_thoughts), value=1)
+            ids, mask = self._with_slots(ids, mask, chains)
             slot_columns = torch.arange(width, ids.shape[1], device=ids.device)
             columns = [*columns, slot_columns.expand(len(ids), -1)]
+        states = self._read(ids, mask) if states is None else states
         # both LM dtypes are equal; in bf16 the generator's products run in bf16 over its float32 weights
         with torch.autocast(ids.device.type, dtype=self.llm.dtype, enabled=self.llm.dtype != torch.float32):
-            z = self.generator(self._read(ids, mask), mask, torch.cat(columns, dim=1), chains, slots)
+            z = self.generator(states, mask, torch.cat(columns, dim=1), chains, slots)
         if self.scale is not None:
             z = F.normalize(z.float(), dim=-1) * self.scale
         return list(z.split([c.shape[1] for c in columns], dim=1))
 
+    def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the small LM makes of a batch of TrainingCollator, once for all epochs: states of question and slots
+        (B, Q + N, d_small), and of the steps behind the question (B, T, d_small), T = 0 in a batch without steps."""
+        ids, mask = batch["question_ids"], batch["question_mask"]
+        of_thoughts = self._read(*self._with_slots(ids, mask, None))
+        if "step_ids" not in batch:
+            return of_thoughts, of_thoughts[:, :0]
+        ids, mask = torch.cat([ids, batch["step_ids"]], 1), torch.cat([mask, batch["step_mask"]], 1)
+        return of_thoughts, self._read(ids, mask)[:, batch["question_ids"].shape[1] :]
+
     def thoughts(
-        self, question_ids: Tensor, question_mask: Tensor, chains: Tensor | None = None
+        self,
+        question_ids: Tensor,
+        question_mask: Tensor,
+        chains: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Question turns (B, Q), left-padded, and the rows' chains (B,) int64 (None: the first) -> z_q (B, d_large) and
-        the N thoughts (B, N, d_large).
+        """Question turns (B, Q), left-padded, the rows' chains (B,) int64 (None: the first) and perhaps their states
+        (B, Q + N, d_small) -> z_q (B, d_large) and the N thoughts (B, N, d_large).
 
         The same call in training and in evaluation: no step is in view.
         """
         last = torch.full((len(question_ids), 1), question_ids.shape[1] - 1, device=question_ids.device)
-        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains)
+        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains, states)
         return z_question[:, 0], z_thoughts
 
     def chain_thoughts(
@@ -509,9 +534,9 @@ class LatentThoughtModel(nn.Module):
     def _thoughts_and_steps(
         self, batch: dict[str, Tensor], chains: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        question = (batch["question_ids"], batch["question_mask"])
+        question, states = (batch["question_ids"], batch["question_mask"]), batch.get("thought_states")
         if "step_ids" not in batch:
-            return *self.thoughts(*question, chains), None
+            return *self.thoughts(*question, chains, states), None
         steps = (batch["step_ids"], batch["step_mask"])
         width = question[0].shape[1]
         step_columns = width + batch["step_ends"]
@@ -519,8 +544,10 @@ class LatentThoughtModel(nn.Module):
             last = torch.full_like(step_columns[:, :1], width - 1)
             z_question, z_steps, z_thoughts = self._generate([question, steps], [last, step_columns], True, chains)
             return z_question[:, 0], z_thoughts, z_steps
-        (z_steps,) = self._generate([question, steps], [step_columns], slots=False)
-        return *self.thoughts(*question, chains), z_steps
+        # the small LM is causal: it reads the question alike before slots and before steps
+        known = None if states is None else torch.cat([states[:, :width], batch["step_states"]], dim=1)
+        (z_steps,) = self._generate([question, steps], [step_columns], slots=False, states=known)
+        return *self.thoughts(*question, chains, states), z_steps
 
     def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
         """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change what

@@ -8,7 +8,8 @@ A step is forward and backward of one micro-batch; same weights, rows and losses
 our own plain words: one generator pass over question, steps and slots, its projection and block over all tokens; the
 small LM called as a causal LM (logits and all) every step; logits of the large LM at every token, gradients through the
 whole prompt; loops over rows and slots that read numbers back. Ours keeps the steps out of the thoughts (two generator
-passes); with thoughts_see_steps both compute the same, and so losses and gradients are compared before the timing.
+passes); with thoughts_see_steps both compute the same, and so losses and gradients are compared before the timing. The
+small LM's states are at hand on our side, as train.py keeps them (it makes them once, before the first epoch).
 """
 
 import argparse
@@ -126,12 +127,12 @@ def our_loss(model: LatentThoughtModel, batch: dict) -> torch.Tensor:
 # Lower bound
 
 
-def least_operations(model: LatentThoughtModel, batch: dict, states_cached: bool) -> float:
+def least_operations(model: LatentThoughtModel, batch: dict) -> float:
     """Floating-point operations that a step cannot do without: the large LM's prefix forward, the rest of its prompt
     and target forward and backward to its inputs; its head on the target tokens, once for the logits and once for the
-    gradient; the small LM forward (unless its states are cached); the generator forward and backward (to weights and,
-    but for its first product, inputs). Padding is not counted; nor is what is no matrix product."""
-    llm, small_lm = model.frozen
+    gradient; the generator forward and backward (to weights and, but for its first product, inputs). The small LM's
+    states are kept, padding is not counted; nor is what is no matrix product."""
+    llm = model.llm
 
     def body(lm, length: torch.Tensor, start: torch.Tensor) -> float:  # tokens start..length of rows, forward
         config = lm.config
@@ -146,8 +147,6 @@ def least_operations(model: LatentThoughtModel, batch: dict, states_cached: bool
     total += 4 * float((batch["labels"] != -100).sum()) * llm.lm_head.weight.numel()
     question, steps = batch["question_mask"].sum(1).double(), batch["step_mask"].sum(1).double()
     lengths = torch.stack([question + model.num_thoughts, question + steps])
-    if small_lm is not None and not states_cached:
-        total += sum(body(small_lm, length, torch.zeros_like(length)) for length in lengths)
     asked = float(len(question) * (1 + model.num_thoughts) + batch["step_valid"].sum())
     read = float(lengths.sum())
     generator = model.generator
@@ -229,6 +228,8 @@ def sides(args, model: LatentThoughtModel, layout: Layout, rows: list[dict]) -> 
     """Ours, and the published way unless --baseline none."""
     batch = TrainingCollator(layout, steps=not args.sft_alone or model.thoughts_see_steps)(rows)
     batch = {name: value.to(args.device) for name, value in batch.items()}
+    if model.generator.uses_small_lm and not model.thoughts_see_steps:  # as from the file that train.py keeps
+        batch["thought_states"], batch["step_states"] = model.states(batch)
     made = [Side(model, lambda: our_loss(model, batch), args.device)]
     if args.baseline == "published":
         published = published_batch(model, layout, rows, args.device)
@@ -246,7 +247,7 @@ def run(args, pair: shapes.Pair, loaded: int, rate: float) -> dict:
     both = sides(args, model, layout, rows)
     in_turn(both, args.rounds)
     batch = TrainingCollator(layout, steps=True)(rows)
-    operations = least_operations(model, batch, False)
+    operations = least_operations(model, batch)
     tokens = sum(len(row["prefix"]) + args.num_thoughts + len(row["suffix"]) + len(row["target"]) for row in rows)
     seconds, peak = statistics.median(both[0].seconds), statistics.median(both[0].peaks)
     result |= {
