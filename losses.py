@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = {"cpu": 2**22, "cuda": 2**27}  # logits held at once: on a CPU what its last-level cache holds
+BLOCK = {"cpu": 2**20, "cuda": 2**27}  # logits held at once: on a CPU what its caches hold
 
 
 class _TargetCrossEntropy(torch.autograd.Function):
