@@ -52,12 +52,12 @@ def _prepare_rows(args: TrainArguments, layout: Layout):
 
 
 def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
-    """The rows of layout.training as a datasets.Dataset, from the cache where they are there.
+    """The rows of layout.training_rows as a datasets.Dataset, read from the cache where they are there.
 
-    Two columns more: `length`, LLM tokens of the row without thoughts, and `sha256` of its ids. Raises InputError as
-    layout.training does, and where the cache cannot be written.
+    Columns more: `length` and `prefix_length`, the LLM's tokens of the row (without thoughts) and of its prefix, and
+    `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made.
     """
-    import datasets  # imported here: half a second, which no other program and no --help needs
+    import datasets  # imported here: it takes a while, and --help does without it
 
     if quiet:
         datasets.disable_progress_bars()
@@ -68,7 +68,8 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
         raise InputError(f"{folder}: cannot be made ({error.strerror}); HF_DATASETS_CACHE names another") from None
     ids = [datasets.Value("int32")]
     features = {name: ids for name in ("prefix", "suffix", "question", "target", "header", "answer")}
-    features |= {"steps": [ids], "length": datasets.Value("int32"), "sha256": datasets.Value("string")}
+    features |= {"steps": [ids], "sha256": datasets.Value("string")}
+    features |= {name: datasets.Value("int32") for name in ("length", "prefix_length")}
     return datasets.Dataset.from_dict({"i": range(len(examples))}).map(
         lambda numbers: _columns(layout, [examples[i] for i in numbers]),
         batched=True,
@@ -84,6 +85,7 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
 def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:
     rows = layout.training_rows(examples)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns["prefix_length"] = [len(row["prefix"]) for row in rows]
     columns["length"] = [sum(len(row[name]) for name in ("prefix", "suffix", "target")) for row in rows]
     columns["sha256"] = [hashlib.sha256(json.dumps(row).encode()).hexdigest() for row in rows]
     return columns

@@ -17,7 +17,7 @@ EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),
     Example(1, "Tom reads 8 pages.", (), "40"),
 ]
-COLUMNS = {"prefix", "suffix", "question", "target", "header", "steps", "answer", "length", "sha256"}
+COLUMNS = {"prefix", "suffix", "question", "target", "header", "steps", "answer", "length", "prefix_length", "sha256"}
 
 
 def arguments(tiny_pair, data_dir, *more: str) -> TrainArguments:
@@ -45,6 +45,7 @@ def test_a_row_has_the_ids_of_the_layout_their_number_and_their_digest(tiny_mode
     for row, example in zip(rows, EXAMPLES, strict=True):
         ids = tiny_models.layout.training(example)
         assert {name: row[name] for name in ids} == ids
+        assert row["prefix_length"] == len(ids["prefix"])
         assert row["length"] == len(ids["prefix"] + ids["suffix"] + ids["target"])
         assert row["sha256"] == hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
