@@ -10,7 +10,6 @@ import torch
 import transformers
 from packaging.version import Version
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.integrations import get_reporting_integration_callbacks
 
 from data_loader import PROMPTS, TASKS, Fields, InputError, Task, get_task, own_task, read_prompts
 from model import GENERATORS, LOSSES, Design
@@ -188,6 +187,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
             self.logging_dir = f"logs/{self.output_name}"
         try:
             super().__post_init__()
+            # imported here: it imports all of transformers' model code, which --help does without
+            from transformers.integrations import get_reporting_integration_callbacks
+
             get_reporting_integration_callbacks(self.report_to)
         except (ValueError, RuntimeError) as error:  # RuntimeError: a tracker that is not installed
             raise InputError(" ".join(str(error).split())) from None

@@ -109,8 +109,8 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end or eos)
 
 
-def encode(tokenizer, text: str) -> list[int]:
-    """Token ids of a piece of rendered text, nothing added."""
+def encode(tokenizer, text: str | list[str]) -> list[int] | list[list[int]]:
+    """Token ids of a piece of rendered text, or of each of several, nothing added."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
@@ -119,10 +119,11 @@ def encode_in_text(tokenizer, pieces: list[tuple[str, str]]) -> list[list[int]]:
     before every text. InputError where one merges a piece with the text before it."""
     if not pieces:
         return []
-    texts = [before for before, _ in pieces] + [before + piece for before, piece in pieces]
-    ids = tokenizer(texts, add_special_tokens=False).input_ids
-    rows = []
-    for start, row, (_, piece) in zip(ids[: len(pieces)], ids[len(pieces) :], pieces, strict=True):
+    starts = list(dict.fromkeys(before for before, _ in pieces))
+    ids = tokenizer(starts + [before + piece for before, piece in pieces], add_special_tokens=False).input_ids
+    start_ids, rows = dict(zip(starts, ids, strict=False)), []
+    for (before, piece), row in zip(pieces, ids[len(starts) :], strict=True):
+        start = start_ids[before]
         if row[: len(start)] != start:
             raise InputError(f"{tokenizer.name_or_path}: its tokenizer merges {piece!r:.40} with the text before it")
         rows.append(row[len(start) :])
@@ -180,45 +181,66 @@ class Layout:
         """The question's turn as the generator reads it."""
         return self.generator.before + question + self.generator.suffix.removesuffix(self.generator.header)
 
-    def _conversation(self, question: str, answer: str = "") -> list[int]:
-        """Token ids of the LLM's prompt and perhaps of an answer, with `marks` in the thoughts' place."""
-        mark = THOUGHTS if self.marks else ""
-        text = self.llm.before + question + self.llm.after + mark + self.llm.suffix + answer
-        ids = self.marked.encode(text, add_special_tokens=False).ids
-        if any(ids.count(mark) != 1 for mark in self.marks):
-            raise InputError(f"{question!r:.60}: this row has the very characters that stand for the thoughts")
-        return ids
+    def _conversations(self, pairs: list[tuple[str, str]]) -> list[list[int]]:
+        """Token ids of the LLM's prompt and perhaps of an answer, of each (question, answer or ""), with `marks` in the
+        thoughts' place."""
+        llm, mark = self.llm, THOUGHTS if self.marks else ""
+        texts = [llm.before + question + llm.after + mark + llm.suffix + answer for question, answer in pairs]
+        rows = [encoding.ids for encoding in self.marked.encode_batch_fast(texts, add_special_tokens=False)]
+        for (question, _), ids in zip(pairs, rows, strict=True):
+            if any(ids.count(mark) != 1 for mark in self.marks):
+                raise InputError(f"{question!r:.60}: this row has the very characters that stand for the thoughts")
+        return rows
+
+    def prompts(self, questions: list[str]) -> list[dict[str, list[int]]]:
+        """What evaluation needs: `prefix`, `suffix` (LLM) and `question` (generator: the question's whole turn)."""
+        conversations = self._conversations([(question, "") for question in questions])
+        if not self.marks:
+            return [{"prefix": ids, "suffix": []} for ids in conversations]
+        turns = encode(self.generator_tokenizer, [self._turn(question) for question in questions])
+        rows = []
+        for ids, turn in zip(conversations, turns, strict=True):
+            cut = ids.index(*self.marks)
+            rows.append({"prefix": ids[:cut], "suffix": ids[cut + 1 :], "question": turn})
+        return rows
 
     def prompt(self, question: str) -> dict[str, list[int]]:
-        """What evaluation needs: `prefix`, `suffix` (LLM) and `question` (generator: the question's whole turn)."""
-        ids = self._conversation(question)
-        if not self.marks:
-            return {"prefix": ids, "suffix": []}
-        cut = ids.index(*self.marks)
-        turn = encode(self.generator_tokenizer, self._turn(question))
-        return {"prefix": ids[:cut], "suffix": ids[cut + 1 :], "question": turn}
+        return self.prompts([question])[0]
 
-    def training(self, example: Example) -> dict[str, list]:
-        """`prompt`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator.
+    def training_rows(self, examples: list[Example]) -> list[dict[str, list]]:
+        """`prompts`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator.
 
-        Raises InputError where an answer changes the tokens of the prompt before it.
+        Many at a time, the tokenizers use all cores. Raises InputError where an answer changes the tokens of the prompt
+        before it.
         """
-        row = self.prompt(example.question)
-        prompt = row["prefix"] + self.marks + row["suffix"]
-        target = self.separator.join((*example.steps, answer_line(example.answer)))
-        whole = self._conversation(example.question, self.llm.lead + target + self.llm.end)
-        if whole[: len(prompt)] != prompt:
-            name = self.llm_tokenizer.name_or_path
-            raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
-        row["target"] = whole[len(prompt) :]
+        rows = self.prompts([example.question for example in examples])
+        targets = [self.separator.join((*example.steps, answer_line(example.answer))) for example in examples]
+        pairs = [
+            (example.question, self.llm.lead + target + self.llm.end)
+            for example, target in zip(examples, targets, strict=True)
+        ]
+        for row, target, whole in zip(rows, targets, self._conversations(pairs), strict=True):
+            prompt = row["prefix"] + self.marks + row["suffix"]
+            if whole[: len(prompt)] != prompt:
+                name = self.llm_tokenizer.name_or_path
+                raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
+            row["target"] = whole[len(prompt) :]
         if self.marks:
             # a line break opens every step but the first, so that a step ends with a token of its own words
-            opened = self._turn(WORD) + self.generator.header
-            pieces = [(opened, self.generator.lead + step) for step in example.steps[:1]]
-            pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
-            row |= {"header": self.header, "steps": encode_in_text(self.generator_tokenizer, pieces)}
-        (row["answer"],) = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer)])
-        return row
+            opened, pieces = self._turn(WORD) + self.generator.header, []
+            for example in examples:
+                pieces += [(opened, self.generator.lead + step) for step in example.steps[:1]]
+                pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
+            steps = iter(encode_in_text(self.generator_tokenizer, pieces))
+            for row, example in zip(rows, examples, strict=True):
+                row |= {"header": self.header, "steps": [next(steps) for _ in example.steps]}
+        answers = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer) for example in examples])
+        for row, answer in zip(rows, answers, strict=True):
+            row["answer"] = answer
+        return rows
+
+    def training(self, example: Example) -> dict[str, list]:
+        return self.training_rows([example])[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

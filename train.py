@@ -10,7 +10,6 @@ results/<output_name>/, tracker files in logs/<output_name>/.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -35,7 +34,7 @@ from checkpoint import (
     read_weights,
     save_checkpoint,
 )
-from data_loader import DATE_STRING, TASKS, Example, InputError, load_split
+from data_loader import DATE_STRING, TASKS, Example, InputError
 from flags import TrainArguments, parse_flags
 from generation import count_right
 from layout import Layout, TrainingCollator, loss_counts, pad_token_id
@@ -51,6 +50,7 @@ from model import (
     load_tokenizer,
     prior_row_ids,
 )
+from preprocess import prepare_rows
 from report import read_json, versions, write_text
 from states import forget_states, keep_states
 
@@ -278,35 +278,6 @@ def final_folder(args: TrainArguments) -> Path:
     small = Path(args.small_model_id.rstrip("/")).name if GENERATORS[args.thought_generator].uses_small_lm else "none"
     kind, n = args.thought_generator, args.num_thought_tokens
     return Path("ckpt") / f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
-
-
-def prepare_rows(args: TrainArguments, layout: Layout) -> tuple[list[dict], list[dict], list[Example], dict]:
-    """Training rows and dev rows as token ids, the dev examples, and counts of what was read, kept and dropped."""
-    counts, rows, kept, warnings = {}, {}, {}, set()
-    for name in ("train", "dev"):
-        split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
-        examples = split.examples[: args.k_shot or None] if name == "train" else split.examples
-        encoded = [(example, layout.training(example)) for example in examples]
-        fits = [
-            (example, row)
-            for example, row in encoded
-            if args.max_len is None
-            or len(row["prefix"]) + args.num_thought_tokens + len(row["suffix"]) + len(row["target"]) <= args.max_len
-        ]
-        if not fits:
-            reason = "no row is that short" if encoded else "no row is left beside the dev rows"
-            raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: {reason}")
-        kept[name], rows[name] = [example for example, _ in fits], [row for _, row in fits]
-        counts[name] = {"source": split.source, "read": split.read, "bad": split.bad, "in_split": len(split.examples)}
-        warnings |= {split.warning} - {""}
-        steps_field = args.task.fields[0].steps
-        if examples and steps_field and not any(example.steps for example in examples):
-            raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
-        digest = hashlib.sha256(json.dumps(rows[name]).encode()).hexdigest()
-        counts[name] |= {"too_long": len(encoded) - len(fits), "kept": len(fits), "sha256": digest}
-    for warning in warnings:
-        print(f"warning: {warning}")
-    return rows["train"], rows["dev"], kept["dev"], counts
 
 
 def build_layout(args: TrainArguments) -> Layout:

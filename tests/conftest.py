@@ -3,11 +3,14 @@
 import json
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+CACHE = tempfile.TemporaryDirectory()  # of rows as token ids: not the user's own, and gone after the session
+os.environ["HF_DATASETS_CACHE"] = CACHE.name
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # not in the repository: tests that read it skip where it is absent
 sys.path.insert(0, str(ROOT))
