@@ -274,6 +274,7 @@ def time_training(result: str, flags: list[str]) -> None:
     from transformers import TrainerCallback
 
     import train
+    import trainer
 
     class Clock(TrainerCallback):
         def __init__(self):
@@ -284,7 +285,7 @@ def time_training(result: str, flags: list[str]) -> None:
                 torch.cuda.synchronize()
             self.ends.append(time.perf_counter())
 
-    class TimedTrainer(train.ThoughtTrainer):
+    class TimedTrainer(trainer.ThoughtTrainer):
         def train(self, **kwargs):
             args, clock = self.args, Clock()
             micro_batches = math.ceil(len(self.train_dataset) / (args.per_device_train_batch_size * args.world_size))
@@ -308,7 +309,7 @@ def time_training(result: str, flags: list[str]) -> None:
                 write(Path(result), found)
             sys.exit()
 
-    train.ThoughtTrainer = TimedTrainer
+    trainer.ThoughtTrainer = TimedTrainer
     sys.argv[1:] = flags
     train.main()
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import states
 import train
+import trainer
 from layout import TrainingCollator
 from losses import reasoning_focus, semantic_alignment
 from model import GENERATORS, LatentThoughtModel, load_frozen_lm
@@ -182,7 +183,7 @@ def test_a_step_keeps_its_rows_and_an_epoch_its_content_when_rows_are_sorted_by_
     lengths = [(7 * i) % 23 + 5 for i in range(50)]
     for epoch in (0, 1):
         plain, inner = (SeedableRandomSampler(lengths, data_seed=3) for _ in range(2))
-        sampler = train.ByLengthWithinSteps(inner, lengths, step_rows=8)
+        sampler = trainer.ByLengthWithinSteps(inner, lengths, step_rows=8)
         plain.set_epoch(epoch)
         sampler.set_epoch(epoch)
         expected, order = [*plain], [*sampler]
@@ -195,7 +196,7 @@ def test_a_step_keeps_its_rows_and_an_epoch_its_content_when_rows_are_sorted_by_
 
 def test_the_padding_share_is_that_of_the_batches_and_sorting_lowers_it(flags, capsys):
     widths = [(2, 3), (4, 3), (1, 10), (2, 2)]
-    assert train.padding_share(widths, [0, 1, 2, 3], 2) == pytest.approx(1 - 27 / (2 * 7 + 2 * 12))
+    assert trainer.padding_share(widths, [0, 1, 2, 3], 2) == pytest.approx(1 - 27 / (2 * 7 + 2 * 12))
     train.run([*flags, "--output_name", "shares"])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "padding:" in line]
     ours, random = (float(share) for share in re.findall(r"([\d.]+)%", line))

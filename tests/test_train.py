@@ -14,6 +14,7 @@ from conftest import ROOT, gsm8k_row, write_jsonl
 
 import evaluate
 import train
+from checkpoint import COMPLETE
 from data_loader import InputError
 from flags import parse_flags
 
@@ -189,7 +190,7 @@ def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_pat
     for step in (3, 6, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (3, 6):
-        (tmp_path / f"checkpoint-{step}" / train.COMPLETE).touch()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
     assert train.newest_checkpoint(tmp_path).name == "checkpoint-6"
 
 
