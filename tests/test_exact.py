@@ -1,7 +1,9 @@
 """What makes a training step fast changes neither its losses nor its gradients: against the plain path, row by row."""
 
 import re
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -246,11 +248,13 @@ def test_states_that_are_read_once_or_differ_from_time_to_time_are_not_kept(flag
     assert "states-train" not in capsys.readouterr().out
 
 
-def keep(tiny_models, folder, kind="small_block", digest="1", **model):
-    layout = tiny_models.layout_for(kind)
+def keep(tiny_models, folder, digest="1", part=(0, 1), wait=lambda: None, **model):
+    layout = tiny_models.layout_for("small_block")
     rows = [layout.training(example) for example in EXAMPLES]
     collator, path = TrainingCollator(layout, steps=True), folder / "states-train-node0.bin"
-    return states.keep_states(tiny_models.model(kind, **model), rows, digest, collator, path, quiet=True)
+    return states.keep_states(
+        tiny_models.model("small_block", **model), rows, digest, collator, path, part, wait, quiet=True
+    )
 
 
 def test_states_on_disk_serve_the_same_model_and_rows_and_no_others(tiny_models, tmp_path, small_lm_calls):
@@ -271,6 +275,17 @@ def test_states_are_the_rows_own(tiny_models, tmp_path):
         thoughts, of_steps = model.states(training_batch(tiny_models, "small_block", [example]))
         torch.testing.assert_close(kept[i]["thought_states"], thoughts[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(kept[i]["step_states"], of_steps[0], atol=1e-5, rtol=0)
+
+
+def test_the_processes_of_a_node_fill_one_file_together(tiny_models, tmp_path, monkeypatch, small_lm_calls):
+    monkeypatch.setattr(states, "ROWS_AT_ONCE", 1)
+    (tmp_path / "alone").mkdir()
+    expected, meet = keep(tiny_models, tmp_path / "alone"), threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(keep, tiny_models, tmp_path, part=(k, 2), wait=meet.wait) for k in range(2)]
+        found = [future.result(timeout=60) for future in futures]
+    assert all(torch.equal(kept.store, expected.store) for kept in found)
+    assert len(small_lm_calls) == 2 * 6, "each row was read by one of them"
 
 
 def test_a_disk_without_room_is_said_and_nothing_is_kept(tiny_models, tmp_path, monkeypatch, capsys):
