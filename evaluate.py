@@ -50,12 +50,7 @@ from checkpoint import (
 )
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
 from flags import EvaluationArguments, parse_flags
-from generation import (
-    SamplingSettings,
-    generate_answers,
-    load_generation_config,
-    resolve_sampling,
-)
+from generation import generate_answers
 from inspection import inspect_thoughts
 from layout import Layout, pad_token_id
 from model import (
@@ -88,6 +83,7 @@ from report import (
     versions,
     write_text,
 )
+from sampling import SamplingSettings, load_generation_config, resolve_sampling
 
 WEIGHT_FLAGS = ("--params_file_name", "--att_file_name")
 PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves

@@ -1,4 +1,4 @@
-"""Samplers: prompts with latent thoughts -> written answers, by transformers' `generate`.
+"""Samplers: prompts with latent thoughts -> written answers.
 
 A sample's noise depends on (seed, question, sample, position, token) alone. Batch size, rank and order change nothing:
 in float32 on CPU the texts are the same. (In bf16 the kernels of another batch shape may round differently.)
@@ -7,11 +7,14 @@ in float32 on CPU the texts are the same. (In bf16 the kernels of another batch 
     for example, samples, texts in generate_answers(llm, thought_model, layout, examples, settings, batch_size=4):
         ...
 
-Shapes: B questions, S samples of each, R = B x S rows, V vocabulary, K candidates that sampling may choose from.
+A prompt is computed once, whatever the number of samples. A finished sample stops costing: its row is dropped, and the
+next question's rows take the room.
+
+Shapes: B questions, S samples of each, C chains of thoughts, R rows, T columns of the cache, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -19,185 +22,280 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor
-from transformers.generation.logits_process import (
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache
 
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
-from layout import Layout, PromptCollator, encode, pad_token_id
+from layout import Layout, PromptCollator, encode
 from model import LatentThoughtModel, decoder, llm_inputs, position_ids
+from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 if CACHE_BY_LAYERS:
     from transformers.cache_utils import DynamicLayer
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Settings: the library's defaults, the model's own, the published ones of its family, flags; the later ones win
-
-DEFAULT_SAMPLING = {
-    "max_new_tokens": 4096,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-}
-PUBLISHED_SAMPLING = {  # by model_type
-    "qwen3": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0},
-    "qwen2": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
-    "llama": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
-}
-NO_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # what greedy settings say
+# Keys and values: one (keys, values) a layer, each (R, heads, T, d)
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """All that decides which words are chosen, apart from the model and its input. top_k 0 and min_p 0: off."""
+if CACHE_BY_LAYERS:
 
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
-    greedy: bool
-    num_return_sequences: int
-    seed: int
+    class RoomyLayer(DynamicLayer):
+        """A layer's keys and values with room behind them, so that a token does not copy all that is there."""
 
+        def __init__(self, keys: Tensor, values: Tensor, length: int):
+            super().__init__()
+            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+            self.stores = [keys, values]  # (R, heads, length + room, d)
+            self._show(length)
 
-def load_generation_config(model_id: str, config) -> GenerationConfig:
-    """The generation settings a model comes with (hub id or folder); from its config where it has no such file."""
-    try:
-        return GenerationConfig.from_pretrained(model_id)
-    except OSError:
-        return GenerationConfig.from_model_config(config)
+        def _show(self, length: int) -> None:
+            self.keys, self.values = (store[..., :length, :] for store in self.stores)
 
-
-def resolve_sampling(
-    model_type: str,
-    generation_config: GenerationConfig,
-    num_return_sequences: int = 1,
-    seed: int = 41,
-    greedy: bool = False,
-    **flags: float | None,
-) -> SamplingSettings:
-    """Settings from the model's generation_config, the published ones where `model_type` is known, and `flags` (names
-    as in DEFAULT_SAMPLING; None: not given). InputError for values that cannot be."""
-    own = {name: getattr(generation_config, name, None) for name in DEFAULT_SAMPLING if name != "max_new_tokens"}
-    values = dict(DEFAULT_SAMPLING)
-    for source in (own, PUBLISHED_SAMPLING.get(model_type, {}), flags):
-        values |= {name: value for name, value in source.items() if value is not None}
-    if greedy:
-        values |= NO_SAMPLING
-    settings = SamplingSettings(**values, greedy=greedy, num_return_sequences=num_return_sequences, seed=seed)
-    allowed = {
-        "max_new_tokens": (settings.max_new_tokens >= 1, "must be at least 1"),
-        "temperature": (settings.temperature > 0, "must be above 0 (--greedy takes the likeliest token)"),
-        "top_p": (0 < settings.top_p <= 1, "must be above 0 and at most 1"),
-        "top_k": (settings.top_k >= 0, "must be 0 (off) or more"),
-        "min_p": (0 <= settings.min_p <= 1, "must be from 0 to 1"),
-        "num_return_sequences": (num_return_sequences >= 1, "must be at least 1"),
-    }
-    for name, (good, reason) in allowed.items():
-        if not good:
-            raise InputError(f"--{name} {getattr(settings, name)}: {reason}")
-    if greedy and num_return_sequences > 1:
-        raise InputError(f"--greedy with --num_return_sequences {num_return_sequences}: all samples would be the same")
-    return settings
+        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+            start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+            if end > self.stores[0].shape[-2]:
+                self.stores = [F.pad(shown, (0, 0, 0, end + ROOM - start)) for shown in (self.keys, self.values)]
+            for store, states in zip(self.stores, (key_states, value_states), strict=True):
+                store[..., start:end, :] = states
+            self._show(end)
+            return self.keys, self.values
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Noise: a counter-based hash (the finaliser of splitmix64 after every number taken in), in wrapping int64
+ROOM = 64 if CACHE_BY_LAYERS else 0  # tokens
 
 
-def _int64(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    if CACHE_BY_LAYERS:
+        return [(layer.keys, layer.values) for layer in cache.layers]
+    return list(zip(cache.key_cache, cache.value_cache, strict=True))
 
 
-GOLDEN, MIX_1, MIX_2 = map(_int64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+def cache_of(layers: list[tuple[Tensor, Tensor]], length: int) -> DynamicCache:
+    """A cache of keys and values (R, heads, length + ROOM, d)."""
+    cache = DynamicCache()
+    if CACHE_BY_LAYERS:
+        cache.layers = [RoomyLayer(*layer, length) for layer in layers]
+    else:
+        for i, layer in enumerate(layers):
+            cache.update(*layer, i)
+    return cache
 
 
-def _absorb(state: Tensor, value: Tensor) -> Tensor:
-    """Hash of (state, value), broadcast, int64."""
-
-    def fold(x: Tensor, shift: int) -> Tensor:  # x ^ (x >>> shift); the mask makes the shift a logical one
-        return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))
-
-    x = state + (value + 1) * GOLDEN
-    x = fold(x, 30) * MIX_1
-    x = fold(x, 27) * MIX_2
-    return fold(x, 31)
-
-
-def noise_keys(seed: int, questions: Tensor, samples: Tensor) -> Tensor:
-    """One key a row, (R, 1) int64, from the question's and the sample's number (R,)."""
-    key = _absorb(torch.zeros_like(questions), torch.tensor(seed % (1 << 62)))
-    return _absorb(_absorb(key, questions), samples)[:, None]
+@torch.no_grad()
+def prefill(llm, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of every prompt column but the last: computed once, whatever the number of samples."""
+    # without the config every layer keeps all columns; the library's masks apply the sliding windows
+    cache, mask = DynamicCache(), inputs["attention_mask"][:, :-1]
+    decoder(llm)(
+        inputs_embeds=inputs["inputs_embeds"][:, :-1],
+        attention_mask=mask,
+        position_ids=position_ids(mask),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return keys_and_values(cache)
 
 
-def gumbel_noise(keys: Tensor, position: int, token_ids: Tensor) -> Tensor:
-    """Gumbel(0, 1) noise, float64, for tokens (R, K) at a position of rows with `keys` (R, 1)."""
-    bits = _absorb(_absorb(keys, torch.tensor(position)), token_ids)
-    # 52 bits and a half: strictly between 0 and 1, exact in float64, so neither logarithm is infinite
-    uniform = (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52
-    return -(-uniform.log()).log()
+def right_aligned(parts: list[tuple[Tensor, Tensor]], width: int, room: int) -> Tensor:
+    """Rows of tensors (·, heads, ·, d), given with their indices -> (R, heads, width + room, d): all end at column
+    `width`, and zeros stand where a row has nothing."""
+    like = parts[0][0]
+    rows, start = sum(len(index) for _, index in parts), 0
+    joined = like.new_zeros(rows, like.shape[1], width + room, like.shape[3])
+    for tensor, index in parts:
+        columns = min(width, tensor.shape[2])
+        chosen = tensor[:, :, tensor.shape[2] - columns :].index_select(0, index.to(tensor.device))
+        joined[start : start + len(index), :, width - columns : width] = chosen
+        start += len(index)
+    return joined
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Sampling
+# Decoding
 
 
-class SeededChoice(LogitsProcessor):
-    """Chooses each row's next token, and leaves only that one to `generate`'s argmax.
+@dataclass
+class Answer:
+    """A row that is being written: sample `number` of the question at `place`, behind `prompt` columns."""
 
-    Sampling is Gumbel-max: the argmax of (warped logits + noise) is a draw from the warped softmax. `log_probs` gets
-    the chosen tokens' log-probabilities (R,) under the model itself, before any penalty, temperature or cut.
+    place: int
+    number: int
+    prompt: int
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+    @property
+    def columns(self) -> int:
+        return self.prompt + len(self.tokens)
+
+    def sample(self, stop_ids: list[int]) -> Sample:
+        count, finished = len(self.tokens), self.tokens[-1] in stop_ids
+        return Sample(self.tokens[: count - finished], count, finished, sum(self.log_probs) / count)
+
+
+class Rows:
+    """Answers that are written together: R rows that all end at the same column of the cache, whatever their lengths.
+
+    A row that is finished goes on unread until `change` drops it.
     """
 
-    def __init__(self, settings: SamplingSettings, keys: Tensor):
-        self.settings, self.keys = settings, keys
-        self.log_probs: list[Tensor] = []
-        penalty = settings.repetition_penalty
-        self.penalty = None if penalty == 1.0 else RepetitionPenaltyLogitsProcessor(penalty)
-        self.warpers = [TemperatureLogitsWarper(float(settings.temperature))]
-        if settings.top_p < 1.0:
-            self.warpers.append(TopPLogitsWarper(settings.top_p))
-        if settings.min_p > 0.0:
-            self.warpers.append(MinPLogitsWarper(settings.min_p))
+    def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int]):
+        self.llm, self.settings, self.answers, self.new = llm, settings, [], []
+        self.cache = self.mask = self.state = None
+        self.device = llm.get_input_embeddings().weight.device
+        self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
 
-    def __call__(self, input_ids: Tensor, logits: Tensor) -> Tensor:
-        logits = logits.float()  # (R, V)
-        scores = self.penalty(input_ids, logits) if self.penalty else logits
-        choice = scores.argmax(-1, keepdim=True) if self.settings.greedy else self._draw(input_ids, scores)
-        self.log_probs.append((logits.gather(1, choice) - logits.logsumexp(-1, keepdim=True))[:, 0])
-        return torch.full_like(logits, -torch.inf).scatter_(1, choice, 0.0)
+    def change(self, kept: list[int], places: list[int], numbers: list[int], inputs: dict[str, Tensor] | None) -> None:
+        """Keep the rows `kept` and add every sample of the questions at `places`, whose noise `numbers` seed.
 
-    def _draw(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self.settings.top_k:
-            scores, tokens = scores.topk(min(self.settings.top_k, scores.shape[-1]))  # (R, K)
-        else:
-            tokens = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
-        for warper in self.warpers:
-            scores = warper(input_ids, scores)
-        # inputs are embeddings: input_ids holds the generated tokens only
-        noise = gumbel_noise(self.keys, input_ids.shape[1], tokens)
-        return tokens.gather(1, (scores + noise).argmax(-1, keepdim=True))
+        inputs: of model.llm_inputs, left-padded, a row for each chain of each question (sample s takes chain s modulo
+        C); None without questions.
+        """
+        index = torch.tensor(kept, dtype=torch.long)  # on the CPU: the layers of a spread LLM lie on several devices
+        parts = [(keys_and_values(self.cache), self.mask, index)] if kept else []
+        state = self.state and {name: value[index.to(self.device)] for name, value in self.state.items()}
+        self.cache = self.mask = self.state = None
+        self.answers = [self.answers[i] for i in kept]
+        if places:
+            row_of, added = self._add(places, numbers, inputs)
+            parts.append((prefill(self.llm, inputs), inputs["attention_mask"].bool(), row_of))
+            state = {name: torch.cat([state[name], new]) for name, new in added.items()} if kept else added
+        width = max(answer.columns for answer in self.answers) - 1  # the last column is what the next step reads
+        layers = []
+        for i in range(len(parts[0][0])):
+            layers.append([right_aligned([(part[0][i][j], part[2]) for part in parts], width, ROOM) for j in (0, 1)])
+            for part in parts:
+                part[0][i] = None  # no more than one layer is there twice
+        masks = [(mask[:, None, :, None], index) for _, mask, index in parts]
+        self.mask = right_aligned(masks, width + 1, 0)[:, 0, :, 0]
+        self.cache, self.state = cache_of(layers, width), state
+
+    def _add(self, places: list[int], numbers: list[int], inputs: dict[str, Tensor]) -> tuple[Tensor, dict]:
+        """Open the new rows' answers -> the prompt that each row stands behind (R,), and the rows' state."""
+        s, mask = self.settings.num_return_sequences, inputs["attention_mask"]
+        chains = len(mask) // len(places)
+        row_of = torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains  # (B, S)
+        columns = mask.shape[1] - mask.int().argmax(1)  # without the padding before them
+        for place, of_place in zip(places, columns.cpu()[row_of].tolist(), strict=True):
+            self.answers += [Answer(place, j, count) for j, count in enumerate(of_place)]
+        row_of = row_of.flatten()
+        numbers = torch.tensor(numbers, device=self.device).repeat_interleave(s)
+        keys = noise_keys(self.settings.seed, numbers, torch.arange(s, device=self.device).repeat(len(places)))
+        state = {
+            "inputs": inputs["inputs_embeds"][:, -1:][row_of.to(self.device)],  # (R, 1, d), what the next step reads
+            "positions": position_ids(mask)[:, -1:][row_of.to(self.device)],  # (R, 1)
+            "keys": keys,
+            "counts": torch.zeros_like(keys),  # of tokens written
+            "alive": torch.ones_like(keys, dtype=torch.bool),
+        }
+        if self.settings.repetition_penalty != 1.0:
+            state["said"] = torch.zeros(len(keys), self.llm.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+            state["said"] = state["said"].to(self.device)
+        return row_of, state
+
+    def step(self) -> None:
+        """Write a token in every row."""
+        now = self.state
+        states = decoder(self.llm)(
+            inputs_embeds=now["inputs"],
+            attention_mask=self.mask,
+            position_ids=now["positions"],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits = self.llm.get_output_embeddings()(states[:, -1])  # (R, V)
+        noise_of_and_said = (now[name].to(logits.device) for name in ("keys", "counts", "said") if name in now)
+        tokens, log_probs = choose(logits, self.settings, *noise_of_and_said)
+        tokens = tokens.to(self.device)
+        self.new.append((tokens, log_probs))
+        now["inputs"] = self.llm.get_input_embeddings()(tokens)
+        if "said" in now:
+            now["said"].scatter_(1, tokens, True)
+        self.mask = F.pad(self.mask, (0, 1), value=True)
+        now["positions"] = now["positions"] + now["alive"]
+        now["counts"] = now["counts"] + now["alive"]
+        now["alive"] = now["alive"] & ~self.ended(tokens, now["counts"])
+
+    def ended(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Which rows end with these tokens, (R, 1) bool; counts (R, 1): of tokens, with them."""
+        return (tokens == self.stop_ids).any(-1, keepdim=True) | (counts >= self.settings.max_new_tokens)
+
+    def run(self, enough: int) -> None:
+        """Write until no more than `enough` rows are unfinished."""
+        # asking how many are waits for the device, so the next steps' work is queued behind it on CUDA
+        steps = 1 if self.device.type == "cpu" else 8
+        unfinished = enough + 1
+        while unfinished > enough:
+            for _ in range(steps):
+                self.step()
+            unfinished = self.state["alive"].sum().item()
+
+    def collect(self) -> list[int]:
+        """Put what was written since the last call into `answers` -> the rows that are not finished."""
+        tokens, log_probs = zip(*self.new, strict=True)
+        tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
+        counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []
+        for i, answer in enumerate(self.answers):
+            new = counts[i] - len(answer.tokens)
+            answer.tokens += tokens[i][:new]
+            answer.log_probs += log_probs[i][:new]
+        return [i for i, going_on in enumerate(alive) if going_on]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One answer: its tokens without the end token, how many were generated (with it), whether it ended by itself
-    (else it was cut off), and the mean log-probability a token under the model."""
+@torch.no_grad()
+def decode(
+    llm,
+    settings: SamplingSettings,
+    stop_ids: list[int],
+    numbers: list[int],
+    lengths: list[int],
+    prompts: Callable[[list[int]], dict[str, Tensor]],
+    batch_size: int,
+) -> Iterator[tuple[int, list[Sample]]]:
+    """(place of a question, its samples) as soon as all of them are finished; the longest prompts come first.
 
-    tokens: list[int]
-    num_tokens: int
-    finished: bool
-    score: float
+    numbers, lengths: of the questions, what seeds their noise and their prompts' lengths; prompts: places of some
+    questions -> their inputs, as Rows.change takes them; batch_size: questions whose samples are written at a time.
+    Out of GPU memory, the batch is halved and the questions that were running start again; at one question it is an
+    InputError.
+    """
+    check_layers(llm)
+    s, open_ = settings.num_return_sequences, set(range(len(numbers)))
+    pending, rows, kept, finished = [], None, [], {}
+    while open_:
+        if rows is None:
+            rows, kept, finished = Rows(llm, settings, stop_ids), [], {}
+            pending = sorted(open_, key=lambda place: (lengths[place], -place))  # the last one is the next
+        capacity = batch_size * s
+        try:
+            count = min(len(pending), (capacity - len(kept)) // s)
+            places = [pending.pop() for _ in range(count)]
+            rows.change(kept, places, [numbers[place] for place in places], prompts(places) if places else None)
+            # a change copies the cache: it waits until there is room for a question, or every fourth row is idle
+            room = capacity - max(s, capacity // 8) if pending else 0
+            rows.run(max(room, len(rows.answers) * 3 // 4))
+            kept = rows.collect()
+        except torch.cuda.OutOfMemoryError:
+            rows = None
+        if rows is None:
+            torch.cuda.empty_cache()
+            if batch_size == 1:
+                raise InputError(
+                    f"--batch_size 1: out of GPU memory with {s} samples of up to {settings.max_new_tokens} tokens; "
+                    "fewer --num_return_sequences, fewer --max_new_tokens, or more GPUs"
+                )
+            batch_size //= 2
+            tqdm.write(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
+            continue
+        going_on = set(kept)
+        for i, answer in enumerate(rows.answers):
+            if i not in going_on:
+                finished.setdefault(answer.place, {})[answer.number] = answer.sample(stop_ids)
+        for place in [place for place, samples in finished.items() if len(samples) == s]:
+            samples = finished.pop(place)
+            open_.remove(place)
+            yield place, [samples[i] for i in range(s)]
 
 
 def stop_token_ids(llm, layout: Layout) -> list[int]:
@@ -208,92 +306,23 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
     return sorted((ids | set(end_of_turn if len(end_of_turn) == 1 else [])) - {None})
 
 
-if CACHE_BY_LAYERS:
-
-    class RoomyLayer(DynamicLayer):
-        """A filled layer's keys and values with room behind them, so that a token does not copy all that is there."""
-
-        ROOM = 64  # tokens
-
-        def __init__(self, layer: DynamicLayer):
-            super().__init__()
-            self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
-            self.stores = [layer.keys, layer.values]  # (R, heads, T + room, d)
-            self._show(layer.keys.shape[-2])
-
-        def _show(self, length: int) -> None:
-            self.keys, self.values = (store[..., :length, :] for store in self.stores)
-
-        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-            start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
-            if end > self.stores[0].shape[-2]:
-                room = end + self.ROOM - start
-                self.stores = [F.pad(shown, (0, 0, 0, room)) for shown in (self.keys, self.values)]
-            for store, states in zip(self.stores, (key_states, value_states), strict=True):
-                store[..., start:end, :] = states
-            self._show(end)
-            return self.keys, self.values
-
-
-@torch.no_grad()
-def prefill(llm, inputs: dict[str, Tensor]) -> DynamicCache:
-    """Keys and values of every prompt column but the last, (B, ...): computed once, whatever the number of samples."""
-    # a cache by layers keeps of a layer with a sliding window no more than its window, as `generate` has it
-    cache = DynamicCache(config=llm.config) if CACHE_BY_LAYERS else DynamicCache()
-    mask = inputs["attention_mask"][:, :-1]
-    decoder(llm)(
-        inputs_embeds=inputs["inputs_embeds"][:, :-1],
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return cache
-
-
-@torch.no_grad()
-def sample(
-    llm, inputs: dict[str, Tensor], questions: list[int], settings: SamplingSettings, stop_ids: list[int], pad_id: int
-) -> list[list[Sample]]:
-    """Samples of each prompt. inputs: of model.llm_inputs, left-padded, a row for each chain of each question (sample s
-    takes chain s modulo C); questions: the numbers that seed the noise."""
-    s, chains = settings.num_return_sequences, len(inputs["attention_mask"]) // len(questions)
-    row_of = torch.arange(len(questions))[:, None] * chains + torch.arange(s) % chains  # (B, S)
-    row_of = row_of.flatten()  # on the CPU: the layers of a spread LLM lie on several devices
-    rows = {name: value[row_of] for name, value in inputs.items()}  # (R, T, ...)
-    cache = prefill(llm, inputs)
-    cache.batch_select_indices(row_of)
-    if CACHE_BY_LAYERS:
-        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    device = rows["attention_mask"].device
-    numbers = torch.tensor(questions, device=device).repeat_interleave(s)
-    keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(questions)))
-    choose = SeededChoice(settings, keys)
-    config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens, do_sample=False, eos_token_id=stop_ids or None, pad_token_id=pad_id
-    )
-    own = llm.generation_config
-    llm.generation_config = GenerationConfig()  # `generate` fills what `config` leaves open from here
-    try:
-        # no position_ids: transformers 4.53 makes them from the mask, and takes given ones wrongly
-        tokens = llm.generate(**rows, past_key_values=cache, generation_config=config, logits_processor=[choose])
-    finally:
-        llm.generation_config = own
-    log_probs = torch.stack(choose.log_probs, dim=1).tolist()
-    samples = [_cut(row, scores, set(stop_ids)) for row, scores in zip(tokens.tolist(), log_probs, strict=True)]
-    return [samples[i : i + s] for i in range(0, len(samples), s)]
-
-
-def _cut(tokens: list[int], log_probs: list[float], stop_ids: set[int]) -> Sample:
-    end = next((i for i, token in enumerate(tokens) if token in stop_ids), None)
-    count = len(tokens) if end is None else end + 1
-    return Sample(tokens[:end], count, end is not None, sum(log_probs[:count]) / count)
+def check_layers(llm) -> None:
+    """InputError for an LLM with layers that keep other things than keys and values of columns."""
+    for kind in set(getattr(llm.config.get_text_config(), "layer_types", None) or ()):
+        if kind not in ("full_attention", "sliding_attention"):
+            raise InputError(f"{llm.config.name_or_path or type(llm).__name__}: no sampling with layers of {kind}")
 
 
 def prompt_batch(layout: Layout, examples: list[Example], device) -> dict[str, Tensor]:
     """Prompts of some examples as one left-padded batch on `device`."""
     batch = PromptCollator(layout)([layout.prompt(example.question) for example in examples])
     return {name: value.to(device) for name, value in batch.items()}
+
+
+def prompt_length(layout: Layout, question: str) -> int:
+    """Tokens of the LLM's prompt, without thoughts."""
+    row = layout.prompt(question)
+    return len(row["prefix"]) + len(row["suffix"])
 
 
 @torch.no_grad()
@@ -306,29 +335,30 @@ def generate_answers(
     batch_size: int,
     num_injected: int | None = None,
 ) -> Iterator[tuple[Example, list[Sample], list[str]]]:
-    """(example, its samples, their texts) in order, batch by batch.
+    """(example, its samples, their texts) as soon as they are written, which is not the order of the examples.
 
     num_injected: so many of the N thoughts go into the prompt. thought_model None: none, in a layout without slots.
     """
     device = llm.get_input_embeddings().weight.device
-    stop_ids, pad_id = stop_token_ids(llm, layout), pad_token_id(layout.llm_tokenizer)
-    for start in range(0, len(examples), batch_size):
-        group = examples[start : start + batch_size]
-        batch = prompt_batch(layout, group, device)
-        thoughts = None
-        if thought_model is not None:
-            question = (batch["question_ids"], batch["question_mask"])
-            _, thoughts = thought_model.chain_thoughts(*question, settings.num_return_sequences)  # (B, C, N, d)
-            chains = thoughts.shape[1]
-            batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
-            thoughts = thoughts.flatten(0, 1)[:, :num_injected]
-        inputs = llm_inputs(llm, batch, thoughts)
-        drawn = sample(llm, inputs, [example.index for example in group], settings, stop_ids, pad_id)
-        for example, samples in zip(group, drawn, strict=True):
-            texts = layout.llm_tokenizer.batch_decode(
-                [one.tokens for one in samples], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            yield example, samples, texts
+
+    def prompts(places: list[int]) -> dict[str, Tensor]:
+        batch = prompt_batch(layout, [examples[place] for place in places], device)
+        if thought_model is None:
+            return llm_inputs(llm, batch, None)
+        question = (batch["question_ids"], batch["question_mask"])
+        _, thoughts = thought_model.chain_thoughts(*question, settings.num_return_sequences)  # (B, C, N, d)
+        chains = thoughts.shape[1]
+        batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
+        return llm_inputs(llm, batch, thoughts.flatten(0, 1)[:, :num_injected])
+
+    numbers = [example.index for example in examples]
+    lengths = [prompt_length(layout, example.question) for example in examples]
+    answers = decode(llm, settings, stop_token_ids(llm, layout), numbers, lengths, prompts, batch_size)
+    for place, samples in answers:
+        texts = layout.llm_tokenizer.batch_decode(
+            [one.tokens for one in samples], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        yield examples[place], samples, texts
 
 
 def count_right(

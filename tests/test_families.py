@@ -33,7 +33,7 @@ from transformers import (
 import evaluate
 import train
 from data_loader import PROMPTS, Example, InputError
-from generation import generate_answers, resolve_sampling
+from generation import generate_answers
 from layout import Layout, PromptCollator, TrainingCollator, pad_token_id
 from model import (
     GENERATORS,
@@ -46,6 +46,7 @@ from model import (
     position_ids,
     prior_row_ids,
 )
+from sampling import resolve_sampling
 
 N = 4
 WINDOW = 8  # of the models with sliding windows: far smaller than every prompt
