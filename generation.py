@@ -13,6 +13,7 @@ next question's rows take the room.
 Shapes: B questions, S samples of each, C chains of thoughts, R rows, T columns of the cache, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -134,6 +135,42 @@ class Answer:
         return Sample(self.tokens[: count - finished], count, finished, sum(self.log_probs) / count)
 
 
+class Prompts:
+    """Prompts of some questions, computed, and the answers that wait for a row behind them, R = B x S at first."""
+
+    def __init__(self, llm, settings: SamplingSettings, places: list[int], numbers: list[int], inputs: dict):
+        """numbers: what seeds the questions' noise; inputs: of model.llm_inputs, left-padded, a row for each chain of
+        each question. Sample s takes chain s modulo C."""
+        s, mask = settings.num_return_sequences, inputs["attention_mask"]
+        chains = len(mask) // len(places)
+        self.layers, self.mask = prefill(llm, inputs), mask.bool()
+        # on the CPU: the layers of a spread LLM lie on several devices
+        self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
+        columns = (mask.shape[1] - mask.int().argmax(1)).cpu()[self.row_of].tolist()  # without the padding before them
+        numbered = [(place, number) for place in places for number in range(s)]
+        self.answers = [Answer(*pair, count) for pair, count in zip(numbered, columns, strict=True)]
+        numbers = torch.tensor(numbers, device=mask.device).repeat_interleave(s)
+        rows = self.row_of.to(mask.device)
+        keys = noise_keys(settings.seed, numbers, torch.arange(s, device=mask.device).repeat(len(places)))
+        self.state = {
+            "inputs": inputs["inputs_embeds"][:, -1:][rows],  # (R, 1, d), what the next step reads
+            "positions": position_ids(mask)[:, -1:][rows],  # (R, 1)
+            "keys": keys,  # (R, 1)
+            "counts": torch.zeros_like(keys),  # of tokens written
+            "alive": torch.ones_like(keys, dtype=torch.bool),
+        }
+        if settings.repetition_penalty != 1.0:
+            vocabulary = llm.get_output_embeddings().weight.shape[0]
+            self.state["said"] = torch.zeros(len(keys), vocabulary, dtype=torch.bool, device=mask.device)
+
+    def take(self, count: int) -> tuple[list[Answer], Tensor, dict[str, Tensor]]:
+        """The next `count` answers, the rows of their prompts and their state; they wait no more."""
+        taken = self.answers[:count], self.row_of[:count], {n: value[:count] for n, value in self.state.items()}
+        self.answers, self.row_of = self.answers[count:], self.row_of[count:]
+        self.state = {name: value[count:] for name, value in self.state.items()}
+        return taken
+
+
 class Rows:
     """Answers that are written together: R rows that all end at the same column of the cache, whatever their lengths.
 
@@ -146,53 +183,30 @@ class Rows:
         self.device = llm.get_input_embeddings().weight.device
         self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
 
-    def change(self, kept: list[int], places: list[int], numbers: list[int], inputs: dict[str, Tensor] | None) -> None:
-        """Keep the rows `kept` and add every sample of the questions at `places`, whose noise `numbers` seed.
-
-        inputs: of model.llm_inputs, left-padded, a row for each chain of each question (sample s takes chain s modulo
-        C); None without questions.
-        """
-        index = torch.tensor(kept, dtype=torch.long)  # on the CPU: the layers of a spread LLM lie on several devices
-        parts = [(keys_and_values(self.cache), self.mask, index)] if kept else []
-        state = self.state and {name: value[index.to(self.device)] for name, value in self.state.items()}
+    def change(self, kept: list[int], prompts: list[Prompts], count: int) -> None:
+        """Keep the rows `kept`, and add `count` rows, or as many as wait, behind the prompts."""
+        parts, states, answers = [], [], [self.answers[i] for i in kept]
+        if kept:
+            index = torch.tensor(kept)
+            parts.append((keys_and_values(self.cache), self.mask, index))
+            states.append({name: value[index.to(self.device)] for name, value in self.state.items()})
         self.cache = self.mask = self.state = None
-        self.answers = [self.answers[i] for i in kept]
-        if places:
-            row_of, added = self._add(places, numbers, inputs)
-            parts.append((prefill(self.llm, inputs), inputs["attention_mask"].bool(), row_of))
-            state = {name: torch.cat([state[name], new]) for name, new in added.items()} if kept else added
-        width = max(answer.columns for answer in self.answers) - 1  # the last column is what the next step reads
+        for prompt in prompts:
+            new, index, state = prompt.take(count)
+            parts.append((list(prompt.layers), prompt.mask, index))
+            states.append(state)
+            answers, count = answers + new, count - len(new)
+        self.answers = answers
+        width = max(answer.columns for answer in answers) - 1  # the last column is what the next step reads
         layers = []
         for i in range(len(parts[0][0])):
             layers.append([right_aligned([(part[0][i][j], part[2]) for part in parts], width, ROOM) for j in (0, 1)])
             for part in parts:
                 part[0][i] = None  # no more than one layer is there twice
+        self.cache = cache_of(layers, width)
         masks = [(mask[:, None, :, None], index) for _, mask, index in parts]
         self.mask = right_aligned(masks, width + 1, 0)[:, 0, :, 0]
-        self.cache, self.state = cache_of(layers, width), state
-
-    def _add(self, places: list[int], numbers: list[int], inputs: dict[str, Tensor]) -> tuple[Tensor, dict]:
-        """Open the new rows' answers -> the prompt that each row stands behind (R,), and the rows' state."""
-        s, mask = self.settings.num_return_sequences, inputs["attention_mask"]
-        chains = len(mask) // len(places)
-        row_of = torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains  # (B, S)
-        columns = mask.shape[1] - mask.int().argmax(1)  # without the padding before them
-        for place, of_place in zip(places, columns.cpu()[row_of].tolist(), strict=True):
-            self.answers += [Answer(place, j, count) for j, count in enumerate(of_place)]
-        row_of = row_of.flatten()
-        numbers = torch.tensor(numbers, device=self.device).repeat_interleave(s)
-        keys = noise_keys(self.settings.seed, numbers, torch.arange(s, device=self.device).repeat(len(places)))
-        state = {
-            "inputs": inputs["inputs_embeds"][:, -1:][row_of.to(self.device)],  # (R, 1, d), what the next step reads
-            "positions": position_ids(mask)[:, -1:][row_of.to(self.device)],  # (R, 1)
-            "keys": keys,
-            "counts": torch.zeros_like(keys),  # of tokens written
-            "alive": torch.ones_like(keys, dtype=torch.bool),
-        }
-        if self.settings.repetition_penalty != 1.0:
-            state["said"] = torch.zeros(len(keys), self.llm.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-            state["said"] = state["said"].to(self.device)
-        return row_of, state
+        self.state = {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
     def step(self) -> None:
         """Write a token in every row."""
@@ -262,22 +276,26 @@ def decode(
     """
     check_layers(llm)
     s, open_ = settings.num_return_sequences, set(range(len(numbers)))
-    pending, rows, kept, finished = [], None, [], {}
+    rows = None
     while open_:
         if rows is None:
-            rows, kept, finished = Rows(llm, settings, stop_ids), [], {}
+            rows, kept, finished, prepared = Rows(llm, settings, stop_ids), [], {}, []
             pending = sorted(open_, key=lambda place: (lengths[place], -place))  # the last one is the next
         capacity = batch_size * s
         try:
-            count = min(len(pending), (capacity - len(kept)) // s)
-            places = [pending.pop() for _ in range(count)]
-            rows.change(kept, places, [numbers[place] for place in places], prompts(places) if places else None)
-            # a change copies the cache: it waits until there is room for a question, or every fourth row is idle
-            room = capacity - max(s, capacity // 8) if pending else 0
-            rows.run(max(room, len(rows.answers) * 3 // 4))
+            free = capacity - len(kept)
+            missing = free - sum(len(one.answers) for one in prepared)
+            places = [pending.pop() for _ in range(min(len(pending), math.ceil(missing / s)))]
+            if places:
+                prepared.append(Prompts(llm, settings, places, [numbers[i] for i in places], prompts(places)))
+            rows.change(kept, prepared, free)
+            prepared = [one for one in prepared if one.answers]
+            # a change copies the cache: it waits until some rows are idle
+            full = capacity - max(1, capacity // 8) if pending or prepared else 0
+            rows.run(max(full, len(rows.answers) * 3 // 4))
             kept = rows.collect()
         except torch.cuda.OutOfMemoryError:
-            rows = None
+            rows = prepared = None
         if rows is None:
             torch.cuda.empty_cache()
             if batch_size == 1:
