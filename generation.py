@@ -36,7 +36,7 @@ if CACHE_BY_LAYERS:
     from transformers.cache_utils import DynamicLayer
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Keys and values: one (keys, values) a layer, each (R, heads, T, d)
+# Keys and values: a pair a layer, each (R, heads, T, d)
 
 
 if CACHE_BY_LAYERS:
@@ -44,26 +44,32 @@ if CACHE_BY_LAYERS:
     class RoomyLayer(DynamicLayer):
         """A layer's keys and values with room behind them, so that a token does not copy all that is there."""
 
-        def __init__(self, keys: Tensor, values: Tensor, length: int):
+        ROOM = 64  # tokens
+
+        def __init__(self, keys: Tensor, values: Tensor):
             super().__init__()
             self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-            self.stores = [keys, values]  # (R, heads, length + room, d)
-            self._show(length)
+            self.stores, self.first = [keys, values], 0
+            self._show(keys.shape[-2])
 
-        def _show(self, length: int) -> None:
-            self.keys, self.values = (store[..., :length, :] for store in self.stores)
+        def _show(self, end: int) -> None:
+            self.end = end
+            self.keys, self.values = (store[..., self.first : end, :] for store in self.stores)
+
+        def drop_first(self, columns: int) -> None:
+            self.first += columns
+            self._show(self.end)
 
         def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-            start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
-            if end > self.stores[0].shape[-2]:
-                self.stores = [F.pad(shown, (0, 0, 0, end + ROOM - start)) for shown in (self.keys, self.values)]
+            columns = key_states.shape[-2]
+            if self.end + columns > self.stores[0].shape[-2]:
+                self.stores = [F.pad(shown, (0, 0, 0, columns + self.ROOM)) for shown in (self.keys, self.values)]
+                self.first, self.end = 0, self.end - self.first
+            start = self.end
             for store, states in zip(self.stores, (key_states, value_states), strict=True):
-                store[..., start:end, :] = states
-            self._show(end)
+                store[..., start : start + columns, :] = states
+            self._show(start + columns)
             return self.keys, self.values
-
-
-ROOM = 64 if CACHE_BY_LAYERS else 0  # tokens
 
 
 def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
@@ -72,15 +78,23 @@ def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     return list(zip(cache.key_cache, cache.value_cache, strict=True))
 
 
-def cache_of(layers: list[tuple[Tensor, Tensor]], length: int) -> DynamicCache:
-    """A cache of keys and values (R, heads, length + ROOM, d)."""
+def cache_of(layers: list[tuple[Tensor, Tensor]]) -> DynamicCache:
     cache = DynamicCache()
     if CACHE_BY_LAYERS:
-        cache.layers = [RoomyLayer(*layer, length) for layer in layers]
+        cache.layers = [RoomyLayer(*layer) for layer in layers]
     else:
         for i, layer in enumerate(layers):
             cache.update(*layer, i)
     return cache
+
+
+def drop_first_columns(cache: DynamicCache, columns: int) -> None:
+    if CACHE_BY_LAYERS:
+        for layer in cache.layers:
+            layer.drop_first(columns)
+    else:
+        for kept in (cache.key_cache, cache.value_cache):
+            kept[:] = [tensor[:, :, columns:] for tensor in kept]
 
 
 @torch.no_grad()
@@ -96,20 +110,6 @@ def prefill(llm, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         use_cache=True,
     )
     return keys_and_values(cache)
-
-
-def right_aligned(parts: list[tuple[Tensor, Tensor]], width: int, room: int) -> Tensor:
-    """Rows of tensors (·, heads, ·, d), given with their indices -> (R, heads, width + room, d): all end at column
-    `width`, and zeros stand where a row has nothing."""
-    like = parts[0][0]
-    rows, start = sum(len(index) for _, index in parts), 0
-    joined = like.new_zeros(rows, like.shape[1], width + room, like.shape[3])
-    for tensor, index in parts:
-        columns = min(width, tensor.shape[2])
-        chosen = tensor[:, :, tensor.shape[2] - columns :].index_select(0, index.to(tensor.device))
-        joined[start : start + len(index), :, width - columns : width] = chosen
-        start += len(index)
-    return joined
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -133,6 +133,10 @@ class Answer:
     def sample(self, stop_ids: list[int]) -> Sample:
         count, finished = len(self.tokens), self.tokens[-1] in stop_ids
         return Sample(self.tokens[: count - finished], count, finished, sum(self.log_probs) / count)
+
+
+def select(tensor: Tensor, rows: Tensor) -> Tensor:
+    return tensor.index_select(0, rows.to(tensor.device))
 
 
 class Prompts:
@@ -165,48 +169,62 @@ class Prompts:
 
     def take(self, count: int) -> tuple[list[Answer], Tensor, dict[str, Tensor]]:
         """The next `count` answers, the rows of their prompts and their state; they wait no more."""
-        taken = self.answers[:count], self.row_of[:count], {n: value[:count] for n, value in self.state.items()}
+        taken = self.answers[:count], self.row_of[:count], {name: new[:count] for name, new in self.state.items()}
         self.answers, self.row_of = self.answers[count:], self.row_of[count:]
-        self.state = {name: value[count:] for name, value in self.state.items()}
+        self.state = {name: new[count:] for name, new in self.state.items()}
         return taken
 
 
 class Rows:
-    """Answers that are written together: R rows that all end at the same column of the cache, whatever their lengths.
+    """Answers that are written together: R rows that all end at the same column of the cache, whatever their lengths;
+    what stands before a row's prompt is masked.
 
-    A row that is finished goes on unread until `change` drops it.
+    A row that is finished goes on, unread, until `replace` or `keep` takes it away.
     """
 
-    def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int]):
-        self.llm, self.settings, self.answers, self.new = llm, settings, [], []
-        self.cache = self.mask = self.state = None
+    def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int], prompts: Prompts):
+        """All answers that wait behind the prompts."""
+        self.llm, self.settings, self.new = llm, settings, []
         self.device = llm.get_input_embeddings().weight.device
         self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
+        self.answers, row_of, self.state = prompts.take(len(prompts.answers))
+        self.mask = select(prompts.mask, row_of)
+        self.cache = cache_of([[select(tensor, row_of) for tensor in layer] for layer in prompts.layers])
 
-    def change(self, kept: list[int], prompts: list[Prompts], count: int) -> None:
-        """Keep the rows `kept`, and add `count` rows, or as many as wait, behind the prompts."""
-        parts, states, answers = [], [], [self.answers[i] for i in kept]
-        if kept:
-            index = torch.tensor(kept)
-            parts.append((keys_and_values(self.cache), self.mask, index))
-            states.append({name: value[index.to(self.device)] for name, value in self.state.items()})
-        self.cache = self.mask = self.state = None
-        for prompt in prompts:
-            new, index, state = prompt.take(count)
-            parts.append((list(prompt.layers), prompt.mask, index))
-            states.append(state)
-            answers, count = answers + new, count - len(new)
-        self.answers = answers
-        width = max(answer.columns for answer in answers) - 1  # the last column is what the next step reads
-        layers = []
-        for i in range(len(parts[0][0])):
-            layers.append([right_aligned([(part[0][i][j], part[2]) for part in parts], width, ROOM) for j in (0, 1)])
-            for part in parts:
-                part[0][i] = None  # no more than one layer is there twice
-        self.cache = cache_of(layers, width)
-        masks = [(mask[:, None, :, None], index) for _, mask, index in parts]
-        self.mask = right_aligned(masks, width + 1, 0)[:, 0, :, 0]
-        self.state = {name: torch.cat([state[name] for state in states]) for name in states[0]}
+    def replace(self, rows: list[int], prompts: Prompts) -> None:
+        """Answers that wait behind the prompts take the place of the answers in `rows`.
+
+        Their prompts are no longer than those of the rows that were here before.
+        """
+        answers, row_of, state = prompts.take(len(rows))
+        for i, answer in zip(rows, answers, strict=True):
+            self.answers[i] = answer
+        rows, columns = torch.tensor(rows), max(answer.columns for answer in answers)
+        there = rows.to(self.device)
+        self.state = {name: old.index_copy(0, there, state[name]) for name, old in self.state.items()}
+        self.mask[there] = False
+        self.mask[there, -columns:] = select(prompts.mask[:, -columns:], row_of)
+        # the last column is what the next step reads
+        for layer, new in zip(keys_and_values(self.cache), prompts.layers, strict=True):
+            for tensor, prompt in zip(layer, new, strict=True):
+                width, prompt = tensor.shape[2], prompt[:, :, prompt.shape[2] - columns + 1 :]
+                place = tensor[:, :, width - columns + 1 :]
+                place.index_copy_(0, rows.to(tensor.device), select(prompt, row_of))
+        drop_first_columns(self.cache, self._padding())
+        self.mask = self.mask[:, self._padding() :]
+
+    def keep(self, rows: list[int]) -> None:
+        """Take all other rows away."""
+        self.answers, rows = [self.answers[i] for i in rows], torch.tensor(rows)
+        first, layers, self.cache = self._padding(), keys_and_values(self.cache), None
+        for i in range(len(layers)):  # no more than one layer is there twice
+            layers[i] = [select(tensor[:, :, first:], rows) for tensor in layers[i]]
+        self.cache, self.mask = cache_of(layers), select(self.mask[:, first:], rows)
+        self.state = {name: select(value, rows) for name, value in self.state.items()}
+
+    def _padding(self) -> int:
+        """Columns before every row's prompt."""
+        return self.mask.shape[1] - max(answer.columns for answer in self.answers)
 
     def step(self) -> None:
         """Write a token in every row."""
@@ -246,7 +264,7 @@ class Rows:
             unfinished = self.state["alive"].sum().item()
 
     def collect(self) -> list[int]:
-        """Put what was written since the last call into `answers` -> the rows that are not finished."""
+        """Put what was written since the last call into `answers` -> the rows that are finished."""
         tokens, log_probs = zip(*self.new, strict=True)
         tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
         counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []
@@ -254,7 +272,7 @@ class Rows:
             new = counts[i] - len(answer.tokens)
             answer.tokens += tokens[i][:new]
             answer.log_probs += log_probs[i][:new]
-        return [i for i, going_on in enumerate(alive) if going_on]
+        return [i for i, going_on in enumerate(alive) if not going_on]
 
 
 @torch.no_grad()
@@ -276,26 +294,32 @@ def decode(
     """
     check_layers(llm)
     s, open_ = settings.num_return_sequences, set(range(len(numbers)))
+
+    def next_prompts(count: int) -> Prompts:
+        places = [pending.pop() for _ in range(min(len(pending), count))]
+        return Prompts(llm, settings, places, [numbers[place] for place in places], prompts(places))
+
     rows = None
     while open_:
-        if rows is None:
-            rows, kept, finished, prepared = Rows(llm, settings, stop_ids), [], {}, []
-            pending = sorted(open_, key=lambda place: (lengths[place], -place))  # the last one is the next
-        capacity = batch_size * s
         try:
-            free = capacity - len(kept)
-            missing = free - sum(len(one.answers) for one in prepared)
-            places = [pending.pop() for _ in range(min(len(pending), math.ceil(missing / s)))]
-            if places:
-                prepared.append(Prompts(llm, settings, places, [numbers[i] for i in places], prompts(places)))
-            rows.change(kept, prepared, free)
-            prepared = [one for one in prepared if one.answers]
-            # a change copies the cache: it waits until some rows are idle
-            full = capacity - max(1, capacity // 8) if pending or prepared else 0
-            rows.run(max(full, len(rows.answers) * 3 // 4))
-            kept = rows.collect()
+            if rows is None:
+                pending, finished, retired = sorted(open_, key=lambda place: (lengths[place], -place)), {}, []
+                waiting = next_prompts(batch_size)
+                rows = Rows(llm, settings, stop_ids, waiting)
+            while retired and (pending or waiting.answers):
+                if not waiting.answers:
+                    waiting = next_prompts(math.ceil(len(retired) / s))
+                count = min(len(retired), len(waiting.answers))
+                rows.replace(retired[:count], waiting)
+                retired = retired[count:]
+            if retired:
+                rows.keep([i for i in range(len(rows.answers)) if i not in retired])
+            # retiring rows costs a little: it waits until some are finished, or more where nothing takes their place
+            idle = len(rows.answers) // (8 if pending or waiting.answers else 4)
+            rows.run(len(rows.answers) - max(1, idle))
+            retired = rows.collect()
         except torch.cuda.OutOfMemoryError:
-            rows = prepared = None
+            rows = waiting = None
         if rows is None:
             torch.cuda.empty_cache()
             if batch_size == 1:
@@ -306,10 +330,8 @@ def decode(
             batch_size //= 2
             tqdm.write(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
             continue
-        going_on = set(kept)
-        for i, answer in enumerate(rows.answers):
-            if i not in going_on:
-                finished.setdefault(answer.place, {})[answer.number] = answer.sample(stop_ids)
+        for answer in (rows.answers[i] for i in retired):
+            finished.setdefault(answer.place, {})[answer.number] = answer.sample(stop_ids)
         for place in [place for place, samples in finished.items() if len(samples) == s]:
             samples = finished.pop(place)
             open_.remove(place)

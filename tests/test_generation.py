@@ -167,7 +167,7 @@ def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models,
 
     expected = answers()
     for room in (0, 2):
-        monkeypatch.setattr(generation, "ROOM", room)
+        monkeypatch.setattr(generation.RoomyLayer, "ROOM", room)
         assert answers() == expected
 
 
