@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import psutil
 import torch
 import torch.nn.functional as F
 import transformers
@@ -31,6 +32,7 @@ from layout import Layout, PromptCollator, encode
 from model import LatentThoughtModel, decoder, llm_inputs, position_ids
 from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
+ROOM = 64  # columns that a full cache grows by
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 if CACHE_BY_LAYERS:
     from transformers.cache_utils import DynamicLayer
@@ -43,8 +45,6 @@ if CACHE_BY_LAYERS:
 
     class RoomyLayer(DynamicLayer):
         """A layer's keys and values with room behind them, so that a token does not copy all that is there."""
-
-        ROOM = 64  # tokens
 
         def __init__(self, keys: Tensor, values: Tensor):
             super().__init__()
@@ -63,7 +63,7 @@ if CACHE_BY_LAYERS:
         def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
             columns = key_states.shape[-2]
             if self.end + columns > self.stores[0].shape[-2]:
-                self.stores = [F.pad(shown, (0, 0, 0, columns + self.ROOM)) for shown in (self.keys, self.values)]
+                self.stores = [F.pad(shown, (0, 0, 0, columns + ROOM)) for shown in (self.keys, self.values)]
                 self.first, self.end = 0, self.end - self.first
             start = self.end
             for store, states in zip(self.stores, (key_states, value_states), strict=True):
@@ -344,6 +344,37 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
     end_of_turn = encode(layout.llm_tokenizer, layout.llm.end)
     ids = {*(own if isinstance(own, list) else [own]), layout.llm_tokenizer.eos_token_id}
     return sorted((ids | set(end_of_turn if len(end_of_turn) == 1 else [])) - {None})
+
+
+# most rows that --batch_size auto writes at a time, by type of device: more make a step slower and no token cheaper
+MOST_ROWS = {"cpu": 80, "cuda": 512}
+
+
+def auto_batch_size(llm, settings: SamplingSettings, longest: int, questions: int) -> int:
+    """Questions whose samples fit into free memory together, were every answer max_new_tokens long behind a prompt of
+    `longest` columns; prints it with the reason in one line."""
+    config, devices = llm.config.get_text_config(), {weight.device for weight in llm.parameters()}
+    columns, (device, *_) = longest + settings.max_new_tokens + ROOM, sorted(devices, key=str)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    layer = 2 * heads * head_dim * llm.dtype.itemsize * columns
+    # a layer that grows is there twice; logits: in the LLM's dtype, and what the choice makes of them
+    row = layer * (config.num_hidden_layers + 1) + config.vocab_size * 3 * llm.dtype.itemsize
+    question = row * settings.num_return_sequences
+    # layers are spread evenly, so the fullest device decides
+    free = min(free_bytes(device) for device in devices) * len(devices)
+    most = max(1, min(questions, MOST_ROWS[device.type] // settings.num_return_sequences))
+    size = max(1, min(most, int(0.9 * free / question)))
+    print(
+        f"  batch_size = {size} (auto): a question takes up to {question / 2**30:.2f} GiB "
+        f"({settings.num_return_sequences} samples, {columns:,} columns each), {free / 2**30:.1f} GiB are free, "
+        f"and {most} are the most at a time"
+    )
+    return size
+
+
+def free_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def check_layers(llm) -> None:

@@ -20,6 +20,7 @@ import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -80,6 +81,7 @@ class Evaluation:
         self.mean, self.batch_size = args.mean, args.batch_size
         pair = load_pair(args.shape, getattr(torch, dtype), args.device, data_dir=args.data_dir)
         self.llm, self.layout = pair.llm, Layout(pair.llm_tokenizer, pair.small_tokenizer, PROMPTS["number"])
+        self.llm.generation_config = GenerationConfig()  # its end token would end an answer
         slot_id = pad_token_id(pair.small_tokenizer)
         model = LatentThoughtModel("small_block", pair.llm, pair.small_lm, MADE, slot_id).to(args.device)
         self.model = model.eval()
@@ -92,11 +94,10 @@ class Evaluation:
 
     def ours(self, batch_size: int | None = None) -> dict[int, list[list[int]]]:
         """Tokens of every sample by question."""
-        generation.Rows = rows_that_end(self.mean)
-        size, total = batch_size or self.batch_size, len(self.examples)
-        answers = generate_answers(self.llm, self.model, self.layout, self.examples, self.settings, size, INJECTED)
-        answers = tqdm(answers, desc="ours", total=total, leave=False, disable=None)
-        return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
+        asked = self.llm, self.model, self.layout, self.examples, self.settings, batch_size or self.batch_size, INJECTED
+        with mock.patch.object(generation, "Rows", rows_that_end(self.mean)):
+            answers = tqdm(generate_answers(*asked), desc="ours", total=len(self.examples), leave=False, disable=None)
+            return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
 
     @torch.no_grad()
     def published_batch(self, examples: list[Example]) -> list[str]:
@@ -123,7 +124,6 @@ class Evaluation:
         return self.layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     def published(self) -> None:
-        self.llm.generation_config = GenerationConfig()  # its end token would end an answer
         starts = range(0, len(self.examples), self.batch_size)
         for start in tqdm(starts, desc="published", leave=False, disable=None):
             self.published_batch(self.examples[start : start + self.batch_size])

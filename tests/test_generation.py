@@ -157,6 +157,134 @@ def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
     assert all(len({tuple(row) for row in rows}) == 3 for rows in together.values())
 
 
+CASES = {  # generator, chains, settings
+    "none": ("none", 1, {}),
+    "chains": ("block", 2, {}),
+    "greedy": ("small_block", 1, {"greedy": True, "num_return_sequences": 1}),
+    "penalty": ("small", 1, {"repetition_penalty": 1.3}),
+}
+
+
+def often_ending(monkeypatch, llm) -> None:
+    """Answers end at one token of 25, so that their lengths differ."""
+    ends = list(range(0, llm.config.vocab_size, 25))
+    monkeypatch.setattr(llm, "generation_config", GenerationConfig(eos_token_id=ends))
+
+
+@pytest.mark.parametrize(("kind", "chains", "changes"), CASES.values(), ids=CASES)
+def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, chains, changes):
+    """Answers of mixed lengths behind prompts of mixed lengths: finished rows are replaced, the last ones taken away,
+    and every sample is the one of its question alone."""
+    llm, layout = tiny_models.llm, tiny_models.layout_for(kind)
+    often_ending(monkeypatch, llm)
+    model = None if kind == "none" else tiny_models.model(kind, design=Design(num_chains=chains)).eval()
+    settings = replace(SETTINGS, max_new_tokens=24, **changes)
+    alone = [answers_of(llm, model, layout, [example], settings, 1)[0] for example in EXAMPLES]
+    lengths = [one.num_tokens for samples, _ in alone for one in samples]
+    assert min(lengths) < 9 and max(lengths) == 24 and len(set(lengths)) > 3
+    done, steps = {"replace": 0, "keep": 0}, []
+    for name in done:
+        own = getattr(generation.Rows, name)
+
+        def count(self, *arguments, name=name, own=own):
+            done[name] += 1
+            own(self, *arguments)
+
+        monkeypatch.setattr(generation.Rows, name, count)
+    own_step = generation.Rows.step
+    monkeypatch.setattr(generation.Rows, "step", lambda self: steps.append(len(self.answers)) or own_step(self))
+    for batch_size in (1, 2, 3, 5, 8):
+        together = answers_of(llm, model, layout, EXAMPLES, settings, batch_size)
+        for (samples, texts), (expected, expected_texts) in zip(together, alone, strict=True):
+            assert [one.tokens for one in samples] == [one.tokens for one in expected] and texts == expected_texts
+            for one, other in zip(samples, expected, strict=True):
+                assert (one.num_tokens, one.finished) == (other.num_tokens, other.finished)
+                assert one.score == pytest.approx(other.score, abs=1e-4)
+    assert min(done.values()) > 5
+    assert sum(steps) < 1.5 * 5 * sum(lengths), "finished samples go on costing"
+
+
+def test_questions_come_as_soon_as_they_are_finished_the_longest_prompts_first(tiny_models, monkeypatch):
+    llm, layout, asked = tiny_models.llm, tiny_models.layout_for("none"), []
+    often_ending(monkeypatch, llm)
+    batch = generation.prompt_batch
+    monkeypatch.setattr(generation, "prompt_batch", lambda *a: asked.extend(a[1]) or batch(*a))
+    answers = generate_answers(llm, None, layout, EXAMPLES, SETTINGS, 2)
+    first, *_ = next(answers)
+    assert first in asked and len(asked) < len(EXAMPLES)
+    assert {first.index, *(example.index for example, *_ in answers)} == {example.index for example in EXAMPLES}
+    lengths = [len(layout.prompt(example.question)["prefix"]) for example in asked]
+    assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) > 2
+
+
+def run_out_of_memory(monkeypatch, rows: int, after: int = 0) -> None:
+    """A step of more than `rows` rows is out of memory, after so many steps."""
+    own, steps = generation.Rows.step, []
+
+    def step(self):
+        steps.append(self)
+        if len(self.answers) > rows and len(steps) > after:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        own(self)
+
+    monkeypatch.setattr(generation.Rows, "step", step)
+
+
+@pytest.mark.parametrize("after", [0, 8])
+def test_out_of_memory_halves_the_batch_and_changes_no_sample(tiny_models, monkeypatch, capsys, after):
+    """Questions that were running start again; those that were finished are not asked again."""
+    llm, layout = tiny_models.llm, tiny_models.layout_for("none")
+    often_ending(monkeypatch, llm)
+    expected = tokens_of(llm, None, layout, EXAMPLES, SETTINGS, 8)
+    run_out_of_memory(monkeypatch, rows=6, after=after)
+    made, asked, batch = {}, [], generation.prompt_batch
+    monkeypatch.setattr(generation, "prompt_batch", lambda *a: asked.append((set(made), a[1])) or batch(*a))
+    for example, samples, _ in generate_answers(llm, None, layout, EXAMPLES, SETTINGS, 4):
+        assert example.index not in made
+        made[example.index] = [one.tokens for one in samples]
+    assert [made[example.index] for example in EXAMPLES] == expected
+    assert not any(example.index in done for done, group in asked for example in group)
+    assert any(done for done, _ in asked) and sum(len(group) for _, group in asked) > len(EXAMPLES)
+    printed = capsys.readouterr().out
+    assert printed == "out of GPU memory: going on with --batch_size 2; running questions start again\n"
+
+
+def test_out_of_memory_with_one_question_is_one_line(tiny_models, monkeypatch):
+    run_out_of_memory(monkeypatch, rows=2)
+    with pytest.raises(
+        InputError, match="--batch_size 1: out of GPU memory with 3 samples .* --max_new_tokens"
+    ) as error:
+        tokens_of(tiny_models.llm, None, tiny_models.layout_for("none"), EXAMPLES, SETTINGS, 8)
+    assert "\n" not in str(error.value)
+
+
+def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
+    """What the cache and the logits really take stays under the memory that --batch_size auto was told is free."""
+    llm, layout, largest = tiny_models.llm, tiny_models.layout_for("none"), [0]
+    settings, own = replace(SETTINGS, max_new_tokens=150), generation.Rows.step
+    longest = max(generation.prompt_length(layout, example.question) for example in EXAMPLES)
+
+    def auto(free: float, settings=settings, questions: int = 1000) -> int:
+        monkeypatch.setattr(generation, "free_bytes", lambda _: free)
+        return generation.auto_batch_size(llm, settings, longest, questions)
+
+    def step(self):
+        own(self)
+        storages = [t.untyped_storage() for layer in generation.keys_and_values(self.cache) for t in layer]
+        vocabulary = llm.config.vocab_size * 4 * len(self.answers)
+        largest[0] = max(largest[0], sum(storage.nbytes() for storage in storages) + vocabulary)
+
+    monkeypatch.setattr(generation.Rows, "step", step)
+    free = 1e6
+    while auto(free) < 4:
+        free *= 1.05
+    answers_of(llm, None, layout, EXAMPLES, settings, 4)
+    assert 0.4 * free < largest[0] < 0.9 * free
+    assert auto(free, replace(settings, num_return_sequences=6)) == 2
+    assert auto(1) == 1 and auto(1e15, questions=5) == 5 and auto(1e15) * 3 <= generation.MOST_ROWS["cpu"]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("  batch_size = 26 (auto): a question takes up to 0.00")
+
+
 @pytest.mark.skipif(not generation.CACHE_BY_LAYERS, reason="transformers before 4.56 has no cache by layers")
 @torch.no_grad()
 def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models, monkeypatch):
@@ -167,7 +295,7 @@ def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models,
 
     expected = answers()
     for room in (0, 2):
-        monkeypatch.setattr(generation.RoomyLayer, "ROOM", room)
+        monkeypatch.setattr(generation, "ROOM", room)
         assert answers() == expected
 
 
