@@ -204,7 +204,7 @@ class Rows:
         self.state = {name: old.index_copy(0, there, state[name]) for name, old in self.state.items()}
         self.mask[there] = False
         self.mask[there, -columns:] = select(prompts.mask[:, -columns:], row_of)
-        # the last column is what the next step reads
+        # no keys and values yet of the last column: the next step reads it
         for layer, new in zip(keys_and_values(self.cache), prompts.layers, strict=True):
             for tensor, prompt in zip(layer, new, strict=True):
                 width, prompt = tensor.shape[2], prompt[:, :, prompt.shape[2] - columns + 1 :]
@@ -245,6 +245,7 @@ class Rows:
         if "said" in now:
             now["said"].scatter_(1, tokens, True)
         self.mask = F.pad(self.mask, (0, 1), value=True)
+        # finished rows stay where they are: some rotary embeddings change with the largest position
         now["positions"] = now["positions"] + now["alive"]
         now["counts"] = now["counts"] + now["alive"]
         now["alive"] = now["alive"] & ~self.ended(tokens, now["counts"])
@@ -255,7 +256,7 @@ class Rows:
 
     def run(self, enough: int) -> None:
         """Write until no more than `enough` rows are unfinished."""
-        # asking how many are waits for the device, so the next steps' work is queued behind it on CUDA
+        # asking how many are waits for a GPU, which would then wait for the next step's work
         steps = 1 if self.device.type == "cpu" else 8
         unfinished = enough + 1
         while unfinished > enough:
@@ -288,7 +289,7 @@ def decode(
     """(place of a question, its samples) as soon as all of them are finished; the longest prompts come first.
 
     numbers, lengths: of the questions, what seeds their noise and their prompts' lengths; prompts: places of some
-    questions -> their inputs, as Rows.change takes them; batch_size: questions whose samples are written at a time.
+    questions -> their inputs, as Prompts takes them; batch_size: questions whose samples are written at a time.
     Out of GPU memory, the batch is halved and the questions that were running start again; at one question it is an
     InputError.
     """
