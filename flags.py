@@ -26,6 +26,7 @@ REFUSED = {
     "resume_from_checkpoint": "use --resume",
     "save_only_model": "a run could not be resumed",
     "auto_find_batch_size": "give --batch_size",
+    "group_by_length": "a step's rows are sorted by length already",
 }
 SET_HERE = {  # flags whose values follow from others
     "save_strategy": "resume checkpoints follow --eval_strategy",
@@ -34,14 +35,15 @@ SET_HERE = {  # flags whose values follow from others
     "metric_for_best_model": "use --best_metric",
     "greater_is_better": "use --best_metric",
     "remove_unused_columns": "rows are token ids already",
+    "train_sampling_strategy": "a step's rows are sorted by length already",
     "ddp_find_unused_parameters": "every trained parameter is used",
 }
 RUN_NAME = re.compile(r"\w[\w.-]*")
 USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
-    r"output_dir|resume|recipe|bf16|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu|prediction_loss_only"
-    r"|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
+    r"output_dir|resume|recipe|bf16|thought_cache|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu"
+    r"|prediction_loss_only|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
 
@@ -148,6 +150,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     output_name: str | None = flag(None, "required: names the run and its folders")
     best_metric: str = flag("sft_loss", "sft_loss (dev SFT loss) or accuracy (greedy dev answers) chooses the best")
     max_new_tokens: int = flag(512, "for the dev answers of --best_metric accuracy")
+    thought_cache: bool = flag(
+        True, "keep the frozen small LM's states on disk while the run lasts, where they are read more than once"
+    )
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     bf16: bool | None = flag(
         None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", const=True
@@ -194,7 +199,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
             if getattr(self, name, None):
                 raise InputError(f"--{name} is not for this program: {reason}")
         for name, reason in SET_HERE.items():
-            if getattr(self, name) != known[name]:
+            if name in known and getattr(self, name) != known[name]:
                 raise InputError(f"--{name} is not for this program: {reason}")
 
     def _recompute_layers(self) -> bool:

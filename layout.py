@@ -15,6 +15,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from tokenizers import AddedToken
 from torch import Tensor
 
@@ -236,6 +237,13 @@ def pad(rows: list[list[int]], value: int, left: bool) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
+def pad_states(rows: list[Tensor], left: bool) -> Tensor:
+    """Rows of states (T_i, d) -> (B, longest row, d), padded with zeros on the given side."""
+    width = max(len(row) for row in rows)
+    sides = [(width - len(row), 0) if left else (0, width - len(row)) for row in rows]
+    return torch.stack([F.pad(row, (0, 0, *side)) for row, side in zip(rows, sides, strict=True)])
+
+
 class PromptCollator:
     """Prompts (Layout.prompt) -> batch for evaluation: {prefix,suffix,question}_{ids,mask}, all left-padded."""
 
@@ -255,9 +263,10 @@ class TrainingCollator(PromptCollator):
     """Rows (Layout.training) -> batch of one training or dev step.
 
     prefix_*, question_* (B, ·) left-padded; suffix_* (B, S) suffix + target, right-padded; labels (B, S), -100
-    outside the target; answer_* (B, A). With `steps`: step_* (B, T) header + steps, right-padded; step_ends (B, M)
-    column of each step's last token in step_ids, -1 (the question's last token stands there) for no step; step_valid
-    (B, M) bool.
+    outside the target; target_{rows,columns,ids} (T,) of all target tokens in there; answer_* (B, A). With `steps`:
+    step_* (B, T) header + steps, right-padded; step_ends (B, M) column of each step's last token in step_ids, -1 (the
+    question's last token stands there) for no step; step_valid (B, M) bool. Of rows with states (states.py):
+    thought_states (B, Q + N, d_small) of question and slots, and with `steps` step_states (B, T, d_small).
     """
 
     def __init__(self, layout: Layout, steps: bool):
@@ -270,6 +279,12 @@ class TrainingCollator(PromptCollator):
             [row["suffix"] + row["target"] for row in rows], self.llm_pad, left=False
         )
         batch["labels"], _ = pad([[-100] * len(row["suffix"]) + row["target"] for row in rows], -100, left=False)
+        batch["target_rows"], batch["target_columns"] = (batch["labels"] != -100).nonzero(as_tuple=True)
+        batch["target_ids"] = batch["labels"][batch["target_rows"], batch["target_columns"]]
+        if "thought_states" in rows[0]:
+            batch["thought_states"] = pad_states([row["thought_states"] for row in rows], left=True)
+            if self.steps:
+                batch["step_states"] = pad_states([row["step_states"] for row in rows], left=False)
         if self.steps:
             batch["answer_ids"], batch["answer_mask"] = pad([row["answer"] for row in rows], self.llm_pad, left=False)
             texts = [sum(row["steps"], row["header"]) for row in rows]

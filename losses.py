@@ -8,26 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 1024  # target tokens whose logits are held at once
+BLOCK = {"cpu": 2**22, "cuda": 2**27}  # logits held at once: on a CPU what its last-level cache holds
 
 
 class _TargetCrossEntropy(torch.autograd.Function):
+    """Attention's online softmax over the vocabulary: queries are hidden states, keys and values the head's rows. Its
+    output, the head's rows weighted by their probabilities, less the gold token's row, is the gradient."""
+
     @staticmethod
     def forward(ctx, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-        total = torch.zeros((), device=hidden.device)
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(labels), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            logits = (hidden[chunk] @ head.T).float()  # (chunk, V)
-            log_z = logits.logsumexp(-1, keepdim=True)
-            gold = labels[chunk, None]
-            total += (log_z - logits.gather(1, gold)).sum()
+        tokens, d = hidden.shape
+        largest = torch.full((tokens, 1), -torch.inf, device=hidden.device)
+        total, gradient = torch.zeros_like(largest), None
+        if ctx.needs_input_grad[0]:
+            gradient = torch.zeros(tokens, d, device=hidden.device)
+        for rows in head.split(max(256, BLOCK[hidden.device.type] // max(1, tokens))):
+            logits = (hidden @ rows.T).float()  # (T, rows)
+            before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
+            weights, shrink = logits.sub_(largest).exp_(), (before - largest).exp_()
+            total.mul_(shrink).add_(weights.sum(1, keepdim=True))
             if gradient is not None:
-                d_logits = logits.sub_(log_z).exp_()  # softmax, then minus one at the gold token
-                d_logits.scatter_add_(1, gold, torch.full_like(log_z, -1.0))
-                gradient[chunk] = d_logits.to(head.dtype) @ head
-        ctx.save_for_backward(gradient)
-        return total
+                gradient.mul_(shrink).add_(weights.to(head.dtype) @ rows)
+        gold = head[labels].float()
+        if gradient is not None:
+            ctx.save_for_backward(gradient.div_(total).sub_(gold).to(hidden.dtype))
+        gold_logits = (hidden.float() * gold).sum(1, keepdim=True)
+        return (largest + total.log() - gold_logits).sum()
 
     @staticmethod
     def backward(ctx, d_total: Tensor):
@@ -40,7 +46,7 @@ def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor
 
     hidden (T, d) last hidden states at the columns that predict the targets; head (V, d) the frozen output embedding,
     in the same dtype; labels (T,) int64. Returns a float32 scalar. The head gets no gradient, so the gradient with
-    respect to `hidden` is taken in the forward pass, chunk by chunk: never more than CHUNK x V logits.
+    respect to `hidden` is taken in the forward pass, block by block of the vocabulary: never more than BLOCK logits.
     """
     return _TargetCrossEntropy.apply(hidden, head, labels)
 

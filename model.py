@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import transformers
 from packaging.version import Version
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from data_loader import InputError
 from layout import ChatLayout, encode
@@ -28,6 +29,7 @@ from losses import chain_diversity, reasoning_focus, semantic_alignment, target_
 
 LOSSES = ("sft", "align", "focus", "diversity")
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots
 KNOWN_MODEL_IDS = [
     "Qwen/Qwen3-8B",
@@ -140,6 +142,53 @@ def fingerprint(lm) -> str:
 def position_ids(mask: Tensor) -> Tensor:
     """Positions that count real tokens only, (B, T) from a mask (B, T): padding anywhere shifts nothing."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def attention_mask(lm, mask: Tensor, queries: int) -> Tensor:
+    """What the LM's last `queries` columns may attend to, from a padding mask (B, T): the mask itself, or, where the
+    library would make no other of it, (B, 1, queries, T) bool. For its own the library reads the mask back from the
+    device, which makes the device wait in every pass."""
+    config, columns = lm.config.get_text_config(), torch.arange(mask.shape[1], device=mask.device)
+    own = "create_causal_mask" in vars(sys.modules[type(decoder(lm)).__module__])
+    if not own or config._attn_implementation != "sdpa" or has_windows(config):
+        return mask
+    rows = columns[len(columns) - queries :, None]
+    # a padding column sees itself: no row of the softmax is empty
+    return (((columns <= rows) & (mask[:, None] != 0)) | (columns == rows))[:, None]
+
+
+def has_windows(config) -> bool:
+    """Whether some layers attend to less than all that came before."""
+    config = config.to_dict()
+    return bool(config.get("sliding_window") or {*(config.get("layer_types") or [])} - {"full_attention"})
+
+
+def keeps_keys_and_values(lm) -> bool:
+    """Whether keys and values are all that a layer remembers of the columns before (not so in state-space layers)."""
+    types = {*(lm.config.get_text_config().to_dict().get("layer_types") or [])}
+    return not lm._is_stateful and types <= {"full_attention", "sliding_attention"}
+
+
+@torch.no_grad()
+def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> DynamicCache:
+    """Keys and values of a left-padded prefix, embeddings (B, P, d) and mask (B, P), as constants: what is run behind
+    it attends to them and adds nothing to them, however often (gradient checkpointing runs it twice)."""
+    # layers with a sliding window keep all columns too: the library's masks hold the window
+    cache = DynamicCache()
+    decoder(lm)(
+        inputs_embeds=embeddings,
+        attention_mask=attention_mask(lm, mask, mask.shape[1]),
+        position_ids=position_ids(mask),
+        past_key_values=cache,
+        use_cache=True,
+    )
+
+    def update(keys: Tensor, values: Tensor, layer: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        before = (cache.layers[layer].keys, cache.layers[layer].values) if CACHE_BY_LAYERS else cache[layer]
+        return torch.cat([before[0], keys], dim=-2), torch.cat([before[1], values], dim=-2)
+
+    cache.update = update
+    return cache
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -407,41 +456,66 @@ class LatentThoughtModel(nn.Module):
         with torch.no_grad():
             if small_lm is None:
                 return llm.get_input_embeddings()(ids)
-            return decoder(small_lm)(
-                input_ids=ids, attention_mask=mask, position_ids=position_ids(mask), use_cache=False
-            ).last_hidden_state
+            allowed, positions = attention_mask(small_lm, mask, mask.shape[1]), position_ids(mask)
+            out = decoder(small_lm)(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
+            return out.last_hidden_state
+
+    def _with_slots(self, ids: Tensor, mask: Tensor, chains: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(ids, mask) and behind them the tokens that stand at the N slots of the rows' chains (B,)."""
+        width = ids.shape[1]
+        ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_ids[0])
+        if chains is not None:
+            ids[:, width:] = torch.tensor(self.slot_ids, device=ids.device)[chains, None]
+        return ids, F.pad(mask, (0, self.num_thoughts), value=1)
 
     def _generate(
-        self, parts: list[tuple[Tensor, Tensor]], columns: list[Tensor], slots: bool, chains: Tensor | None = None
+        self,
+        parts: list[tuple[Tensor, Tensor]],
+        columns: list[Tensor],
+        slots: bool,
+        chains: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> list[Tensor]:
         """Run the generator over concatenated (ids, mask) parts, then the N slots of the rows' chains (B,); z at each
-        group of columns (B, K_i)."""
+        group of columns (B, K_i). `states`: what the frozen reader makes of all that, where it is known already."""
         ids, mask = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
         if slots:
             width = ids.shape[1]
-            ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_ids[0])
-            if chains is not None:
-                ids[:, width:] = torch.tensor(self.slot_ids, device=ids.device)[chains, None]
-            mask = F.pad(mask, (0, self.num_thoughts), value=1)
+            ids, mask = self._with_slots(ids, mask, chains)
             slot_columns = torch.arange(width, ids.shape[1], device=ids.device)
             columns = [*columns, slot_columns.expand(len(ids), -1)]
+        states = self._read(ids, mask) if states is None else states
         # both LM dtypes are equal; in bf16 the generator's products run in bf16 over its float32 weights
         with torch.autocast(ids.device.type, dtype=self.llm.dtype, enabled=self.llm.dtype != torch.float32):
-            z = self.generator(self._read(ids, mask), mask, torch.cat(columns, dim=1), chains, slots)
+            z = self.generator(states, mask, torch.cat(columns, dim=1), chains, slots)
         if self.scale is not None:
             z = F.normalize(z.float(), dim=-1) * self.scale
         return list(z.split([c.shape[1] for c in columns], dim=1))
 
+    def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What the small LM makes of a batch of TrainingCollator, once for all epochs: states of question and slots
+        (B, Q + N, d_small), and of the steps behind the question (B, T, d_small), T = 0 in a batch without steps."""
+        ids, mask = batch["question_ids"], batch["question_mask"]
+        of_thoughts = self._read(*self._with_slots(ids, mask, None))
+        if "step_ids" not in batch:
+            return of_thoughts, of_thoughts[:, :0]
+        ids, mask = torch.cat([ids, batch["step_ids"]], 1), torch.cat([mask, batch["step_mask"]], 1)
+        return of_thoughts, self._read(ids, mask)[:, batch["question_ids"].shape[1] :]
+
     def thoughts(
-        self, question_ids: Tensor, question_mask: Tensor, chains: Tensor | None = None
+        self,
+        question_ids: Tensor,
+        question_mask: Tensor,
+        chains: Tensor | None = None,
+        states: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Question turns (B, Q), left-padded, and the rows' chains (B,) int64 (None: the first) -> z_q (B, d_large) and
-        the N thoughts (B, N, d_large).
+        """Question turns (B, Q), left-padded, the rows' chains (B,) int64 (None: the first) and perhaps their states
+        (B, Q + N, d_small) -> z_q (B, d_large) and the N thoughts (B, N, d_large).
 
         The same call in training and in evaluation: no step is in view.
         """
         last = torch.full((len(question_ids), 1), question_ids.shape[1] - 1, device=question_ids.device)
-        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains)
+        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains, states)
         return z_question[:, 0], z_thoughts
 
     def chain_thoughts(
@@ -460,9 +534,9 @@ class LatentThoughtModel(nn.Module):
     def _thoughts_and_steps(
         self, batch: dict[str, Tensor], chains: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        question = (batch["question_ids"], batch["question_mask"])
+        question, states = (batch["question_ids"], batch["question_mask"]), batch.get("thought_states")
         if "step_ids" not in batch:
-            return *self.thoughts(*question, chains), None
+            return *self.thoughts(*question, chains, states), None
         steps = (batch["step_ids"], batch["step_mask"])
         width = question[0].shape[1]
         step_columns = width + batch["step_ends"]
@@ -470,8 +544,26 @@ class LatentThoughtModel(nn.Module):
             last = torch.full_like(step_columns[:, :1], width - 1)
             z_question, z_steps, z_thoughts = self._generate([question, steps], [last, step_columns], True, chains)
             return z_question[:, 0], z_thoughts, z_steps
-        (z_steps,) = self._generate([question, steps], [step_columns], slots=False)
-        return *self.thoughts(*question, chains), z_steps
+        # the small LM is causal: it reads the question alike before slots and before steps
+        known = None if states is None else torch.cat([states[:, :width], batch["step_states"]], dim=1)
+        (z_steps,) = self._generate([question, steps], [step_columns], slots=False, states=known)
+        return *self.thoughts(*question, chains, states), z_steps
+
+    def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
+        """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change what
+        stands before it: where keys and values say all of it, the prefix is read once, without gradients."""
+        llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
+        cache, start = None, 0
+        if keeps_keys_and_values(llm):
+            cache, start = read_prefix(llm, embeddings[:, :prefix], mask[:, :prefix]), prefix
+        out = decoder(llm)(
+            inputs_embeds=embeddings[:, start:],
+            attention_mask=attention_mask(llm, mask, mask.shape[1] - start),
+            position_ids=position_ids(mask)[:, start:],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return out.last_hidden_state[:, prefix - start :]
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with
@@ -490,14 +582,12 @@ class LatentThoughtModel(nn.Module):
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:
-            inputs = llm_inputs(self.llm, batch, z_thoughts)
-            positions = position_ids(inputs["attention_mask"])
-            hidden = decoder(self.llm)(**inputs, position_ids=positions, use_cache=False).last_hidden_state
+            hidden = self._behind_prefix(llm_inputs(self.llm, batch, z_thoughts), batch["prefix_ids"].shape[1])
             # the column before a token predicts it; only target tokens are asked for
-            hidden = hidden[:, -batch["labels"].shape[1] - 1 : -1]
-            asked = batch["labels"] != -100
+            before = batch["target_rows"] * hidden.shape[1] + self.num_thoughts - 1 + batch["target_columns"]
+            asked = hidden.flatten(0, 1).index_select(0, before)
             head = self.llm.get_output_embeddings().weight
-            sums["sft"] = target_cross_entropy(hidden[asked], head, batch["labels"][asked])
+            sums["sft"] = target_cross_entropy(asked, head, batch["target_ids"])
         if "align" in wanted:
             sums["align"] = semantic_alignment(z_question, z_thoughts, **self.align).sum()
         if "focus" in wanted:

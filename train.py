@@ -20,6 +20,7 @@ from pathlib import Path
 import huggingface_hub
 import torch
 import transformers
+from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list
 from packaging.version import Version
 from tqdm import tqdm
@@ -51,6 +52,7 @@ from model import (
     prior_row_ids,
 )
 from report import read_json, versions, write_text
+from states import forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
 
@@ -58,15 +60,64 @@ FLAGS_FILE = "flags.json"
 # Training
 
 
+class ByLengthWithinSteps(torch.utils.data.Sampler):
+    """The library's random order of rows, with the rows of one optimiser step (of all ranks and micro-batches) sorted
+    by length, longest first. Every step has the very rows that it would have had; its micro-batches are padded less,
+    and ranks that work at the same time have rows of similar length."""
+
+    def __init__(self, order: SeedableRandomSampler, lengths: list[int], step_rows: int):
+        self.order, self.lengths, self.step_rows = order, lengths, step_rows
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self):
+        rows = list(self.order)
+        for start in range(0, len(rows), self.step_rows):
+            yield from sorted(rows[start : start + self.step_rows], key=lambda row: -self.lengths[row])
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.set_epoch(epoch)
+
+
+def padding_share(widths: list[tuple[int, int]], order: list[int], batch_size: int) -> float:
+    """Share of padding among the LLM's tokens where rows of `widths` (prefix; thoughts, suffix and target) come in that
+    order."""
+    real = padded = 0
+    for start in range(0, len(order), batch_size):
+        prefixes, rests = zip(*(widths[row] for row in order[start : start + batch_size]), strict=True)
+        real += sum(prefixes) + sum(rests)
+        padded += len(prefixes) * (max(prefixes) + max(rests))
+    return 1 - real / padded
+
+
 class ThoughtTrainer(Trainer):
     """Trainer whose losses are divided by counts over the whole optimiser step: over ranks and micro-batches."""
 
-    def __init__(self, *args, dev_examples: list[Example], layout: Layout, meta: dict, **kwargs):
+    def __init__(
+        self, *args, dev_examples: list[Example], layout: Layout, meta: dict, widths: list[tuple[int, int]], **kwargs
+    ):
         super().__init__(*args, **kwargs)
+        self.widths = widths  # of the training rows, as padding_share takes them
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
         self.dev_examples, self.layout, self.meta = dev_examples, layout, meta
         self.dev_collator = TrainingCollator(layout, steps=True)
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
+
+    def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
+        batch_size = self.args.per_device_train_batch_size
+        step_rows = batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        order = SeedableRandomSampler(self.train_dataset, data_seed=self.args.data_seed)
+        random_order = [*order]
+        sampler = order
+        if step_rows > batch_size:
+            sampler = ByLengthWithinSteps(order, [sum(width) for width in self.widths], step_rows)
+        order.set_epoch(0)
+        shares = [padding_share(self.widths, rows, batch_size) for rows in (random_order, [*sampler])]
+        order.set_epoch(0)
+        if self.is_world_process_zero():
+            print("  padding: {1:.1%} of the LLM's tokens ({0:.1%} with rows in random order)".format(*shares))
+        return sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimiser step and, for its loss sums, counts (4,) a rank: global count / ranks."""
@@ -102,12 +153,12 @@ class ThoughtTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Dev losses, each over all dev rows (SFT per target token), thoughts made without steps in view."""
         self.model.eval()
-        mine = self.eval_dataset[self.args.process_index :: self.args.world_size]
+        mine = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
         size = self.args.per_device_eval_batch_size
         totals = torch.zeros(2, len(LOSSES), dtype=torch.float64)
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         for start in tqdm(range(0, len(mine), size), desc="dev losses", disable=quiet, leave=False):
-            batch = self.dev_collator(mine[start : start + size])
+            batch = self.dev_collator([self.eval_dataset[i] for i in mine[start : start + size]])
             sums = self.model(**self._prepare_inputs(batch))
             values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
             totals += torch.stack([torch.tensor(values), loss_counts(batch)])
@@ -312,6 +363,24 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
     return model
 
 
+def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
+    """Whether the small LM's states of a row are always the same, and read more than once."""
+    step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
+    always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps
+    uses_small_lm = GENERATORS[args.thought_generator].uses_small_lm
+    return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
+
+
+def small_lm_states(args: TrainArguments, model, split: str, rows, collator: TrainingCollator, counts: dict):
+    """Rows of a split with the small LM's states (states.py), one file a node."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    path = Path(args.output_dir, f"states-{split}-node{args.process_index // ranks}.bin")
+    state, quiet = args.distributed_state, args.disable_tqdm or args.process_index > 0
+    part = (args.local_process_index, ranks)
+    return keep_states(model, rows, counts[split]["sha256"], collator, path, part, state.wait_for_everyone, quiet)
+
+
 def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dict:
     """Of thoughts.json, what all checkpoints of a run share: all that evaluation must agree on, and their origin."""
     return {
@@ -365,16 +434,23 @@ def run(argv: list[str]) -> None:
     model = build_model(args, layout, start)
     if args.recompute_layers:
         model.recompute_layers()
+    widths = [(len(row["prefix"]), args.num_thought_tokens + len(row["suffix"] + row["target"])) for row in train_rows]
+    collator = TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps)
+    if can_keep_states(args, len(train_rows)):
+        dev_collator = TrainingCollator(layout, steps=True)
+        train_rows = small_lm_states(args, model, "train", train_rows, collator, counts)
+        dev_rows = small_lm_states(args, model, "dev", dev_rows, dev_collator, counts)
     trainer = ThoughtTrainer(
         model=model,
         args=args,
-        data_collator=TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps),
+        data_collator=collator,
         train_dataset=train_rows,
         eval_dataset=dev_rows,
         callbacks=[EvaluateLastStep()],
         dev_examples=dev_examples,
         layout=layout,
         meta=run_meta(args, model, counts),
+        widths=widths,
     )
     if trainer.is_world_process_zero():
         print_start(args, model, counts)
@@ -385,6 +461,7 @@ def run(argv: list[str]) -> None:
         best = {"metric": args.best_metric, "value": state.best_metric}
         best |= {name: meta["dev"][name] for name in ("step", "epoch")}
         save_checkpoint(final, model, meta | {"best": best})
+        forget_states(Path(args.output_dir))
         print(
             f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}"
         )

@@ -236,3 +236,16 @@ def gsm8k_data(tmp_path_factory) -> Path:
     write_jsonl(folder / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(40)])
     write_jsonl(folder / "gsm8k" / "test_socratic.jsonl", [gsm8k_row(i) for i in range(40, 52)])
     return folder
+
+
+@pytest.fixture
+def flags(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
+    """Flags of a short run of train.py; the run's folders are made in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return [
+        *("--large_model_id", str(tiny_pair / "large"), "--small_model_id", str(tiny_pair / "small")),
+        *("--data_dir", str(gsm8k_data), "--task_name", "gsm8k", "--num_thought_tokens", "4", "--batch_size", "2"),
+        *("--gradient_accumulation_steps", "2", "--learning_rate", "1e-3", "--max_steps", "5", "--warmup_ratio", "0"),
+        *("--logging_steps", "1", "--disable_tqdm", "True"),
+        *("--sft_loss_weight", "0.33", "--align_loss_weight", "0.33", "--focus_loss_weight", "0.33"),
+    ]
