@@ -29,7 +29,14 @@ from transformers import DynamicCache
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
 from layout import Layout, PromptCollator, encode
-from model import LatentThoughtModel, decoder, llm_inputs, position_ids
+from model import (
+    LatentThoughtModel,
+    decoder,
+    keeps_keys_and_values,
+    llm_inputs,
+    position_ids,
+    read_prefix,
+)
 from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
 ROOM = 64  # columns that a full cache grows by
@@ -97,21 +104,6 @@ def drop_first_columns(cache: DynamicCache, columns: int) -> None:
             kept[:] = [tensor[:, :, columns:] for tensor in kept]
 
 
-@torch.no_grad()
-def prefill(llm, inputs: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of every prompt column but the last: computed once, whatever the number of samples."""
-    # without the config every layer keeps all columns; the library's masks apply the sliding windows
-    cache, mask = DynamicCache(), inputs["attention_mask"][:, :-1]
-    decoder(llm)(
-        inputs_embeds=inputs["inputs_embeds"][:, :-1],
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return keys_and_values(cache)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Decoding
 
@@ -147,7 +139,9 @@ class Prompts:
         each question. Sample s takes chain s modulo C."""
         s, mask = settings.num_return_sequences, inputs["attention_mask"]
         chains = len(mask) // len(places)
-        self.layers, self.mask = prefill(llm, inputs), mask.bool()
+        # every column but the last is read once, whatever the number of samples
+        self.layers = keys_and_values(read_prefix(llm, inputs["inputs_embeds"][:, :-1], mask[:, :-1]))
+        self.mask = mask.bool()
         # on the CPU: the layers of a spread LLM lie on several devices
         self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
         columns = (mask.shape[1] - mask.int().argmax(1)).cpu()[self.row_of].tolist()  # without the padding before them
@@ -293,7 +287,8 @@ def decode(
     Out of GPU memory, the batch is halved and the questions that were running start again; at one question it is an
     InputError.
     """
-    check_layers(llm)
+    if not keeps_keys_and_values(llm):
+        raise InputError(f"{llm.config.name_or_path}: {type(llm).__name__} keeps more of a text than keys and values")
     s, open_ = settings.num_return_sequences, set(range(len(numbers)))
 
     def next_prompts(count: int) -> Prompts:
@@ -376,13 +371,6 @@ def auto_batch_size(llm, settings: SamplingSettings, longest: int, questions: in
 
 def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-
-
-def check_layers(llm) -> None:
-    """InputError for an LLM with layers that keep other things than keys and values of columns."""
-    for kind in set(getattr(llm.config.get_text_config(), "layer_types", None) or ()):
-        if kind not in ("full_attention", "sliding_attention"):
-            raise InputError(f"{llm.config.name_or_path or type(llm).__name__}: no sampling with layers of {kind}")
 
 
 def prompt_batch(layout: Layout, examples: list[Example], device) -> dict[str, Tensor]:
