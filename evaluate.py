@@ -12,8 +12,8 @@
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
 
 flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
-goes on there) -> report.json. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own
-copy and takes its share of the questions.
+goes on there; at the end they stand in the order of the questions) -> report.json. Plain python spreads the LLM over
+the visible GPUs; under torchrun every rank has its own copy and takes its share of the questions.
 """
 
 import contextlib
@@ -50,12 +50,7 @@ from checkpoint import (
 )
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
 from flags import EvaluationArguments, parse_flags
-from generation import (
-    SamplingSettings,
-    generate_answers,
-    load_generation_config,
-    resolve_sampling,
-)
+from generation import auto_batch_size, generate_answers, prompt_length
 from inspection import inspect_thoughts
 from layout import Layout, pad_token_id
 from model import (
@@ -88,6 +83,7 @@ from report import (
     versions,
     write_text,
 )
+from sampling import SamplingSettings, load_generation_config, resolve_sampling
 
 WEIGHT_FLAGS = ("--params_file_name", "--att_file_name")
 PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
@@ -448,6 +444,9 @@ def run(args: EvaluationArguments) -> None:
     folder_for_writing(folder)
     models = load_models(plan, args.trust_remote_code)
     settings |= model_settings(plan, models)
+    if args.batch_size == "auto":
+        longest = max(prompt_length(models[2], example.question) for example in examples) + plan.injected
+        args.batch_size = auto_batch_size(models[0], sampling, longest, len(examples))
     if args.inspect:
         asked = (split.examples[: args.inspect], plan.task.answer_type, plan.injected, args.max_new_tokens)
         inspect_thoughts(*models, *asked, args.batch_size, folder)

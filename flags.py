@@ -335,7 +335,7 @@ class EvaluationArguments(TaskArguments):
     task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
     split: str = flag("test", "train, dev, test or sample")
     test_k: int = flag(0, "first k questions only; 0: all")
-    batch_size: int = flag(4, "questions at a time")
+    batch_size: str = flag("4", "questions at a time, or auto: as many as fit into memory")
     num_return_sequences: int = flag(1, "samples a question; the vote is over them")
     max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
     temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
@@ -378,8 +378,12 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
         if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
             raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
-        if self.batch_size < 1 or self.test_k < 0:
-            raise InputError(f"--batch_size {self.batch_size} --test_k {self.test_k}: at least 1, and not below 0")
+        if self.test_k < 0:
+            raise InputError(f"--test_k {self.test_k}: 0 (all questions) or more")
+        if self.batch_size != "auto":
+            if not re.fullmatch("[1-9][0-9]*", self.batch_size):
+                raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
+            self.batch_size = int(self.batch_size)
 
 
 class _Parser(HfArgumentParser):

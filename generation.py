@@ -1,4 +1,4 @@
-"""Samplers: prompts with latent thoughts -> written answers, by transformers' `generate`.
+"""Samplers: prompts with latent thoughts -> written answers.
 
 A sample's noise depends on (seed, question, sample, position, token) alone. Batch size, rank and order change nothing:
 in float32 on CPU the texts are the same. (In bf16 the kernels of another batch shape may round differently.)
@@ -7,197 +7,331 @@ in float32 on CPU the texts are the same. (In bf16 the kernels of another batch 
     for example, samples, texts in generate_answers(llm, thought_model, layout, examples, settings, batch_size=4):
         ...
 
-Shapes: B questions, S samples of each, R = B x S rows, V vocabulary, K candidates that sampling may choose from.
+A prompt is computed once, whatever the number of samples. A finished sample stops costing: its row is dropped, and the
+next question's rows take the room.
+
+Shapes: B questions, S samples of each, C chains of thoughts, R rows, T columns of the cache, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
+import psutil
 import torch
 import torch.nn.functional as F
 import transformers
 from packaging.version import Version
 from torch import Tensor
 from tqdm import tqdm
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor
-from transformers.generation.logits_process import (
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache
 
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
-from layout import Layout, PromptCollator, encode, pad_token_id
-from model import LatentThoughtModel, decoder, llm_inputs, position_ids
+from layout import Layout, PromptCollator, encode
+from model import (
+    LatentThoughtModel,
+    decoder,
+    keeps_keys_and_values,
+    llm_inputs,
+    position_ids,
+    read_prefix,
+)
+from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
+ROOM = 64  # columns that a full cache grows by
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 if CACHE_BY_LAYERS:
     from transformers.cache_utils import DynamicLayer
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Settings: the library's defaults, the model's own, the published ones of its family, flags; the later ones win
-
-DEFAULT_SAMPLING = {
-    "max_new_tokens": 4096,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 50,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-}
-PUBLISHED_SAMPLING = {  # by model_type
-    "qwen3": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0},
-    "qwen2": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
-    "llama": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
-}
-NO_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # what greedy settings say
+# Keys and values: a pair a layer, each (R, heads, T, d)
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """All that decides which words are chosen, apart from the model and its input. top_k 0 and min_p 0: off."""
+if CACHE_BY_LAYERS:
 
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
-    greedy: bool
-    num_return_sequences: int
-    seed: int
+    class RoomyLayer(DynamicLayer):
+        """A layer's keys and values with room behind them, so that a token does not copy all that is there."""
+
+        def __init__(self, keys: Tensor, values: Tensor):
+            super().__init__()
+            self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+            self.stores, self.first = [keys, values], 0
+            self._show(keys.shape[-2])
+
+        def _show(self, end: int) -> None:
+            self.end = end
+            self.keys, self.values = (store[..., self.first : end, :] for store in self.stores)
+
+        def drop_first(self, columns: int) -> None:
+            self.first += columns
+            self._show(self.end)
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+            columns = key_states.shape[-2]
+            if self.end + columns > self.stores[0].shape[-2]:
+                self.stores = [F.pad(shown, (0, 0, 0, columns + ROOM)) for shown in (self.keys, self.values)]
+                self.first, self.end = 0, self.end - self.first
+            start = self.end
+            for store, states in zip(self.stores, (key_states, value_states), strict=True):
+                store[..., start : start + columns, :] = states
+            self._show(start + columns)
+            return self.keys, self.values
 
 
-def load_generation_config(model_id: str, config) -> GenerationConfig:
-    """The generation settings a model comes with (hub id or folder); from its config where it has no such file."""
-    try:
-        return GenerationConfig.from_pretrained(model_id)
-    except OSError:
-        return GenerationConfig.from_model_config(config)
+def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    if CACHE_BY_LAYERS:
+        return [(layer.keys, layer.values) for layer in cache.layers]
+    return list(zip(cache.key_cache, cache.value_cache, strict=True))
 
 
-def resolve_sampling(
-    model_type: str,
-    generation_config: GenerationConfig,
-    num_return_sequences: int = 1,
-    seed: int = 41,
-    greedy: bool = False,
-    **flags: float | None,
-) -> SamplingSettings:
-    """Settings from the model's generation_config, the published ones where `model_type` is known, and `flags` (names
-    as in DEFAULT_SAMPLING; None: not given). InputError for values that cannot be."""
-    own = {name: getattr(generation_config, name, None) for name in DEFAULT_SAMPLING if name != "max_new_tokens"}
-    values = dict(DEFAULT_SAMPLING)
-    for source in (own, PUBLISHED_SAMPLING.get(model_type, {}), flags):
-        values |= {name: value for name, value in source.items() if value is not None}
-    if greedy:
-        values |= NO_SAMPLING
-    settings = SamplingSettings(**values, greedy=greedy, num_return_sequences=num_return_sequences, seed=seed)
-    allowed = {
-        "max_new_tokens": (settings.max_new_tokens >= 1, "must be at least 1"),
-        "temperature": (settings.temperature > 0, "must be above 0 (--greedy takes the likeliest token)"),
-        "top_p": (0 < settings.top_p <= 1, "must be above 0 and at most 1"),
-        "top_k": (settings.top_k >= 0, "must be 0 (off) or more"),
-        "min_p": (0 <= settings.min_p <= 1, "must be from 0 to 1"),
-        "num_return_sequences": (num_return_sequences >= 1, "must be at least 1"),
-    }
-    for name, (good, reason) in allowed.items():
-        if not good:
-            raise InputError(f"--{name} {getattr(settings, name)}: {reason}")
-    if greedy and num_return_sequences > 1:
-        raise InputError(f"--greedy with --num_return_sequences {num_return_sequences}: all samples would be the same")
-    return settings
+def cache_of(layers: list[tuple[Tensor, Tensor]]) -> DynamicCache:
+    cache = DynamicCache()
+    if CACHE_BY_LAYERS:
+        cache.layers = [RoomyLayer(*layer) for layer in layers]
+    else:
+        for i, layer in enumerate(layers):
+            cache.update(*layer, i)
+    return cache
+
+
+def drop_first_columns(cache: DynamicCache, columns: int) -> None:
+    if CACHE_BY_LAYERS:
+        for layer in cache.layers:
+            layer.drop_first(columns)
+    else:
+        for kept in (cache.key_cache, cache.value_cache):
+            kept[:] = [tensor[:, :, columns:] for tensor in kept]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Noise: a counter-based hash (the finaliser of splitmix64 after every number taken in), in wrapping int64
+# Decoding
 
 
-def _int64(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+@dataclass
+class Answer:
+    """A row that is being written: sample `number` of the question at `place`, behind `prompt` columns."""
+
+    place: int
+    number: int
+    prompt: int
+    tokens: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+
+    @property
+    def columns(self) -> int:
+        return self.prompt + len(self.tokens)
+
+    def sample(self, stop_ids: list[int]) -> Sample:
+        count, finished = len(self.tokens), self.tokens[-1] in stop_ids
+        return Sample(self.tokens[: count - finished], count, finished, sum(self.log_probs) / count)
 
 
-GOLDEN, MIX_1, MIX_2 = map(_int64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+def select(tensor: Tensor, rows: Tensor) -> Tensor:
+    return tensor.index_select(0, rows.to(tensor.device))
 
 
-def _absorb(state: Tensor, value: Tensor) -> Tensor:
-    """Hash of (state, value), broadcast, int64."""
+class Prompts:
+    """Prompts of some questions, computed, and the answers that wait for a row behind them, R = B x S at first."""
 
-    def fold(x: Tensor, shift: int) -> Tensor:  # x ^ (x >>> shift); the mask makes the shift a logical one
-        return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))
+    def __init__(self, llm, settings: SamplingSettings, places: list[int], numbers: list[int], inputs: dict):
+        """numbers: what seeds the questions' noise; inputs: of model.llm_inputs, left-padded, a row for each chain of
+        each question. Sample s takes chain s modulo C."""
+        s, mask = settings.num_return_sequences, inputs["attention_mask"]
+        chains = len(mask) // len(places)
+        # every column but the last is read once, whatever the number of samples
+        self.layers = keys_and_values(read_prefix(llm, inputs["inputs_embeds"][:, :-1], mask[:, :-1]))
+        self.mask = mask.bool()
+        # on the CPU: the layers of a spread LLM lie on several devices
+        self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
+        columns = (mask.shape[1] - mask.int().argmax(1)).cpu()[self.row_of].tolist()  # without the padding before them
+        numbered = [(place, number) for place in places for number in range(s)]
+        self.answers = [Answer(*pair, count) for pair, count in zip(numbered, columns, strict=True)]
+        numbers = torch.tensor(numbers, device=mask.device).repeat_interleave(s)
+        rows = self.row_of.to(mask.device)
+        keys = noise_keys(settings.seed, numbers, torch.arange(s, device=mask.device).repeat(len(places)))
+        self.state = {
+            "inputs": inputs["inputs_embeds"][:, -1:][rows],  # (R, 1, d), what the next step reads
+            "positions": position_ids(mask)[:, -1:][rows],  # (R, 1)
+            "keys": keys,  # (R, 1)
+            "counts": torch.zeros_like(keys),  # of tokens written
+            "alive": torch.ones_like(keys, dtype=torch.bool),
+        }
+        if settings.repetition_penalty != 1.0:
+            vocabulary = llm.get_output_embeddings().weight.shape[0]
+            self.state["said"] = torch.zeros(len(keys), vocabulary, dtype=torch.bool, device=mask.device)
 
-    x = state + (value + 1) * GOLDEN
-    x = fold(x, 30) * MIX_1
-    x = fold(x, 27) * MIX_2
-    return fold(x, 31)
+    def take(self, count: int) -> tuple[list[Answer], Tensor, dict[str, Tensor]]:
+        """The next `count` answers, the rows of their prompts and their state; they wait no more."""
+        taken = self.answers[:count], self.row_of[:count], {name: new[:count] for name, new in self.state.items()}
+        self.answers, self.row_of = self.answers[count:], self.row_of[count:]
+        self.state = {name: new[count:] for name, new in self.state.items()}
+        return taken
 
 
-def noise_keys(seed: int, questions: Tensor, samples: Tensor) -> Tensor:
-    """One key a row, (R, 1) int64, from the question's and the sample's number (R,)."""
-    key = _absorb(torch.zeros_like(questions), torch.tensor(seed % (1 << 62)))
-    return _absorb(_absorb(key, questions), samples)[:, None]
+class Rows:
+    """Answers that are written together: R rows that all end at the same column of the cache, whatever their lengths;
+    what stands before a row's prompt is masked.
 
-
-def gumbel_noise(keys: Tensor, position: int, token_ids: Tensor) -> Tensor:
-    """Gumbel(0, 1) noise, float64, for tokens (R, K) at a position of rows with `keys` (R, 1)."""
-    bits = _absorb(_absorb(keys, torch.tensor(position)), token_ids)
-    # 52 bits and a half: strictly between 0 and 1, exact in float64, so neither logarithm is infinite
-    uniform = (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52
-    return -(-uniform.log()).log()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Sampling
-
-
-class SeededChoice(LogitsProcessor):
-    """Chooses each row's next token, and leaves only that one to `generate`'s argmax.
-
-    Sampling is Gumbel-max: the argmax of (warped logits + noise) is a draw from the warped softmax. `log_probs` gets
-    the chosen tokens' log-probabilities (R,) under the model itself, before any penalty, temperature or cut.
+    A row that is finished goes on, unread, until `replace` or `keep` takes it away.
     """
 
-    def __init__(self, settings: SamplingSettings, keys: Tensor):
-        self.settings, self.keys = settings, keys
-        self.log_probs: list[Tensor] = []
-        penalty = settings.repetition_penalty
-        self.penalty = None if penalty == 1.0 else RepetitionPenaltyLogitsProcessor(penalty)
-        self.warpers = [TemperatureLogitsWarper(float(settings.temperature))]
-        if settings.top_p < 1.0:
-            self.warpers.append(TopPLogitsWarper(settings.top_p))
-        if settings.min_p > 0.0:
-            self.warpers.append(MinPLogitsWarper(settings.min_p))
+    def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int], prompts: Prompts):
+        """All answers that wait behind the prompts."""
+        self.llm, self.settings, self.new = llm, settings, []
+        self.device = llm.get_input_embeddings().weight.device
+        self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
+        self.answers, row_of, self.state = prompts.take(len(prompts.answers))
+        self.mask = select(prompts.mask, row_of)
+        self.cache = cache_of([[select(tensor, row_of) for tensor in layer] for layer in prompts.layers])
 
-    def __call__(self, input_ids: Tensor, logits: Tensor) -> Tensor:
-        logits = logits.float()  # (R, V)
-        scores = self.penalty(input_ids, logits) if self.penalty else logits
-        choice = scores.argmax(-1, keepdim=True) if self.settings.greedy else self._draw(input_ids, scores)
-        self.log_probs.append((logits.gather(1, choice) - logits.logsumexp(-1, keepdim=True))[:, 0])
-        return torch.full_like(logits, -torch.inf).scatter_(1, choice, 0.0)
+    def replace(self, rows: list[int], prompts: Prompts) -> None:
+        """Answers that wait behind the prompts take the place of the answers in `rows`.
 
-    def _draw(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if self.settings.top_k:
-            scores, tokens = scores.topk(min(self.settings.top_k, scores.shape[-1]))  # (R, K)
-        else:
-            tokens = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
-        for warper in self.warpers:
-            scores = warper(input_ids, scores)
-        # inputs are embeddings: input_ids holds the generated tokens only
-        noise = gumbel_noise(self.keys, input_ids.shape[1], tokens)
-        return tokens.gather(1, (scores + noise).argmax(-1, keepdim=True))
+        Their prompts are no longer than those of the rows that were here before.
+        """
+        answers, row_of, state = prompts.take(len(rows))
+        for i, answer in zip(rows, answers, strict=True):
+            self.answers[i] = answer
+        rows, columns = torch.tensor(rows), max(answer.columns for answer in answers)
+        there = rows.to(self.device)
+        self.state = {name: old.index_copy(0, there, state[name]) for name, old in self.state.items()}
+        self.mask[there] = False
+        self.mask[there, -columns:] = select(prompts.mask[:, -columns:], row_of)
+        # no keys and values yet of the last column: the next step reads it
+        for layer, new in zip(keys_and_values(self.cache), prompts.layers, strict=True):
+            for tensor, prompt in zip(layer, new, strict=True):
+                width, prompt = tensor.shape[2], prompt[:, :, prompt.shape[2] - columns + 1 :]
+                place = tensor[:, :, width - columns + 1 :]
+                place.index_copy_(0, rows.to(tensor.device), select(prompt, row_of))
+        drop_first_columns(self.cache, self._padding())
+        self.mask = self.mask[:, self._padding() :]
+
+    def keep(self, rows: list[int]) -> None:
+        """Take all other rows away."""
+        self.answers, rows = [self.answers[i] for i in rows], torch.tensor(rows)
+        first, layers, self.cache = self._padding(), keys_and_values(self.cache), None
+        for i in range(len(layers)):  # no more than one layer is there twice
+            layers[i] = [select(tensor[:, :, first:], rows) for tensor in layers[i]]
+        self.cache, self.mask = cache_of(layers), select(self.mask[:, first:], rows)
+        self.state = {name: select(value, rows) for name, value in self.state.items()}
+
+    def _padding(self) -> int:
+        """Columns before every row's prompt."""
+        return self.mask.shape[1] - max(answer.columns for answer in self.answers)
+
+    def step(self) -> None:
+        """Write a token in every row."""
+        now = self.state
+        states = decoder(self.llm)(
+            inputs_embeds=now["inputs"],
+            attention_mask=self.mask,
+            position_ids=now["positions"],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        logits = self.llm.get_output_embeddings()(states[:, -1])  # (R, V)
+        noise_of_and_said = (now[name].to(logits.device) for name in ("keys", "counts", "said") if name in now)
+        tokens, log_probs = choose(logits, self.settings, *noise_of_and_said)
+        tokens = tokens.to(self.device)
+        self.new.append((tokens, log_probs))
+        now["inputs"] = self.llm.get_input_embeddings()(tokens)
+        if "said" in now:
+            now["said"].scatter_(1, tokens, True)
+        self.mask = F.pad(self.mask, (0, 1), value=True)
+        # finished rows stay where they are: some rotary embeddings change with the largest position
+        now["positions"] = now["positions"] + now["alive"]
+        now["counts"] = now["counts"] + now["alive"]
+        now["alive"] = now["alive"] & ~self.ended(tokens, now["counts"])
+
+    def ended(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Which rows end with these tokens, (R, 1) bool; counts (R, 1): of tokens, with them."""
+        return (tokens == self.stop_ids).any(-1, keepdim=True) | (counts >= self.settings.max_new_tokens)
+
+    def run(self, enough: int) -> None:
+        """Write until no more than `enough` rows are unfinished."""
+        # asking how many are waits for a GPU, which would then wait for the next step's work
+        steps = 1 if self.device.type == "cpu" else 8
+        unfinished = enough + 1
+        while unfinished > enough:
+            for _ in range(steps):
+                self.step()
+            unfinished = self.state["alive"].sum().item()
+
+    def collect(self) -> list[int]:
+        """Put what was written since the last call into `answers` -> the rows that are finished."""
+        tokens, log_probs = zip(*self.new, strict=True)
+        tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
+        counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []
+        for i, answer in enumerate(self.answers):
+            new = counts[i] - len(answer.tokens)
+            answer.tokens += tokens[i][:new]
+            answer.log_probs += log_probs[i][:new]
+        return [i for i, going_on in enumerate(alive) if not going_on]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One answer: its tokens without the end token, how many were generated (with it), whether it ended by itself
-    (else it was cut off), and the mean log-probability a token under the model."""
+@torch.no_grad()
+def decode(
+    llm,
+    settings: SamplingSettings,
+    stop_ids: list[int],
+    numbers: list[int],
+    lengths: list[int],
+    prompts: Callable[[list[int]], dict[str, Tensor]],
+    batch_size: int,
+) -> Iterator[tuple[int, list[Sample]]]:
+    """(place of a question, its samples) as soon as all of them are finished; the longest prompts come first.
 
-    tokens: list[int]
-    num_tokens: int
-    finished: bool
-    score: float
+    numbers, lengths: of the questions, what seeds their noise and their prompts' lengths; prompts: places of some
+    questions -> their inputs, as Prompts takes them; batch_size: questions whose samples are written at a time.
+    Out of GPU memory, the batch is halved and the questions that were running start again; at one question it is an
+    InputError.
+    """
+    if not keeps_keys_and_values(llm):
+        raise InputError(f"{llm.config.name_or_path}: {type(llm).__name__} keeps more of a text than keys and values")
+    s, open_ = settings.num_return_sequences, set(range(len(numbers)))
+
+    def next_prompts(count: int) -> Prompts:
+        places = [pending.pop() for _ in range(min(len(pending), count))]
+        return Prompts(llm, settings, places, [numbers[place] for place in places], prompts(places))
+
+    rows = None
+    while open_:
+        try:
+            if rows is None:
+                pending, finished, retired = sorted(open_, key=lambda place: (lengths[place], -place)), {}, []
+                waiting = next_prompts(batch_size)
+                rows = Rows(llm, settings, stop_ids, waiting)
+            while retired and (pending or waiting.answers):
+                if not waiting.answers:
+                    waiting = next_prompts(math.ceil(len(retired) / s))
+                count = min(len(retired), len(waiting.answers))
+                rows.replace(retired[:count], waiting)
+                retired = retired[count:]
+            if retired:
+                rows.keep([i for i in range(len(rows.answers)) if i not in retired])
+            # retiring rows costs a little: it waits until some are finished, or more where nothing takes their place
+            idle = len(rows.answers) // (8 if pending or waiting.answers else 4)
+            rows.run(len(rows.answers) - max(1, idle))
+            retired = rows.collect()
+        except torch.cuda.OutOfMemoryError:
+            rows = waiting = None
+        if rows is None:
+            torch.cuda.empty_cache()
+            if batch_size == 1:
+                raise InputError(
+                    f"--batch_size 1: out of GPU memory with {s} samples of up to {settings.max_new_tokens} tokens; "
+                    "fewer --num_return_sequences, fewer --max_new_tokens, or more GPUs"
+                )
+            batch_size //= 2
+            tqdm.write(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
+            continue
+        for answer in (rows.answers[i] for i in retired):
+            finished.setdefault(answer.place, {})[answer.number] = answer.sample(stop_ids)
+        for place in [place for place, samples in finished.items() if len(samples) == s]:
+            samples = finished.pop(place)
+            open_.remove(place)
+            yield place, [samples[i] for i in range(s)]
 
 
 def stop_token_ids(llm, layout: Layout) -> list[int]:
@@ -208,92 +342,47 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
     return sorted((ids | set(end_of_turn if len(end_of_turn) == 1 else [])) - {None})
 
 
-if CACHE_BY_LAYERS:
-
-    class RoomyLayer(DynamicLayer):
-        """A filled layer's keys and values with room behind them, so that a token does not copy all that is there."""
-
-        ROOM = 64  # tokens
-
-        def __init__(self, layer: DynamicLayer):
-            super().__init__()
-            self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
-            self.stores = [layer.keys, layer.values]  # (R, heads, T + room, d)
-            self._show(layer.keys.shape[-2])
-
-        def _show(self, length: int) -> None:
-            self.keys, self.values = (store[..., :length, :] for store in self.stores)
-
-        def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-            start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
-            if end > self.stores[0].shape[-2]:
-                room = end + self.ROOM - start
-                self.stores = [F.pad(shown, (0, 0, 0, room)) for shown in (self.keys, self.values)]
-            for store, states in zip(self.stores, (key_states, value_states), strict=True):
-                store[..., start:end, :] = states
-            self._show(end)
-            return self.keys, self.values
+# most rows that --batch_size auto writes at a time, by type of device: more make a step slower and no token cheaper
+MOST_ROWS = {"cpu": 80, "cuda": 512}
 
 
-@torch.no_grad()
-def prefill(llm, inputs: dict[str, Tensor]) -> DynamicCache:
-    """Keys and values of every prompt column but the last, (B, ...): computed once, whatever the number of samples."""
-    # a cache by layers keeps of a layer with a sliding window no more than its window, as `generate` has it
-    cache = DynamicCache(config=llm.config) if CACHE_BY_LAYERS else DynamicCache()
-    mask = inputs["attention_mask"][:, :-1]
-    decoder(llm)(
-        inputs_embeds=inputs["inputs_embeds"][:, :-1],
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        past_key_values=cache,
-        use_cache=True,
+def auto_batch_size(llm, settings: SamplingSettings, longest: int, questions: int) -> int:
+    """Questions whose samples fit into free memory together, were every answer max_new_tokens long behind a prompt of
+    `longest` columns; prints it with the reason in one line."""
+    config, devices = llm.config.get_text_config(), {weight.device for weight in llm.parameters()}
+    columns, (device, *_) = longest + settings.max_new_tokens + ROOM, sorted(devices, key=str)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    layer = 2 * heads * head_dim * llm.dtype.itemsize * columns
+    # a layer that grows is there twice; logits: in the LLM's dtype, and what the choice makes of them
+    row = layer * (config.num_hidden_layers + 1) + config.vocab_size * 3 * llm.dtype.itemsize
+    question = row * settings.num_return_sequences
+    # layers are spread evenly, so the fullest device decides
+    free = min(free_bytes(device) for device in devices) * len(devices)
+    most = max(1, min(questions, MOST_ROWS[device.type] // settings.num_return_sequences))
+    size = max(1, min(most, int(0.9 * free / question)))
+    print(
+        f"  batch_size = {size} (auto): a question takes up to {question / 2**30:.2f} GiB "
+        f"({settings.num_return_sequences} samples, {columns:,} columns each), {free / 2**30:.1f} GiB are free, "
+        f"and {most} are the most at a time"
     )
-    return cache
+    return size
 
 
-@torch.no_grad()
-def sample(
-    llm, inputs: dict[str, Tensor], questions: list[int], settings: SamplingSettings, stop_ids: list[int], pad_id: int
-) -> list[list[Sample]]:
-    """Samples of each prompt. inputs: of model.llm_inputs, left-padded, a row for each chain of each question (sample s
-    takes chain s modulo C); questions: the numbers that seed the noise."""
-    s, chains = settings.num_return_sequences, len(inputs["attention_mask"]) // len(questions)
-    row_of = torch.arange(len(questions))[:, None] * chains + torch.arange(s) % chains  # (B, S)
-    row_of = row_of.flatten()  # on the CPU: the layers of a spread LLM lie on several devices
-    rows = {name: value[row_of] for name, value in inputs.items()}  # (R, T, ...)
-    cache = prefill(llm, inputs)
-    cache.batch_select_indices(row_of)
-    if CACHE_BY_LAYERS:
-        cache.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    device = rows["attention_mask"].device
-    numbers = torch.tensor(questions, device=device).repeat_interleave(s)
-    keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(questions)))
-    choose = SeededChoice(settings, keys)
-    config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens, do_sample=False, eos_token_id=stop_ids or None, pad_token_id=pad_id
-    )
-    own = llm.generation_config
-    llm.generation_config = GenerationConfig()  # `generate` fills what `config` leaves open from here
-    try:
-        # no position_ids: transformers 4.53 makes them from the mask, and takes given ones wrongly
-        tokens = llm.generate(**rows, past_key_values=cache, generation_config=config, logits_processor=[choose])
-    finally:
-        llm.generation_config = own
-    log_probs = torch.stack(choose.log_probs, dim=1).tolist()
-    samples = [_cut(row, scores, set(stop_ids)) for row, scores in zip(tokens.tolist(), log_probs, strict=True)]
-    return [samples[i : i + s] for i in range(0, len(samples), s)]
-
-
-def _cut(tokens: list[int], log_probs: list[float], stop_ids: set[int]) -> Sample:
-    end = next((i for i, token in enumerate(tokens) if token in stop_ids), None)
-    count = len(tokens) if end is None else end + 1
-    return Sample(tokens[:end], count, end is not None, sum(log_probs[:count]) / count)
+def free_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def prompt_batch(layout: Layout, examples: list[Example], device) -> dict[str, Tensor]:
     """Prompts of some examples as one left-padded batch on `device`."""
     batch = PromptCollator(layout)([layout.prompt(example.question) for example in examples])
     return {name: value.to(device) for name, value in batch.items()}
+
+
+def prompt_length(layout: Layout, question: str) -> int:
+    """Tokens of the LLM's prompt, without thoughts."""
+    row = layout.prompt(question)
+    return len(row["prefix"]) + len(row["suffix"])
 
 
 @torch.no_grad()
@@ -306,29 +395,30 @@ def generate_answers(
     batch_size: int,
     num_injected: int | None = None,
 ) -> Iterator[tuple[Example, list[Sample], list[str]]]:
-    """(example, its samples, their texts) in order, batch by batch.
+    """(example, its samples, their texts) as soon as they are written, which is not the order of the examples.
 
     num_injected: so many of the N thoughts go into the prompt. thought_model None: none, in a layout without slots.
     """
     device = llm.get_input_embeddings().weight.device
-    stop_ids, pad_id = stop_token_ids(llm, layout), pad_token_id(layout.llm_tokenizer)
-    for start in range(0, len(examples), batch_size):
-        group = examples[start : start + batch_size]
-        batch = prompt_batch(layout, group, device)
-        thoughts = None
-        if thought_model is not None:
-            question = (batch["question_ids"], batch["question_mask"])
-            _, thoughts = thought_model.chain_thoughts(*question, settings.num_return_sequences)  # (B, C, N, d)
-            chains = thoughts.shape[1]
-            batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
-            thoughts = thoughts.flatten(0, 1)[:, :num_injected]
-        inputs = llm_inputs(llm, batch, thoughts)
-        drawn = sample(llm, inputs, [example.index for example in group], settings, stop_ids, pad_id)
-        for example, samples in zip(group, drawn, strict=True):
-            texts = layout.llm_tokenizer.batch_decode(
-                [one.tokens for one in samples], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            yield example, samples, texts
+
+    def prompts(places: list[int]) -> dict[str, Tensor]:
+        batch = prompt_batch(layout, [examples[place] for place in places], device)
+        if thought_model is None:
+            return llm_inputs(llm, batch, None)
+        question = (batch["question_ids"], batch["question_mask"])
+        _, thoughts = thought_model.chain_thoughts(*question, settings.num_return_sequences)  # (B, C, N, d)
+        chains = thoughts.shape[1]
+        batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
+        return llm_inputs(llm, batch, thoughts.flatten(0, 1)[:, :num_injected])
+
+    numbers = [example.index for example in examples]
+    lengths = [prompt_length(layout, example.question) for example in examples]
+    answers = decode(llm, settings, stop_token_ids(llm, layout), numbers, lengths, prompts, batch_size)
+    for place, samples in answers:
+        texts = layout.llm_tokenizer.batch_decode(
+            [one.tokens for one in samples], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        yield examples[place], samples, texts
 
 
 def count_right(

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError, write_text
-from generation import SamplingSettings, prompt_batch, resolve_sampling, sample, stop_token_ids
-from layout import Layout, pad_token_id
+from generation import decode, prompt_batch, prompt_length, stop_token_ids
+from layout import Layout
 from model import LatentThoughtModel, decoder, llm_inputs, position_ids
 from report import interval, percent
+from sampling import SamplingSettings, resolve_sampling
 
 INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
 NEAREST, SLOTS_PRINTED = 3, 6  # words a thought; slots that a printed line has room for
@@ -197,14 +198,18 @@ def greedy_answers(
     title: str,
 ) -> tuple[list[list[int]], list[str]]:
     """The examples' answers behind thoughts (K, n, d): their tokens without the end token, and their texts."""
-    device, tokenizer, tokens = llm.get_input_embeddings().weight.device, layout.llm_tokenizer, []
-    for start in tqdm(range(0, len(examples), batch_size), desc=title, leave=False):
-        group = examples[start : start + batch_size]
-        inputs = llm_inputs(llm, prompt_batch(layout, group, device), thoughts[start : start + batch_size])
-        numbers = [example.index for example in group]
-        drawn = sample(llm, inputs, numbers, settings, stop_token_ids(llm, layout), pad_token_id(tokenizer))
-        tokens += [one.tokens for [one] in drawn]
-    return tokens, tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    device = llm.get_input_embeddings().weight.device
+
+    def prompts(places: list[int]) -> dict[str, Tensor]:
+        return llm_inputs(llm, prompt_batch(layout, [examples[i] for i in places], device), thoughts[places])
+
+    numbers = [example.index for example in examples]
+    lengths = [prompt_length(layout, example.question) for example in examples]
+    written = decode(llm, settings, stop_token_ids(llm, layout), numbers, lengths, prompts, batch_size)
+    written = {place: one.tokens for place, [one] in tqdm(written, desc=title, total=len(examples), leave=False)}
+    tokens = [written[place] for place in range(len(examples))]
+    texts = layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return tokens, texts
 
 
 @contextlib.contextmanager

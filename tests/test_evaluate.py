@@ -220,6 +220,7 @@ ERRORS = {
     "task": (["--checkpoint", CKPT, "--task_name", "poetry"], "poetry: no such task"),
     "split": (["--checkpoint", CKPT, "--split", "tests"], "tests: no such split"),
     "batch": (["--checkpoint", CKPT, "--batch_size", "0"], "--batch_size 0"),
+    "batch, no number": (["--checkpoint", CKPT, "--batch_size", "abc"], "--batch_size abc: .* or auto"),
     "no thoughts": (["--checkpoint", CKPT, "--num_thought_tokens", "0"], "--thought_generator none"),
     "unknown flag": (["--checkpoint", CKPT, "--temprature", "1"], "--temprature"),
     "no number": (["--checkpoint", CKPT, "--seed", "one"], "invalid int value"),
@@ -316,12 +317,13 @@ def test_departures_are_said(run, checkpoints, tmp_path):
 
 
 def test_batch_size_changes_no_text(run, checkpoints):
-    """Batch 1 against 8, lengths mixed: identical texts (float32, CPU)."""
+    """Batch 1 against 8 and auto, lengths mixed: identical texts (float32, CPU)."""
     flags = ["--checkpoint", checkpoints / "small_block", "--num_return_sequences", "2", "--test_k", "12"]
-    for size in ("1", "8"):
-        run(*flags, "--batch_size", size, "--output_dir", size)
+    for size in ("1", "8", "auto"):
+        printed = run(*flags, "--batch_size", size, "--output_dir", size)
+        assert ("  batch_size = 12 (auto): a question takes up to" in printed) == (size == "auto")
     assert len(texts_of("1")) == 12
-    assert texts_of("1") == texts_of("8")
+    assert texts_of("1") == texts_of("8") == texts_of("auto")
 
 
 def test_two_ranks_give_the_texts_of_one(run, checkpoints, gsm8k_data, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,7 +33,7 @@ from transformers import (
 import evaluate
 import train
 from data_loader import PROMPTS, Example, InputError
-from generation import generate_answers, resolve_sampling
+from generation import Rows, generate_answers
 from layout import Layout, PromptCollator, TrainingCollator, pad_token_id
 from model import (
     GENERATORS,
@@ -46,6 +46,7 @@ from model import (
     position_ids,
     prior_row_ids,
 )
+from sampling import resolve_sampling
 
 N = 4
 WINDOW = 8  # of the models with sliding windows: far smaller than every prompt
@@ -197,19 +198,28 @@ def test_thoughts_losses_and_gradients(zoo, family, kind):
         assert name == "focus" or all(gradient.any() for gradient in gradients)
 
 
-def test_generation_with_its_cache_says_what_the_whole_text_says(zoo, family):
-    """Left-padded batches, sliding windows and hybrid caches: each greedy token is the argmax of a plain forward."""
+def test_generation_with_its_cache_says_what_the_whole_text_says(zoo, family, monkeypatch):
+    """Left-padded prompts, sliding windows, rows that take another's place in the cache and rows that are left over:
+    each greedy token is the argmax of a plain forward."""
     model, layout = build(zoo, family, "small_block")
-    settings = resolve_sampling("", GenerationConfig(), greedy=True, max_new_tokens=12)
-    for example, [sample], _ in generate_answers(model.llm, model.eval(), layout, EXAMPLES, settings, 3):
+    monkeypatch.setattr(Rows, "ended", lambda self, _, counts: counts >= 3 + self.state["keys"] % (2 * WINDOW))
+    settings = resolve_sampling("", GenerationConfig(), greedy=True)
+    examples = EXAMPLES + [replace(one, index=i + 3, question=one.question + " Why?") for i, one in enumerate(EXAMPLES)]
+    done, lengths = set(), set()
+    for name in ("replace", "keep"):
+        own = getattr(Rows, name)
+        monkeypatch.setattr(Rows, name, lambda *a, name=name, own=own: done.add(name) or own(*a))
+    for example, [sample], _ in generate_answers(model.llm, model.eval(), layout, examples, settings, 3):
         batch = PromptCollator(layout)([layout.prompt(example.question)])
         with torch.no_grad():
             thoughts = model.thoughts(batch["question_ids"], batch["question_mask"])[1]
             prompt = llm_inputs(model.llm, batch, thoughts)["inputs_embeds"]
-            said = model.llm.get_input_embeddings()(torch.tensor([sample.tokens]))
+            said = model.llm.get_input_embeddings()(torch.tensor([sample.tokens], dtype=torch.long))
             logits = model.llm(inputs_embeds=torch.cat([prompt, said], dim=1), use_cache=False).logits[0]
         expected = logits[prompt.shape[1] - 1 : -1].argmax(-1).tolist()
         assert sample.tokens == expected and prompt.shape[1] > WINDOW
+        lengths.add(len(sample.tokens))
+    assert done == {"replace", "keep"} and min(lengths) < WINDOW < max(lengths)
 
 
 def test_bf16_and_recomputed_layers_stay_close(zoo, family):

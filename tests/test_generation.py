@@ -16,21 +16,18 @@ from transformers.generation.logits_process import (
 
 import generation
 from data_loader import Example, InputError
-from generation import (
+from generation import count_right, decode, generate_answers, prompt_batch, stop_token_ids
+from model import Design, llm_inputs
+from sampling import (
     PUBLISHED_SAMPLING,
+    Sample,
     SamplingSettings,
-    SeededChoice,
-    count_right,
-    generate_answers,
+    choose,
     gumbel_noise,
     load_generation_config,
     noise_keys,
-    prompt_batch,
     resolve_sampling,
-    sample,
-    stop_token_ids,
 )
-from model import Design, llm_inputs
 
 SETTINGS = SamplingSettings(
     max_new_tokens=10,
@@ -51,10 +48,21 @@ def keys_of(seed: int, questions, samples) -> torch.Tensor:
     return noise_keys(seed, torch.as_tensor(questions), torch.as_tensor(samples))
 
 
+def answers_of(llm, model, layout, examples, settings, batch_size, n=None) -> list[tuple[list[Sample], list[str]]]:
+    """Samples and texts of generate_answers, in the order of the examples."""
+    made = generate_answers(llm, model, layout, examples, settings, batch_size, n)
+    made = {example.index: (samples, texts) for example, samples, texts in made}
+    return [made[example.index] for example in examples]
+
+
+def tokens_of(*arguments) -> list[list[list[int]]]:
+    return [[one.tokens for one in samples] for samples, _ in answers_of(*arguments)]
+
+
 def test_noise_is_gumbel():
     """Mean, variance and tails of the noise are Gumbel(0, 1)'s, and it is never infinite."""
     keys = keys_of(41, torch.arange(1000), torch.zeros(1000, dtype=torch.long))
-    noise = gumbel_noise(keys, 0, torch.arange(500).expand(1000, -1)).flatten()
+    noise = gumbel_noise(keys, torch.zeros_like(keys), torch.arange(500).expand(1000, -1)).flatten()
     assert noise.isfinite().all()
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.01)
     assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
@@ -68,7 +76,8 @@ def test_neighbouring_noise_is_independent():
 
     def uniform(seed=41, question=0, one=0, position=0, token=0):
         keys = keys_of(seed, torch.arange(100) * 50 + question, torch.full((100,), one))
-        return (-(-gumbel_noise(keys, position, tokens + token)).exp()).exp().flatten()
+        noise = gumbel_noise(keys, torch.full_like(keys, position), tokens + token)
+        return (-(-noise).exp()).exp().flatten()
 
     moves = [{"seed": 42}, {"question": 1}, {"one": 1}, {"position": 1}, {"token": 301}]
     moves += [{"question": 1, "one": 1}, {"one": 1, "position": 1}, {"position": 1, "token": 301}]
@@ -83,7 +92,7 @@ def test_neighbouring_noise_is_independent():
     [
         {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
         {"top_k": 6, "top_p": 0.8, "min_p": 0.0},
-        {"top_k": 0, "top_p": 0.9, "min_p": 0.05},
+        {"top_k": 0, "top_p": 0.97, "min_p": 0.2},
     ],
 )
 def test_frequencies_are_the_warped_softmax(cuts):
@@ -96,12 +105,11 @@ def test_frequencies_are_the_warped_softmax(cuts):
     expected = warpers(None, logits).softmax(-1)[0]
     rows = 30_000
     keys = keys_of(41, torch.arange(rows) // 10, torch.arange(rows) % 10)
-    choose = SeededChoice(settings, keys)
-    chosen = choose(torch.zeros(rows, 0, dtype=torch.long), logits.expand(rows, -1)).argmax(-1)
-    counts = chosen.bincount(minlength=12) / rows
+    chosen, log_probs = choose(logits.expand(rows, -1), settings, keys, torch.zeros_like(keys))
+    counts = chosen[:, 0].bincount(minlength=12) / rows
     assert (counts - expected).abs().max() < 4 * math.sqrt(0.25 / rows)
     assert counts[expected == 0].sum() == 0
-    torch.testing.assert_close(choose.log_probs[0], logits[0].log_softmax(-1)[chosen])
+    torch.testing.assert_close(log_probs, logits[0].log_softmax(-1)[chosen[:, 0]])
 
 
 def by_hand(models, example: Example, number: int, settings: SamplingSettings) -> tuple[list[int], float]:
@@ -113,7 +121,7 @@ def by_hand(models, example: Example, number: int, settings: SamplingSettings) -
     cuts += [TopPLogitsWarper(settings.top_p), MinPLogitsWarper(settings.min_p)]
     while len(new) < settings.max_new_tokens and not set(new) & set(stop_token_ids(llm, layout)):
         logits = llm(input_ids=torch.tensor([prompt + new])).logits[:, -1]
-        noise = gumbel_noise(keys, len(new), torch.arange(logits.shape[-1])[None])
+        noise = gumbel_noise(keys, torch.tensor([[len(new)]]), torch.arange(logits.shape[-1])[None])
         scores = logits if settings.greedy else LogitsProcessorList(cuts)(None, logits) + noise
         new.append(scores.argmax().item())
         log_probs.append(logits.log_softmax(-1)[0, new[-1]].item())
@@ -123,10 +131,10 @@ def by_hand(models, example: Example, number: int, settings: SamplingSettings) -
 @pytest.mark.parametrize("greedy", [False, True])
 @torch.no_grad()
 def test_samples_are_those_made_token_by_token(tiny_models, greedy):
-    """`generate` from embeddings gives what a plain loop over token ids gives: same tokens, positions, scores."""
+    """Rows of a shared cache give what a plain loop over token ids gives: same tokens, positions, scores."""
     settings = replace(SETTINGS, greedy=greedy, num_return_sequences=1 if greedy else 3)
-    answers = generate_answers(tiny_models.llm, None, tiny_models.layout_for("none"), EXAMPLES[:3], settings, 3)
-    for example, samples, _ in answers:
+    layout = tiny_models.layout_for("none")
+    for example, samples, _ in generate_answers(tiny_models.llm, None, layout, EXAMPLES[:3], settings, 3):
         for i, one in enumerate(samples):
             tokens, score = by_hand(tiny_models, example, i, settings)
             assert one.tokens == (tokens[:-1] if one.finished else tokens)
@@ -149,20 +157,145 @@ def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
     assert all(len({tuple(row) for row in rows}) == 3 for rows in together.values())
 
 
+CASES = {  # generator, chains, settings
+    "none": ("none", 1, {}),
+    "chains": ("block", 2, {}),
+    "greedy": ("small_block", 1, {"greedy": True, "num_return_sequences": 1}),
+    "penalty": ("small", 1, {"repetition_penalty": 1.3}),
+}
+
+
+def often_ending(monkeypatch, llm) -> None:
+    """Answers end at one token of 25, so that their lengths differ."""
+    ends = list(range(0, llm.config.vocab_size, 25))
+    monkeypatch.setattr(llm, "generation_config", GenerationConfig(eos_token_id=ends))
+
+
+@pytest.mark.parametrize(("kind", "chains", "changes"), CASES.values(), ids=CASES)
+def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, chains, changes):
+    """Answers of mixed lengths behind prompts of mixed lengths: finished rows are replaced, the last ones taken away,
+    and every sample is the one of its question alone."""
+    llm, layout = tiny_models.llm, tiny_models.layout_for(kind)
+    often_ending(monkeypatch, llm)
+    model = None if kind == "none" else tiny_models.model(kind, design=Design(num_chains=chains)).eval()
+    settings = replace(SETTINGS, max_new_tokens=24, **changes)
+    alone = [answers_of(llm, model, layout, [example], settings, 1)[0] for example in EXAMPLES]
+    lengths = [one.num_tokens for samples, _ in alone for one in samples]
+    assert min(lengths) < 9 and max(lengths) == 24 and len(set(lengths)) > 3
+    done, steps = {"replace": 0, "keep": 0}, []
+    for name in done:
+        own = getattr(generation.Rows, name)
+
+        def count(self, *arguments, name=name, own=own):
+            done[name] += 1
+            own(self, *arguments)
+
+        monkeypatch.setattr(generation.Rows, name, count)
+    own_step = generation.Rows.step
+    monkeypatch.setattr(generation.Rows, "step", lambda self: steps.append(len(self.answers)) or own_step(self))
+    for batch_size in (1, 2, 3, 5, 8):
+        together = answers_of(llm, model, layout, EXAMPLES, settings, batch_size)
+        for (samples, texts), (expected, expected_texts) in zip(together, alone, strict=True):
+            assert [one.tokens for one in samples] == [one.tokens for one in expected] and texts == expected_texts
+            for one, other in zip(samples, expected, strict=True):
+                assert (one.num_tokens, one.finished) == (other.num_tokens, other.finished)
+                assert one.score == pytest.approx(other.score, abs=1e-4)
+    assert min(done.values()) > 5
+    assert sum(steps) < 1.5 * 5 * sum(lengths), "finished samples go on costing"
+
+
+def test_questions_come_as_soon_as_they_are_finished_the_longest_prompts_first(tiny_models, monkeypatch):
+    llm, layout, asked = tiny_models.llm, tiny_models.layout_for("none"), []
+    often_ending(monkeypatch, llm)
+    batch = generation.prompt_batch
+    monkeypatch.setattr(generation, "prompt_batch", lambda *a: asked.extend(a[1]) or batch(*a))
+    answers = generate_answers(llm, None, layout, EXAMPLES, SETTINGS, 2)
+    first, *_ = next(answers)
+    assert first in asked and len(asked) < len(EXAMPLES)
+    assert {first.index, *(example.index for example, *_ in answers)} == {example.index for example in EXAMPLES}
+    lengths = [len(layout.prompt(example.question)["prefix"]) for example in asked]
+    assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) > 2
+
+
+def run_out_of_memory(monkeypatch, rows: int, when=lambda: True) -> None:
+    """A step of more than `rows` rows is out of memory, once `when` says so."""
+    own = generation.Rows.step
+
+    def step(self):
+        if len(self.answers) > rows and when():
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        own(self)
+
+    monkeypatch.setattr(generation.Rows, "step", step)
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2])
+def test_out_of_memory_halves_the_batch_and_changes_no_sample(tiny_models, monkeypatch, capsys, finished):
+    """Questions that were running start again; those that were finished are not asked again."""
+    llm, layout = tiny_models.llm, tiny_models.layout_for("none")
+    often_ending(monkeypatch, llm)
+    expected = tokens_of(llm, None, layout, EXAMPLES, SETTINGS, 8)
+    made, asked, batch = {}, [], generation.prompt_batch
+    run_out_of_memory(monkeypatch, rows=6, when=lambda: len(made) >= finished)
+    monkeypatch.setattr(generation, "prompt_batch", lambda *a: asked.append((set(made), a[1])) or batch(*a))
+    for example, samples, _ in generate_answers(llm, None, layout, EXAMPLES, SETTINGS, 4):
+        assert example.index not in made
+        made[example.index] = [one.tokens for one in samples]
+    assert [made[example.index] for example in EXAMPLES] == expected
+    assert not any(example.index in done for done, group in asked for example in group)
+    assert any(done for done, _ in asked) and sum(len(group) for _, group in asked) > len(EXAMPLES)
+    printed = capsys.readouterr().out
+    assert printed == "out of GPU memory: going on with --batch_size 2; running questions start again\n"
+
+
+def test_out_of_memory_with_one_question_is_one_line(tiny_models, monkeypatch):
+    run_out_of_memory(monkeypatch, rows=2)
+    with pytest.raises(
+        InputError, match="--batch_size 1: out of GPU memory with 3 samples .* --max_new_tokens"
+    ) as error:
+        tokens_of(tiny_models.llm, None, tiny_models.layout_for("none"), EXAMPLES, SETTINGS, 8)
+    assert "\n" not in str(error.value)
+
+
+def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
+    """What the cache and the logits really take stays under the memory that --batch_size auto was told is free."""
+    llm, layout, largest = tiny_models.llm, tiny_models.layout_for("none"), [0]
+    settings, own = replace(SETTINGS, max_new_tokens=150), generation.Rows.step
+    longest = max(generation.prompt_length(layout, example.question) for example in EXAMPLES)
+
+    def auto(free: float, settings=settings, questions: int = 1000) -> int:
+        monkeypatch.setattr(generation, "free_bytes", lambda _: free)
+        return generation.auto_batch_size(llm, settings, longest, questions)
+
+    def step(self):
+        own(self)
+        storages = [t.untyped_storage() for layer in generation.keys_and_values(self.cache) for t in layer]
+        vocabulary = llm.config.vocab_size * 4 * len(self.answers)
+        largest[0] = max(largest[0], sum(storage.nbytes() for storage in storages) + vocabulary)
+
+    monkeypatch.setattr(generation.Rows, "step", step)
+    free = 1e6
+    while auto(free) < 4:
+        free *= 1.05
+    answers_of(llm, None, layout, EXAMPLES, settings, 4)
+    assert 0.4 * free < largest[0] < 0.9 * free
+    assert auto(free, replace(settings, num_return_sequences=6)) == 2
+    assert auto(1) == 1 and auto(1e15, questions=5) == 5 and auto(1e15) * 3 <= generation.MOST_ROWS["cpu"]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("  batch_size = 26 (auto): a question takes up to 0.00")
+
+
 @pytest.mark.skipif(not generation.CACHE_BY_LAYERS, reason="transformers before 4.56 has no cache by layers")
 @torch.no_grad()
 def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models, monkeypatch):
     layout = tiny_models.layout_for("none")
 
     def answers():
-        made = generate_answers(tiny_models.llm, None, layout, EXAMPLES[:3], SETTINGS, 3)
-        return [[one.tokens for one in samples] for _, samples, _ in made]
+        return tokens_of(tiny_models.llm, None, layout, EXAMPLES[:3], SETTINGS, 3)
 
     expected = answers()
-    monkeypatch.setattr(generation.RoomyLayer, "ROOM", 2)
-    assert answers() == expected
-    monkeypatch.setattr(generation, "CACHE_BY_LAYERS", False)  # the library's own layers
-    assert answers() == expected
+    for room in (0, 2):
+        monkeypatch.setattr(generation, "ROOM", room)
+        assert answers() == expected
 
 
 @torch.no_grad()
@@ -170,13 +303,13 @@ def test_samples_are_spread_over_the_chains(tiny_models):
     """With C chains sample s is what sample s of the model with chain s modulo C alone would be."""
     model = tiny_models.model("block", design=Design(num_chains=2)).eval()
     layout, settings = tiny_models.layout_for("block"), replace(SETTINGS, num_return_sequences=3)
-    both = [texts for _, _, texts in generate_answers(model.llm, model, layout, EXAMPLES[:2], settings, 2)]
+    both = [texts for _, texts in answers_of(model.llm, model, layout, EXAMPLES[:2], settings, 2)]
     for chain in range(2):
         alone = tiny_models.model("block").eval()
         alone.generator.load_state_dict(
             model.generator.state_dict() | {"prior": model.generator.prior[chain * 4 :][:4]}
         )
-        texts = [texts for _, _, texts in generate_answers(model.llm, alone, layout, EXAMPLES[:2], settings, 2)]
+        texts = [texts for _, texts in answers_of(model.llm, alone, layout, EXAMPLES[:2], settings, 2)]
         for i in range(2):
             assert both[i][chain::2] == texts[i][chain::2]
             assert both[i][1 - chain] != texts[i][1 - chain]
@@ -185,22 +318,26 @@ def test_samples_are_spread_over_the_chains(tiny_models):
 def test_thoughts_and_their_number_change_the_answer(tiny_models):
     """The first n thoughts are what the LLM reads: n = 1, n = 4 and no thoughts give different answers."""
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
-    said = {}
-    for n in (1, 4, None):
-        answers = generate_answers(tiny_models.llm, model, layout, EXAMPLES, SETTINGS, 8, n)
-        said[n] = [[one.tokens for one in samples] for _, samples, _ in answers]
+    said = {n: tokens_of(tiny_models.llm, model, layout, EXAMPLES, SETTINGS, 8, n) for n in (1, 4, None)}
     assert said[None] == said[4] != said[1]
 
 
 def test_an_answer_ends_at_any_stop_token(tiny_models):
     """Tokens stop before the first end token, num_tokens counts it, and an answer without one is cut off."""
     llm, layout = tiny_models.llm, tiny_models.layout_for("none")
-    inputs = llm_inputs(llm, prompt_batch(layout, EXAMPLES, "cpu"), None)
-    numbers = [example.index for example in EXAMPLES]
-    whole = sum(sample(llm, inputs, numbers, SETTINGS, [], pad_id=0), [])
+
+    def written(stops: list[int]) -> list[Sample]:
+        def prompts(places):
+            return llm_inputs(llm, prompt_batch(layout, [EXAMPLES[place] for place in places], "cpu"), None)
+
+        numbers = [example.index for example in EXAMPLES]
+        made = dict(decode(llm, SETTINGS, stops, numbers, [0] * 8, prompts, 8))
+        return [one for place in range(8) for one in made[place]]
+
+    whole = written([])
     assert all(not one.finished and one.num_tokens == len(one.tokens) == 10 for one in whole)
     stops = list(range(0, 400, 5))
-    short = sum(sample(llm, inputs, numbers, SETTINGS, stops, pad_id=0), [])
+    short = written(stops)
     for one, full in zip(short, whole, strict=True):
         end = next((i for i, token in enumerate(full.tokens) if token in stops), None)
         assert one.finished == (end is not None)
@@ -224,14 +361,14 @@ def test_end_tokens_come_from_model_tokenizer_and_template(tiny_models):
 def test_nothing_of_the_models_generation_config_leaks_in(tiny_models):
     """Only resolved settings count: the model's own generation_config changes nothing, and is there afterwards."""
     llm, layout, own = tiny_models.llm, tiny_models.layout_for("none"), tiny_models.llm.generation_config
-    plain = [answer[1] for answer in generate_answers(llm, None, layout, EXAMPLES[:2], SETTINGS, 2)]
+    plain = answers_of(llm, None, layout, EXAMPLES[:2], SETTINGS, 2)
     other = GenerationConfig(
         eos_token_id=own.eos_token_id, repetition_penalty=9.0, min_new_tokens=9, suppress_tokens=list(range(50, 300)),
         no_repeat_ngram_size=1, num_beams=2, do_sample=True, temperature=9.0, max_length=4, num_return_sequences=2,
     )  # fmt: skip
     try:
         llm.generation_config = other
-        assert [answer[1] for answer in generate_answers(llm, None, layout, EXAMPLES[:2], SETTINGS, 2)] == plain
+        assert answers_of(llm, None, layout, EXAMPLES[:2], SETTINGS, 2) == plain
         assert llm.generation_config is other
     finally:
         llm.generation_config = own
@@ -286,7 +423,7 @@ def test_count_right_counts_greedy_answers(tiny_models, monkeypatch):
     monkeypatch.setattr("generation.extract_answer", lambda text, answer_type, options: str(len(text)))
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, max_new_tokens=12)
-    answers = generate_answers(model.llm, model, layout, EXAMPLES, settings, 4)
-    golds = [str(len(text) + (i > 2)) for i, (_, _, [text]) in enumerate(answers)]
+    answers = answers_of(model.llm, model, layout, EXAMPLES, settings, 4)
+    golds = [str(len(text) + (i > 2)) for i, (_, [text]) in enumerate(answers)]
     examples = [replace(example, answer=gold) for example, gold in zip(EXAMPLES, golds, strict=True)]
     assert count_right(model, layout, examples, "number", 12, 8, quiet=True) == 3

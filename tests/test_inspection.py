@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import inspection
 from data_loader import Example, InputError
-from generation import Sample, generate_answers, resolve_sampling
+from generation import generate_answers
 from inspection import (
     DRAWING_FILE,
     INSPECTION_FILE,
@@ -23,6 +23,7 @@ from inspection import (
     table_distance,
 )
 from model import GENERATORS, LatentThoughtModel, load_frozen_lm
+from sampling import Sample, resolve_sampling
 
 N = 3
 EXAMPLES = [
@@ -104,17 +105,17 @@ class SaysItsQuestion:
 
 @pytest.mark.parametrize("gold, right", [("012", "own"), ("120", "swapped")])
 def test_exchanged_thoughts_decide_the_answers(tiny_models, tmp_path, monkeypatch, gold, right):
-    def say_the_thought(llm, inputs, *_):
+    def say_the_thought(llm, settings, stop_ids, numbers, lengths, prompts, batch_size):
         """The answer is what stands in every feature of a prompt's columns: there are two thoughts, and all alike."""
-        texts = []
-        for row, mask in zip(inputs["inputs_embeds"], inputs["attention_mask"], strict=True):
+        for place in reversed(range(len(numbers))):
+            inputs = prompts([place])
+            (row,), (mask,) = inputs["inputs_embeds"], inputs["attention_mask"]
             said = row[(mask == 1) & (row == row[:, :1]).all(-1)][:, 0]
             assert len(said) == 2 and len(set(said.tolist())) == 1
-            texts.append(f"{said[0]:g}")
-        tokens = [tiny_models.llm_tokenizer(text).input_ids for text in texts]
-        return [[Sample(one, len(one), False, 0.0)] for one in tokens]
+            tokens = tiny_models.llm_tokenizer(f"{said[0]:g}").input_ids
+            yield place, [Sample(tokens, len(tokens), False, 0.0)]
 
-    monkeypatch.setattr(inspection, "sample", say_the_thought)
+    monkeypatch.setattr(inspection, "decode", say_the_thought)
     examples = [Example(i, one.question, (), gold[i]) for i, one in enumerate(EXAMPLES)]
     llm = tiny_models.llm
     figures = inspect_thoughts(
@@ -132,7 +133,8 @@ def test_own_thoughts_give_the_answers_of_an_evaluation(tiny_models):
     thoughts = make_thoughts(model, layout, EXAMPLES, 2)
     _, texts = greedy_answers(llm, layout, EXAMPLES, thoughts, settings, 2, "answers")
     evaluated = generate_answers(llm, model, layout, EXAMPLES, settings, batch_size=3)
-    assert texts == [text for _, _, [text] in evaluated]
+    evaluated = {example.index: text for example, _, [text] in evaluated}
+    assert texts == [evaluated[example.index] for example in EXAMPLES]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

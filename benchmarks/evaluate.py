@@ -1,0 +1,186 @@
+"""Speed of a sampled evaluation: this project's way against the published one, with answers of given lengths.
+
+    python benchmarks/evaluate.py --shape cpu
+
+ours       generation.generate_answers: a prompt is computed once, a finished sample's row goes to the next question
+published  transformers' generate(num_return_sequences=10) on a left-padded batch of questions, until the longest of its
+           answers is done (our own plain rendering of how the published evaluation works)
+
+Both ask the same questions behind the same thoughts with the same settings, in turn, in one process. Random weights
+never end an answer, so a rule does: sample s of question q ends after so many tokens as a seeded log-normal draw says
+(mean 250, no more than 1,500, on CUDA; 40 and 240 on a CPU). The last line is one JSON object; speedup is the ratio of
+questions a second, ours : published. `same_answers`: in float32, batches of --batch_size and of one question give the
+same tokens.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+from shapes import benchmark_rows, load_pair, machine, seconds_of  # noqa: E402
+from torch import Tensor  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
+
+import generation  # noqa: E402
+from data_loader import PROMPTS, Example  # noqa: E402
+from generation import Rows, generate_answers, prompt_batch  # noqa: E402
+from layout import Layout, pad_token_id  # noqa: E402
+from model import LatentThoughtModel, llm_inputs  # noqa: E402
+from report import versions  # noqa: E402
+from sampling import PUBLISHED_SAMPLING, SamplingSettings, gumbel_noise, noise_keys  # noqa: E402
+
+MADE, INJECTED = 32, 2  # thoughts, as published
+SPREAD = 0.7  # of the logarithm of a length: the longest of 640 answers is about six times the mean
+
+
+def lengths_of(keys: Tensor, mean: int, longest: int) -> Tensor:
+    """Tokens of the answers of rows with these noise keys, (R, 1)."""
+    uniform = (-(-gumbel_noise(keys, torch.full_like(keys, -1), torch.zeros_like(keys))).exp()).exp()
+    normal = math.sqrt(2) * torch.erfinv(2 * uniform - 1)
+    return (mean * (SPREAD * normal - SPREAD**2 / 2).exp()).long().clamp(1, longest)
+
+
+def rows_that_end(mean: int) -> type[Rows]:
+    """Rows whose answers end by their length alone."""
+
+    class RowsThatEnd(Rows):
+        keys = None  # whose lengths are known
+
+        def ended(self, tokens: Tensor, counts: Tensor) -> Tensor:
+            if self.keys is not self.state["keys"]:  # other rows than in the last step
+                self.keys = self.state["keys"]
+                self.lengths = lengths_of(self.keys, mean, self.settings.max_new_tokens)
+            return counts >= self.lengths
+
+    return RowsThatEnd
+
+
+class Ends(StoppingCriteria):
+    """The same rule for transformers' generate."""
+
+    def __init__(self, lengths: Tensor):
+        self.lengths = lengths[:, 0]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
+        return input_ids.shape[1] >= self.lengths
+
+
+class Evaluation:
+    """The models of a shape and the questions asked of them."""
+
+    def __init__(self, args: argparse.Namespace, dtype: str, questions: int):
+        self.mean, self.batch_size = args.mean, args.batch_size
+        pair = load_pair(args.shape, getattr(torch, dtype), args.device, data_dir=args.data_dir)
+        self.llm, self.layout = pair.llm, Layout(pair.llm_tokenizer, pair.small_tokenizer, PROMPTS["number"])
+        self.llm.generation_config = GenerationConfig()  # its end token would end an answer
+        slot_id = pad_token_id(pair.small_tokenizer)
+        model = LatentThoughtModel("small_block", pair.llm, pair.small_lm, MADE, slot_id).to(args.device)
+        self.model = model.eval()
+        rows = benchmark_rows(args.shape, questions, args.data_dir)
+        self.examples = [replace(row, index=i) for i, row in enumerate(rows)]
+        cuts = PUBLISHED_SAMPLING["qwen3"]
+        self.settings = SamplingSettings(
+            args.longest, **cuts, repetition_penalty=1.0, greedy=False, num_return_sequences=args.samples, seed=41
+        )
+
+    def ours(self, batch_size: int | None = None) -> dict[int, list[list[int]]]:
+        """Tokens of every sample by question."""
+        asked = self.llm, self.model, self.layout, self.examples, self.settings, batch_size or self.batch_size, INJECTED
+        with mock.patch.object(generation, "Rows", rows_that_end(self.mean)):
+            answers = tqdm(generate_answers(*asked), desc="ours", total=len(self.examples), leave=False, disable=None)
+            return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
+
+    @torch.no_grad()
+    def published_batch(self, examples: list[Example]) -> list[str]:
+        settings, device = self.settings, self.llm.get_input_embeddings().weight.device
+        batch = prompt_batch(self.layout, examples, device)
+        thoughts = self.model.thoughts(batch["question_ids"], batch["question_mask"])[1]
+        s = settings.num_return_sequences
+        numbers = torch.tensor([example.index for example in examples], device=device).repeat_interleave(s)
+        keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(examples)))
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            num_return_sequences=s,
+            max_new_tokens=settings.max_new_tokens,
+            pad_token_id=0,
+        )
+        tokens = self.llm.generate(
+            **llm_inputs(self.llm, batch, thoughts[:, :INJECTED]),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([Ends(lengths_of(keys, self.mean, settings.max_new_tokens))]),
+        )
+        return self.layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True)
+
+    def published(self) -> None:
+        starts = range(0, len(self.examples), self.batch_size)
+        for start in tqdm(starts, desc="published", leave=False, disable=None):
+            self.published_batch(self.examples[start : start + self.batch_size])
+
+
+def main(argv: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", default="cpu", choices=["tiny", "cpu", "8b"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--batch_size", type=int, default=4, help="questions at a time")
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=10, help="of each question")
+    parser.add_argument("--mean", type=int, help="tokens of an answer (250 on CUDA, 40 on a CPU)")
+    parser.add_argument("--longest", type=int, help="tokens of an answer (1500 on CUDA, 240 on a CPU)")
+    parser.add_argument("--rounds", type=int, default=3, help="of ours and published, in turn; medians count")
+    parser.add_argument("--checked", type=int, default=8, help="questions whose answers are compared (same_answers)")
+    parser.add_argument("--data_dir", default="data")
+    parser.add_argument("--out", type=Path, help="file for the JSON line")
+    args = parser.parse_args(argv)
+    on_cpu = args.device == "cpu"
+    args.mean, args.longest = args.mean or (40 if on_cpu else 250), args.longest or (240 if on_cpu else 1500)
+
+    evaluation = Evaluation(args, args.dtype, args.questions)
+    tokens = [len(one) for samples in evaluation.ours().values() for one in samples]  # not timed: warms up
+    evaluation.published_batch(evaluation.examples[: args.batch_size])
+    seconds = {"ours": [], "published": []}
+    for i in range(args.rounds):
+        for name, times in seconds.items():
+            times.append(seconds_of(getattr(evaluation, name), args.device))
+            print(f"round {i + 1}: {name} {args.questions / times[-1]:.3f} questions/s", flush=True)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    del evaluation
+    small = Evaluation(args, "float32", args.checked)
+    same = small.ours() == small.ours(batch_size=1)
+    figures = {
+        "benchmark": "evaluate",
+        "speedup": medians["published"] / medians["ours"],
+        "questions_per_second": {name: args.questions / time for name, time in medians.items()},
+        "tokens_per_second": {name: sum(tokens) / time for name, time in medians.items()},
+        "seconds": seconds,
+        "same_answers": same,
+        "shape": args.shape,
+        "dtype": args.dtype,
+        "batch": args.batch_size,
+        "questions": args.questions,
+        "samples": args.samples,
+        "tokens_per_answer": {"mean": statistics.mean(tokens), "longest": max(tokens)},
+        "device": machine(args.device),
+        "versions": versions(),
+    }
+    line = json.dumps(figures)
+    if args.out:
+        args.out.write_text(line + "\n")
+    print(line)
+    return figures
+
+
+if __name__ == "__main__":
+    main()
