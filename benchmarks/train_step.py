@@ -4,12 +4,13 @@
     python benchmarks/train_step.py --shape 8b --batch_size 16 --baseline none                  # ours alone
     python benchmarks/train_step.py --shape cpu --scaling --data_dir ../shared/data             # tokens, vocabulary
 
-A step is forward and backward of one micro-batch; same weights, rows and losses on both sides. The published way, in
-our own plain words: one generator pass over question, steps and slots, its projection and block over all tokens; the
-small LM called as a causal LM (logits and all) every step; logits of the large LM at every token, gradients through the
-whole prompt; loops over rows and slots that read numbers back. Ours keeps the steps out of the thoughts (two generator
-passes); with thoughts_see_steps both compute the same, and so losses and gradients are compared before the timing. The
-small LM's states are at hand on our side, as train.py keeps them (it makes them once, before the first epoch).
+A step is forward and backward of --accumulation micro-batches of --batch_size rows; same weights, rows and losses on
+both sides, ours with the rows of a step sorted by length, as train.py has them. The published way, in our own plain
+words: one generator pass over question, steps and slots, its projection and block over all tokens; the small LM called
+as a causal LM (logits and all) every step; logits of the large LM at every token, gradients through the whole prompt;
+loops over rows and slots that read numbers back. Ours keeps the steps out of the thoughts (two generator passes); with
+thoughts_see_steps both compute the same, and so losses and gradients are compared before the timing. The small LM's
+states are at hand on our side, as train.py keeps them (it makes them once, before the first epoch).
 """
 
 import argparse
@@ -166,15 +167,16 @@ def least_operations(model: LatentThoughtModel, batch: dict) -> float:
 class Side:
     """One way to run a step: its seconds and peaks, round by round."""
 
-    def __init__(self, model: LatentThoughtModel, loss, device: str):
-        self.model, self.loss, self.device = model, loss, device
+    def __init__(self, model: LatentThoughtModel, loss, batches: list[dict], device: str):
+        self.model, self.loss, self.batches, self.device = model, loss, batches, device
         self.seconds, self.peaks, self.value = [], [], None
 
     def step(self) -> None:
         self.model.zero_grad(set_to_none=True)
-        loss = self.loss()
-        loss.backward()
-        self.value = loss.detach()
+        for batch in self.batches:
+            loss = self.loss(self.model, batch)
+            loss.backward()
+            self.value = loss.detach()
 
     def measure(self) -> None:
         shapes.start_peak(self.device)
@@ -219,36 +221,49 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 def compare(args, pair: shapes.Pair, layout: Layout, rows: list[dict]) -> dict:
     """Relative differences of loss and gradients, ours against published, where both compute the same thing."""
     model, _ = build(args, pair, args.generator, thoughts_see_steps=True)
-    ours, published = sides(args, model, layout, rows)
+    ours, published = sides(args, model, layout, rows[: args.batch_size])
     gradients = relative(ours.gradients(), published.gradients())
     return {"loss": relative(ours.value, published.value), "gradients": gradients}
 
 
+def row_length(row: dict) -> int:
+    return len(row["prefix"]) + len(row["suffix"]) + len(row["target"])
+
+
 def sides(args, model: LatentThoughtModel, layout: Layout, rows: list[dict]) -> list[Side]:
     """Ours, and the published way unless --baseline none."""
-    batch = TrainingCollator(layout, steps=not args.sft_alone or model.thoughts_see_steps)(rows)
-    batch = {name: value.to(args.device) for name, value in batch.items()}
-    if model.generator.uses_small_lm and not model.thoughts_see_steps:  # as from the file that train.py keeps
-        batch["thought_states"], batch["step_states"] = model.states(batch)
-    made = [Side(model, lambda: our_loss(model, batch), args.device)]
+
+    def micro_batches(rows: list[dict]) -> list[list[dict]]:
+        return [rows[start : start + args.batch_size] for start in range(0, len(rows), args.batch_size)]
+
+    collator, ours = TrainingCollator(layout, steps=not args.sft_alone or model.thoughts_see_steps), []
+    for group in micro_batches(sorted(rows, key=row_length, reverse=True)):
+        batch = {name: value.to(args.device) for name, value in collator(group).items()}
+        if model.generator.uses_small_lm and not model.thoughts_see_steps:  # as from the file that train.py keeps
+            of_thoughts, of_steps = model.states(batch)
+            batch |= {"thought_states": of_thoughts} | ({"step_states": of_steps} if collator.steps else {})
+        ours.append(batch)
+    made = [Side(model, our_loss, ours, args.device)]
     if args.baseline == "published":
-        published = published_batch(model, layout, rows, args.device)
-        made.append(Side(model, lambda: published_loss(model, published), args.device))
+        published = [published_batch(model, layout, group, args.device) for group in micro_batches(rows)]
+        made.append(Side(model, published_loss, published, args.device))
     return made
 
 
 def run(args, pair: shapes.Pair, loaded: int, rate: float) -> dict:
     """One comparison: a row of the results."""
     model, layout = build(args, pair, args.generator)
-    rows = [layout.training(row) for row in shapes.benchmark_rows(args.shape, args.batch_size, args.data_dir)]
-    result = {"generator": args.generator, "shape": args.shape, "batch": args.batch_size, "dtype": args.dtype}
+    count = args.batch_size * args.accumulation
+    rows = [layout.training(row) for row in shapes.benchmark_rows(args.shape, count, args.data_dir)]
+    names = ("generator", "shape", "dtype", "accumulation", "sft_alone")
+    result = {name: getattr(args, name) for name in names} | {"batch": args.batch_size}
     if args.baseline == "published":
         result["differences"] = compare(args, pair, layout, rows)
     both = sides(args, model, layout, rows)
     in_turn(both, args.rounds)
     batch = TrainingCollator(layout, steps=True)(rows)
     operations = least_operations(model, batch)
-    tokens = sum(len(row["prefix"]) + args.num_thoughts + len(row["suffix"]) + len(row["target"]) for row in rows)
+    tokens = sum(row_length(row) + args.num_thoughts for row in rows)
     seconds, peak = statistics.median(both[0].seconds), statistics.median(both[0].peaks)
     result |= {
         "tokens": tokens,
@@ -279,6 +294,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--generator", choices=GENERATORS, default="block")
     parser.add_argument("--baseline", choices=("published", "none"), default="published")
     parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--accumulation", type=int, default=4, help="micro-batches a step (published: 4)")
     parser.add_argument("--num_thoughts", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each of ours and published")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 for tiny, else bfloat16")
