@@ -50,20 +50,11 @@ from checkpoint import (
 )
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
 from flags import EvaluationArguments, parse_flags
+from frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
 from generation import auto_batch_size, generate_answers, prompt_length
 from inspection import inspect_thoughts
 from layout import Layout, pad_token_id
-from model import (
-    GENERATORS,
-    Design,
-    LatentThoughtModel,
-    check_vocabulary,
-    fingerprint,
-    generator_sizes,
-    load_config,
-    load_frozen_lm,
-    load_tokenizer,
-)
+from model import GENERATORS, Design, LatentThoughtModel, generator_sizes
 from report import (
     REPORT_FILE,
     SAMPLES_FILE,
@@ -332,7 +323,9 @@ def checkpoint_name(plan: Plan) -> str:
 # Models, samples
 
 
-def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThoughtModel | None, Layout]:
+def load_models(
+    plan: Plan, trust_remote_code: bool, attention: str | None
+) -> tuple[object, LatentThoughtModel | None, Layout]:
     """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts."""
     dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
     if own_gpu >= torch.cuda.device_count() > 0:
@@ -347,12 +340,14 @@ def load_models(plan: Plan, trust_remote_code: bool) -> tuple[object, LatentThou
     else:
         tokenizer = load_tokenizer(*small, trust_remote_code) if plan.assistant_model_id else llm_tokenizer
     layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
-    llm = load_frozen_lm(*base, dtype, device, trust_remote_code)
+    llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
     check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
     if plan.thought_generator == "none":
         return llm, None, layout
     device = llm.get_input_embeddings().weight.device
-    small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code) if plan.assistant_model_id else None
+    small_lm = None
+    if plan.assistant_model_id:
+        small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code, attention)
     if small_lm is not None:
         check_vocabulary(small_lm, tokenizer, layout.generator, "--assistant_model_id")
     slot_id = pad_token_id(tokenizer)
@@ -433,6 +428,8 @@ def run(args: EvaluationArguments) -> None:
         **{name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")},
     )
     settings = text_settings(plan, sampling, args.split, split.examples)
+    if args.attn_implementation:
+        settings["attn_implementation"] = args.attn_implementation
     folder = output_folder(args, plan)
     check_folder(folder, settings)
     for name, value in flatten(settings).items():
@@ -442,7 +439,7 @@ def run(args: EvaluationArguments) -> None:
     if split.warning:
         print(f"warning: {split.warning}")
     folder_for_writing(folder)
-    models = load_models(plan, args.trust_remote_code)
+    models = load_models(plan, args.trust_remote_code, args.attn_implementation)
     settings |= model_settings(plan, models)
     if args.batch_size == "auto":
         longest = max(prompt_length(models[2], example.question) for example in examples) + plan.injected

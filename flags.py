@@ -61,6 +61,7 @@ RECIPES = {
     "evaluate.py": {"paper": "--num_thought_tokens 2 --num_return_sequences 10 --max_new_tokens 4096 --seed 41"},
 }
 YIELDS = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}  # to what is given
+ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
 RECIPE_HELP = "paper: the published settings (README); flags given besides win"
 
 
@@ -152,6 +153,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     thought_cache: bool = flag(
         True, "keep the frozen small LM's states on disk while the run lasts, where they are read more than once"
     )
+    attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     bf16: bool | None = flag(
         None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", const=True
@@ -350,6 +352,7 @@ class EvaluationArguments(TaskArguments):
     dtype: str = flag(
         "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
     )
+    attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     recipe: str | None = flag(None, RECIPE_HELP)
     inspect: int = flag(0, "look inside the thoughts of the first K questions: words, scale, attention, swaps")

@@ -28,15 +28,9 @@ from transformers import DynamicCache
 
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
+from frozen import decoder, keeps_keys_and_values, position_ids, read_prefix
 from layout import Layout, PromptCollator, encode
-from model import (
-    LatentThoughtModel,
-    decoder,
-    keeps_keys_and_values,
-    llm_inputs,
-    position_ids,
-    read_prefix,
-)
+from model import LatentThoughtModel, llm_inputs
 from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
 ROOM = 64  # columns that a full cache grows by

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError, write_text
+from frozen import decoder, position_ids
 from generation import decode, prompt_batch, prompt_length, stop_token_ids
 from layout import Layout
-from model import LatentThoughtModel, decoder, llm_inputs, position_ids
+from model import LatentThoughtModel, llm_inputs
 from report import interval, percent
 from sampling import SamplingSettings, resolve_sampling
 

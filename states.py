@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from frozen import fingerprint
 from layout import TrainingCollator
-from model import LatentThoughtModel, fingerprint
+from model import LatentThoughtModel
 from report import read_json, write_text
 
 ROWS_AT_ONCE = 32

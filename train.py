@@ -31,18 +31,9 @@ from checkpoint import (
 )
 from data_loader import DATE_STRING, TASKS, InputError
 from flags import TrainArguments, parse_flags
+from frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
 from layout import Layout, TrainingCollator, pad_token_id
-from model import (
-    GENERATORS,
-    LatentThoughtModel,
-    check_vocabulary,
-    fingerprint,
-    generator_sizes,
-    load_config,
-    load_frozen_lm,
-    load_tokenizer,
-    prior_row_ids,
-)
+from model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
 from preprocess import prepare_rows
 from report import read_json, versions, write_text
 from states import forget_states, keep_states
@@ -137,11 +128,12 @@ def read_start(args: TrainArguments) -> list:
 def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThoughtModel:
     """The frozen LMs on this rank's device and the generator before them."""
     dtype, kind = getattr(torch, args.dtype), GENERATORS[args.thought_generator]
-    llm = load_frozen_lm(args.large_model_id, "--large_model_id", dtype, args.device, args.trust_remote_code)
+    arguments = (dtype, args.device, args.trust_remote_code, args.attn_implementation)
+    llm = load_frozen_lm(args.large_model_id, "--large_model_id", *arguments)
     check_vocabulary(llm, layout.llm_tokenizer, layout.llm, "--large_model_id")
     small_lm = None
     if kind.uses_small_lm:
-        small_lm = load_frozen_lm(args.small_model_id, "--small_model_id", dtype, args.device, args.trust_remote_code)
+        small_lm = load_frozen_lm(args.small_model_id, "--small_model_id", *arguments)
         check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator, "--small_model_id")
     set_seed(args.seed)
     model = LatentThoughtModel(

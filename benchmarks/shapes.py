@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config  # noqa: E402
 
 from data_loader import TASKS, Example, load_split  # noqa: E402
-from model import DTYPE_ARGUMENT, load_frozen_lm, load_tokenizer  # noqa: E402
+from frozen import DTYPE_ARGUMENT, load_frozen_lm, load_tokenizer  # noqa: E402
 
 VOCABULARY = 151_936
 QWEN3 = {"model_type": "qwen3", "rope_theta": 1e6, "max_position_embeddings": 40960, "bos_token_id": None}
@@ -88,12 +88,12 @@ def bpe_tokenizer(texts: list[str], chat_template: str) -> PreTrainedTokenizerFa
     return fast
 
 
-def random_lm(shape: dict, vocabulary: int, dtype: torch.dtype, device: str):
+def random_lm(shape: dict, vocabulary: int, dtype: torch.dtype, device: str, attention: str):
     """A frozen Qwen3 with random weights, made on the device in `dtype`."""
     config = Qwen3Config(**QWEN3, **shape, vocab_size=vocabulary, eos_token_id=2, pad_token_id=0)
     torch.manual_seed(0)
     with torch.device(device):
-        lm = AutoModelForCausalLM.from_config(config, **{DTYPE_ARGUMENT: dtype})
+        lm = AutoModelForCausalLM.from_config(config, attn_implementation=attention, **{DTYPE_ARGUMENT: dtype})
     lm.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)
     return lm.requires_grad_(False).eval()
 
@@ -105,17 +105,21 @@ def load_pair(
     need_small: bool = True,
     data_dir: str = "data",
     vocabulary: int = VOCABULARY,
+    attention: str = "sdpa",
 ) -> Pair:
-    """The models of a shape; `vocabulary` rows in the embedding tables of the random ones."""
+    """The models of a shape; `vocabulary` rows in the embedding tables of the random ones; `attention`: the library's
+    attn_implementation."""
     folders = str(ROOT / "toy" / "large"), str(ROOT / "toy" / "small")
     tokenizers = [load_tokenizer(folder, "--shape") for folder in folders]
     if shape == "tiny":
-        lms = [load_frozen_lm(folder, "--shape", dtype, device) for folder in folders[: 1 + need_small]]
+        lms = [
+            load_frozen_lm(folder, "--shape", dtype, device, False, attention) for folder in folders[: 1 + need_small]
+        ]
     else:
         rows = benchmark_rows(shape, 1319, data_dir)
         texts = ["\n".join([row.question, *row.steps, row.answer]) for row in rows]
         tokenizers = [bpe_tokenizer(texts, tokenizers[0].chat_template)] * 2
-        lms = [random_lm(sizes, vocabulary, dtype, device) for sizes in SHAPES[shape][: 1 + need_small]]
+        lms = [random_lm(sizes, vocabulary, dtype, device, attention) for sizes in SHAPES[shape][: 1 + need_small]]
     return Pair(lms[0], lms[1] if need_small else None, *tokenizers)
 
 

@@ -255,7 +255,7 @@ def run(args, pair: shapes.Pair, loaded: int, rate: float) -> dict:
     model, layout = build(args, pair, args.generator)
     count = args.batch_size * args.accumulation
     rows = [layout.training(row) for row in shapes.benchmark_rows(args.shape, count, args.data_dir)]
-    names = ("generator", "shape", "dtype", "accumulation", "sft_alone")
+    names = ("generator", "shape", "dtype", "attention", "accumulation", "sft_alone")
     result = {name: getattr(args, name) for name in names} | {"batch": args.batch_size}
     if args.baseline == "published":
         result["differences"] = compare(args, pair, layout, rows)
@@ -299,6 +299,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each of ours and published")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 for tiny, else bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--attention", default="sdpa", help="of both sides: the library's attn_implementation")
     parser.add_argument("--data_dir", default="data", help="folder with gsm8k/test_socratic.jsonl, for real rows")
     parser.add_argument(
         "--sft_alone", action="store_true", help="the SFT loss alone on our side, as train.py's default"
@@ -307,7 +308,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.dtype = args.dtype or ("float32" if args.shape == "tiny" else "bfloat16")
     dtype = getattr(torch, args.dtype)
-    pair = shapes.load_pair(args.shape, dtype, args.device, GENERATORS[args.generator].uses_small_lm, args.data_dir)
+    uses_small = GENERATORS[args.generator].uses_small_lm
+    pair = shapes.load_pair(args.shape, dtype, args.device, uses_small, args.data_dir, attention=args.attention)
     shapes.start_peak(args.device)
     loaded = shapes.memory(args.device)[0]
     rate = shapes.matrix_rate(dtype, args.device, 2048 if args.device == "cpu" else 8192)

@@ -193,8 +193,8 @@ class TinyModels:
 def tiny_models(tiny_pair) -> TinyModels:
     """The tiny pair loaded once for the session: nothing in it may be changed by a test."""
     from data_loader import PROMPTS
+    from frozen import load_frozen_lm, load_tokenizer
     from layout import Layout
-    from model import load_frozen_lm, load_tokenizer
 
     large, small = str(tiny_pair / "large"), str(tiny_pair / "small")
     tokenizers = load_tokenizer(large, "--large_model_id"), load_tokenizer(small, "--small_model_id")

@@ -18,7 +18,7 @@ import evaluate
 import report
 from checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
 from data_loader import DATE_STRING, PROMPTS, InputError
-from model import fingerprint
+from frozen import fingerprint
 
 N = 4
 D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair

@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import states
 import train
 import trainer
+from frozen import load_frozen_lm
 from layout import TrainingCollator
 from losses import reasoning_focus, semantic_alignment
-from model import GENERATORS, LatentThoughtModel, load_frozen_lm
+from model import GENERATORS, LatentThoughtModel
 
 KINDS = list(GENERATORS)
 SMALL = [name for name, generator in GENERATORS.items() if generator.uses_small_lm]

@@ -33,19 +33,10 @@ from transformers import (
 import evaluate
 import train
 from data_loader import PROMPTS, Example, InputError
+from frozen import load_config, load_frozen_lm, load_tokenizer, position_ids
 from generation import Rows, generate_answers
 from layout import Layout, PromptCollator, TrainingCollator, pad_token_id
-from model import (
-    GENERATORS,
-    LOSSES,
-    LatentThoughtModel,
-    llm_inputs,
-    load_config,
-    load_frozen_lm,
-    load_tokenizer,
-    position_ids,
-    prior_row_ids,
-)
+from model import GENERATORS, LOSSES, LatentThoughtModel, llm_inputs, prior_row_ids
 from sampling import resolve_sampling
 
 N = 4

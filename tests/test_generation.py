@@ -411,7 +411,7 @@ def test_impossible_settings_are_refused(flags):
 
 def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
     """A model folder without generation_config.json gives its config's end tokens."""
-    from model import load_config
+    from frozen import load_config
 
     config = load_config(str(tiny_pair / "large"), "--base_model_id")
     assert load_generation_config(str(tmp_path), config).eos_token_id == config.eos_token_id

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import inspection
 from data_loader import Example, InputError
+from frozen import load_frozen_lm
 from generation import generate_answers
 from inspection import (
     DRAWING_FILE,
@@ -22,7 +23,7 @@ from inspection import (
     nearest_rows,
     table_distance,
 )
-from model import GENERATORS, LatentThoughtModel, load_frozen_lm
+from model import GENERATORS, LatentThoughtModel
 from sampling import Sample, resolve_sampling
 
 N = 3

@@ -12,19 +12,9 @@ from checkpoint import (
     check_weights,
 )
 from data_loader import PROMPTS, Example, InputError
+from frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, position_ids
 from layout import Layout, PromptCollator, TrainingCollator
-from model import (
-    Design,
-    LatentThoughtModel,
-    TransformerBlock,
-    check_vocabulary,
-    fingerprint,
-    llm_inputs,
-    load_config,
-    load_frozen_lm,
-    position_ids,
-    prior_row_ids,
-)
+from model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
 
 N = 4
 EXAMPLES = [
