@@ -25,12 +25,12 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
-from shapes import benchmark_rows, load_pair, machine, seconds_of  # noqa: E402
 from torch import Tensor  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
 
 import generation  # noqa: E402
+from benchmarks.shapes import benchmark_rows, load_pair, machine, seconds_of  # noqa: E402
 from data_loader import PROMPTS, Example  # noqa: E402
 from generation import Rows, generate_answers, prompt_batch  # noqa: E402
 from layout import Layout, pad_token_id  # noqa: E402

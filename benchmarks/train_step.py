@@ -25,7 +25,7 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from data_loader import PROMPTS, write_text  # noqa: E402
+from data_loader import PROMPTS, Example, write_text  # noqa: E402
 from layout import Layout, TrainingCollator, loss_counts, pad_token_id  # noqa: E402
 from model import GENERATORS, LOSSES, LatentThoughtModel  # noqa: E402
 from report import versions  # noqa: E402
@@ -288,6 +288,39 @@ def run(args, pair: shapes.Pair, loaded: int, rate: float) -> dict:
     return result
 
 
+def times_as_long(examples: list[Example], factor: int) -> list[Example]:
+    """As many rows, each of `factor` neighbours' questions and steps one after the other."""
+    rows = []
+    for i in range(len(examples)):
+        group = [examples[(i + k) % len(examples)] for k in range(factor)]
+        question = " ".join(example.question for example in group)
+        rows.append(Example(i, question, sum((example.steps for example in group), ()), group[-1].answer))
+    return rows
+
+
+def scaling(args, pair: shapes.Pair, loaded: int, doubled: shapes.Pair) -> dict:
+    """Our step with rows 1, 2 and 4 times as long, and with twice the vocabulary, in turn."""
+    examples = shapes.benchmark_rows(args.shape, args.batch_size * args.accumulation, args.data_dir)
+    args.baseline, settings, found = "none", [(1, pair), (2, pair), (4, pair), (1, doubled)], []
+    for factor, models in settings:
+        model, layout = build(args, models, args.generator)
+        rows = [layout.training(example) for example in times_as_long(examples, factor)]
+        found.append((sum(row_length(row) + args.num_thoughts for row in rows), *sides(args, model, layout, rows)))
+    in_turn([side for _, side in found], args.rounds)
+    result = {"generator": args.generator, "shape": args.shape, "dtype": args.dtype, "batch": args.batch_size}
+    result["runs"] = [
+        {
+            "times_as_long": factor,
+            "vocabulary": models.llm.config.vocab_size,
+            "tokens": tokens,
+            "seconds": statistics.median(side.seconds),
+            "peak_above_models": statistics.median(side.peaks) - loaded,
+        }
+        for (factor, models), (tokens, side) in zip(settings, found, strict=True)
+    ]
+    return result
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("tiny", *shapes.SHAPES), default="cpu")
@@ -304,16 +337,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--sft_alone", action="store_true", help="the SFT loss alone on our side, as train.py's default"
     )
+    parser.add_argument("--scaling", action="store_true", help="ours alone: longer rows, a larger vocabulary")
     parser.add_argument("--out", help="write the JSON object there too")
     args = parser.parse_args(argv)
     args.dtype = args.dtype or ("float32" if args.shape == "tiny" else "bfloat16")
     dtype = getattr(torch, args.dtype)
     uses_small = GENERATORS[args.generator].uses_small_lm
     pair = shapes.load_pair(args.shape, dtype, args.device, uses_small, args.data_dir, attention=args.attention)
+    if args.scaling:
+        twice = 2 * pair.llm.config.vocab_size
+        doubled = shapes.load_pair(args.shape, dtype, args.device, uses_small, args.data_dir, twice, args.attention)
     shapes.start_peak(args.device)
     loaded = shapes.memory(args.device)[0]
     rate = shapes.matrix_rate(dtype, args.device, 2048 if args.device == "cpu" else 8192)
-    result = run(args, pair, loaded, rate)
+    result = scaling(args, pair, loaded, doubled) if args.scaling else run(args, pair, loaded, rate)
     result |= {"device": shapes.machine(args.device), "versions": versions()}
     for name, value in result.items():
         print(f"  {name} = {value}")

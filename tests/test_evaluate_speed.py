@@ -8,9 +8,8 @@ import torch
 from conftest import ROOT
 
 
-def test_the_evaluation_benchmark_ends_with_its_figures(capsys, monkeypatch, tmp_path):
+def test_the_evaluation_benchmark_ends_with_its_figures(capsys, tmp_path):
     """Both ways run on the toy pair; answers have the lengths that were asked for, the same in batches of one."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("evaluate_speed", ROOT / "benchmarks" / "evaluate.py")
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
