@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The speed benchmarks on one GPU in under 10 minutes: training and evaluation, shapes 8b and cpu, batches 1, 4, 16, 32.
+# A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
+#   bash benchmarks/gpu.sh
+#   DATA_DIR=../shared/data bash benchmarks/gpu.sh         # rows of GSM8K's test set instead of this project's sample
+#   SHAPES=tiny BATCHES="1 4" bash benchmarks/gpu.sh       # tries the script itself on a CPU
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-results/gpu}
+DATA_DIR=${DATA_DIR:-data}
+SHAPES=${SHAPES:-8b cpu}
+BATCHES=${BATCHES:-16 4 1 32}
+SECONDS_IN_ALL=${SECONDS_IN_ALL:-570}
+mkdir -p "$OUT"
+failed=0
+
+run() { # name, script, flags
+    local name=$1 left=$((SECONDS_IN_ALL - SECONDS))
+    shift
+    if ((left < 20)); then
+        echo "$name: no time left"
+        failed=1
+        return 1
+    fi
+    echo "$name ($left s left)"
+    if ! timeout "$left" "$PYTHON" "$@" --data_dir "$DATA_DIR" --out "$OUT/$name.json" > "$OUT/$name.log" 2>&1; then
+        tail -1 "$OUT/$name.log"
+        return 1
+    fi
+    tail -1 "$OUT/$name.json"
+}
+
+# the published way needs the most memory: where both do not fit, ours runs alone
+train() { # shape, generator, batch
+    local flags=(benchmarks/train_step.py --shape "$1" --generator "$2" --batch_size "$3" --accumulation 1 --rounds 3)
+    run "train-$1-$2-$3" "${flags[@]}" || run "train-$1-$2-$3-ours" "${flags[@]}" --baseline none || failed=1
+}
+
+for shape in $SHAPES; do
+    for batch in $BATCHES; do train "$shape" block "$batch"; done
+    train "$shape" small_block 16
+    answers=(--questions 16 --rounds 1 --checked 2 --mean 100 --longest 600)
+    if [ "$shape" = tiny ]; then answers=(--questions 8 --rounds 1 --checked 2); fi
+    for batch in 4 16; do
+        run "evaluate-$shape-$batch" benchmarks/evaluate.py --shape "$shape" --batch_size "$batch" "${answers[@]}" || failed=1
+    done
+done
+exit $failed
