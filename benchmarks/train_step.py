@@ -355,7 +355,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in result.items():
         print(f"  {name} = {value}")
     if args.out:
-        write_text(Path(args.out), json.dumps(result, indent=2) + "\n")
+        write_text(Path(args.out), json.dumps(result) + "\n")
     print(json.dumps(result))
 
 
