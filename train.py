@@ -207,7 +207,8 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> 
         print("warning: --thoughts_see_steps: thoughts read the gold steps in training and have none in evaluation")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for lm in model.frozen if lm is not None for p in lm.parameters())
-    print(f"  parameters: {trained:,} trained, {frozen:,} frozen")
+    sent = f" (ranks send each other {4 * trained / 1e6:.1f} MB of gradients a step)" if args.world_size > 1 else ""
+    print(f"  parameters: {trained:,} trained{sent}, {frozen:,} frozen")
     for name, count in rows.items():
         told = ", ".join(f"{key} {value}" for key, value in count.items() if key != "sha256")
         print(f"  {name} rows: {told}", flush=True)
