@@ -50,7 +50,7 @@ from checkpoint import (
 )
 from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
 from flags import EvaluationArguments, parse_flags
-from frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
+from frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
 from generation import auto_batch_size, generate_answers, prompt_length
 from inspection import inspect_thoughts
 from layout import Layout, pad_token_id
@@ -342,6 +342,7 @@ def load_models(
     layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
     llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
     check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
+    check_cache(llm, "--base_model_id")
     if plan.thought_generator == "none":
         return llm, None, layout
     device = llm.get_input_embeddings().weight.device
@@ -428,8 +429,7 @@ def run(args: EvaluationArguments) -> None:
         **{name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")},
     )
     settings = text_settings(plan, sampling, args.split, split.examples)
-    if args.attn_implementation:
-        settings["attn_implementation"] = args.attn_implementation
+    settings["attn_implementation"] = args.attn_implementation
     folder = output_folder(args, plan)
     check_folder(folder, settings)
     for name, value in flatten(settings).items():

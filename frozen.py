@@ -160,10 +160,16 @@ def has_windows(config) -> bool:
     return bool(config.get("sliding_window") or {*(config.get("layer_types") or [])} - {"full_attention"})
 
 
-def keeps_keys_and_values(lm) -> bool:
-    """Whether keys and values are all that a layer remembers of the columns before (not so in state-space layers)."""
-    types = {*(lm.config.get_text_config().to_dict().get("layer_types") or [])}
-    return not lm._is_stateful and types <= {"full_attention", "sliding_attention"}
+def check_cache(lm, flag: str) -> None:
+    """InputError for a large LM whose layers remember more of what came before than keys and values of attention, full
+    or with a sliding window: the prompt before the thoughts is read once, and its samples go on from there."""
+    types = {*(lm.config.get_text_config().to_dict().get("layer_types") or [])} - {
+        "full_attention",
+        "sliding_attention",
+    }
+    if lm._is_stateful or types:
+        layers = ", ".join(sorted(types)) or "recurrent"
+        raise InputError(f"{flag} {lm.config.name_or_path}: its layers ({layers}) are not supported in the large LM")
 
 
 @torch.no_grad()

@@ -14,27 +14,25 @@ Shapes: B questions, S samples of each, C chains of thoughts, R rows, T columns 
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import psutil
 import torch
 import torch.nn.functional as F
-import transformers
-from packaging.version import Version
 from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
 
 from answers import answers_equal, extract_answer
 from data_loader import Example, InputError
-from frozen import decoder, keeps_keys_and_values, position_ids, read_prefix
+from frozen import CACHE_BY_LAYERS, attention_mask, decoder, position_ids, read_prefix
 from layout import Layout, PromptCollator, encode
 from model import LatentThoughtModel, llm_inputs
 from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
 ROOM = 64  # columns that a full cache grows by
-CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 if CACHE_BY_LAYERS:
     from transformers.cache_utils import DynamicLayer
 
@@ -219,7 +217,7 @@ class Rows:
         now = self.state
         states = decoder(self.llm)(
             inputs_embeds=now["inputs"],
-            attention_mask=self.mask,
+            attention_mask=attention_mask(self.llm, self.mask, 1),
             position_ids=now["positions"],
             past_key_values=self.cache,
             use_cache=True,
@@ -281,8 +279,6 @@ def decode(
     Out of GPU memory, the batch is halved and the questions that were running start again; at one question it is an
     InputError.
     """
-    if not keeps_keys_and_values(llm):
-        raise InputError(f"{llm.config.name_or_path}: {type(llm).__name__} keeps more of a text than keys and values")
     s, open_ = settings.num_return_sequences, set(range(len(numbers)))
 
     def next_prompts(count: int) -> Prompts:
@@ -364,7 +360,9 @@ def auto_batch_size(llm, settings: SamplingSettings, longest: int, questions: in
 
 
 def free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # ranks share it
 
 
 def prompt_batch(layout: Layout, examples: list[Example], device) -> dict[str, Tensor]:

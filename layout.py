@@ -323,7 +323,7 @@ class TrainingCollator(PromptCollator):
 
 def loss_counts(batch: dict[str, Tensor]) -> Tensor:
     """What the sums of model.LOSSES are divided by: (4,) float32 of target tokens, rows, rows with steps, rows."""
-    tokens = (batch["labels"] != -100).sum()
-    rows = batch["labels"].shape[0]
-    with_steps = batch["step_valid"].any(-1).sum() if "step_valid" in batch else 0
-    return torch.tensor([tokens, rows, with_steps, rows], dtype=torch.float32)
+    labels = batch["labels"]
+    tokens, rows = (labels != -100).sum(), labels.new_full((), len(labels))
+    with_steps = batch["step_valid"].any(-1).sum() if "step_valid" in batch else labels.new_zeros(())
+    return torch.stack([tokens, rows, with_steps, rows]).float()

@@ -19,20 +19,22 @@ class _TargetCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         tokens, d = hidden.shape
         largest = torch.full((tokens, 1), -torch.inf, device=hidden.device)
-        total, gradient = torch.zeros_like(largest), None
+        total, gold_logits, gradient, start = torch.zeros_like(largest), torch.zeros_like(largest), None, 0
         if ctx.needs_input_grad[0]:
             gradient = torch.zeros(tokens, d, device=hidden.device)
         for rows in head.split(max(256, BLOCK[hidden.device.type] // max(1, tokens))):
             logits = (hidden @ rows.T).float()  # (T, rows)
+            # rounded as all the others are: a loss is never below zero
+            place = labels[:, None] - start
+            here, start = (place >= 0) & (place < len(rows)), start + len(rows)
+            gold_logits += logits.gather(1, place.clamp(0, len(rows) - 1)) * here
             before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
             weights, shrink = logits.sub_(largest).exp_(), (before - largest).exp_()
             total.mul_(shrink).add_(weights.sum(1, keepdim=True))
             if gradient is not None:
                 gradient.mul_(shrink).add_(weights.to(head.dtype) @ rows)
-        gold = head[labels].float()
         if gradient is not None:
-            ctx.save_for_backward(gradient.div_(total).sub_(gold).to(hidden.dtype))
-        gold_logits = (hidden.float() * gold).sum(1, keepdim=True)
+            ctx.save_for_backward(gradient.div_(total).sub_(head[labels]).to(hidden.dtype))
         return (largest + total.log() - gold_logits).sum()
 
     @staticmethod

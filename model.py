@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from data_loader import InputError
-from frozen import attention_mask, decoder, keeps_keys_and_values, position_ids, read_prefix
+from frozen import attention_mask, decoder, position_ids, read_prefix
 from losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus", "diversity")
@@ -381,19 +381,15 @@ class LatentThoughtModel(nn.Module):
 
     def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
         """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change what
-        stands before it: where keys and values say all of it, the prefix is read once, without gradients."""
+        stands before it: the prefix is read once, without gradients."""
         llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
-        cache, start = None, 0
-        if keeps_keys_and_values(llm):
-            cache, start = read_prefix(llm, embeddings[:, :prefix], mask[:, :prefix]), prefix
-        out = decoder(llm)(
-            inputs_embeds=embeddings[:, start:],
-            attention_mask=attention_mask(llm, mask, mask.shape[1] - start),
-            position_ids=position_ids(mask)[:, start:],
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return out.last_hidden_state[:, prefix - start :]
+        return decoder(llm)(
+            inputs_embeds=embeddings[:, prefix:],
+            attention_mask=attention_mask(llm, mask, mask.shape[1] - prefix),
+            position_ids=position_ids(mask)[:, prefix:],
+            past_key_values=read_prefix(llm, embeddings[:, :prefix], mask[:, :prefix]),
+            use_cache=True,
+        ).last_hidden_state
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with

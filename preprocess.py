@@ -6,6 +6,7 @@ ids: another row, prompt, tokenizer, library or line of layout.py is another fil
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import tokenizers
@@ -66,6 +67,8 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); HF_DATASETS_CACHE names another") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder}: cannot be written; HF_DATASETS_CACHE names another")
     ids = [datasets.Value("int32")]
     features = {name: ids for name in ("prefix", "suffix", "question", "target", "header", "answer")}
     features |= {"steps": [ids], "sha256": datasets.Value("string")}

@@ -7,8 +7,9 @@ The small LM reads a question's turn, the slots' tokens and the written steps; n
 trained. The processes of a node share one file, each fills its part.
 """
 
+import errno
 import json
-import shutil
+import os
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -57,12 +58,13 @@ def keep_states(
     collator: TrainingCollator,
     path: Path,
     part: tuple[int, int] = (0, 1),
-    wait: Callable[[], None] = lambda: None,
+    all_ranks: Callable[[bool], bool] = lambda here: here,
     quiet: bool = False,
 ) -> Sequence[dict]:
     """`rows` with the small LM's states from the file `path`, which is made where it is not there or not of this model
-    and these rows; the rows as they are where the disk has no room. `part` (k, K): this process fills every K-th batch;
-    `wait`: until all have come so far. Prints the disk it takes before taking it."""
+    and these rows; the rows as they are where the disk has no room. `part` (k, K): this process fills every K-th batch
+    of its node's file; `all_ranks`: waits for all and says whether it is true of all. Prints the disk it takes before
+    taking it."""
     small_lm = model.frozen[1]
     weight = small_lm.get_input_embeddings().weight
     kept, d = RowsWithStates(rows, model.num_thoughts, collator), small_lm.config.get_text_config().hidden_size
@@ -76,22 +78,24 @@ def keep_states(
         "steps": collator.steps,
     }
     key_path = path.with_suffix(".json")
-    complete = key_path.is_file() and path.is_file() and read_json(key_path) == key
-    gigabytes, free = size * small_lm.dtype.itemsize / 1e9, shutil.disk_usage(path.parent).free / 1e9
-    if not complete and gigabytes > free:
-        print(f"note: {path.parent} has no room for {gigabytes:.1f} GB of the small LM's states; computed every step")
-        return rows
+    size_in_bytes = size * small_lm.dtype.itemsize
+    there = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
+    complete = all_ranks(there and read_json(key_path) == key)
     what = "are there already" if complete else "are computed once (--no_thought_cache: every step)"
+    gigabytes = size_in_bytes / 1e9
     print(
         f"  {path}: the small LM's states of {len(rows)} rows, {gigabytes:.2f} GB while the run lasts, {what}",
         flush=True,
     )
-    wait()  # until all have looked
+    has_room = True
     if not complete and part[0] == 0:
         key_path.unlink(missing_ok=True)
-        with open(path, "wb") as file:
-            file.truncate(size * small_lm.dtype.itemsize)
-    wait()
+        has_room = take_room(path, size_in_bytes)
+    if not all_ranks(has_room):
+        print(f"note: {path.parent} has no room for them; the small LM runs in every step")
+        if part[0] == 0:
+            path.unlink(missing_ok=True)
+        return rows
     kept.store = torch.from_file(str(path), shared=True, size=size, dtype=small_lm.dtype).view(-1, d)
     if not complete:
         by_length = sorted(range(len(rows)), key=lambda i: -sum(kept.widths[i]))
@@ -104,10 +108,22 @@ def keep_states(
                 mine = kept.states(i)
                 mine[0].copy_(of_thoughts[len(of_thoughts) - len(mine[0]) :])  # left-padded
                 mine[1].copy_(of_steps[: len(mine[1])])
-        wait()
-        if part[0] == 0:
-            write_text(key_path, json.dumps(key) + "\n")
+    all_ranks(True)
+    if not complete and part[0] == 0:
+        write_text(key_path, json.dumps(key) + "\n")
     return kept
+
+
+def take_room(path: Path, size: int) -> bool:
+    """Make the file, all `size` bytes of it taken: a mapped file that finds no room later crashes. False: no room."""
+    try:
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return False
+    return True
 
 
 def forget_states(folder: Path) -> None:

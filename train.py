@@ -19,6 +19,7 @@ from pathlib import Path
 import huggingface_hub
 import torch
 import transformers
+from accelerate.utils import gather_object
 from packaging.version import Version
 from transformers import set_seed
 
@@ -31,7 +32,7 @@ from checkpoint import (
 )
 from data_loader import DATE_STRING, TASKS, InputError
 from flags import TrainArguments, parse_flags
-from frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
+from frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
 from layout import Layout, TrainingCollator, pad_token_id
 from model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
 from preprocess import prepare_rows
@@ -131,6 +132,7 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
     arguments = (dtype, args.device, args.trust_remote_code, args.attn_implementation)
     llm = load_frozen_lm(args.large_model_id, "--large_model_id", *arguments)
     check_vocabulary(llm, layout.llm_tokenizer, layout.llm, "--large_model_id")
+    check_cache(llm, "--large_model_id")
     small_lm = None
     if kind.uses_small_lm:
         small_lm = load_frozen_lm(args.small_model_id, "--small_model_id", *arguments)
@@ -168,9 +170,9 @@ def small_lm_states(args: TrainArguments, model, split: str, rows, collator: Tra
     """Rows of a split with the small LM's states (states.py), one file a node."""
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     path = Path(args.output_dir, f"states-{split}-node{args.process_index // ranks}.bin")
-    state, quiet = args.distributed_state, args.disable_tqdm or args.process_index > 0
-    part = (args.local_process_index, ranks)
-    return keep_states(model, rows, counts[split]["sha256"], collator, path, part, state.wait_for_everyone, quiet)
+    part, quiet = (args.local_process_index, ranks), args.disable_tqdm or args.process_index > 0
+    digest = counts[split]["sha256"]
+    return keep_states(model, rows, digest, collator, path, part, lambda here: all(gather_object([here])), quiet)
 
 
 def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dict:

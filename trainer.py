@@ -73,14 +73,22 @@ class ThoughtTrainer(Trainer):
         order.set_epoch(0)
         shares = [padding_share(self.widths, rows, batch_size) for rows in (random_order, [*sampler])]
         order.set_epoch(0)
+        self.row_order = sampler
         if self.is_world_process_zero():
             print("  padding: {1:.1%} of the LLM's tokens ({0:.1%} with rows in random order)".format(*shares))
         return sampler
 
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader()
+        if isinstance(self.row_order, ByLengthWithinSteps):
+            # where accelerate looks for set_epoch when a run of several ranks goes on inside an epoch
+            loader.set_sampler(self.row_order)
+        return loader
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimiser step and, for its loss sums, counts (4,) a rank: global count / ranks."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        counts = sum((loss_counts(batch) for batch in batches), torch.zeros(len(LOSSES))).to(device)
+        counts = torch.stack([loss_counts(batch) for batch in batches]).sum(0).to(device)
         return batches, self.accelerator.reduce(counts, "mean")
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

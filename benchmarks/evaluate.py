@@ -30,7 +30,7 @@ from tqdm import tqdm  # noqa: E402
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
 
 import generation  # noqa: E402
-from benchmarks.shapes import benchmark_rows, load_pair, machine, seconds_of  # noqa: E402
+from benchmarks.shapes import benchmark_rows, load_pair, machine, rows_source, seconds_of  # noqa: E402
 from data_loader import PROMPTS, Example  # noqa: E402
 from generation import Rows, generate_answers, prompt_batch  # noqa: E402
 from layout import Layout, pad_token_id  # noqa: E402
@@ -172,6 +172,7 @@ def main(argv: list[str] | None = None) -> dict:
         "questions": args.questions,
         "samples": args.samples,
         "tokens_per_answer": {"mean": statistics.mean(tokens), "longest": max(tokens)},
+        "rows": rows_source(args.shape, args.data_dir),
         "device": machine(args.device),
         "versions": versions(),
     }

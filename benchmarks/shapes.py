@@ -59,13 +59,20 @@ class Pair:
     small_tokenizer: PreTrainedTokenizerFast
 
 
+def rows_source(shape: str, data_dir: str) -> str:
+    """Where benchmark_rows come from, in words."""
+    if shape == "tiny":
+        return "arithmetic, test"
+    return "gsm8k, test" if (Path(data_dir) / "gsm8k" / "test_socratic.jsonl").is_file() else "gsm8k, our own sample"
+
+
 def benchmark_rows(shape: str, count: int, data_dir: str = "data") -> list[Example]:
     """The first `count` examples of a shape's rows, over again from the first where there are fewer."""
     if shape == "tiny":
         examples = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples
     else:
-        real = (Path(data_dir) / "gsm8k" / "test_socratic.jsonl").is_file()
-        examples = load_split(TASKS["gsm8k"], "test" if real else "sample", data_dir).examples
+        split = "test" if rows_source(shape, data_dir) == "gsm8k, test" else "sample"
+        examples = load_split(TASKS["gsm8k"], split, data_dir).examples
     return [examples[i % len(examples)] for i in range(count)]
 
 

@@ -110,7 +110,7 @@ def published_loss(model: LatentThoughtModel, batch: dict, temperature: float = 
         logits = torch.stack([F.cosine_similarity(z_question, step, dim=0) / temperature for step in steps])
         focus.append(F.cross_entropy(logits[None], torch.tensor([positive], device=logits.device)))
     losses = {"sft": sft, "align": torch.stack(align).mean(), "focus": torch.stack(focus).mean()}
-    return sum(THREE[name] * loss for name, loss in losses.items())
+    return sum(model.weights[name] * loss for name, loss in losses.items())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def published_loss(model: LatentThoughtModel, batch: dict, temperature: float = 
 def our_loss(model: LatentThoughtModel, batch: dict) -> torch.Tensor:
     """The same weighted sum, as ThoughtTrainer.compute_loss makes it."""
     sums = model(**batch)
-    counts = dict(zip(LOSSES, loss_counts(batch).tolist(), strict=True))
+    counts = dict(zip(LOSSES, loss_counts(batch).clamp(min=1e-9), strict=True))
     return sum(model.weights[name] * total / counts[name] for name, total in sums.items())
 
 
@@ -324,7 +324,7 @@ def scaling(args, pair: shapes.Pair, loaded: int, doubled: shapes.Pair) -> dict:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("tiny", *shapes.SHAPES), default="cpu")
-    parser.add_argument("--generator", choices=GENERATORS, default="block")
+    parser.add_argument("--generator", choices=("block", "small", "small_block"), default="block")
     parser.add_argument("--baseline", choices=("published", "none"), default="published")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--accumulation", type=int, default=4, help="micro-batches a step (published: 4)")
@@ -335,7 +335,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--attention", default="sdpa", help="of both sides: the library's attn_implementation")
     parser.add_argument("--data_dir", default="data", help="folder with gsm8k/test_socratic.jsonl, for real rows")
     parser.add_argument(
-        "--sft_alone", action="store_true", help="the SFT loss alone on our side, as train.py's default"
+        "--sft_alone",
+        action="store_true",
+        help="the SFT loss alone counts, as in train.py's default; the published way computes all three",
     )
     parser.add_argument("--scaling", action="store_true", help="ours alone: longer rows, a larger vocabulary")
     parser.add_argument("--out", help="write the JSON object there too")
@@ -351,7 +353,11 @@ def main(argv: list[str] | None = None) -> None:
     loaded = shapes.memory(args.device)[0]
     rate = shapes.matrix_rate(dtype, args.device, 2048 if args.device == "cpu" else 8192)
     result = scaling(args, pair, loaded, doubled) if args.scaling else run(args, pair, loaded, rate)
-    result |= {"device": shapes.machine(args.device), "versions": versions()}
+    result |= {
+        "rows": shapes.rows_source(args.shape, args.data_dir),
+        "device": shapes.machine(args.device),
+        "versions": versions(),
+    }
     for name, value in result.items():
         print(f"  {name} = {value}")
     if args.out:

@@ -1,5 +1,6 @@
 """What makes a training step fast changes neither its losses nor its gradients: against the plain path, row by row."""
 
+import errno
 import re
 import threading
 from collections import Counter
@@ -249,12 +250,12 @@ def test_states_that_are_read_once_or_differ_from_time_to_time_are_not_kept(flag
     assert "states-train" not in capsys.readouterr().out
 
 
-def keep(tiny_models, folder, digest="1", part=(0, 1), wait=lambda: None, **model):
+def keep(tiny_models, folder, digest="1", part=(0, 1), all_ranks=lambda here: here, **model):
     layout = tiny_models.layout_for("small_block")
     rows = [layout.training(example) for example in EXAMPLES]
     collator, path = TrainingCollator(layout, steps=True), folder / "states-train-node0.bin"
     return states.keep_states(
-        tiny_models.model("small_block", **model), rows, digest, collator, path, part, wait, quiet=True
+        tiny_models.model("small_block", **model), rows, digest, collator, path, part, all_ranks, quiet=True
     )
 
 
@@ -265,9 +266,12 @@ def test_states_on_disk_serve_the_same_model_and_rows_and_no_others(tiny_models,
     assert sum(small_lm_calls) == 6, "a run that goes on computes nothing anew"
     (tmp_path / "states-train-node0.json").unlink()  # killed while they were made
     assert torch.equal(keep(tiny_models, tmp_path).store, again.store) and sum(small_lm_calls) == 12
+    with open(tmp_path / "states-train-node0.bin", "r+b") as file:
+        file.truncate(100)
+    assert torch.equal(keep(tiny_models, tmp_path).store, again.store) and sum(small_lm_calls) == 18
     keep(tiny_models, tmp_path, digest="2")
     keep(tiny_models, tmp_path, digest="2", num_thoughts=3)
-    assert sum(small_lm_calls) == 24
+    assert sum(small_lm_calls) == 30
 
 
 def test_states_are_the_rows_own(tiny_models, tmp_path):
@@ -282,15 +286,22 @@ def test_the_processes_of_a_node_fill_one_file_together(tiny_models, tmp_path, m
     monkeypatch.setattr(states, "ROWS_AT_ONCE", 1)
     (tmp_path / "alone").mkdir()
     expected, meet = keep(tiny_models, tmp_path / "alone"), threading.Barrier(2)
+
+    def together(here):
+        meet.wait()
+        return here
+
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(keep, tiny_models, tmp_path, part=(k, 2), wait=meet.wait) for k in range(2)]
+        futures = [pool.submit(keep, tiny_models, tmp_path, part=(k, 2), all_ranks=together) for k in range(2)]
         found = [future.result(timeout=60) for future in futures]
     assert all(torch.equal(kept.store, expected.store) for kept in found)
     assert len(small_lm_calls) == 2 * 6, "each row was read by one of them"
 
 
 def test_a_disk_without_room_is_said_and_nothing_is_kept(tiny_models, tmp_path, monkeypatch, capsys):
-    usage = states.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(states.shutil, "disk_usage", lambda _: usage)
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(states.os, "posix_fallocate", full)
     assert isinstance(keep(tiny_models, tmp_path), list) and not list(tmp_path.iterdir())
     assert "no room" in capsys.readouterr().out

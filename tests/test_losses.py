@@ -61,6 +61,14 @@ def test_cross_entropy_without_gradients_and_without_targets():
     assert loss == 0 and torch.autograd.grad(loss, empty)[0].shape == (0, 5)
 
 
+def test_cross_entropy_of_sure_tokens_in_bf16_is_small_and_never_below_zero():
+    head = random(400, 64, seed=2, dtype=torch.bfloat16)
+    labels = torch.arange(100)
+    hidden = (head[labels].float() * 0.6).bfloat16().requires_grad_()
+    each = [target_cross_entropy(hidden[i : i + 1], head, labels[i : i + 1]).item() for i in range(100)]
+    assert min(each) >= 0 and sum(each) < 1e-3 * 100
+
+
 def test_cross_entropy_in_bf16_stays_close_and_keeps_the_dtype():
     hidden, head = random(20, 32, seed=1, dtype=torch.bfloat16, grad=True), random(50, 32, seed=2, dtype=torch.bfloat16)
     labels = torch.arange(20)

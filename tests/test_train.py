@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import ROOT, gsm8k_row, write_jsonl
+from packaging.version import Version
 
 import evaluate
 import train
@@ -122,6 +125,23 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
     assert [log["eval_sft_loss"] for log in meta("ranks")["dev_curve"]] == pytest.approx(
         [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
     )
+
+
+@pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="4.53 cannot resume ranks on CPUs")
+def test_ranks_that_go_on_inside_an_epoch_end_with_the_weights_of_the_run_that_was_never_cut(flags):
+    """A step's rows are sorted by length here, over both ranks and two micro-batches."""
+    flags += ["--k_shot", "24", "--eval_strategy", "steps", "--eval_steps", "1", "--save_total_limit", "20"]
+    flags += ["--output_name", "cut", "--learning_rate", "1e-2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    assert subprocess_train(flags, *launcher).returncode == 0
+    whole = weights("cut")
+    shutil.rmtree("results/cut/checkpoint-5")  # three steps an epoch: on from the first of the second
+    (folder,) = Path("ckpt").glob("cut-*")
+    shutil.rmtree(folder)
+    done = subprocess_train([*flags, "--resume"], *launcher)
+    assert done.returncode == 0, done.stderr
+    again = weights("cut")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags, tmp_path):
