@@ -88,7 +88,8 @@ class ThoughtTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimiser step and, for its loss sums, counts (4,) a rank: global count / ranks."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        counts = torch.stack([loss_counts(batch) for batch in batches]).sum(0).to(device)
+        # transformers 4.53 asks once more behind a resumed epoch's last batch
+        counts = sum((loss_counts(batch).to(device) for batch in batches), torch.zeros(len(LOSSES), device=device))
         return batches, self.accelerator.reduce(counts, "mean")
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
