@@ -130,6 +130,8 @@ def gumbel_noise(keys: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 # The next token
 
+NUMBERS_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits whose normaliser is computed at a time
+
 
 def choose(
     logits: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor, said: Tensor | None = None
@@ -149,9 +151,6 @@ def choose(
     rows = max(1, NUMBERS_AT_A_TIME[logits.device.type] // logits.shape[-1])
     normalisers = [part.float().logsumexp(-1) for part in logits.split(rows)]
     return tokens, logits.gather(1, tokens)[:, 0].float() - torch.cat(normalisers)
-
-
-NUMBERS_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 25}
 
 
 def draw(scores: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ trained. The processes of a node share one file, each fills its part.
 
 import errno
 import json
-import os
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +23,7 @@ from model import LatentThoughtModel
 from report import read_json, write_text
 
 ROWS_AT_ONCE = 32
+ZEROS = 1 << 24  # bytes written at a time
 
 
 class RowsWithStates(torch.utils.data.Dataset):
@@ -115,10 +115,11 @@ def keep_states(
 
 
 def take_room(path: Path, size: int) -> bool:
-    """Make the file, all `size` bytes of it taken: a mapped file that finds no room later crashes. False: no room."""
+    """Make the file, all `size` bytes of it written: a mapped file that finds no room later crashes. False: no room."""
     try:
         with open(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            for start in range(0, size, ZEROS):
+                file.write(bytes(min(ZEROS, size - start)))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -30,7 +30,7 @@ from tqdm import tqdm  # noqa: E402
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
 
 import generation  # noqa: E402
-from benchmarks.shapes import benchmark_rows, load_pair, machine, rows_source, seconds_of  # noqa: E402
+from benchmarks import shapes  # noqa: E402
 from data_loader import PROMPTS, Example  # noqa: E402
 from generation import Rows, generate_answers, prompt_batch  # noqa: E402
 from layout import Layout, pad_token_id  # noqa: E402
@@ -79,13 +79,13 @@ class Evaluation:
 
     def __init__(self, args: argparse.Namespace, dtype: str, questions: int):
         self.mean, self.batch_size = args.mean, args.batch_size
-        pair = load_pair(args.shape, getattr(torch, dtype), args.device, data_dir=args.data_dir)
+        pair = shapes.load_pair(args.shape, getattr(torch, dtype), args.device, data_dir=args.data_dir)
         self.llm, self.layout = pair.llm, Layout(pair.llm_tokenizer, pair.small_tokenizer, PROMPTS["number"])
         self.llm.generation_config = GenerationConfig()  # its end token would end an answer
         slot_id = pad_token_id(pair.small_tokenizer)
         model = LatentThoughtModel("small_block", pair.llm, pair.small_lm, MADE, slot_id).to(args.device)
         self.model = model.eval()
-        rows = benchmark_rows(args.shape, questions, args.data_dir)
+        rows = shapes.benchmark_rows(args.shape, questions, args.data_dir)
         self.examples = [replace(row, index=i) for i, row in enumerate(rows)]
         cuts = PUBLISHED_SAMPLING["qwen3"]
         self.settings = SamplingSettings(
@@ -130,32 +130,33 @@ class Evaluation:
 
 
 def main(argv: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--shape", default="cpu", choices=["tiny", "cpu", "8b"])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--batch_size", type=int, default=4, help="questions at a time")
-    parser.add_argument("--questions", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=10, help="of each question")
-    parser.add_argument("--mean", type=int, help="tokens of an answer (250 on CUDA, 40 on a CPU)")
-    parser.add_argument("--longest", type=int, help="tokens of an answer (1500 on CUDA, 240 on a CPU)")
-    parser.add_argument("--rounds", type=int, default=3, help="of ours and published, in turn; medians count")
-    parser.add_argument("--checked", type=int, default=8, help="questions whose answers are compared (same_answers)")
-    parser.add_argument("--data_dir", default="data")
-    parser.add_argument("--out", type=Path, help="file for the JSON line")
-    args = parser.parse_args(argv)
+    parser = shapes.flags(__doc__)
+    parser.add_argument("--questions", type=shapes.positive, default=64)
+    parser.add_argument("--samples", type=shapes.positive, default=10, help="of each question")
+    parser.add_argument("--mean", type=shapes.positive, help="tokens of an answer (250 on CUDA, 40 on a CPU)")
+    parser.add_argument("--longest", type=shapes.positive, help="tokens of an answer (1500 on CUDA, 240 on a CPU)")
+    parser.add_argument(
+        "--rounds", type=shapes.positive, default=3, help="of ours and published, in turn; medians count"
+    )
+    parser.add_argument("--checked", type=shapes.positive, default=8, help="questions whose answers are compared")
+    args = shapes.read_flags(parser, argv)
     on_cpu = args.device == "cpu"
     args.mean, args.longest = args.mean or (40 if on_cpu else 250), args.longest or (240 if on_cpu else 1500)
 
     evaluation = Evaluation(args, args.dtype, args.questions)
+    shapes.start_peak(args.device)
+    loaded, peaks = shapes.memory(args.device)[0], {"ours": [], "published": []}
     tokens = [len(one) for samples in evaluation.ours().values() for one in samples]  # not timed: warms up
     evaluation.published_batch(evaluation.examples[: args.batch_size])
     seconds = {"ours": [], "published": []}
     for i in range(args.rounds):
         for name, times in seconds.items():
-            times.append(seconds_of(getattr(evaluation, name), args.device))
+            shapes.start_peak(args.device)
+            times.append(shapes.seconds_of(getattr(evaluation, name), args.device))
+            peaks[name].append(shapes.memory(args.device)[1])
             print(f"round {i + 1}: {name} {args.questions / times[-1]:.3f} questions/s", flush=True)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
+    peak = {name: statistics.median(found) for name, found in peaks.items()}
     del evaluation
     small = Evaluation(args, "float32", args.checked)
     same = small.ours() == small.ours(batch_size=1)
@@ -165,6 +166,10 @@ def main(argv: list[str] | None = None) -> dict:
         "questions_per_second": {name: args.questions / time for name, time in medians.items()},
         "tokens_per_second": {name: sum(tokens) / time for name, time in medians.items()},
         "seconds": seconds,
+        "memory_ratio": (peak["ours"] - loaded) / (peak["published"] - loaded),
+        "peak_above_models": {name: found - loaded for name, found in peak.items()},
+        "peak": peak,
+        "generator": "small_block",
         "same_answers": same,
         "shape": args.shape,
         "dtype": args.dtype,
@@ -172,8 +177,8 @@ def main(argv: list[str] | None = None) -> dict:
         "questions": args.questions,
         "samples": args.samples,
         "tokens_per_answer": {"mean": statistics.mean(tokens), "longest": max(tokens)},
-        "rows": rows_source(args.shape, args.data_dir),
-        "device": machine(args.device),
+        "rows": shapes.rows_source(args.shape, args.data_dir),
+        "device": shapes.machine(args.device),
         "versions": versions(),
     }
     line = json.dumps(figures)

@@ -9,6 +9,7 @@ own sample. Their tokenizer is a byte-level BPE with single digits, trained on t
 tokens as Qwen's makes of it.
 """
 
+import argparse
 import ctypes
 import gc
 import platform
@@ -128,6 +129,42 @@ def load_pair(
         tokenizers = [bpe_tokenizer(texts, tokenizers[0].chat_template)] * 2
         lms = [random_lm(sizes, vocabulary, dtype, device, attention) for sizes in SHAPES[shape][: 1 + need_small]]
     return Pair(lms[0], lms[1] if need_small else None, *tokenizers)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags of both benchmarks
+
+
+def positive(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number above 0")
+    return int(text)
+
+
+def flags(doc: str) -> argparse.ArgumentParser:
+    """A parser with the flags that both benchmarks have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=("tiny", *SHAPES), default="cpu")
+    parser.add_argument("--batch_size", type=positive, default=4, help="rows or questions at a time")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 for tiny, else bfloat16")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--data_dir", default="data", help="folder with gsm8k/test_socratic.jsonl, for real rows")
+    parser.add_argument("--out", type=Path, help="write the JSON object there too")
+    return parser
+
+
+def read_flags(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """What was given; one line and exit status 2 for what cannot be run or written at the end."""
+    args = parser.parse_args(argv)
+    args.dtype = args.dtype or ("float32" if args.shape == "tiny" else "bfloat16")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no GPU is visible")
+    if not Path(args.data_dir).is_dir():
+        parser.error(f"--data_dir {args.data_dir}: no such folder")
+    if args.out and not args.out.parent.is_dir():
+        parser.error(f"--out {args.out}: no folder {args.out.parent}")
+    return args
 
 
 # ---------------------------------------------------------------------------------------------------------------------

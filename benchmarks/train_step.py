@@ -13,7 +13,6 @@ thoughts_see_steps both compute the same, and so losses and gradients are compar
 states are at hand on our side, as train.py keeps them (it makes them once, before the first epoch).
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -261,6 +260,10 @@ def run(args, pair: shapes.Pair, loaded: int, rate: float) -> dict:
         result["differences"] = compare(args, pair, layout, rows)
     both = sides(args, model, layout, rows)
     in_turn(both, args.rounds)
+    if args.profile:
+        with torch.profiler.profile() as profile:
+            both[0].step()
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=50))
     batch = TrainingCollator(layout, steps=True)(rows)
     operations = least_operations(model, batch)
     tokens = sum(row_length(row) + args.num_thoughts for row in rows)
@@ -322,27 +325,17 @@ def scaling(args, pair: shapes.Pair, loaded: int, doubled: shapes.Pair) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=("tiny", *shapes.SHAPES), default="cpu")
+    parser = shapes.flags(__doc__)
     parser.add_argument("--generator", choices=("block", "small", "small_block"), default="block")
     parser.add_argument("--baseline", choices=("published", "none"), default="published")
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--accumulation", type=int, default=4, help="micro-batches a step (published: 4)")
-    parser.add_argument("--num_thoughts", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each of ours and published")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 for tiny, else bfloat16")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--attention", default="sdpa", help="of both sides: the library's attn_implementation")
-    parser.add_argument("--data_dir", default="data", help="folder with gsm8k/test_socratic.jsonl, for real rows")
-    parser.add_argument(
-        "--sft_alone",
-        action="store_true",
-        help="the SFT loss alone counts, as in train.py's default; the published way computes all three",
-    )
+    parser.add_argument("--accumulation", type=shapes.positive, default=4, help="micro-batches a step (published: 4)")
+    parser.add_argument("--num_thoughts", type=shapes.positive, default=32)
+    parser.add_argument("--rounds", type=shapes.positive, default=5, help="timed, each of ours and published")
+    parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="of both sides")
+    parser.add_argument("--sft_alone", action="store_true", help="the SFT loss alone counts; published computes all")
     parser.add_argument("--scaling", action="store_true", help="ours alone: longer rows, a larger vocabulary")
-    parser.add_argument("--out", help="write the JSON object there too")
-    args = parser.parse_args(argv)
-    args.dtype = args.dtype or ("float32" if args.shape == "tiny" else "bfloat16")
+    parser.add_argument("--profile", action="store_true", help="print our step's operators by their own time too")
+    args = shapes.read_flags(parser, argv)
     dtype = getattr(torch, args.dtype)
     uses_small = GENERATORS[args.generator].uses_small_lm
     pair = shapes.load_pair(args.shape, dtype, args.device, uses_small, args.data_dir, attention=args.attention)
@@ -361,7 +354,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, value in result.items():
         print(f"  {name} = {value}")
     if args.out:
-        write_text(Path(args.out), json.dumps(result) + "\n")
+        write_text(args.out, json.dumps(result) + "\n")
     print(json.dumps(result))
 
 

@@ -3,11 +3,14 @@
 import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+import evaluate
+import train
 from checkpoint import (
     check_weights,
 )
@@ -459,6 +462,26 @@ def test_weights_that_are_not_finite_are_refused(tiny_models):
     projection["bias"] = torch.full_like(projection["bias"], float("nan"))
     with pytest.raises(InputError, match="--params_file_name: tensor bias holds values that are not finite"):
         check_weights("small", model.sizes, projection, None)
+
+
+def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scripts(
+    tiny_pair, tiny_models, tmp_path, monkeypatch
+):
+    llm = copy.deepcopy(tiny_models.llm)
+    for script in (train, evaluate):
+        monkeypatch.setattr(script, "load_frozen_lm", lambda *_: llm)
+    large, args = str(tiny_pair / "large"), SimpleNamespace(device="cpu", trust_remote_code=False)
+    args.dtype, args.thought_generator, args.attn_implementation = "float32", "block", None
+    args.large_model_id = large
+    asked = ["--base_model_id", large, "--thought_generator", "none", "--split", "sample"]
+    for stateful, types, told in ((False, ["chunked_attention"], "chunked_attention"), (True, [], "recurrent")):
+        llm._is_stateful, llm.config.layer_types = stateful, types
+        with pytest.raises(InputError) as error:
+            train.build_model(args, tiny_models.layout_for("block"), [])
+        one_line(error, "--large_model_id", told, "not supported in the large LM")
+        with pytest.raises(SystemExit) as error:
+            evaluate.main([*asked, "--output_dir", str(tmp_path / "out")])
+        one_line(error, "--base_model_id", told, "not supported in the large LM")
 
 
 def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):

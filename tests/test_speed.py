@@ -12,16 +12,24 @@ from benchmarks import train_step
 from layout import TrainingCollator
 
 
+def evaluate_speed():
+    """benchmarks/evaluate.py, not the evaluate.py of the root."""
+    spec = importlib.util.spec_from_file_location("evaluate_speed", ROOT / "benchmarks" / "evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_evaluation_benchmark_ends_with_its_figures(capsys, tmp_path):
     """Both ways run on the toy pair; answers have the lengths that were asked for, the same in batches of one."""
-    spec = importlib.util.spec_from_file_location("evaluate_speed", ROOT / "benchmarks" / "evaluate.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = evaluate_speed()
     flags = "--shape tiny --device cpu --dtype float32 --questions 3 --samples 3 --mean 8 --longest 20 --rounds 1"
     benchmark.main([*flags.split(), "--batch_size", "2", "--checked", "3", "--out", str(tmp_path / "out.json")])
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures == json.loads((tmp_path / "out.json").read_text())
     assert (figures["shape"], figures["batch"], figures["same_answers"]) == ("tiny", 2, True)
+    above = figures["peak_above_models"]
+    assert figures["memory_ratio"] == pytest.approx(above["ours"] / above["published"])
     speeds = figures["questions_per_second"]
     assert figures["speedup"] == pytest.approx(speeds["ours"] / speeds["published"])
     keys = benchmark.noise_keys(41, torch.arange(3).repeat_interleave(3), torch.arange(3).repeat(3))
@@ -65,3 +73,11 @@ def test_the_scaling_benchmark_makes_longer_rows_and_a_larger_vocabulary(capsys)
     runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert [run["times_as_long"] for run in runs] == [1, 2, 4, 1]
     assert runs[0]["tokens"] == runs[3]["tokens"] < runs[1]["tokens"] < runs[2]["tokens"]
+
+
+@pytest.mark.parametrize("wrong", ["--batch_size 0", "--rounds x", "--data_dir nowhere", "--out nowhere/x.json"])
+def test_a_wrong_flag_of_a_benchmark_is_one_line_before_anything_is_loaded(capsys, wrong):
+    for main in (train_step.main, evaluate_speed().main):
+        with pytest.raises(SystemExit):
+            main(["--shape", "tiny", *wrong.split()])
+        assert wrong.split()[0] in capsys.readouterr().err.splitlines()[-1]

@@ -363,6 +363,23 @@ def test_thoughts_see_steps_prints_a_warning(flags, capsys):
     assert "warning: --thoughts_see_steps" in capsys.readouterr().out
 
 
+def test_attn_implementation_is_the_librarys_switch_in_both_scripts(flags, monkeypatch):
+    used, own = [], train.load_frozen_lm
+    for script in (train, evaluate):
+        loads = lambda *args: (used.append(own(*args)), used[-1])[1]  # noqa: E731
+        monkeypatch.setattr(script, "load_frozen_lm", loads)
+    train.run([*flags, "--output_name", "eager", "--max_steps", "1", "--attn_implementation", "eager"])
+    (folder,) = Path("ckpt").iterdir()
+    asked = ["--checkpoint", str(folder), "--test_k", "1", "--max_new_tokens", "2", "--output_dir", "out"]
+    asked += ["--data_dir", flags[flags.index("--data_dir") + 1]]
+    evaluate.main([*asked, "--attn_implementation", "eager"])
+    assert [lm.config._attn_implementation for lm in used] == ["eager"] * 4
+    with pytest.raises(SystemExit, match="attn_implementation"):  # answers of two kernels are not mixed
+        evaluate.main(asked)
+    with pytest.raises(InputError, match="cannot be loaded .*nonsense"):
+        train.run([*flags, "--output_name", "wrong", "--attn_implementation", "nonsense"])
+
+
 def test_bf16_keeps_float32_master_weights(flags):
     train.run([*flags, "--output_name", "bf16", "--bf16", "--max_steps", "1"])
     assert meta("bf16")["dtype"] == "bfloat16"
@@ -426,6 +443,7 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--align_variance_floor -1", "--align_variance_floor -1.0: must be a number, 0 or more"),
         ("--recipe published", "--recipe published: no such recipe; there is paper"),
         ("--resume", "--resume: no complete checkpoint in results/wrong"),
+        ("--thought_cache perhaps", "--thought_cache"),
         ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
     ],
 )
