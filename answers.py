@@ -35,9 +35,7 @@ from functools import cache
 
 import numpy as np
 
-import answers_boolean
-import answers_choice
-import answers_latex
+from lta_thinker import answers_boolean, answers_choice, answers_latex
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer

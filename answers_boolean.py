@@ -17,7 +17,7 @@ none.
 
 import re
 
-from answers_choice import CORRECTED, MARK, YES_NO_CONCLUSION, is_skipped, words
+from lta_thinker.answers_choice import CORRECTED, MARK, YES_NO_CONCLUSION, is_skipped, words
 
 YES_OR_NO = re.compile(r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE)  # the instruction's
 BOOLEAN = re.compile(

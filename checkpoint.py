@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data_loader import InputError
-from model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.data_loader import InputError
+from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_loader import LETTERS, InputError, get_task, parse_row, read_rows, write_text
+from lta_thinker.data_loader import LETTERS, InputError, get_task, parse_row, read_rows, write_text
 
 OPTIONS_SEED = 41  # of the order of du's options
 NUMBER = re.compile(r"-?\(?\d[\d,]*(?:\.\d+)?(?:/\d+)?\)?")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from answers import ANSWER_TYPES, NUMBER, PLAIN_SPELLINGS, extract_answer
+from lta_thinker.answers import ANSWER_TYPES, NUMBER, PLAIN_SPELLINGS, extract_answer
 
 ROOT = Path(__file__).resolve().parent
 SPLITS = ("train", "dev", "test", "sample")
@@ -529,6 +529,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    import convert  # imported here: it imports this module
+    from lta_thinker import convert  # imported here: it imports this module
 
     convert.main(sys.argv[1:])

@@ -23,39 +23,21 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub
-import torch
 import torch.distributed as dist
 import transformers
 from tqdm import tqdm
 
-from checkpoint import (
-    ATT_FILE,
-    CHECKPOINT_NAME,
-    META_FILE,
-    PARAMS_FILE,
-    RESUME_FILE,
-    check_resume_checkpoint,
-    check_weights,
-    infer_generator,
-    is_resume_checkpoint,
-    load_weights,
-    read_meta,
-    read_resume_weights,
-    read_weights,
-    run_checkpoints,
-)
-from data_loader import DATE_STRING, PROMPTS, Example, InputError, Task, load_split, read_prompts
-from flags import EvaluationArguments, parse_flags
-from frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
-from generation import auto_batch_size, generate_answers, prompt_length
-from inspection import inspect_thoughts
-from layout import Layout, pad_token_id
-from model import GENERATORS, Design, LatentThoughtModel, generator_sizes
-from report import (
+from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
+from lta_thinker.data_loader import Example, InputError, load_split
+from lta_thinker.flags import EvaluationArguments, parse_flags
+from lta_thinker.generation import auto_batch_size, generate_answers, prompt_length
+from lta_thinker.inspection import inspect_thoughts
+from lta_thinker.loading import Plan, base_name, load_models, make_plan, model_settings
+from lta_thinker.report import (
     REPORT_FILE,
     SAMPLES_FILE,
     SETTINGS_FILE,
@@ -74,208 +56,9 @@ from report import (
     versions,
     write_text,
 )
-from sampling import SamplingSettings, load_generation_config, resolve_sampling
+from lta_thinker.sampling import SamplingSettings, load_generation_config, resolve_sampling
 
-WEIGHT_FLAGS = ("--params_file_name", "--att_file_name")
-PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Flags, thoughts.json and the files' shapes -> what is run; no LM is loaded here
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is evaluated. `made` is N, `injected` is n; weights are (projection, block)."""
-
-    thought_generator: str
-    base_model_id: str
-    assistant_model_id: str | None
-    llm_config: object
-    made: int
-    injected: int
-    design: Design
-    weights: tuple[dict | None, dict | None] | None
-    files: list[Path]
-    prompts: dict[str, str]
-    date_string: str
-    task: Task
-    dtype: str
-    trained: dict | None  # thoughts.json
-
-
-def base_name(model_id: str) -> str:
-    """The last component of a hub id or a path: weights may have been moved to another folder since training."""
-    return model_id.rstrip("/").rpartition("/")[2]
-
-
-def find_weights(args: EvaluationArguments) -> tuple[dict | None, dict[str, Path]]:
-    """(thoughts.json where there is one, the weight files by flag)."""
-    if args.checkpoint:
-        folder = Path(args.checkpoint)
-        files = {"--params_file_name": folder / PARAMS_FILE, "--att_file_name": folder / ATT_FILE}
-        if is_resume_checkpoint(folder):
-            check_resume_checkpoint(folder)
-            files = {"--checkpoint": folder / RESUME_FILE}
-        meta = read_checked_meta(folder)
-        generator = GENERATORS[meta["thought_generator"]]
-        if not generator.has_prior:
-            files.pop("--att_file_name", None)
-        if not generator.has_projection:
-            files.pop("--params_file_name", None)
-        return meta, {} if args.thought_generator == "none" else files
-    flags = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
-    files = {name: Path(path) for name, path in flags.items() if path}
-    for name, path in files.items():
-        if path.name == RESUME_FILE:
-            raise InputError(f"{name} {path}: of a resume checkpoint; use --checkpoint {path.parent}")
-    if not any((path.parent / META_FILE).is_file() for path in files.values()):
-        return None, files
-    if len({path.parent.resolve() for path in files.values()}) > 1:
-        raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
-    return read_checked_meta(next(iter(files.values())).parent), files
-
-
-def read_checked_meta(folder: Path) -> dict:
-    """thoughts.json with all that is read from it here; InputError where something is missing."""
-    meta = read_meta(folder)
-    if not isinstance(meta, dict):
-        raise InputError(f"{folder / META_FILE}: not a JSON object")
-    needed = "thought_generator num_thoughts sizes large_model_id small_model_id prompts date_string task_name dtype"
-    for key in [*needed.split(), "answer_type", "fingerprints"]:
-        if key not in meta:
-            raise InputError(f"{folder / META_FILE}: has no {key}; train.py did not write it")
-    if meta["thought_generator"] not in GENERATORS:
-        raise InputError(f"{folder / META_FILE}: {meta['thought_generator']} is no thought generator")
-    design = meta.get("design", {})
-    if design and (not isinstance(design, dict) or design.keys() != vars(Design()).keys()):
-        raise InputError(f"{folder / META_FILE}: its design is not one that train.py writes")
-    if meta["dtype"] not in ("float32", "bfloat16") or not isinstance(meta["sizes"], dict):
-        raise InputError(f"{folder / META_FILE}: its dtype or sizes are not what train.py writes")
-    return meta
-
-
-def agree(args: EvaluationArguments, meta: dict) -> None:
-    """InputError where a flag contradicts thoughts.json; a note where it only departs from it."""
-    if args.thought_generator not in (None, "none", meta["thought_generator"]):
-        said = meta["thought_generator"]
-        raise InputError(f"--thought_generator {args.thought_generator}: the checkpoint's {META_FILE} says {said}")
-    pairs = {"base_model_id": meta["large_model_id"], "assistant_model_id": meta["small_model_id"]}
-    for name, trained in pairs.items():
-        given = getattr(args, name)
-        if given and trained and base_name(given) != base_name(trained):
-            raise InputError(f"--{name} {given}: the checkpoint was trained with {trained}")
-    if args.num_thought_tokens and args.thought_generator != "none" and args.num_thought_tokens > meta["num_thoughts"]:
-        made = meta["num_thoughts"]
-        raise InputError(f"--num_thought_tokens {args.num_thought_tokens}: this checkpoint makes only {made} thoughts")
-    departures = {
-        "task_name": (args.task_name or meta["task_name"], meta["task_name"]),
-        "dtype": (meta["dtype"] if args.dtype == "auto" else args.dtype, meta["dtype"]),
-    }
-    for name, (now, trained) in departures.items():
-        if now != trained:
-            print(f"note: --{name} {now}; the thoughts were trained with {trained}")
-
-
-def make_plan(args: EvaluationArguments) -> Plan:
-    """Settle everything that needs no LM. Raises InputError for whatever does not fit together."""
-    meta, files = find_weights(args)
-    if meta:
-        agree(args, meta)
-    elif not files and args.thought_generator != "none":
-        raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
-    known = meta or {}
-    base_id = args.base_model_id or known.get("large_model_id") or "Qwen/Qwen3-8B"
-    small_id = args.assistant_model_id or known.get("small_model_id") or "Qwen/Qwen3-0.6B"
-    task_name = args.task_name or known.get("task_name") or "gsm8k"
-    task = args.resolve_task(task_name, known.get("own_task") if task_name == known.get("task_name") else None)
-    weights = None
-    if "--checkpoint" in files:
-        weights = read_resume_weights(files["--checkpoint"])
-    elif files:
-        read = (read_weights(files[flag], flag) if flag in files else None for flag in WEIGHT_FLAGS)
-        weights = tuple(read)
-
-    kind = args.thought_generator or known.get("thought_generator")
-    if kind is None and weights[0] is None:
-        kind = infer_generator(*weights, 0, 0)  # of a prompt there are no sizes to look at
-    llm_config = load_config(base_id, "--base_model_id", args.trust_remote_code)
-    small_config = None
-    if kind is None or (kind != "none" and GENERATORS[kind].uses_small_lm):
-        small_config = load_config(small_id, "--assistant_model_id", args.trust_remote_code)
-    if kind is None:
-        widths = [config.get_text_config().hidden_size for config in (small_config, llm_config)]
-        kind = infer_generator(*weights, *widths)
-    if kind == "none" or not GENERATORS[kind].uses_small_lm:
-        small_id = small_config = None
-    made, injected, design = 0, 0, Design(**known.get("design", {}))
-    if kind != "none":
-        made, injected = count_thoughts(args, meta, weights)
-        check_sizes(kind, generator_sizes(llm_config, small_config, made), design, weights, meta)
-    return Plan(
-        thought_generator=kind,
-        base_model_id=base_id,
-        assistant_model_id=small_id,
-        llm_config=llm_config,
-        made=made,
-        injected=injected,
-        design=design,
-        weights=weights,
-        files=list(files.values()),
-        prompts=choose_prompts(args, task, meta),
-        date_string=known.get("date_string") or DATE_STRING,
-        task=task,
-        dtype=lm_dtype(args, meta),
-        trained=meta,
-    )
-
-
-def choose_prompts(args: EvaluationArguments, task: Task, meta: dict | None) -> dict[str, str]:
-    """The checkpoint's prompts, the problem's prompt the answer type's where that is another one; --prompt_file wins.
-
-    Prints a note where a prompt is not the one that the thoughts were trained with.
-    """
-    prompts = PROMPTS[task.answer_type]
-    if meta:
-        prompts = meta["prompts"] | ({} if meta["answer_type"] == task.answer_type else {"problem": prompts["problem"]})
-    if args.prompt_file:
-        prompts = read_prompts(args.prompt_file, prompts)
-    for name in prompts if meta else ():
-        if prompts[name] != meta["prompts"][name]:
-            print(f"note: the prompt {name!r} is not the one that the thoughts were trained with")
-    return prompts
-
-
-def lm_dtype(args: EvaluationArguments, meta: dict | None) -> str:
-    if args.dtype != "auto":
-        return args.dtype
-    return meta["dtype"] if meta else "bfloat16" if torch.cuda.is_available() else "float32"
-
-
-def count_thoughts(args: EvaluationArguments, meta: dict | None, weights: tuple) -> tuple[int, int]:
-    """(N made, n injected). Published weights without a prior do not say their N: 32, the published training's."""
-    given = args.num_thought_tokens
-    if meta:
-        return meta["num_thoughts"], given or meta["num_thoughts"]
-    block = weights[1] or {}
-    if "prior" in block:
-        made = len(block["prior"])
-        if given and given > made:
-            raise InputError(f"--num_thought_tokens {given}: these weights make only {made} thoughts")
-        return made, given or made
-    if given is None:
-        raise InputError(f"--num_thought_tokens is needed: the weights have no {META_FILE} that says it")
-    return max(PUBLISHED_NUM_THOUGHTS, given), given
-
-
-def check_sizes(kind: str, sizes, design: Design, weights: tuple, meta: dict | None) -> None:
-    """InputError where models, weights and thoughts.json are of different sizes."""
-    for name, size in asdict(sizes).items():
-        if meta and meta["sizes"].get(name) != size:
-            trained = meta["sizes"].get(name)
-            raise InputError(f"{META_FILE}: {name} was {trained} in training, these models and flags have {size}")
-    check_weights(kind, sizes, *weights, design)
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The output folder: settings.json, samples.jsonl (one file a rank while several write), report.json
@@ -320,60 +103,7 @@ def checkpoint_name(plan: Plan) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Models, samples
-
-
-def load_models(
-    plan: Plan, trust_remote_code: bool, attention: str | None
-) -> tuple[object, LatentThoughtModel | None, Layout]:
-    """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts."""
-    dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
-    if own_gpu >= torch.cuda.device_count() > 0:
-        raise InputError(f"torchrun started more processes than the {torch.cuda.device_count()} visible GPUs")
-    device = f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
-        device = "auto"
-    base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
-    llm_tokenizer = load_tokenizer(*base, trust_remote_code)
-    if plan.thought_generator == "none":
-        tokenizer = None
-    else:
-        tokenizer = load_tokenizer(*small, trust_remote_code) if plan.assistant_model_id else llm_tokenizer
-    layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
-    llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
-    check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
-    check_cache(llm, "--base_model_id")
-    if plan.thought_generator == "none":
-        return llm, None, layout
-    device = llm.get_input_embeddings().weight.device
-    small_lm = None
-    if plan.assistant_model_id:
-        small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code, attention)
-    if small_lm is not None:
-        check_vocabulary(small_lm, tokenizer, layout.generator, "--assistant_model_id")
-    slot_id = pad_token_id(tokenizer)
-    model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, slot_id, design=plan.design)
-    load_weights(model, *plan.weights)
-    return llm, model.to(device).eval(), layout
-
-
-def model_settings(plan: Plan, models: tuple) -> dict:
-    """What the loaded models add to the settings: fingerprints of the frozen LMs and the text around the question.
-
-    InputError where they are not the LMs that the thoughts were trained with (told in the same dtype only).
-    """
-    llm, model, layout = models
-    small_lm = model and model.frozen[1]
-    prints = {"large": fingerprint(llm), "small": small_lm and fingerprint(small_lm)}
-    if plan.trained and plan.trained["dtype"] == plan.dtype:
-        ids = {"large": plan.base_model_id, "small": plan.assistant_model_id}
-        for (name, now), trained in zip(prints.items(), plan.trained["fingerprints"], strict=True):
-            if now and now != trained:
-                raise InputError(f"{ids[name]}: not the weights that these thoughts were trained with ({META_FILE})")
-    texts = {"layout.llm": asdict(layout.llm)}
-    if layout.generator_tokenizer is not None:
-        texts["layout.generator"] = asdict(layout.generator)
-    return {"fingerprints": prints, **texts}
+# Samples
 
 
 def run_missing(args, plan: Plan, models: tuple, examples: list[Example], sampling, folder: Path) -> tuple[list, float]:

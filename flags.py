@@ -11,8 +11,8 @@ import transformers
 from packaging.version import Version
 from transformers import HfArgumentParser, TrainingArguments
 
-from data_loader import PROMPTS, TASKS, Fields, InputError, Task, get_task, own_task, read_prompts
-from model import GENERATORS, LOSSES, Design
+from lta_thinker.data_loader import PROMPTS, TASKS, Fields, InputError, Task, get_task, own_task, read_prompts
+from lta_thinker.model import GENERATORS, LOSSES, Design
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
 REFUSED = {

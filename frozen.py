@@ -16,8 +16,8 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
-from data_loader import InputError
-from layout import ChatLayout, encode
+from lta_thinker.data_loader import InputError
+from lta_thinker.layout import ChatLayout, encode
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")

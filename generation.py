@@ -25,12 +25,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache
 
-from answers import answers_equal, extract_answer
-from data_loader import Example, InputError
-from frozen import CACHE_BY_LAYERS, attention_mask, decoder, position_ids, read_prefix
-from layout import Layout, PromptCollator, encode
-from model import LatentThoughtModel, llm_inputs
-from sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.data_loader import Example, InputError
+from lta_thinker.frozen import CACHE_BY_LAYERS, attention_mask, decoder, position_ids, read_prefix
+from lta_thinker.layout import Layout, PromptCollator, encode
+from lta_thinker.model import LatentThoughtModel, llm_inputs
+from lta_thinker.sampling import Sample, SamplingSettings, choose, noise_keys, resolve_sampling
 
 ROOM = 64  # columns that a full cache grows by
 if CACHE_BY_LAYERS:

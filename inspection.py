@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from answers import answers_equal, extract_answer
-from data_loader import Example, InputError, write_text
-from frozen import decoder, position_ids
-from generation import decode, prompt_batch, prompt_length, stop_token_ids
-from layout import Layout
-from model import LatentThoughtModel, llm_inputs
-from report import interval, percent
-from sampling import SamplingSettings, resolve_sampling
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.data_loader import Example, InputError, write_text
+from lta_thinker.frozen import decoder, position_ids
+from lta_thinker.generation import decode, prompt_batch, prompt_length, stop_token_ids
+from lta_thinker.layout import Layout
+from lta_thinker.model import LatentThoughtModel, llm_inputs
+from lta_thinker.report import interval, percent
+from lta_thinker.sampling import SamplingSettings, resolve_sampling
 
 INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
 NEAREST, SLOTS_PRINTED = 3, 6  # words a thought; slots that a printed line has room for

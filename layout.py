@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tokenizers import AddedToken
 from torch import Tensor
 
-from data_loader import DATE_STRING, Example, InputError
+from lta_thinker.data_loader import DATE_STRING, Example, InputError
 
 QUESTION, THOUGHTS, TARGET = "\ue000question\ue001", "\ue000thoughts\ue001", "\ue000target\ue001"
 # for LMs without a chat template: question, blank line, answer

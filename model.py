@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from data_loader import InputError
-from frozen import attention_mask, decoder, position_ids, read_prefix
-from losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
+from lta_thinker.data_loader import InputError
+from lta_thinker.frozen import attention_mask, decoder, position_ids, read_prefix
+from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus", "diversity")
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots

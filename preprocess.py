@@ -12,9 +12,9 @@ from pathlib import Path
 import tokenizers
 import transformers
 
-from data_loader import Example, InputError, load_split
-from flags import TrainArguments
-from layout import Layout
+from lta_thinker.data_loader import Example, InputError, load_split
+from lta_thinker.flags import TrainArguments
+from lta_thinker.layout import Layout
 
 
 def prepare_rows(args: TrainArguments, layout: Layout):

@@ -16,12 +16,12 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from answers import answers_equal, extract_answer, group_answers, maj_at_k, pass_at_k, vote_index
-from data_loader import Example, InputError, write_text
-from generation import prompt_batch
-from layout import Layout
-from model import LatentThoughtModel
-from sampling import Sample
+from lta_thinker.answers import answers_equal, extract_answer, group_answers, maj_at_k, pass_at_k, vote_index
+from lta_thinker.data_loader import Example, InputError, write_text
+from lta_thinker.generation import prompt_batch
+from lta_thinker.layout import Layout
+from lta_thinker.model import LatentThoughtModel
+from lta_thinker.sampling import Sample
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from data_loader import InputError
+from lta_thinker.data_loader import InputError
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Settings: the library's defaults, the model's own, the published ones of its family, flags; the later ones win

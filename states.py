@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from frozen import fingerprint
-from layout import TrainingCollator
-from model import LatentThoughtModel
-from report import read_json, write_text
+from lta_thinker.frozen import fingerprint
+from lta_thinker.layout import TrainingCollator
+from lta_thinker.model import LatentThoughtModel
+from lta_thinker.report import read_json, write_text
 
 ROWS_AT_ONCE = 32
 ZEROS = 1 << 24  # bytes written at a time

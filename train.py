@@ -23,21 +23,21 @@ from accelerate.utils import gather_object
 from packaging.version import Version
 from transformers import set_seed
 
-from checkpoint import (
+from lta_thinker.checkpoint import (
     check_weights,
     complete_checkpoints,
     load_weights,
     read_weights,
     save_checkpoint,
 )
-from data_loader import DATE_STRING, TASKS, InputError
-from flags import TrainArguments, parse_flags
-from frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
-from layout import Layout, TrainingCollator, pad_token_id
-from model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
-from preprocess import prepare_rows
-from report import read_json, versions, write_text
-from states import forget_states, keep_states
+from lta_thinker.data_loader import DATE_STRING, TASKS, InputError
+from lta_thinker.flags import TrainArguments, parse_flags
+from lta_thinker.frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
+from lta_thinker.layout import Layout, TrainingCollator, pad_token_id
+from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
+from lta_thinker.preprocess import prepare_rows
+from lta_thinker.report import read_json, versions, write_text
+from lta_thinker.states import forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
 
@@ -219,7 +219,7 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> 
 def run(argv: list[str]) -> None:
     args = parse_flags(TrainArguments, argv, "train.py")
     # imported here: transformers' Trainer takes two seconds, which --help and a wrong flag do without
-    from trainer import EvaluateLastStep, ThoughtTrainer
+    from lta_thinker.trainer import EvaluateLastStep, ThoughtTrainer
 
     final = final_folder(args)
     checkpoint = check_run_folders(args, final)

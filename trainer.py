@@ -10,12 +10,12 @@ from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
-from checkpoint import COMPLETE, META_FILE
-from data_loader import Example, InputError
-from generation import count_right
-from layout import Layout, TrainingCollator, loss_counts
-from model import LOSSES
-from report import write_text
+from lta_thinker.checkpoint import COMPLETE, META_FILE
+from lta_thinker.data_loader import Example, InputError
+from lta_thinker.generation import count_right
+from lta_thinker.layout import Layout, TrainingCollator, loss_counts
+from lta_thinker.model import LOSSES
+from lta_thinker.report import write_text
 
 
 class ByLengthWithinSteps(torch.utils.data.Sampler):

@@ -29,14 +29,14 @@ from torch import Tensor  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
 
-import generation  # noqa: E402
 from benchmarks import shapes  # noqa: E402
-from data_loader import PROMPTS, Example  # noqa: E402
-from generation import Rows, generate_answers, prompt_batch  # noqa: E402
-from layout import Layout, pad_token_id  # noqa: E402
-from model import LatentThoughtModel, llm_inputs  # noqa: E402
-from report import versions  # noqa: E402
-from sampling import PUBLISHED_SAMPLING, SamplingSettings, gumbel_noise, noise_keys  # noqa: E402
+from lta_thinker import generation  # noqa: E402
+from lta_thinker.data_loader import PROMPTS, Example  # noqa: E402
+from lta_thinker.generation import Rows, generate_answers, prompt_batch  # noqa: E402
+from lta_thinker.layout import Layout, pad_token_id  # noqa: E402
+from lta_thinker.model import LatentThoughtModel, llm_inputs  # noqa: E402
+from lta_thinker.report import versions  # noqa: E402
+from lta_thinker.sampling import PUBLISHED_SAMPLING, SamplingSettings, gumbel_noise, noise_keys  # noqa: E402
 
 MADE, INJECTED = 32, 2  # thoughts, as published
 SPREAD = 0.7  # of the logarithm of a length: the longest of 640 answers is about six times the mean

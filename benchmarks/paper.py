@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data_loader import TASKS, get_task, load_split  # noqa: E402
+from lta_thinker.data_loader import TASKS, get_task, load_split  # noqa: E402
 
 MEASURED_STEPS, WARM_UP_STEPS, MEASURED_QUESTIONS = 12, 2, 8  # questions: a GPU
 
@@ -273,8 +273,7 @@ def time_training(result: str, flags: list[str]) -> None:
     import torch
     from transformers import TrainerCallback
 
-    import train
-    import trainer
+    from lta_thinker import train, trainer
 
     class Clock(TrainerCallback):
         def __init__(self):

@@ -24,10 +24,10 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from data_loader import PROMPTS, Example, write_text  # noqa: E402
-from layout import Layout, TrainingCollator, loss_counts, pad_token_id  # noqa: E402
-from model import GENERATORS, LOSSES, LatentThoughtModel  # noqa: E402
-from report import versions  # noqa: E402
+from lta_thinker.data_loader import PROMPTS, Example, write_text  # noqa: E402
+from lta_thinker.layout import Layout, TrainingCollator, loss_counts, pad_token_id  # noqa: E402
+from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel  # noqa: E402
+from lta_thinker.report import versions  # noqa: E402
 
 THREE = {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
 

@@ -20,7 +20,7 @@ import torch  # noqa: E402
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers  # noqa: E402
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM  # noqa: E402
 
-from model import GENERATORS  # noqa: E402
+from lta_thinker.model import GENERATORS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -168,16 +168,16 @@ class TinyModels:
 
     def layout_for(self, kind: str):
         """layout.Layout of a generator kind, or of `none`."""
-        from data_loader import PROMPTS
-        from layout import Layout
+        from lta_thinker.data_loader import PROMPTS
+        from lta_thinker.layout import Layout
 
         own = {"none": None, "block": self.llm_tokenizer, "prompt": self.llm_tokenizer}
         return Layout(self.llm_tokenizer, own.get(kind, self.small_tokenizer), PROMPTS["number"])
 
     def model(self, kind: str, num_thoughts: int = 4, seed: int = 0, **kwargs):
         """A fresh LatentThoughtModel with a seeded random generator (its prior too) over the shared frozen LMs."""
-        from layout import pad_token_id
-        from model import LatentThoughtModel
+        from lta_thinker.layout import pad_token_id
+        from lta_thinker.model import LatentThoughtModel
 
         torch.manual_seed(seed)
         small_lm = self.small_lm if GENERATORS[kind].uses_small_lm else None
@@ -192,9 +192,9 @@ class TinyModels:
 @pytest.fixture(scope="session")
 def tiny_models(tiny_pair) -> TinyModels:
     """The tiny pair loaded once for the session: nothing in it may be changed by a test."""
-    from data_loader import PROMPTS
-    from frozen import load_frozen_lm, load_tokenizer
-    from layout import Layout
+    from lta_thinker.data_loader import PROMPTS
+    from lta_thinker.frozen import load_frozen_lm, load_tokenizer
+    from lta_thinker.layout import Layout
 
     large, small = str(tiny_pair / "large"), str(tiny_pair / "small")
     tokenizers = load_tokenizer(large, "--large_model_id"), load_tokenizer(small, "--small_model_id")

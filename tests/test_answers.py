@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from answers import (
+from lta_thinker.answers import (
     MAX_SUBSETS,
     _subsets,
     answers_equal,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from answers import answers_equal, extract_answer, vote
+from lta_thinker.answers import answers_equal, extract_answer, vote
 
 BOOLEANS = [
     # the last box

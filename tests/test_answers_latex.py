@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-import answers_latex
-from answers import answers_equal, extract_answer, group_answers, vote
+from lta_thinker import answers_latex
+from lta_thinker.answers import answers_equal, extract_answer, group_answers, vote
 
 FORMULAS = [
     # the last box
@@ -354,5 +354,6 @@ def test_threads_are_refused_not_wrong():
 
 
 def test_importing_answers_imports_no_sympy():
-    command = "import sys, answers; answers.extract_answer('$x$', 'latex'); sys.exit('sympy' in sys.modules)"
+    command = "from lta_thinker import answers; answers.extract_answer('$x$', 'latex'); "
+    command += "import sys; sys.exit('sympy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command]).returncode == 0

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from data_loader import load_split, parse_row
+from lta_thinker.data_loader import load_split, parse_row
 from toy import broad, build_broad
 
 UP = {"older": "younger", "taller": "shorter", "faster": "slower"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_model import N, evaluation_thoughts, one_line, prompt_batch
 
-from checkpoint import (
+from lta_thinker.checkpoint import (
     ATT_FILE,
     META_FILE,
     PARAMS_FILE,
@@ -18,8 +18,8 @@ from checkpoint import (
     read_weights,
     save_checkpoint,
 )
-from data_loader import InputError
-from model import Design, Sizes
+from lta_thinker.data_loader import InputError
+from lta_thinker.model import Design, Sizes
 
 SIZES = Sizes(N, 16, 32, 64, 1e-6)
 PUBLISHED_BLOCK = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import SHARED, gsm8k_row, write_jsonl
 
-import data_loader
-from data_loader import TASKS, InputError, get_task, load_split
+from lta_thinker import data_loader
+from lta_thinker.data_loader import TASKS, InputError, get_task, load_split
 
 GSM8K = TASKS["gsm8k"]
 

@@ -15,10 +15,8 @@ import pytest
 from conftest import ROOT, family_tokenizer
 from safetensors.torch import load_file, save_file
 
-import evaluate
-import report
-import train
-from checkpoint import (
+from lta_thinker import evaluate, report, train
+from lta_thinker.checkpoint import (
     ATT_FILE,
     PARAMS_FILE,
     RESUME_FILE,
@@ -27,8 +25,8 @@ from checkpoint import (
     run_checkpoints,
     save_checkpoint,
 )
-from data_loader import PROMPTS
-from layout import Layout
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.layout import Layout
 
 STEPS = (2, 4, 6)
 

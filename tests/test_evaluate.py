@@ -14,11 +14,10 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
-import evaluate
-import report
-from checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
-from data_loader import DATE_STRING, PROMPTS, InputError
-from frozen import fingerprint
+from lta_thinker import evaluate, report
+from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
+from lta_thinker.data_loader import DATE_STRING, PROMPTS, InputError
+from lta_thinker.frozen import fingerprint
 
 N = 4
 D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair

@@ -16,13 +16,11 @@ from test_train import meta, weights
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import states
-import train
-import trainer
-from frozen import load_frozen_lm
-from layout import TrainingCollator
-from losses import reasoning_focus, semantic_alignment
-from model import GENERATORS, LatentThoughtModel
+from lta_thinker import states, train, trainer
+from lta_thinker.frozen import load_frozen_lm
+from lta_thinker.layout import TrainingCollator
+from lta_thinker.losses import reasoning_focus, semantic_alignment
+from lta_thinker.model import GENERATORS, LatentThoughtModel
 
 KINDS = list(GENERATORS)
 SMALL = [name for name, generator in GENERATORS.items() if generator.uses_small_lm]

@@ -30,14 +30,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-import evaluate
-import train
-from data_loader import PROMPTS, Example, InputError
-from frozen import load_config, load_frozen_lm, load_tokenizer, position_ids
-from generation import Rows, generate_answers
-from layout import Layout, PromptCollator, TrainingCollator, pad_token_id
-from model import GENERATORS, LOSSES, LatentThoughtModel, llm_inputs, prior_row_ids
-from sampling import resolve_sampling
+from lta_thinker import evaluate, train
+from lta_thinker.data_loader import PROMPTS, Example, InputError
+from lta_thinker.frozen import load_config, load_frozen_lm, load_tokenizer, position_ids
+from lta_thinker.generation import Rows, generate_answers
+from lta_thinker.layout import Layout, PromptCollator, TrainingCollator, pad_token_id
+from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel, llm_inputs, prior_row_ids
+from lta_thinker.sampling import resolve_sampling
 
 N = 4
 WINDOW = 8  # of the models with sliding windows: far smaller than every prompt
@@ -139,7 +138,7 @@ def training_batch(layout, examples=EXAMPLES):
 def test_two_steps_of_training_and_its_evaluation(zoo, gsm8k_data, family, kind, tmp_path, monkeypatch):
     """The two scripts, large and small LM of different families; answers of a batch are those of each question."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("report.RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
+    monkeypatch.setattr("lta_thinker.report.RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
     models = ["--large_model_id", f"{zoo}/{family}-large", "--small_model_id", f"{zoo}/{SMALL_OF[family]}-small"]
     train.run(
         [

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import inspection
-from data_loader import Example, InputError
-from frozen import load_frozen_lm
-from generation import generate_answers
-from inspection import (
+from lta_thinker import inspection
+from lta_thinker.data_loader import Example, InputError
+from lta_thinker.frozen import load_frozen_lm
+from lta_thinker.generation import generate_answers
+from lta_thinker.inspection import (
     DRAWING_FILE,
     INSPECTION_FILE,
     attention_mass,
@@ -23,8 +23,8 @@ from inspection import (
     nearest_rows,
     table_distance,
 )
-from model import GENERATORS, LatentThoughtModel
-from sampling import Sample, resolve_sampling
+from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.sampling import Sample, resolve_sampling
 
 N = 3
 EXAMPLES = [

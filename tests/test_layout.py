@@ -10,8 +10,16 @@ from conftest import OWN_TEMPLATES, SHARED, TOKENIZER_KINDS, family_tokenizer
 from tokenizers import AddedToken
 from transformers import ByT5Tokenizer
 
-from data_loader import DATE_STRING, PROMPTS, TASKS, Example, InputError, parse_row
-from layout import PLAIN_TEMPLATE, THOUGHTS, Layout, PromptCollator, TrainingCollator, answer_line, loss_counts
+from lta_thinker.data_loader import DATE_STRING, PROMPTS, TASKS, Example, InputError, parse_row
+from lta_thinker.layout import (
+    PLAIN_TEMPLATE,
+    THOUGHTS,
+    Layout,
+    PromptCollator,
+    TrainingCollator,
+    answer_line,
+    loss_counts,
+)
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-import losses
-from losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
+from lta_thinker import losses
+from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 
 def random(*shape, seed, dtype=torch.float32, grad=False):

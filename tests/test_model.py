@@ -9,15 +9,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-import evaluate
-import train
-from checkpoint import (
+from lta_thinker import evaluate, loading, train
+from lta_thinker.checkpoint import (
     check_weights,
 )
-from data_loader import PROMPTS, Example, InputError
-from frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, position_ids
-from layout import Layout, PromptCollator, TrainingCollator
-from model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
+from lta_thinker.data_loader import PROMPTS, Example, InputError
+from lta_thinker.frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, position_ids
+from lta_thinker.layout import Layout, PromptCollator, TrainingCollator
+from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
 
 N = 4
 EXAMPLES = [
@@ -215,7 +214,7 @@ def test_sft_is_the_library_loss_with_its_gradients(tiny_models, kind):
 
 def test_the_answer_of_the_focus_loss_is_the_mean_embedding_of_its_own_tokens(tiny_models, monkeypatch):
     model, batch, seen = tiny_models.model("small_block"), training_batch(tiny_models, "small_block"), []
-    monkeypatch.setattr("model.reasoning_focus", lambda *args: seen.append(args) or torch.zeros(3))
+    monkeypatch.setattr("lta_thinker.model.reasoning_focus", lambda *args: seen.append(args) or torch.zeros(3))
     model.eval()(**batch)
     (_, _, step_valid, answers, temperature) = seen[0]
     embed = tiny_models.llm.get_input_embeddings()
@@ -468,8 +467,8 @@ def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scri
     tiny_pair, tiny_models, tmp_path, monkeypatch
 ):
     llm = copy.deepcopy(tiny_models.llm)
-    for script in (train, evaluate):
-        monkeypatch.setattr(script, "load_frozen_lm", lambda *_: llm)
+    for module in (train, loading):
+        monkeypatch.setattr(module, "load_frozen_lm", lambda *_: llm)
     large, args = str(tiny_pair / "large"), SimpleNamespace(device="cpu", trust_remote_code=False)
     args.dtype, args.thought_generator, args.attn_implementation = "float32", "block", None
     args.large_model_id = large

@@ -8,10 +8,10 @@ import json
 import pytest
 from conftest import CHAT_TEMPLATE, gsm8k_row, write_jsonl
 
-from data_loader import PROMPTS, Example, InputError
-from flags import TrainArguments, parse_flags
-from layout import THOUGHTS, Layout
-from preprocess import prepare_rows, token_rows
+from lta_thinker.data_loader import PROMPTS, Example, InputError
+from lta_thinker.flags import TrainArguments, parse_flags
+from lta_thinker.layout import THOUGHTS, Layout
+from lta_thinker.preprocess import prepare_rows, token_rows
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),

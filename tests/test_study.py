@@ -57,7 +57,7 @@ def test_the_ablations_start_from_the_lta_contestant_that_is_best_on_dev(tmp_pat
 
 
 def test_no_two_runs_of_the_study_share_a_name_and_every_name_is_an_output_name(tmp_path):
-    from flags import RUN_NAME
+    from lta_thinker.flags import RUN_NAME
 
     on = Study(tmp_path)
     tune(on)

@@ -7,13 +7,22 @@ import datasets
 import pytest
 from conftest import ROOT, SHARED, write_jsonl
 
-import evaluate
-import train
-from convert import convert_du
-from convert import main as convert_main
-from data_loader import PROMPTS, TASKS, Example, Fields, InputError, load_split, own_task, parse_row, read_prompts
-from flags import parse_flags
-from report import sample_record
+from lta_thinker import evaluate, train
+from lta_thinker.convert import convert_du
+from lta_thinker.convert import main as convert_main
+from lta_thinker.data_loader import (
+    PROMPTS,
+    TASKS,
+    Example,
+    Fields,
+    InputError,
+    load_split,
+    own_task,
+    parse_row,
+    read_prompts,
+)
+from lta_thinker.flags import parse_flags
+from lta_thinker.report import sample_record
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rows -> examples

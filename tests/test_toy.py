@@ -5,9 +5,9 @@ import json
 import pytest
 from conftest import ROOT
 
-from answers import answers_equal, extract_answer
-from data_loader import PROMPTS, TASKS, load_split
-from layout import chat_layout
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.data_loader import PROMPTS, TASKS, load_split
+from lta_thinker.layout import chat_layout
 from toy import build, world
 
 

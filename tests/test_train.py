@@ -15,11 +15,10 @@ import transformers
 from conftest import ROOT, gsm8k_row, write_jsonl
 from packaging.version import Version
 
-import evaluate
-import train
-from checkpoint import COMPLETE
-from data_loader import InputError
-from flags import parse_flags
+from lta_thinker import evaluate, loading, train
+from lta_thinker.checkpoint import COMPLETE
+from lta_thinker.data_loader import InputError
+from lta_thinker.flags import parse_flags
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -365,9 +364,9 @@ def test_thoughts_see_steps_prints_a_warning(flags, capsys):
 
 def test_attn_implementation_is_the_librarys_switch_in_both_scripts(flags, monkeypatch):
     used, own = [], train.load_frozen_lm
-    for script in (train, evaluate):
+    for module in (train, loading):
         loads = lambda *args: (used.append(own(*args)), used[-1])[1]  # noqa: E731
-        monkeypatch.setattr(script, "load_frozen_lm", loads)
+        monkeypatch.setattr(module, "load_frozen_lm", loads)
     train.run([*flags, "--output_name", "eager", "--max_steps", "1", "--attn_implementation", "eager"])
     (folder,) = Path("ckpt").iterdir()
     asked = ["--checkpoint", str(folder), "--test_k", "1", "--max_new_tokens", "2", "--output_dir", "out"]

@@ -10,9 +10,7 @@ import pytest
 from conftest import ROOT, write_jsonl
 from transformers import AutoTokenizer
 
-import convert
-import evaluate
-import train
+from lta_thinker import convert, evaluate, train
 
 GOOD = [{"question": f"{i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(20)]
 OWN = "--task_name mine --answer_type number --train_file rows.jsonl --test_file rows.jsonl"
