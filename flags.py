@@ -16,7 +16,7 @@ from lta_thinker.model import GENERATORS, LOSSES, Design
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
 REFUSED = {
-    "fsdp": "only the small generator is trained, and DDP copies it",
+    "fsdp": "only the small generator is trained, and DDP copies it (--shard_llm shards the frozen LLM)",
     "deepspeed": "only the small generator is trained, and DDP copies it",
     "fp16": "use --bf16, or neither (float32)",
     "neftune_noise_alpha": "it changes the frozen LLM's embeddings",
@@ -41,7 +41,7 @@ RUN_NAME = re.compile(r"\w[\w.-]*")
 USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
-    r"output_dir|resume|recipe|bf16|thought_cache|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu"
+    r"output_dir|resume|recipe|bf16|thought_cache|shard_llm|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu"
     r"|prediction_loss_only|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
@@ -153,6 +153,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     thought_cache: bool = flag(
         True, "keep the frozen small LM's states on disk while the run lasts, where they are read more than once"
     )
+    shard_llm: bool = flag(False, "share the frozen LLM's layers among the processes of a node (FSDP2)")
     attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     bf16: bool | None = flag(
@@ -247,6 +248,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
         rules["warmup_steps"] = (self.warmup_steps == int(self.warmup_steps), "whole steps; a share is --warmup_ratio")
         rules["best_metric"] = (self.best_metric in ("sft_loss", "accuracy"), "sft_loss or accuracy")
         said = "epoch or steps; dev evaluations choose the best"
+        if self.shard_llm and self.best_metric == "accuracy":
+            raise InputError("--best_metric accuracy with --shard_llm: ranks would wait for each other at every token")
         rules["eval_strategy"] = (self.eval_strategy in ("epoch", "steps"), said)
         needs = "needs --eval_strategy steps"
         rules["eval_steps"] = (self.eval_steps is None or self.eval_strategy == "steps", needs)

@@ -14,6 +14,7 @@ import torch
 import transformers
 from packaging.version import Version
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from lta_thinker.data_loader import InputError
@@ -131,7 +132,8 @@ def fingerprint(lm) -> str:
     """A short hash of an LM's weights (64 values of each tensor, as float32): other weights, other fingerprint."""
     digest = hashlib.sha256()
     for name, weight in lm.named_parameters():
-        flat = weight.detach().flatten()
+        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight  # sharded: all ranks ask together
+        flat = whole.detach().flatten()
         digest.update(name.encode() + flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

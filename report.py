@@ -6,8 +6,11 @@ python evaluate.py --rank A/report.json B/report.json C/report.json
 
 """
 
+import functools
+import importlib.metadata
 import json
 import platform
+import subprocess
 from pathlib import Path
 
 import accelerate
@@ -17,7 +20,7 @@ import transformers
 from tqdm import tqdm
 
 from lta_thinker.answers import answers_equal, extract_answer, group_answers, maj_at_k, pass_at_k, vote_index
-from lta_thinker.data_loader import Example, InputError, write_text
+from lta_thinker.data_loader import ROOT, Example, InputError, write_text
 from lta_thinker.generation import prompt_batch
 from lta_thinker.layout import Layout
 from lta_thinker.model import LatentThoughtModel
@@ -93,9 +96,25 @@ def merge_samples(folder: Path) -> dict[int, dict]:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on."""
+    """Of what the figures depend on, this code's own first."""
     libraries = (torch, transformers, accelerate, np)
-    return {"python": platform.python_version()} | {library.__name__: library.__version__ for library in libraries}
+    own = {"lta_thinker": source_version(), "python": platform.python_version()}
+    return own | {library.__name__: library.__version__ for library in libraries}
+
+
+@functools.cache
+def source_version() -> str:
+    """The checkout's commit, "-dirty" where files differ from it; without git, the installed package's version."""
+    if (ROOT / ".git").exists():
+        describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):  # no git, or another user's checkout
+            return "a checkout that git does not read"
+    try:
+        return importlib.metadata.version("lta-thinker")
+    except importlib.metadata.PackageNotFoundError:
+        return "a copy without git"
 
 
 def flatten(settings: dict, prefix: str = "") -> dict:

@@ -6,13 +6,15 @@
         --num_thought_tokens 32 --n_epochs 10.0
 
 flags -> rows -> frozen LMs and generator -> Trainer -> the best weights in ckpt/. Checkpoints to resume from are in
-results/<output_name>/, tracker files in logs/<output_name>/.
+results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempted job) saves one more and stops.
 """
 
 import contextlib
+import gc
 import json
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from lta_thinker.layout import Layout, TrainingCollator, pad_token_id
 from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
 from lta_thinker.preprocess import prepare_rows
 from lta_thinker.report import read_json, versions, write_text
+from lta_thinker.sharding import check_can_shard, load_sharded, parameters_here
 from lta_thinker.states import forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
@@ -74,6 +77,9 @@ def check_same_run(args: TrainArguments, rows: dict) -> None:
     for name in now:
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
+    for name, version in versions().items():
+        if before.get("versions", {}).get(name, version) != version:
+            print(f"note: this run was started with {name} {before['versions'][name]}, not {version}")
 
 
 def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: int) -> None:
@@ -129,13 +135,17 @@ def read_start(args: TrainArguments) -> list:
 def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThoughtModel:
     """The frozen LMs on this rank's device and the generator before them."""
     dtype, kind = getattr(torch, args.dtype), GENERATORS[args.thought_generator]
-    arguments = (dtype, args.device, args.trust_remote_code, args.attn_implementation)
-    llm = load_frozen_lm(args.large_model_id, "--large_model_id", *arguments)
+    large, small = (args.large_model_id, "--large_model_id", dtype), (args.small_model_id, "--small_model_id", dtype)
+    how = (args.trust_remote_code, args.attn_implementation)
+    if args.shard_llm:
+        llm = load_sharded(lambda: load_frozen_lm(*large, "cpu", *how), args.device)
+    else:
+        llm = load_frozen_lm(*large, args.device, *how)
     check_vocabulary(llm, layout.llm_tokenizer, layout.llm, "--large_model_id")
     check_cache(llm, "--large_model_id")
     small_lm = None
     if kind.uses_small_lm:
-        small_lm = load_frozen_lm(args.small_model_id, "--small_model_id", *arguments)
+        small_lm = load_frozen_lm(*small, args.device, *how)
         check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator, "--small_model_id")
     set_seed(args.seed)
     model = LatentThoughtModel(
@@ -211,16 +221,22 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> 
     frozen = sum(p.numel() for lm in model.frozen if lm is not None for p in lm.parameters())
     sent = f" (ranks send each other {4 * trained / 1e6:.1f} MB of gradients a step)" if args.world_size > 1 else ""
     print(f"  parameters: {trained:,} trained{sent}, {frozen:,} frozen")
+    if args.shard_llm:
+        whole = sum(p.numel() for p in model.llm.parameters())
+        print(f"  --shard_llm: this rank holds {parameters_here(model.llm):,} of the LLM's {whole:,} parameters")
     for name, count in rows.items():
         told = ", ".join(f"{key} {value}" for key, value in count.items() if key != "sha256")
         print(f"  {name} rows: {told}", flush=True)
 
 
-def run(argv: list[str]) -> None:
+def run(argv: list[str]) -> int:
+    """The whole of a run -> exit status."""
     args = parse_flags(TrainArguments, argv, "train.py")
     # imported here: transformers' Trainer takes two seconds, which --help and a wrong flag do without
-    from lta_thinker.trainer import EvaluateLastStep, ThoughtTrainer
+    from lta_thinker.trainer import EvaluateLastStep, StopAtSigterm, ThoughtTrainer
 
+    if args.shard_llm:
+        check_can_shard(args.world_size)
     final = final_folder(args)
     checkpoint = check_run_folders(args, final)
     start, layout = read_start(args), build_layout(args)
@@ -239,13 +255,14 @@ def run(argv: list[str]) -> None:
         dev_collator = TrainingCollator(layout, steps=True)
         train_rows = small_lm_states(args, model, "train", train_rows, collator, counts)
         dev_rows = small_lm_states(args, model, "dev", dev_rows, dev_collator, counts)
+    sigterm = StopAtSigterm()
     trainer = ThoughtTrainer(
         model=model,
         args=args,
         data_collator=collator,
         train_dataset=train_rows,
         eval_dataset=dev_rows,
-        callbacks=[EvaluateLastStep()],
+        callbacks=[EvaluateLastStep(), sigterm],
         dev_examples=dev_examples,
         layout=layout,
         meta=run_meta(args, model, counts),
@@ -253,8 +270,16 @@ def run(argv: list[str]) -> None:
     )
     if trainer.is_world_process_zero():
         print_start(args, model, counts)
-        write_text(Path(args.output_dir, FLAGS_FILE), json.dumps(run_settings(args, counts), indent=2) + "\n")
+        record = run_settings(args, counts) | {"versions": versions()}
+        write_text(Path(args.output_dir, FLAGS_FILE), json.dumps(record, indent=2) + "\n")
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if sigterm.step is not None:
+        print(
+            f"stopped by SIGTERM after step {sigterm.step}: {newest_checkpoint(Path(args.output_dir))} is whole, "
+            "--resume goes on from it",
+            flush=True,
+        )
+        return 128 + signal.SIGTERM
     if trainer.is_world_process_zero():
         meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
         best = {"metric": args.best_metric, "value": state.best_metric}
@@ -264,17 +289,20 @@ def run(argv: list[str]) -> None:
         print(
             f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}"
         )
+    return 0
 
 
 def main() -> None:
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
     try:
         with contextlib.redirect_stdout(sys.stdout if int(os.environ.get("RANK", 0)) == 0 else open(os.devnull, "w")):
-            run(sys.argv[1:])
+            status = run(sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}" if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 1)
     if torch.distributed.is_initialized():
+        gc.collect()  # a sharded LLM still holds process groups: their threads would run on into the interpreter's end
         torch.distributed.destroy_process_group()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

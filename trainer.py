@@ -2,9 +2,11 @@
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
@@ -120,15 +122,18 @@ class ThoughtTrainer(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Dev losses, each over all dev rows (SFT per target token), thoughts made without steps in view."""
         self.model.eval()
-        mine = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
-        size = self.args.per_device_eval_batch_size
+        rank, ranks = self.args.process_index, self.args.world_size
+        size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
         totals = torch.zeros(2, len(LOSSES), dtype=torch.float64)
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
-        for start in tqdm(range(0, len(mine), size), desc="dev losses", disable=quiet, leave=False):
-            batch = self.dev_collator([self.eval_dataset[i] for i in mine[start : start + size]])
+        for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
+            mine = rows[start : start + size * ranks][rank::ranks]
+            # a rank without rows runs along: the others may wait for its part of a sharded LLM
+            batch = self.dev_collator([self.eval_dataset[i] for i in mine or rows[:1]])
             sums = self.model(**self._prepare_inputs(batch))
-            values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
-            totals += torch.stack([torch.tensor(values), loss_counts(batch)])
+            if mine:
+                values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
+                totals += torch.stack([torch.tensor(values), loss_counts(batch)])
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
         losses = {name: means[name] for name in self.model.losses}
@@ -185,4 +190,38 @@ class EvaluateLastStep(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
+        return control
+
+
+class StopAtSigterm(TrainerCallback):
+    """SIGTERM (a preempted job) while steps are made: the running step is finished and saved, then training stops, on
+    all ranks at the same step. `step`: after which one it stopped."""
+
+    def __init__(self):
+        self.caught, self.step, self.group = False, None, None
+
+    def _catch(self, number, frame):
+        self.caught = True
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.default = signal.signal(signal.SIGTERM, self._catch)
+        if args.world_size > 1:
+            self.group = dist.new_group(backend="gloo")  # asks on the CPU: no GPU waits for it
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGTERM, self.default)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.group is not None:
+            self.anywhere = torch.tensor(int(self.caught))
+            self.asking = dist.all_reduce(self.anywhere, group=self.group, async_op=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        stop = self.caught
+        if self.group is not None:
+            self.asking.wait()
+            stop = self.anywhere.item() > 0
+        if stop and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+            self.step = state.global_step
         return control

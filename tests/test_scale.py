@@ -1,0 +1,201 @@
+"""Training on several processes and machines (here: two "nodes" on loopback), a sharded LLM, preempted jobs."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import ROOT
+from packaging.version import Version
+from test_train import ENVIRONMENT, assert_close, logs, meta
+
+from lta_thinker import report, sharding, train
+from lta_thinker.data_loader import InputError
+
+PLACES = ["one node", "two nodes"]
+
+
+def start(place: str, flags: list[str]) -> list[subprocess.Popen]:
+    """train.py in two processes: of one torchrun with --shard_llm, or of two torchruns that find each other."""
+    launchers = [["--standalone", "--nproc_per_node=2"]]
+    if place == "one node":
+        flags = [*flags, "--shard_llm"]
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        rendezvous = ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{port}", "--rdzv_id=test"]
+        launchers = [["--nnodes=2", "--nproc_per_node=1", *rendezvous]] * 2
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-u", "-m", "torch.distributed.run", *launcher, str(ROOT / "train.py"), *flags],
+            env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+            **pipes,
+        )
+        for launcher in launchers
+    ]
+
+
+def finish(processes: list[subprocess.Popen]) -> tuple[str, list[int]]:
+    """(what all have printed on stdout, exit codes)."""
+    done = [process.communicate(timeout=120) for process in processes]
+    codes = [process.returncode for process in processes]
+    return "".join(out for out, _ in done), codes
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, place):
+    flags += ["--k_shot", "12"]
+    out, codes = finish(start(place, [*flags, "--output_name", "two", "--gradient_accumulation_steps", "1"]))
+    assert codes == [0] * len(codes), out
+    train.run([*flags, "--output_name", "alone"])
+    assert_close("two", "alone", 1e-5)
+    losses = [[log["sft_loss"] for log in logs(name) if "sft_loss" in log] for name in ("two", "alone")]
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert [log["eval_sft_loss"] for log in meta("two")["dev_curve"]] == pytest.approx(
+        [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
+    )
+    assert meta("two")["fingerprints"] == meta("alone")["fingerprints"]
+    files = {path.name for path in next(Path("ckpt").glob("two-*")).iterdir()}
+    assert files == {path.name for path in next(Path("ckpt").glob("alone-*")).iterdir()}
+    told = re.search(r"--shard_llm: this rank holds ([\d,]+) of the LLM's ([\d,]+) parameters", out)
+    assert bool(told) == (place == "one node")
+    if told:  # half of each layer, all of embedding table, norm and head
+        here, whole = (int(number.replace(",", "")) for number in told.groups())
+        outside = 2 * 400 * 32 + 32
+        assert here - outside == (whole - outside) / 2
+
+
+def test_a_sharded_llm_has_dtensors_in_its_layers_and_gradients_equal_to_the_bit(tiny_pair, tmp_path):
+    """Half of every layer's parameters on each of two ranks; what flows back through them is the same to the bit, with
+    and without recomputed layers."""
+    script = tmp_path / "ranks.py"
+    script.write_text(f"""
+import functools, gc, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch, torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+from lta_thinker.frozen import decoder, fingerprint, load_frozen_lm, read_prefix
+from lta_thinker.sharding import load_sharded
+
+def load():
+    return load_frozen_lm({str(tiny_pair / "large")!r}, "--large_model_id", torch.float32, "cpu")
+
+def main():
+    whole, sharded = load(), load_sharded(load, torch.device("cpu"))
+    assert fingerprint(whole) == fingerprint(sharded)
+    for one, other in zip(decoder(whole).layers.parameters(), decoder(sharded).layers.parameters(), strict=True):
+        assert isinstance(other, DTensor) and 2 * other.to_local().numel() == one.numel() and not other.requires_grad
+    torch.manual_seed(dist.get_rank())
+    x, mask = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.long)
+    for recomputed in (False, True):
+        grads = []
+        for lm in (whole, sharded):
+            if recomputed:
+                for layer in decoder(lm).layers:
+                    layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+            thoughts = x[:, 4:].clone().requires_grad_()
+            cache = read_prefix(lm, x[:, :4], mask[:, :4])
+            positions = torch.arange(4, 9).expand(2, 5)
+            states = decoder(lm)(inputs_embeds=thoughts, attention_mask=mask, position_ids=positions,
+                                 past_key_values=cache, use_cache=True).last_hidden_state
+            states.square().sum().backward()
+            grads.append(thoughts.grad)
+        assert grads[0].abs().max() > 0 and torch.equal(*grads)
+
+dist.init_process_group("gloo")
+main()
+gc.collect()
+dist.destroy_process_group()
+""")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def wait_for_a_step(process: subprocess.Popen) -> None:
+    while "'loss'" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+
+
+@pytest.mark.parametrize("place", ["one process", *PLACES])
+def test_a_preempted_run_saves_says_so_and_goes_on_to_the_weights_of_the_run_that_was_never_stopped(flags, place):
+    """SIGTERM to one torchrun stops all ranks at one step; --resume ends where the uncut run does."""
+    if place != "one process" and Version(transformers.__version__) < Version("5"):
+        pytest.skip("4.53 cannot resume ranks on CPUs")
+    flags += ["--k_shot", "24", "--max_steps", "100", "--eval_strategy", "steps", "--eval_steps", "50"]
+    whole = [*flags, "--gradient_accumulation_steps", "1" if place == "one process" else "2"]
+    flags += ["--gradient_accumulation_steps", "1"]
+
+    def run() -> list[subprocess.Popen]:
+        if place == "one process":
+            command = [sys.executable, "-u", str(ROOT / "train.py"), *flags, "--output_name", "cut"]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            return [subprocess.Popen(command, env=ENVIRONMENT, **pipes)]
+        return start(place, [*flags, "--output_name", "cut"])
+
+    train.run([*whole, "--output_name", "whole"])
+    processes = run()
+    for process in processes[:1]:
+        wait_for_a_step(process)
+    processes[-1].send_signal(signal.SIGTERM)
+    out, codes = finish(processes)
+    assert 0 not in codes and (place != "one process" or codes == [128 + signal.SIGTERM])
+    told = re.search(r"stopped by SIGTERM after step (\d+): (\S+) is whole, --resume goes on", out)
+    assert told and 0 < int(told[1]) < 100, out
+    assert told[2] == f"results/cut/checkpoint-{told[1]}" == str(train.newest_checkpoint(Path("results/cut")))
+    assert not list(Path("ckpt").glob("cut-*"))
+    flags += ["--resume"]
+    out, codes = finish(run())
+    assert codes == [0] * len(codes), out
+    assert_close("cut", "whole", 0 if place == "one process" else 1e-5)
+    assert [point["step"] for point in meta("cut")["dev_curve"]] == [50, 100]
+
+
+def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
+    train.run([*flags, "--output_name", "a", "--max_steps", "1"])
+    kept = json.loads(Path("results/a/flags.json").read_text())
+    assert kept["learning_rate"] == 1e-3 and re.fullmatch("[0-9a-f]{64}", kept["train_sha256"])
+    assert kept["versions"]["transformers"] == transformers.__version__
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    assert kept["versions"]["lta_thinker"].removesuffix("-dirty") == commit == meta("a")["versions"]["lta_thinker"][:40]
+    kept["versions"]["torch"] = "2.4.0"
+    Path("results/a/flags.json").write_text(json.dumps(kept))
+    shutil.rmtree(next(Path("ckpt").iterdir()))
+    train.run([*flags, "--output_name", "a", "--max_steps", "1", "--resume"])
+    assert f"note: this run was started with torch 2.4.0, not {torch.__version__}" in capsys.readouterr().out
+
+
+def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    assert report.source_version.__wrapped__() in ("a copy without git", "0.6.0")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--shard_llm"], "--shard_llm shares the LLM among processes, and this is one: torchrun"),
+        (["--shard_llm", "--best_metric", "accuracy"], "--best_metric accuracy with --shard_llm"),
+    ],
+)
+def test_shard_llm_where_it_cannot_be_is_one_line(flags, more, message):
+    with pytest.raises(InputError, match=message):
+        train.run([*flags, "--output_name", "x", *more])
+    assert not Path("results").exists()
+
+
+def test_shard_llm_needs_a_torch_that_has_it(monkeypatch):
+    monkeypatch.setattr(sharding.torch, "__version__", "2.6.0")
+    with pytest.raises(InputError, match="--shard_llm needs torch 2.7 or newer, this is 2.6.0"):
+        sharding.check_can_shard(2)
