@@ -162,7 +162,8 @@ def test_a_preempted_run_saves_says_so_and_goes_on_to_the_weights_of_the_run_tha
 
 
 def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
-    train.run([*flags, "--output_name", "a", "--max_steps", "1"])
+    flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1"]
+    train.run(flags)
     kept = json.loads(Path("results/a/flags.json").read_text())
     assert kept["learning_rate"] == 1e-3 and re.fullmatch("[0-9a-f]{64}", kept["train_sha256"])
     assert kept["versions"]["transformers"] == transformers.__version__
@@ -173,7 +174,7 @@ def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(fla
     kept["versions"]["torch"] = "2.4.0"
     Path("results/a/flags.json").write_text(json.dumps(kept))
     shutil.rmtree(next(Path("ckpt").iterdir()))
-    train.run([*flags, "--output_name", "a", "--max_steps", "1", "--resume"])
+    train.run([*flags, "--resume"])
     assert f"note: this run was started with torch 2.4.0, not {torch.__version__}" in capsys.readouterr().out
 
 
