@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import ROOT
+from conftest import ROOT, gsm8k_row, write_jsonl
 from packaging.version import Version
 from test_train import ENVIRONMENT, assert_close, logs, meta
 
@@ -52,8 +52,10 @@ def finish(processes: list[subprocess.Popen]) -> tuple[str, list[int]]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, place):
-    flags += ["--k_shot", "12"]
+def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, tmp_path, place):
+    """Three dev rows, one at a time: in the second round one of the ranks has none."""
+    write_jsonl(tmp_path / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(60)])
+    flags += ["--k_shot", "12", "--data_dir", str(tmp_path / "rows"), "--per_device_eval_batch_size", "1"]
     out, codes = finish(start(place, [*flags, "--output_name", "two", "--gradient_accumulation_steps", "1"]))
     assert codes == [0] * len(codes), out
     train.run([*flags, "--output_name", "alone"])
@@ -63,6 +65,7 @@ def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, pl
     assert [log["eval_sft_loss"] for log in meta("two")["dev_curve"]] == pytest.approx(
         [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
     )
+    assert meta("two")["rows"]["dev"]["kept"] == 3
     assert meta("two")["fingerprints"] == meta("alone")["fingerprints"]
     files = {path.name for path in next(Path("ckpt").glob("two-*")).iterdir()}
     assert files == {path.name for path in next(Path("ckpt").glob("alone-*")).iterdir()}
