@@ -115,7 +115,8 @@ def read_checked_meta(folder: Path) -> dict:
     if meta["dtype"] not in ("float32", "bfloat16") or not isinstance(meta["sizes"], dict):
         raise InputError(f"{folder / META_FILE}: its dtype or sizes are not what train.py writes")
     tuned = meta.get("tuned", {})
-    if not isinstance(tuned, dict) or any(role not in ROLES or {*tuned[role]} != {*vars(Lora())} for role in tuned):
+    known = isinstance(tuned, dict) and tuned.keys() <= {*ROLES}
+    if not known or any(not isinstance(lora, dict) or lora.keys() != vars(Lora()).keys() for lora in tuned.values()):
         raise InputError(f"{folder / META_FILE}: its `tuned` is not what train.py writes")
     return meta
 

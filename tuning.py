@@ -10,6 +10,7 @@ unregistered and in eval mode. peft is imported only where an adapter is asked f
 import copy
 import importlib.metadata
 import importlib.util
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -142,11 +143,13 @@ def read_adapter(folder: Path, flag: str) -> SavedAdapter:
         if not path.is_file():
             raise InputError(f"{flag} {path}: no such file; a LoRA adapter's folder, as train.py writes it, is needed")
     try:
-        config, state = LoraConfig.from_pretrained(str(folder)), load_file(files[0])
+        kind = json.loads(files[1].read_text(encoding="utf-8"))["peft_type"]
+        config, state = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None, load_file(files[0])
     except Exception as error:  # broken files fail in many ways, from KeyError to SafetensorError
-        raise InputError(f"{flag} {folder}: not the folder of a LoRA adapter ({str(error).splitlines()[0]})") from None
-    if not isinstance(config, LoraConfig):
-        raise InputError(f"{flag} {folder}: its {CONFIG_FILE} says {config.peft_type.value}, not LORA")
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{flag} {folder}: not the folder of a LoRA adapter ({reason})") from None
+    if config is None:
+        raise InputError(f"{flag} {folder}: its {CONFIG_FILE} says {kind}, not LORA")
     plain = LoraConfig(task_type=config.task_type).to_dict()
     for name, value in config.to_dict().items():
         if name not in CHOICES and value not in (plain[name], None, False, "gaussian"):

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from test_model import EXAMPLES, N, plain_z, training_batch
 from test_train import assert_close, logs, subprocess_train
 
-from lta_thinker import evaluate, train, trainer, tuning
+from lta_thinker import evaluate, loading, train, trainer, tuning
+from lta_thinker.checkpoint import save_checkpoint
 from lta_thinker.data_loader import InputError
+from lta_thinker.flags import parse_flags
 from lta_thinker.frozen import fingerprint, load_frozen_lm
 from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
@@ -155,6 +157,8 @@ def test_both_lms_are_tuned_saved_and_evaluated_from_every_place_with_the_same_t
     assert stored["tuned"] == {role: vars(Lora()) for role in ROLES}
     assert stored["flags"]["lora_r"] == 16 and stored["flags"]["lora_target"] == "q_proj,v_proj"
     assert stored["fingerprints"] == [fingerprint(load(tiny_pair, name)) for name in ("large", "small")]
+    config = json.loads((folder / "base_model" / tuning.CONFIG_FILE).read_text())
+    assert config["target_modules"] == ["q_proj", "v_proj"] and config["inference_mode"] is True
     moved = {name: value.abs().max() > 1e-3 for name, value in adapters("tuned").items() if "lora_B" in name}
     assert len(moved) == 2 * 2 + 2 and all(moved.values())
     assert not list(Path("results/tuned").glob("states-*"))
@@ -207,8 +211,22 @@ def test_the_tuned_llm_alone_is_evaluated_as_peft_loads_it_and_never_mixed_with_
             run_evaluation(*shared, *other, "--output_dir", *there)
     figures = compare("b/report.json", "lora/report.json")
     assert figures["titles"] == ["no thoughts, 2 samples", "no thoughts, LoRA, 2 samples"] and not figures["differ"]
+    train.run([*flags, *FAST, "--tune_base_model", "--lora_r", "2", "--output_name", "other"])
+    run_evaluation(*shared, "--base_model_ckpt", final("other") / "base_model", "--output_dir", "other")
+    assert not compare("lora/report.json", "other/report.json")["differ"]
     evaluate.main([*map(str, [*shared, *adapter]), "--max_new_tokens", "2", "--test_k", "1"])
     assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41/report.json").is_file()
+
+
+def test_a_loaded_checkpoint_is_saved_again_with_its_adapters(checkpoint):
+    """What evaluation loads is whole."""
+    args = parse_flags(evaluate.EvaluationArguments, ["--checkpoint", str(checkpoint)], "evaluate.py")
+    _, model, _ = loading.load_models(loading.make_plan(args), trust_remote_code=False, attention=None)
+    save_checkpoint(Path("again"), model, {})
+    for path in checkpoint.rglob("*.safetensors"):
+        first, again = load_file(path), load_file("again" / path.relative_to(checkpoint))
+        assert first.keys() == again.keys() and all(first[name].equal(again[name]) for name in first)
+    assert not any(weight.requires_grad for weight in model.adapters.parameters())
 
 
 def test_a_run_without_the_flags_says_nothing_of_adapters(flags, capsys):
@@ -331,10 +349,18 @@ def test_a_missing_or_old_peft_is_one_line_in_both_scripts(flags, monkeypatch, v
         read_adapter(Path("folder"), "--base_model_ckpt")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tuned") / "ckpt"
+
+
 @pytest.fixture
-def checkpoint(flags):
-    """Folder of a tuned run."""
-    train.run([*flags, *BOTH, "--max_steps", "1", "--output_name", "run"])
+def checkpoint(flags, kept) -> Path:
+    """Folder of a tuned run that was trained once, to be broken."""
+    if not kept.exists():
+        train.run([*flags, *BOTH, "--max_steps", "1", "--output_name", "run"])
+        shutil.move("ckpt", kept)
+    shutil.copytree(kept, "ckpt")
     return final("run")
 
 
