@@ -45,8 +45,8 @@ def read_resume_weights(path: Path) -> tuple[dict[str, Tensor] | None, dict[str,
     InputError when it is missing or broken.
     """
     try:
-        state = {name: value.float() for name, value in load_file(path).items() if name.startswith("generator.")}
-        return split_state({name.removeprefix("generator."): value for name, value in state.items()})
+        state = {name: value for name, value in load_file(path).items() if not name.startswith("adapters.")}
+        return split_state({name.removeprefix("generator."): value.float() for name, value in state.items()})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:

@@ -127,7 +127,9 @@ class SavedAdapter:
 def write_adapter(folder: Path, adapter: Adapter) -> None:
     """In peft's format, float32."""
     config = copy.copy(adapter.config)
-    config.inference_mode, config.target_modules = True, sorted(config.target_modules)  # peft's set has no order
+    config.inference_mode = True
+    if isinstance(config.target_modules, set):  # it has no order, and the file's hash is a setting
+        config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))
     state = {FILE_PREFIX + name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
