@@ -7,6 +7,7 @@
         --task_name gsm8k --num_thought_tokens 2 --num_return_sequences 10 --print_response
 
     python -u evaluate.py --base_model_id Qwen/Qwen3-8B --thought_generator none    # the LLM alone
+        # (--base_model_ckpt CKPT/base_model: with the LoRA adapter of train.py --tune_base_model)
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
@@ -57,6 +58,7 @@ from lta_thinker.report import (
     write_text,
 )
 from lta_thinker.sampling import SamplingSettings, load_generation_config, resolve_sampling
+from lta_thinker.tuning import ROLES
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
@@ -74,6 +76,9 @@ def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: 
     for path in plan.files:
         with open(path, "rb") as file:
             settings[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    for role, adapter in plan.adapters.items():
+        for path in adapter.files:
+            settings[f"{role}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return settings | {
         "task_name": plan.task.name,
         "num_thoughts_made": plan.made,
@@ -95,9 +100,14 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
 
 
 def checkpoint_name(plan: Plan) -> str:
-    """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's."""
+    """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's, and of an
+    adapter in the LLM the checkpoint's."""
     if not plan.files:
-        return f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+        name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+        for adapter in plan.adapters.values():
+            folder = adapter.files[0].resolve().parent
+            name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
+        return name
     folder = plan.files[0].resolve().parent
     return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
 

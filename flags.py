@@ -13,6 +13,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from lta_thinker.data_loader import PROMPTS, TASKS, Fields, InputError, Task, get_task, own_task, read_prompts
 from lta_thinker.model import GENERATORS, LOSSES, Design
+from lta_thinker.tuning import ROLES, Lora, check_peft
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
 REFUSED = {
@@ -141,6 +142,12 @@ class TrainArguments(TaskArguments, TrainingArguments):
     match_scale: bool = flag(False, "give the thoughts the mean norm of the LLM's embedding table")
     thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
     freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
+    tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
+    tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
+    lora_r: int | None = flag(None, "rank of the adapters (default 16)")
+    lora_alpha: int | None = flag(None, "their scale is alpha / r (default 32)")
+    lora_dropout: float | None = flag(None, "of what they read (default 0.1)")
+    lora_target: str | None = flag(None, "names of the linear layers that get one (default q_proj,v_proj)")
     task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
     k_shot: int = flag(0, "first k training rows only; 0: all")
     max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
@@ -227,6 +234,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if kind not in GENERATORS:
             raise InputError(f"--thought_generator {kind}: no such generator; there are {', '.join(GENERATORS)}")
         self._check_design(GENERATORS[kind])
+        self._check_tuning(GENERATORS[kind])
         self.task = self.resolve_task(self.task_name)
         self.prompts = PROMPTS[self.task.answer_type]
         if self.prompt_file:
@@ -284,6 +292,40 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.projection not in (None, "before", "after"):
             raise InputError(f"--projection {self.projection}: before or after")
 
+    def _check_tuning(self, generator: type):
+        values = {f.name: getattr(self, f"lora_{f.name}") for f in fields(Lora)}
+        given = {name: value for name, value in values.items() if value is not None}
+        if not self.tuned_roles:
+            for name in given:
+                raise InputError(f"--lora_{name}: nothing is tuned without --tune_base_model or --tune_assistant_model")
+            return
+        if self.tune_assistant_model and not generator.uses_small_lm:
+            raise InputError(f"--tune_assistant_model: the generator {self.thought_generator} has no small LM")
+        if self.tune_base_model and not self.sft_loss_weight:
+            raise InputError("--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says")
+        if self.tune_base_model and self.shard_llm:
+            raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of them out")
+        lora = Lora(**given)
+        for name, good, reason in (
+            ("r", lora.r >= 1, "must be at least 1"),
+            ("alpha", lora.alpha > 0, "must be above 0"),
+            ("dropout", 0 <= lora.dropout < 1, "must be at least 0 and below 1"),
+            ("target", all(map(str.strip, lora.target.split(","))), "names with commas between them"),
+        ):
+            if not good:
+                raise InputError(f"--lora_{name} {getattr(lora, name)}: {reason}")
+        check_peft(f"--tune_{self.tuned_roles[0]}")
+        for name, value in vars(lora).items():
+            setattr(self, f"lora_{name}", value)
+
+    @property
+    def tuned_roles(self) -> list[str]:
+        return [role for role in ROLES if getattr(self, f"tune_{role}")]
+
+    @property
+    def lora(self) -> Lora:
+        return Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target)
+
     @property
     def design(self) -> Design:
         return Design(self.num_thought_chains, self.num_blocks, self.projection, self.match_scale)
@@ -309,6 +351,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     def resolved(self) -> dict:
         """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
         names = [f.name for f in fields(self) if f.init and f.name not in SET_HERE and not FREE.fullmatch(f.name)]
+        names = [name for name in names if self.tuned_roles or not name.startswith("lora_")]
         values = {name: getattr(self, name) for name in names}
         values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
         values = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
@@ -332,6 +375,8 @@ class EvaluationArguments(TaskArguments):
     checkpoint: str | None = flag(None, "ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything")
     params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
     att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
+    base_model_ckpt: str | None = flag(None, "LoRA adapter of the large LLM, a folder (default: the checkpoint's)")
+    assistant_model_ckpt: str | None = flag(None, "LoRA adapter of the small LM, a folder (default: the checkpoint's)")
     thought_generator: str | None = flag(
         None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
     )
@@ -374,6 +419,10 @@ class EvaluationArguments(TaskArguments):
             self.thought_generator = "small"
         if self.checkpoint and (self.params_file_name or self.att_file_name):
             raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
+        if self.checkpoint and self.thought_generator != "none" and (self.base_model_ckpt or self.assistant_model_ckpt):
+            raise InputError("--checkpoint names the adapters already: leave --base_model_ckpt and the like out")
+        if self.thought_generator == "none" and self.assistant_model_ckpt:
+            raise InputError("--assistant_model_ckpt: without thoughts there is no small LM; leave it out")
         if self.thought_generator == "none" and (self.params_file_name or self.att_file_name):
             raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
         if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import inspect
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lta_thinker.layout import ChatLayout, encode
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
+ADAPTER_WEIGHT = re.compile(r"\.lora_[AB]\.default\.")  # as peft names them
 KNOWN_MODEL_IDS = [
     "Qwen/Qwen3-8B",
     "Qwen/Qwen3-4B",
@@ -129,11 +131,14 @@ def decoder(lm):
 
 
 def fingerprint(lm) -> str:
-    """A short hash of an LM's weights (64 values of each tensor, as float32): other weights, other fingerprint."""
+    """A short hash of an LM's own weights (64 values of each tensor, as float32): other weights, other fingerprint. An
+    adapter in the LM (tuning.py) changes nothing."""
     digest = hashlib.sha256()
     for name, weight in lm.named_parameters():
+        if ADAPTER_WEIGHT.search(name):
+            continue
         whole = weight.full_tensor() if isinstance(weight, DTensor) else weight  # sharded: all ranks ask together
-        flat = whole.detach().flatten()
+        name, flat = name.replace(".base_layer.", "."), whole.detach().flatten()
         digest.update(name.encode() + flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -31,7 +31,8 @@ SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "re
 THOUGHT_SETTINGS = ("thought_generator", "assistant_model_id", "num_thought", "fingerprints.small", "layout.generator")
 THOUGHT_SETTINGS += ("num_chains",)
 THOUGHT_SETTINGS += ("layout.llm.after", "prompts.thoughts", "prompts.generator")
-THOUGHT_SETTINGS += (".bin", ".safetensors")  # hashes of the weight files
+THOUGHT_SETTINGS += (".bin", ".safetensors", "/adapter_config.json")  # hashes of the weight files
+ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
 RESAMPLES = 10_000  # of the bootstrap
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,7 +132,8 @@ def check_folder(folder: Path, settings: dict) -> None:
             raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
         return
     there, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
-    for key in now:
+    # an adapter's file is a setting only where there is one
+    for key in [*now, *(key for key in there if key.endswith(ADAPTER_FILES))]:
         if there.get(key) != now.get(key):
             raise InputError(
                 f"{folder}: its samples were made with {key} = {there.get(key)!r}, now it is {now.get(key)!r}; "
@@ -268,6 +270,7 @@ def compare(a: str | Path, b: str | Path) -> dict:
         settings = report["settings"]
         n, kind = settings["num_thought_tokens"], settings["thought_generator"]
         thoughts = f"{n} thoughts ({kind})" if n else "no thoughts"
+        thoughts += ", LoRA" * any(key.endswith(ADAPTER_FILES) for key in settings)
         reports.append(report)
         titles.append(f"{thoughts}, {settings['sampling']['num_return_sequences']} samples")
         questions.append(asked(records))
