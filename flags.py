@@ -304,7 +304,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.tune_base_model and not self.sft_loss_weight:
             raise InputError("--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says")
         if self.tune_base_model and self.shard_llm:
-            raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of them out")
+            raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of both")
         lora = Lora(**given)
         for name, good, reason in (
             ("r", lora.r >= 1, "must be at least 1"),
