@@ -255,6 +255,7 @@ def run(argv: list[str]) -> None:
         print_start(args, model, counts)
         write_text(Path(args.output_dir, FLAGS_FILE), json.dumps(run_settings(args, counts), indent=2) + "\n")
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trainer.save_state()  # the log to its end, which may be later than the last checkpoint
     if trainer.is_world_process_zero():
         meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
         best = {"metric": args.best_metric, "value": state.best_metric}
