@@ -369,6 +369,7 @@ class EvaluationArguments(TaskArguments):
     inspect: int = flag(0, "look inside the thoughts of the first K questions: words, scale, attention, swaps")
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
+    plot: list[str] | None = flag(None, "only draw runs side by side: losses, maj@k of each --output_name or report")
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
     def __post_init__(self):
