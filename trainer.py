@@ -131,8 +131,9 @@ class ThoughtTrainer(Trainer):
         """What a training log says beside the losses.
 
         grad_norm_<part>: of the last step's gradient, before clipping. thought_variance_<over>: of the last micro-batch
-        of rank 0. tokens_per_second: the LLM's tokens without padding (prompt, thoughts, target), of all ranks since
-        the last log, over the time since then without dev evaluations and checkpoints.
+        of rank 0 (of several chains, those that its rows have drawn). tokens_per_second: the LLM's tokens without
+        padding (prompt, thoughts, target), of all ranks since the last log, over the time since then without dev
+        evaluations and checkpoints.
         """
         watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
         spread = thought_spread(self.model.last_thoughts)
