@@ -10,6 +10,7 @@
         # (--base_model_ckpt CKPT/base_model: with the LoRA adapter of train.py --tune_base_model)
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
+    python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
 
 flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
@@ -38,6 +39,7 @@ from lta_thinker.flags import EvaluationArguments, parse_flags
 from lta_thinker.generation import auto_batch_size, generate_answers, prompt_length
 from lta_thinker.inspection import inspect_thoughts
 from lta_thinker.loading import Plan, base_name, load_models, make_plan, model_settings
+from lta_thinker.plots import plot_runs
 from lta_thinker.report import (
     REPORT_FILE,
     SAMPLES_FILE,
@@ -199,8 +201,9 @@ def run(args: EvaluationArguments) -> None:
         report["speed"] = {"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None
         _, model, layout = models
         report["thought_variance"] = model and thought_variance(model, layout, examples, args.batch_size)
-        dev = plan.trained.get("dev") if plan.files and plan.trained else None
-        report["checkpoint"] = {"name": checkpoint_name(plan), "dev": dev}
+        trained = plan.trained if plan.files and plan.trained else {}
+        run_name = trained.get("flags", {}).get("output_name")
+        report["checkpoint"] = {"name": checkpoint_name(plan), "run": run_name, "dev": trained.get("dev")}
         report |= {"settings": settings, "versions": versions(), "wall_seconds": time.time() - start}
         write_text(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
         print_report(report)
@@ -239,6 +242,8 @@ def main(argv: list[str] | None = None) -> None:
                 print_comparison(compare(*args.compare))
             elif args.rank:
                 print_ranking(rank(args.rank))
+            elif args.plot:
+                print(*plot_runs(args.plot, args.output_dir), sep="\n")
             elif args.checkpoints_of:
                 print(*run_checkpoints(args.checkpoints_of), sep="\n")
             else:

@@ -43,7 +43,7 @@ USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "
 # flags that may differ between a run and its resumption: none of them decides the weights
 FREE = re.compile(
     r"output_dir|resume|recipe|bf16|thought_cache|shard_llm|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu"
-    r"|prediction_loss_only|(log|hub_|push_|save_|trackio|project|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
+    r"|prediction_loss_only|project|(log|hub_|push_|save_|trackio|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
 )
 
 
@@ -169,7 +169,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     eval_strategy: str = flag("epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps")
     logging_steps: float = flag(10, "steps between two log lines")
     save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)")
-    report_to: str = flag("none", "tracker: none, tensorboard, wandb, ...")
+    report_to: str = flag("none", "tracker: none, tensorboard, wandb, trackio, ...; its files go to logs/<output_name>")
+    run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)")
+    project: str = flag("lta-thinker", "the project's name in a tracker that has projects")
     recipe: str | None = flag(None, RECIPE_HELP)
 
     def __post_init__(self):
@@ -191,18 +193,17 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self.dataloader_pin_memory = on_cuda
         self.ddp_find_unused_parameters = False
         self.logging_nan_inf_filter = False
-        os.environ.setdefault("WANDB_DIR", f"logs/{self.output_name}")
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", f"logs/{self.output_name}")
+        for name in ("WANDB_DIR", "TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR"):
+            os.environ.setdefault(name, f"logs/{self.output_name}")
+        os.environ.setdefault("WANDB_PROJECT", self.project)
+        self.run_name = self.run_name or self.output_name
         if Version(transformers.__version__) < Version("5"):
             self.logging_dir = f"logs/{self.output_name}"
         try:
             super().__post_init__()
-            # imported here: it imports all of transformers' model code, which --help does without
-            from transformers.integrations import get_reporting_integration_callbacks
-
-            get_reporting_integration_callbacks(self.report_to)
-        except (ValueError, RuntimeError) as error:  # RuntimeError: a tracker that is not installed
+        except ValueError as error:
             raise InputError(" ".join(str(error).split())) from None
+        self._check_trackers()
         self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
 
     def _refuse(self):
@@ -213,6 +214,16 @@ class TrainArguments(TaskArguments, TrainingArguments):
         for name, reason in SET_HERE.items():
             if name in known and getattr(self, name) != known[name]:
                 raise InputError(f"--{name} is not for this program: {reason}")
+
+    def _check_trackers(self):
+        # imported here: it imports all of transformers' model code, which --help does without
+        from transformers.integrations import get_reporting_integration_callbacks
+
+        try:
+            for tracker in get_reporting_integration_callbacks(self.report_to):
+                tracker()  # as Trainer does, but before the LMs are loaded
+        except (ValueError, RuntimeError) as error:  # RuntimeError: it is not installed
+            raise InputError(f"--report_to: {' '.join(str(error).split())}") from None
 
     def _recompute_layers(self) -> bool:
         """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: done by the model, not by
@@ -406,6 +417,7 @@ class EvaluationArguments(TaskArguments):
     inspect: int = flag(0, "look inside the thoughts of the first K questions: words, scale, attention, swaps")
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
+    plot: list[str] | None = flag(None, "only draw runs side by side: losses, maj@k of each --output_name or report")
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
     def __post_init__(self):

@@ -411,6 +411,7 @@ class LatentThoughtModel(nn.Module):
 
     def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
+        self.last_thoughts = z_thoughts.detach()  # (B, N, d_large), for the training log
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:

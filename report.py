@@ -233,11 +233,18 @@ def print_report(report: dict) -> None:
 # Reports side by side
 
 
+def load_report(path: Path) -> dict:
+    """A report.json; InputError for what is no report."""
+    report = read_json(path)
+    needed = {"settings", "num_questions", "vote_accuracy", "maj_at_k", "pass_at_k"}
+    if not isinstance(report, dict) or not needed <= report.keys():
+        raise InputError(f"{path}: not a report that evaluate.py wrote")
+    return report
+
+
 def read_report(path: Path) -> tuple[dict, list[dict]]:
     """A report.json and the samples behind it. InputError for what is no report."""
-    report = read_json(path)
-    if not isinstance(report, dict) or not {"settings", "num_questions"} <= report.keys():
-        raise InputError(f"{path}: not a report that evaluate.py wrote")
+    report = load_report(path)
     # the file may hold more questions than the report: those of a longer run in the same folder
     return report, read_samples(path.with_name(SAMPLES_FILE))[: report["num_questions"]]
 

@@ -286,6 +286,7 @@ def run(argv: list[str]) -> int:
             flush=True,
         )
         return 128 + signal.SIGTERM
+    trainer.save_state()  # the log to its end, which may be later than the last checkpoint
     if trainer.is_world_process_zero():
         meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
         best = {"metric": args.best_metric, "value": state.best_metric}
