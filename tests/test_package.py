@@ -117,3 +117,15 @@ def test_no_file_imports_a_module_by_its_bare_name():
                 names = [node.module or "."] if node.level == 0 else ["."]  # relative ones are no way either
             found += [(path.name, name) for name in names if name.split(".")[0] in {*MODULES, ""}]
     assert found == []
+
+
+def test_make_lists_its_targets_and_each_runs_what_is_there():
+    """`make` alone explains; no recipe names a file that is not in the repository."""
+    targets = ["setup", "demo", "test", "lint", "bench"]
+    make = ["make", "--no-print-directory", "-C", str(ROOT)]
+    listed = subprocess.run(make, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["make", target] for target in targets]
+    recipes = subprocess.run([*make, "--dry-run", *targets], capture_output=True, text=True, check=True).stdout
+    files = re.findall(r"[-\w/.]+\.(?:py|sh|txt)\b", recipes)
+    assert len(files) == 6 and all((ROOT / name).is_file() for name in files)
+    assert recipes.count("ruff") == 2
