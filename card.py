@@ -22,12 +22,13 @@ def model_card(meta: dict, name: str, report: str | Path | None = None, baseline
     samples.jsonl of both. Raises InputError for what is no report, and where the two asked other questions.
     """
     large, task = meta["large_model_id"], meta["task_name"]
+    state = "has an adapter in base_model/, but is" if "base_model" in meta.get("tuned", {}) else "is frozen and"
     parts = [
         f"---\n{card_data(meta).to_yaml()}\n---",
         f"# Latent thoughts for {large} ({task})",
         f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {meta['num_thoughts']} latent "
-        "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself is "
-        f"frozen and not in here: it is loaded as `{large}`.",
+        "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
+        f"{state} not in here: it is loaded as `{large}`.",
         f"""```python
 from lta_thinker import LatentThoughtModel
 
@@ -61,9 +62,10 @@ def table(rows: dict[str, str]) -> str:
 def training_facts(meta: dict) -> dict[str, str]:
     """Rows of the card's table on the training; those that this thoughts.json says something of."""
     small, chains = meta["small_model_id"], meta.get("design", {}).get("num_chains", 1)
+    tuned = {role: "LoRA adapter" for role in meta.get("tuned", {})}
     facts = {
-        "large LLM, frozen": f"`{meta['large_model_id']}`",
-        "small LM, frozen": f"`{small}`" if small else "none",
+        f"large LLM, {tuned.get('base_model', 'frozen')}": f"`{meta['large_model_id']}`",
+        f"small LM, {tuned.get('assistant_model', 'frozen')}": f"`{small}`" if small else "none",
         "thought generator": f"`{meta['thought_generator']}`",
         "thoughts": f"{meta['num_thoughts']}" + (f" in each of {chains} chains" if chains > 1 else ""),
         "task": f"{meta['task_name']} (answers: {meta['answer_type']})",
