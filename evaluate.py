@@ -12,6 +12,7 @@
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
     python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
+    python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
 flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
 goes on there; at the end they stand in the order of the questions) -> report.json. Plain python spreads the LLM over
@@ -38,6 +39,7 @@ from lta_thinker.data_loader import Example, InputError, load_split
 from lta_thinker.flags import EvaluationArguments, parse_flags
 from lta_thinker.generation import auto_batch_size, generate_answers, prompt_length
 from lta_thinker.inspection import inspect_thoughts
+from lta_thinker.layout import Layout
 from lta_thinker.loading import Plan, base_name, load_models, make_plan, model_settings
 from lta_thinker.plots import plot_runs
 from lta_thinker.report import (
@@ -60,6 +62,7 @@ from lta_thinker.report import (
     write_text,
 )
 from lta_thinker.sampling import SamplingSettings, load_generation_config, resolve_sampling
+from lta_thinker.solve import as_example, solve
 from lta_thinker.tuning import ROLES
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
@@ -144,8 +147,7 @@ def run_questions(args, plan: Plan, models: tuple, examples: list[Example], samp
             file.write(json.dumps(record) + "\n")
             file.flush()
             if args.print_input:
-                turn, thoughts = layout.llm, f"<{plan.injected} thoughts>" if plan.injected else ""
-                tqdm.write(f"[{example.index}] {turn.before}{example.question}{turn.after}{thoughts}{turn.suffix}\n")
+                tqdm.write(f"[{example.index}] {prompt_text(layout, example, plan.injected)}\n")
             if args.print_response:
                 for i, (text, answer) in enumerate(zip(texts, record["answers"], strict=True)):
                     tqdm.write(f"[{example.index}.{i}] answer {answer}, gold {example.answer}\n{text}\n")
@@ -154,15 +156,17 @@ def run_questions(args, plan: Plan, models: tuple, examples: list[Example], samp
             bar.update()
 
 
+def prompt_text(layout: Layout, example: Example, injected: int) -> str:
+    turn, thoughts = layout.llm, f"<{injected} thoughts>" if injected else ""
+    return f"{turn.before}{example.question}{turn.after}{thoughts}{turn.suffix}"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The whole
 
 
-def run(args: EvaluationArguments) -> None:
-    start = time.time()
-    plan = make_plan(args)
-    split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
-    sampling = resolve_sampling(
+def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings:
+    return resolve_sampling(
         plan.llm_config.get_text_config().model_type,
         load_generation_config(plan.base_model_id, plan.llm_config),
         args.num_return_sequences,
@@ -170,6 +174,31 @@ def run(args: EvaluationArguments) -> None:
         args.greedy,
         **{name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")},
     )
+
+
+def ask(args: EvaluationArguments) -> None:
+    """--ask: one question's answer and votes; nothing is written."""
+    plan = make_plan(args)
+    example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
+    models = load_models(plan, args.trust_remote_code, args.attn_implementation)
+    model_settings(plan, models)  # refuses other LMs than those of the training
+    solution = solve(*models, example, sampling, plan.task.answer_type, plan.injected)
+    if args.print_input:
+        print(prompt_text(models[2], example, plan.injected), end="\n\n")
+    if args.print_response:
+        print(*solution.texts, sep="\n\n", end="\n\n")
+    without = len(solution.texts) - sum(solution.votes.values())
+    votes = solution.votes | ({"no answer": without} if without else {})
+    print(f"answer: {'none' if solution.answer is None else solution.answer}")
+    print(f"  votes: {', '.join(f'{answer} ({count})' for answer, count in votes.items())}")
+    print(f"  tokens: {', '.join(map(str, solution.tokens))}")
+
+
+def run(args: EvaluationArguments) -> None:
+    start = time.time()
+    plan = make_plan(args)
+    split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
+    sampling = sampling_settings(args, plan)
     settings = text_settings(plan, sampling, args.split, split.examples)
     settings["attn_implementation"] = args.attn_implementation
     folder = output_folder(args, plan)
@@ -246,6 +275,8 @@ def main(argv: list[str] | None = None) -> None:
                 print(*plot_runs(args.plot, args.output_dir), sep="\n")
             elif args.checkpoints_of:
                 print(*run_checkpoints(args.checkpoints_of), sep="\n")
+            elif args.ask is not None:
+                ask(args)
             else:
                 run(args)
     except InputError as error:

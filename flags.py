@@ -414,6 +414,7 @@ class EvaluationArguments(TaskArguments):
     attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     recipe: str | None = flag(None, RECIPE_HELP)
+    ask: str | None = flag(None, "answer this question, not a split's; nothing is written")
     inspect: int = flag(0, "look inside the thoughts of the first K questions: words, scale, attention, swaps")
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
@@ -443,6 +444,7 @@ class EvaluationArguments(TaskArguments):
             raise InputError(f"--inspect {self.inspect}: a number of questions, and thoughts to look into")
         if self.inspect and int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
+        self._check_ask()
         if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
             raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
         if self.test_k < 0:
@@ -451,6 +453,17 @@ class EvaluationArguments(TaskArguments):
             if not re.fullmatch("[1-9][0-9]*", self.batch_size):
                 raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
             self.batch_size = int(self.batch_size)
+
+    def _check_ask(self):
+        if self.ask is None:
+            return
+        if not self.ask.strip():
+            raise InputError("--ask: an empty question, there is nothing to ask")
+        for name in ("inspect", "compare", "rank", "checkpoints_of", "output_dir", "test_k"):
+            if getattr(self, name):
+                raise InputError(f"--ask with --{name}: one or the other; --ask only answers and writes nothing")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise InputError("--ask runs in one process: python evaluate.py, without torchrun")
 
 
 class _Parser(HfArgumentParser):

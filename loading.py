@@ -272,16 +272,22 @@ def check_sizes(kind: str, sizes, design: Design, weights: tuple, meta: dict | N
 # The plan -> models
 
 
-def load_models(
-    plan: Plan, trust_remote_code: bool, attention: str | None
-) -> tuple[object, LatentThoughtModel | None, Layout]:
-    """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts."""
-    dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
+def choose_device() -> str:
+    """This process's GPU ("auto": all that are visible, without torchrun), or the CPU."""
+    own_gpu = int(os.environ.get("LOCAL_RANK", 0))
     if own_gpu >= torch.cuda.device_count() > 0:
         raise InputError(f"torchrun started more processes than the {torch.cuda.device_count()} visible GPUs")
-    device = f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
     if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
-        device = "auto"
+        return "auto"
+    return f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
+
+
+def load_models(
+    plan: Plan, trust_remote_code: bool, attention: str | None, device: str | None = None
+) -> tuple[object, LatentThoughtModel | None, Layout]:
+    """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts; on `device`, None
+    for choose_device's."""
+    dtype, device = getattr(torch, plan.dtype), device or choose_device()
     base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
     llm_tokenizer = load_tokenizer(*base, trust_remote_code)
     if plan.thought_generator == "none":

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lta_thinker.data_loader import InputError
 from lta_thinker.frozen import attention_mask, decoder, position_ids, read_prefix
+from lta_thinker.hub import HubMixin
 from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus", "diversity")
@@ -221,7 +222,7 @@ def llm_inputs(llm, batch: dict[str, Tensor], thoughts: Tensor | None) -> dict[s
 # The whole: thoughts into the frozen LLM
 
 
-class LatentThoughtModel(nn.Module):
+class LatentThoughtModel(nn.Module, HubMixin):
     """A trainable generator before a frozen LLM. The frozen LMs are held unregistered: they are no part of
     `parameters()`, of `state_dict()`, of DDP or of `train()`. `adapters`, by tuning.ROLES, is what is trained in them
     where they are tuned.

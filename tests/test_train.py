@@ -58,7 +58,8 @@ def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluati
     assert done.returncode == 0, done.stderr
     (folder,) = Path("ckpt").iterdir()
     assert folder.name == "cli-gsm8k-small_block-10-4-large-small"
-    assert sorted(path.name for path in folder.iterdir()) == ["TransformerBlock.bin", "projection.bin", "thoughts.json"]
+    files = {"TransformerBlock.bin", "generator.safetensors", "projection.bin", "thoughts.json"}
+    assert {path.name for path in folder.iterdir()} == files
     stored = meta("cli")
     assert stored["thought_generator"] == "small_block" and stored["num_thoughts"] == 4
     assert stored["dtype"] == "float32" and stored["seed"] == 41 and stored["dev_curve"]
@@ -289,7 +290,7 @@ def test_a_run_that_diverges_stops_with_one_line(flags):
 def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flags):
     train.run([*flags, "--output_name", "softcot", "--use_assistant_model"])
     (folder,) = Path("ckpt").glob("softcot-gsm8k-small-*")
-    assert sorted(path.name for path in folder.iterdir()) == ["projection.bin", "thoughts.json"]
+    assert {path.name for path in folder.iterdir()} == {"generator.safetensors", "projection.bin", "thoughts.json"}
 
 
 SFT_ALONE = ["--align_loss_weight", "0", "--focus_loss_weight", "0"]
