@@ -152,7 +152,7 @@ def test_both_lms_are_tuned_saved_and_evaluated_from_every_place_with_the_same_t
     folder = final("tuned")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     own = {f"{role}/{name}" for role in ROLES for name in (tuning.WEIGHTS_FILE, tuning.CONFIG_FILE)}
-    assert files == {"projection.bin", "TransformerBlock.bin", "thoughts.json"} | own
+    assert files == {"projection.bin", "TransformerBlock.bin", "generator.safetensors", "thoughts.json"} | own
     stored = json.loads((folder / "thoughts.json").read_text())
     assert stored["tuned"] == {role: vars(Lora()) for role in ROLES}
     assert stored["flags"]["lora_r"] == 16 and stored["flags"]["lora_target"] == "q_proj,v_proj"
