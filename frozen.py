@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -130,11 +131,17 @@ def decoder(lm):
 
 def fingerprint(lm) -> str:
     """A short hash of an LM's weights (64 values of each tensor, as float32): other weights, other fingerprint."""
+    return weights_hash(lm.named_parameters())
+
+
+def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
+    """fingerprint of weights by name, as they are in `dtype` (None: in their own)."""
     digest = hashlib.sha256()
-    for name, weight in lm.named_parameters():
+    for name, weight in weights:
         whole = weight.full_tensor() if isinstance(weight, DTensor) else weight  # sharded: all ranks ask together
         flat = whole.detach().flatten()
-        digest.update(name.encode() + flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes())
+        values = flat[:: max(1, len(flat) // 64)].to(dtype or flat.dtype)
+        digest.update(name.encode() + values.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

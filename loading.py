@@ -25,6 +25,7 @@ from lta_thinker.checkpoint import (
     read_weights,
 )
 from lta_thinker.data_loader import DATE_STRING, PROMPTS, InputError, Task, read_prompts
+from lta_thinker.embeddings import load_embeddings, weights_fingerprint
 from lta_thinker.flags import EvaluationArguments
 from lta_thinker.frozen import (
     check_cache,
@@ -61,6 +62,7 @@ class Plan:
     date_string: str
     task: Task
     dtype: str
+    backend: str  # "vllm": an engine of its own has the LLM
     trained: dict | None  # thoughts.json
 
 
@@ -186,6 +188,7 @@ def make_plan(args: EvaluationArguments) -> Plan:
         date_string=known.get("date_string") or DATE_STRING,
         task=task,
         dtype=lm_dtype(args, meta),
+        backend=args.backend,
         trained=meta,
     )
 
@@ -244,12 +247,13 @@ def check_sizes(kind: str, sizes, design: Design, weights: tuple, meta: dict | N
 def load_models(
     plan: Plan, trust_remote_code: bool, attention: str | None
 ) -> tuple[object, LatentThoughtModel | None, Layout]:
-    """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts."""
+    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
+    `none`), and the layout of the prompts."""
     dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
     if own_gpu >= torch.cuda.device_count() > 0:
         raise InputError(f"torchrun started more processes than the {torch.cuda.device_count()} visible GPUs")
     device = f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ and plan.backend == "hf":
         device = "auto"
     base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
     llm_tokenizer = load_tokenizer(*base, trust_remote_code)
@@ -258,7 +262,10 @@ def load_models(
     else:
         tokenizer = load_tokenizer(*small, trust_remote_code) if plan.assistant_model_id else llm_tokenizer
     layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
-    llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
+    if plan.backend == "vllm":
+        llm = load_embeddings(*base, dtype, device, trust_remote_code)
+    else:
+        llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
     check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
     check_cache(llm, "--base_model_id")
     if plan.thought_generator == "none":
@@ -282,7 +289,10 @@ def model_settings(plan: Plan, models: tuple) -> dict:
     """
     llm, model, layout = models
     small_lm = model and model.frozen[1]
-    prints = {"large": fingerprint(llm), "small": small_lm and fingerprint(small_lm)}
+    large = (
+        fingerprint(llm) if plan.backend == "hf" else weights_fingerprint(plan.base_model_id, "--base_model_id", llm)
+    )
+    prints = {"large": large, "small": small_lm and fingerprint(small_lm)}
     if plan.trained and plan.trained["dtype"] == plan.dtype:
         ids = {"large": plan.base_model_id, "small": plan.assistant_model_id}
         for (name, now), trained in zip(prints.items(), plan.trained["fingerprints"], strict=True):
