@@ -37,7 +37,7 @@ from tqdm import tqdm
 from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
 from lta_thinker.data_loader import Example, InputError, load_split
 from lta_thinker.flags import EvaluationArguments, parse_flags
-from lta_thinker.generation import auto_batch_size, generate_answers, prompt_length
+from lta_thinker.generation import Sampler, auto_batch_size, backend_versions, open_sampler, prompt_length
 from lta_thinker.inspection import inspect_thoughts
 from lta_thinker.layout import Layout
 from lta_thinker.loading import Plan, base_name, load_models, make_plan, model_settings
@@ -76,7 +76,7 @@ def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: 
     questions = json.dumps([(example.index, example.question, example.answer) for example in examples])
     settings = {
         name: getattr(plan, name)
-        for name in "thought_generator base_model_id assistant_model_id prompts date_string dtype".split()
+        for name in "thought_generator base_model_id assistant_model_id prompts date_string dtype backend".split()
     }
     for path in plan.files:
         with open(path, "rb") as file:
@@ -125,24 +125,25 @@ def run_missing(args, plan: Plan, models: tuple, examples: list[Example], sampli
     """This rank's share of the questions without samples -> all ranks' such questions, and the seconds they took."""
     done = {record["index"]: record for record in read_samples(folder / SAMPLES_FILE)}
     wait_for_all()  # nobody writes before everybody has read
-    start, pending = time.time(), [example for example in examples if example.index not in done]
+    pending = [example for example in examples if example.index not in done]
     before = [done[example.index] for example in examples if example.index in done]
     path = folder / (SAMPLES_FILE if WORLD == 1 else f"samples.rank{RANK}.jsonl")
-    run_questions(args, plan, models, pending[RANK::WORLD], sampling, path, before)
-    wait_for_all()
-    return pending, time.time() - start
+    with contextlib.closing(open_sampler(args, plan, models, sampling, pending)) as sampler:
+        start = time.time()
+        run_questions(args, plan, sampler, pending[RANK::WORLD], path, before)
+        wait_for_all()
+        return pending, time.time() - start
 
 
-def run_questions(args, plan: Plan, models: tuple, examples: list[Example], sampling, path: Path, done: list) -> None:
+def run_questions(args, plan: Plan, sampler: Sampler, examples: list[Example], path: Path, done: list) -> None:
     """Answer the questions and append a line each to `path`; the bar's accuracy counts the questions done before."""
-    llm, model, layout = models
+    layout = sampler.layout
     right, total = sum(record["correct"] for record in done), len(done)
     with (
         open(path, "a", encoding="utf-8") as file,
         tqdm(total=len(examples), desc="questions", disable=RANK > 0) as bar,
     ):
-        answers = generate_answers(llm, model, layout, examples, sampling, args.batch_size, plan.injected)
-        for example, samples, texts in answers:
+        for example, samples, texts in sampler.answers(examples):
             record = sample_record(example, samples, texts, plan.task.answer_type)
             file.write(json.dumps(record) + "\n")
             file.flush()
@@ -200,7 +201,7 @@ def run(args: EvaluationArguments) -> None:
     split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
     sampling = sampling_settings(args, plan)
     settings = text_settings(plan, sampling, args.split, split.examples)
-    settings["attn_implementation"] = args.attn_implementation
+    settings |= {"attn_implementation": args.attn_implementation, "max_model_len": args.max_model_len}
     folder = output_folder(args, plan)
     check_folder(folder, settings)
     for name, value in flatten(settings).items():
@@ -209,6 +210,7 @@ def run(args: EvaluationArguments) -> None:
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {len(examples)} asked", flush=True)
     if split.warning:
         print(f"warning: {split.warning}")
+    used = versions() | backend_versions(args.backend)
     folder_for_writing(folder)
     models = load_models(plan, args.trust_remote_code, args.attn_implementation)
     settings |= model_settings(plan, models)
@@ -233,7 +235,7 @@ def run(args: EvaluationArguments) -> None:
         trained = plan.trained if plan.files and plan.trained else {}
         run_name = trained.get("flags", {}).get("output_name")
         report["checkpoint"] = {"name": checkpoint_name(plan), "run": run_name, "dev": trained.get("dev")}
-        report |= {"settings": settings, "versions": versions(), "wall_seconds": time.time() - start}
+        report |= {"settings": settings, "versions": used, "wall_seconds": time.time() - start}
         write_text(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
         print_report(report)
         print(f"  {folder / REPORT_FILE}")

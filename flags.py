@@ -63,6 +63,7 @@ RECIPES = {
 }
 YIELDS = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}  # to what is given
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
+VLLM_BATCH = "64"  # --batch_size auto there: only thoughts are made so many at a time, the engine has its own batches
 RECIPE_HELP = "paper: the published settings (README); flags given besides win"
 
 
@@ -397,6 +398,15 @@ class EvaluationArguments(TaskArguments):
     split: str = flag("test", "train, dev, test or sample")
     test_k: int = flag(0, "first k questions only; 0: all")
     batch_size: str = flag("4", "questions at a time, or auto: as many as fit into memory")
+    backend: str = flag("hf", "what writes the answers: this process (hf) or vLLM's engine", choices=["hf", "vllm"])
+    tensor_parallel_size: int | None = flag(None, "with --backend vllm: GPUs that an engine's LLM is spread over")
+    data_parallel_size: int | None = flag(None, "with --backend vllm: engines that share the questions")
+    gpu_memory_utilization: float | None = flag(
+        None, "with --backend vllm: the engine's share of a GPU's memory (default vLLM's)"
+    )
+    max_model_len: int | None = flag(
+        None, "with --backend vllm: longest prompt and answer together (default: what the questions need)"
+    )
     num_return_sequences: int = flag(1, "samples a question; the vote is over them")
     max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
     temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
@@ -447,6 +457,7 @@ class EvaluationArguments(TaskArguments):
         self._check_ask()
         if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
             raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
+        self._check_engine()
         if self.test_k < 0:
             raise InputError(f"--test_k {self.test_k}: 0 (all questions) or more")
         if self.batch_size != "auto":
@@ -464,6 +475,30 @@ class EvaluationArguments(TaskArguments):
                 raise InputError(f"--ask with --{name}: one or the other; --ask only answers and writes nothing")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise InputError("--ask runs in one process: python evaluate.py, without torchrun")
+        if self.backend != "hf":
+            raise InputError(f"--ask with --backend {self.backend}: an engine for one question; leave --backend out")
+
+    def _check_engine(self):
+        for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_model_len"):
+            value = getattr(self, name)
+            if value is not None and self.backend != "vllm":
+                raise InputError(f"--{name} is for --backend vllm")
+            if name == "gpu_memory_utilization":
+                good, reason = value is None or 0 < value <= 1, "must be above 0 and at most 1"
+            else:
+                good, reason = value is None or value >= 1, "must be at least 1"
+            if not good:
+                raise InputError(f"--{name} {value}: {reason}")
+        if self.backend != "vllm":
+            return
+        if self.inspect:
+            raise InputError("--inspect looks into the LLM's own layers: leave --backend vllm out")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise InputError(
+                "--backend vllm starts its engines itself: python evaluate.py --data_parallel_size K, without torchrun"
+            )
+        if self.batch_size == "auto":
+            self.batch_size = VLLM_BATCH
 
 
 class _Parser(HfArgumentParser):

@@ -9,6 +9,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -133,13 +134,18 @@ def decoder(lm):
 def fingerprint(lm) -> str:
     """A short hash of an LM's own weights (64 values of each tensor, as float32): other weights, other fingerprint. An
     adapter in the LM (tuning.py) changes nothing."""
+    own = ((name, weight) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
+    return weights_hash((name.replace(".base_layer.", "."), weight) for name, weight in own)
+
+
+def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
+    """fingerprint of weights by name, as they are in `dtype` (None: in their own)."""
     digest = hashlib.sha256()
-    for name, weight in lm.named_parameters():
-        if ADAPTER_WEIGHT.search(name):
-            continue
+    for name, weight in weights:
         whole = weight.full_tensor() if isinstance(weight, DTensor) else weight  # sharded: all ranks ask together
-        name, flat = name.replace(".base_layer.", "."), whole.detach().flatten()
-        digest.update(name.encode() + flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes())
+        flat = whole.detach().flatten()
+        values = flat[:: max(1, len(flat) // 64)].to(dtype or flat.dtype)
+        digest.update(name.encode() + values.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.data_loader import Example, InputError, write_text
+from lta_thinker.decoding import decode
 from lta_thinker.frozen import decoder, position_ids
-from lta_thinker.generation import decode, prompt_batch, prompt_length, stop_token_ids
+from lta_thinker.generation import prompt_batch, prompt_length, stop_token_ids
 from lta_thinker.layout import Layout
 from lta_thinker.model import LatentThoughtModel, llm_inputs
 from lta_thinker.plots import load_matplotlib

@@ -25,6 +25,7 @@ from lta_thinker.checkpoint import (
     read_weights,
 )
 from lta_thinker.data_loader import DATE_STRING, PROMPTS, InputError, Task, read_prompts
+from lta_thinker.embeddings import load_embeddings, weights_fingerprint
 from lta_thinker.flags import EvaluationArguments
 from lta_thinker.frozen import (
     check_cache,
@@ -62,6 +63,7 @@ class Plan:
     date_string: str
     task: Task
     dtype: str
+    backend: str  # "vllm": an engine of its own has the LLM
     trained: dict | None  # thoughts.json
     adapters: dict[str, SavedAdapter]  # by role, of the LMs that were tuned
 
@@ -156,6 +158,8 @@ def find_adapters(args: EvaluationArguments, kind: str, meta: dict | None, files
     for role, (flag, folder) in given.items() if kind != "none" and meta else ():
         if role not in tuned:
             raise InputError(f"{flag} {folder}: {META_FILE} says that these thoughts were trained with the bare LM")
+    if args.backend == "vllm" and ("base_model" in given or ("base_model" in tuned and kind != "none")):
+        raise InputError("--backend vllm: the engine has the bare LLM, and here it is tuned; use --backend hf")
     found = {role: read_adapter(Path(folder), flag) for role, (flag, folder) in given.items()}
     for role in tuned if kind != "none" else ():
         if "--checkpoint" in files:
@@ -216,6 +220,7 @@ def make_plan(args: EvaluationArguments) -> Plan:
         date_string=known.get("date_string") or DATE_STRING,
         task=task,
         dtype=lm_dtype(args, meta),
+        backend=args.backend,
         trained=meta,
         adapters=find_adapters(args, kind, meta, files),
     )
@@ -272,12 +277,12 @@ def check_sizes(kind: str, sizes, design: Design, weights: tuple, meta: dict | N
 # The plan -> models
 
 
-def choose_device() -> str:
-    """This process's GPU ("auto": all that are visible, without torchrun), or the CPU."""
+def choose_device(backend: str = "hf") -> str:
+    """This process's GPU ("auto": all that are visible, without torchrun, where the LLM is loaded here), or the CPU."""
     own_gpu = int(os.environ.get("LOCAL_RANK", 0))
     if own_gpu >= torch.cuda.device_count() > 0:
         raise InputError(f"torchrun started more processes than the {torch.cuda.device_count()} visible GPUs")
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ and backend == "hf":
         return "auto"
     return f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
 
@@ -285,9 +290,9 @@ def choose_device() -> str:
 def load_models(
     plan: Plan, trust_remote_code: bool, attention: str | None, device: str | None = None
 ) -> tuple[object, LatentThoughtModel | None, Layout]:
-    """The frozen LLM, the thought model before it (None for `none`), and the layout of the prompts; on `device`, None
-    for choose_device's."""
-    dtype, device = getattr(torch, plan.dtype), device or choose_device()
+    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
+    `none`), and the layout of the prompts; on `device`, None for choose_device's."""
+    dtype, device = getattr(torch, plan.dtype), device or choose_device(plan.backend)
     base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
     llm_tokenizer = load_tokenizer(*base, trust_remote_code)
     if plan.thought_generator == "none":
@@ -295,7 +300,10 @@ def load_models(
     else:
         tokenizer = load_tokenizer(*small, trust_remote_code) if plan.assistant_model_id else llm_tokenizer
     layout = Layout(llm_tokenizer, tokenizer, plan.prompts, plan.date_string)
-    llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
+    if plan.backend == "vllm":
+        llm = load_embeddings(*base, dtype, device, trust_remote_code)
+    else:
+        llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
     check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
     check_cache(llm, "--base_model_id")
     adapters = {}
@@ -326,7 +334,10 @@ def model_settings(plan: Plan, models: tuple) -> dict:
     """
     llm, model, layout = models
     small_lm = model and model.frozen[1]
-    prints = {"large": fingerprint(llm), "small": small_lm and fingerprint(small_lm)}
+    large = (
+        fingerprint(llm) if plan.backend == "hf" else weights_fingerprint(plan.base_model_id, "--base_model_id", llm)
+    )
+    prints = {"large": large, "small": small_lm and fingerprint(small_lm)}
     if plan.trained and plan.trained["dtype"] == plan.dtype:
         ids = {"large": plan.base_model_id, "small": plan.assistant_model_id}
         for (name, now), trained in zip(prints.items(), plan.trained["fingerprints"], strict=True):

@@ -33,6 +33,7 @@ THOUGHT_SETTINGS += ("num_chains",)
 THOUGHT_SETTINGS += ("layout.llm.after", "prompts.thoughts", "prompts.generator")
 THOUGHT_SETTINGS += (".bin", ".safetensors", "/adapter_config.json")  # hashes of the weight files
 ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
+FORMER = {"backend": "hf"}  # what settings meant before they had the key
 RESAMPLES = 10_000  # of the bootstrap
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def check_folder(folder: Path, settings: dict) -> None:
         if any(folder.glob("samples*.jsonl")):
             raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
         return
-    there, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
+    there, now = FORMER | flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
     # an adapter's file is a setting only where there is one
     for key in [*now, *(key for key in there if key.endswith(ADAPTER_FILES))]:
         if there.get(key) != now.get(key):
@@ -256,7 +257,7 @@ def asked(records: list[dict]) -> list[tuple]:
 
 def differing(one: dict, other: dict) -> dict[str, list]:
     """{setting: [of one, of the other]} where two reports' settings differ beyond the thoughts."""
-    one, other = flatten(one["settings"]), flatten(other["settings"])
+    one, other = FORMER | flatten(one["settings"]), FORMER | flatten(other["settings"])
     around = [s.get("thought_generator") != "none" and s.get("prompts.thoughts") for s in (one, other)]
     # the suffix begins with the words behind the thoughts, or behind the question where there are none
     ignored = THOUGHT_SETTINGS + ("layout.llm.suffix",) * (around[0] != around[1])

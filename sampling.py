@@ -175,3 +175,9 @@ class Sample:
     num_tokens: int
     finished: bool
     score: float
+
+
+def make_sample(tokens: list[int], log_prob: float, stop_ids: list[int]) -> Sample:
+    """A Sample of the tokens as they were written (at least one, perhaps an end token) and their log-probability."""
+    count, finished = len(tokens), tokens[-1] in stop_ids
+    return Sample(tokens[: count - finished], count, finished, log_prob / count)

@@ -30,9 +30,10 @@ from tqdm import tqdm  # noqa: E402
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from lta_thinker import generation  # noqa: E402
+from lta_thinker import decoding  # noqa: E402
 from lta_thinker.data_loader import PROMPTS, Example  # noqa: E402
-from lta_thinker.generation import Rows, generate_answers, prompt_batch  # noqa: E402
+from lta_thinker.decoding import Rows  # noqa: E402
+from lta_thinker.generation import generate_answers, prompt_batch  # noqa: E402
 from lta_thinker.layout import Layout, pad_token_id  # noqa: E402
 from lta_thinker.model import LatentThoughtModel, llm_inputs  # noqa: E402
 from lta_thinker.report import versions  # noqa: E402
@@ -95,7 +96,7 @@ class Evaluation:
     def ours(self, batch_size: int | None = None) -> dict[int, list[list[int]]]:
         """Tokens of every sample by question."""
         asked = self.llm, self.model, self.layout, self.examples, self.settings, batch_size or self.batch_size, INJECTED
-        with mock.patch.object(generation, "Rows", rows_that_end(self.mean)):
+        with mock.patch.object(decoding, "Rows", rows_that_end(self.mean)):
             answers = tqdm(generate_answers(*asked), desc="ours", total=len(self.examples), leave=False, disable=None)
             return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
 

@@ -32,8 +32,9 @@ from transformers import (
 
 from lta_thinker import evaluate, train
 from lta_thinker.data_loader import PROMPTS, Example, InputError
+from lta_thinker.decoding import Rows
 from lta_thinker.frozen import load_config, load_frozen_lm, load_tokenizer, position_ids
-from lta_thinker.generation import Rows, generate_answers
+from lta_thinker.generation import generate_answers
 from lta_thinker.layout import Layout, PromptCollator, TrainingCollator, pad_token_id
 from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel, llm_inputs, prior_row_ids
 from lta_thinker.sampling import resolve_sampling

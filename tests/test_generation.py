@@ -14,9 +14,10 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from lta_thinker import generation
+from lta_thinker import decoding, generation
 from lta_thinker.data_loader import Example, InputError
-from lta_thinker.generation import count_right, decode, generate_answers, prompt_batch, stop_token_ids
+from lta_thinker.decoding import decode
+from lta_thinker.generation import count_right, generate_answers, prompt_batch, stop_token_ids
 from lta_thinker.model import Design, llm_inputs
 from lta_thinker.sampling import (
     PUBLISHED_SAMPLING,
@@ -184,15 +185,15 @@ def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, 
     assert min(lengths) < 9 and max(lengths) == 24 and len(set(lengths)) > 3
     done, steps = {"replace": 0, "keep": 0}, []
     for name in done:
-        own = getattr(generation.Rows, name)
+        own = getattr(decoding.Rows, name)
 
         def count(self, *arguments, name=name, own=own):
             done[name] += 1
             own(self, *arguments)
 
-        monkeypatch.setattr(generation.Rows, name, count)
-    own_step = generation.Rows.step
-    monkeypatch.setattr(generation.Rows, "step", lambda self: steps.append(len(self.answers)) or own_step(self))
+        monkeypatch.setattr(decoding.Rows, name, count)
+    own_step = decoding.Rows.step
+    monkeypatch.setattr(decoding.Rows, "step", lambda self: steps.append(len(self.answers)) or own_step(self))
     for batch_size in (1, 2, 3, 5, 8):
         together = answers_of(llm, model, layout, EXAMPLES, settings, batch_size)
         for (samples, texts), (expected, expected_texts) in zip(together, alone, strict=True):
@@ -219,14 +220,14 @@ def test_questions_come_as_soon_as_they_are_finished_the_longest_prompts_first(t
 
 def run_out_of_memory(monkeypatch, rows: int, when=lambda: True) -> None:
     """A step of more than `rows` rows is out of memory, once `when` says so."""
-    own = generation.Rows.step
+    own = decoding.Rows.step
 
     def step(self):
         if len(self.answers) > rows and when():
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         own(self)
 
-    monkeypatch.setattr(generation.Rows, "step", step)
+    monkeypatch.setattr(decoding.Rows, "step", step)
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
@@ -260,7 +261,7 @@ def test_out_of_memory_with_one_question_is_one_line(tiny_models, monkeypatch):
 def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
     """What the cache and the logits really take stays under the memory that --batch_size auto was told is free."""
     llm, layout, largest = tiny_models.llm, tiny_models.layout_for("none"), [0]
-    settings, own = replace(SETTINGS, max_new_tokens=150), generation.Rows.step
+    settings, own = replace(SETTINGS, max_new_tokens=150), decoding.Rows.step
     longest = max(generation.prompt_length(layout, example.question) for example in EXAMPLES)
 
     def auto(free: float, settings=settings, questions: int = 1000) -> int:
@@ -269,11 +270,11 @@ def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
 
     def step(self):
         own(self)
-        storages = [t.untyped_storage() for layer in generation.keys_and_values(self.cache) for t in layer]
+        storages = [t.untyped_storage() for layer in decoding.keys_and_values(self.cache) for t in layer]
         vocabulary = llm.config.vocab_size * 4 * len(self.answers)
         largest[0] = max(largest[0], sum(storage.nbytes() for storage in storages) + vocabulary)
 
-    monkeypatch.setattr(generation.Rows, "step", step)
+    monkeypatch.setattr(decoding.Rows, "step", step)
     free = 1e6
     while auto(free) < 4:
         free *= 1.05
@@ -284,7 +285,7 @@ def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("  batch_size = 26 (auto): a question takes up to 0.00")
 
 
-@pytest.mark.skipif(not generation.CACHE_BY_LAYERS, reason="transformers before 4.56 has no cache by layers")
+@pytest.mark.skipif(not decoding.CACHE_BY_LAYERS, reason="transformers before 4.56 has no cache by layers")
 @torch.no_grad()
 def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models, monkeypatch):
     layout = tiny_models.layout_for("none")
@@ -294,7 +295,7 @@ def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models,
 
     expected = answers()
     for room in (0, 2):
-        monkeypatch.setattr(generation, "ROOM", room)
+        monkeypatch.setattr(decoding, "ROOM", room)
         assert answers() == expected
 
 
