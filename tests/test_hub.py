@@ -92,14 +92,15 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(model, tmp_path):
     assert (tmp_path / "card" / "README.md").read_text() == "mine"
 
 
-def test_a_model_made_elsewhere_keeps_nothing_and_is_refused(tiny_models, tmp_path):
+def test_a_model_made_elsewhere_keeps_nothing_and_is_refused(tiny_models, tmp_path, monkeypatch):
     """train.py's own model: its arguments are not kept for a config.json, and it has no thoughts.json to save."""
+    monkeypatch.chdir(tmp_path)
     made = tiny_models.model("small_block")
     assert not vars(made).keys() & {"_hub_mixin_config", "plan", "layout"} and made._hub_mixin_config is None
     assert all(name.startswith("generator.") for name in made.state_dict())
     for call in (made.save_pretrained, made.push_to_hub, made.solve):
         assert "from_pretrained" in one_line(call, "owner/name")
-    assert not Path("owner").exists()
+    assert os.listdir() == []
 
 
 def test_lms_are_looked_for_where_thoughts_json_or_the_caller_says(trained, tiny_pair, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def ask(capsys, tmp_path, monkeypatch):
     [
         (["--num_return_sequences", "3"], {"num_samples": 3}),
         (["--num_thought_tokens", "2", "--seed", "5", "--top_k", "7"], {"num_thoughts": 2, "seed": 5, "top_k": 7}),
-        (["--greedy"], {"greedy": True}),
+        (["--greedy"], {"greedy": True, "num_samples": 10}),
     ],
 )
 def test_a_question_gets_the_texts_and_the_vote_that_an_evaluation_gives_it(
@@ -55,7 +55,7 @@ def test_a_question_gets_the_texts_and_the_vote_that_an_evaluation_gives_it(
     assert (record["index"], record["question"]) == (0, QUESTION)
     solution = model.solve(f" {QUESTION}\n", **{"num_samples": 1, "max_new_tokens": 8} | arguments)
     assert (solution.texts, solution.tokens) == (record["responses"], record["num_tokens"])
-    assert solution.answer == record["vote"] and len(solution.texts) == arguments.get("num_samples", 1)
+    assert solution.answer == record["vote"] and len(solution.texts) == len(record["answers"])
     assert sum(solution.votes.values()) == sum(answer is not None for answer in record["answers"])
 
 
@@ -88,7 +88,9 @@ def solve_with(answer_type: str, options: tuple[str, ...] = ()) -> Solution:
 def test_equal_answers_are_one_and_the_winner_comes_first(monkeypatch):
     """A tie goes to the better score, as in an evaluation; what has no answer has no vote."""
     fake_samples(monkeypatch, ["so 2", "0.75", "hm", "3/4", "2.0", "9"], [-3, -1, 0, -1, -3, 0])
-    assert solve_with("number") == Solution(
+    solution = solve_with("number")
+    assert [*solution.votes] == ["0.75", "2", "9"]
+    assert solution == Solution(
         "0.75", {"0.75": 2, "2": 2, "9": 1}, ["so 2", "0.75", "hm", "3/4", "2.0", "9"], [1, 2, 3, 4, 5, 6]
     )
     fake_samples(monkeypatch, ["hm", "no idea"], [0, 0])
