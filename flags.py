@@ -450,6 +450,7 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
         if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
             raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
+        self._check_engine()
         if self.inspect < 0 or (self.inspect and self.thought_generator == "none"):
             raise InputError(f"--inspect {self.inspect}: a number of questions, and thoughts to look into")
         if self.inspect and int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -457,7 +458,6 @@ class EvaluationArguments(TaskArguments):
         self._check_ask()
         if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
             raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
-        self._check_engine()
         if self.test_k < 0:
             raise InputError(f"--test_k {self.test_k}: 0 (all questions) or more")
         if self.batch_size != "auto":
@@ -492,7 +492,7 @@ class EvaluationArguments(TaskArguments):
         if self.backend != "vllm":
             return
         if self.inspect:
-            raise InputError("--inspect looks into the LLM's own layers: leave --backend vllm out")
+            raise InputError("--inspect looks into the LLM's own layers: it needs --backend hf")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise InputError(
                 "--backend vllm starts its engines itself: python evaluate.py --data_parallel_size K, without torchrun"

@@ -72,9 +72,14 @@ class VllmSampler(Sampler):
         super().__init__(models, settings, batch_size, num_injected)
         import_vllm()
         from vllm import AsyncEngineArgs
+        from vllm.exceptions import VLLMValidationError
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        try:
+            self._params(0)
+        except VLLMValidationError as error:  # a temperature above 2
+            raise InputError(f"--backend vllm: {error}") from None
         # vLLM's repetition penalty counts the prompt's words too, and takes for them, where they are embeddings, what
         # lay there before: they get a word that nobody can write
         self.placeholder = None
@@ -158,12 +163,12 @@ class VllmSampler(Sampler):
         ids = [self.placeholder] * len(embeddings)
         return embeds_input(embeddings, prompt_token_ids=ids, is_token_ids=[False] * len(ids))
 
-    async def _sample(self, prompt, name: str, seed: int) -> Sample:
+    def _params(self, seed: int):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         settings = self.settings
-        params = SamplingParams(
+        return SamplingParams(
             temperature=0.0 if settings.greedy else settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
@@ -176,7 +181,9 @@ class VllmSampler(Sampler):
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        async for output in self.engine.generate(prompt, params, name):
+
+    async def _sample(self, prompt, name: str, seed: int) -> Sample:
+        async for output in self.engine.generate(prompt, self._params(seed), name):
             [written] = output.outputs
         return make_sample(list(written.token_ids), written.cumulative_logprob, self.stop_ids)
 
