@@ -33,7 +33,7 @@ from lta_thinker.checkpoint import (
     save_checkpoint,
 )
 from lta_thinker.data_loader import DATE_STRING, TASKS, InputError
-from lta_thinker.flags import TrainArguments, parse_flags
+from lta_thinker.flags import parse_flags
 from lta_thinker.frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
 from lta_thinker.layout import Layout, TrainingCollator, pad_token_id
 from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
@@ -41,6 +41,7 @@ from lta_thinker.preprocess import prepare_rows
 from lta_thinker.report import read_json, versions, write_text
 from lta_thinker.sharding import check_can_shard, load_sharded, parameters_here
 from lta_thinker.states import forget_states, keep_states
+from lta_thinker.training_flags import TrainArguments
 from lta_thinker.tuning import ROLES, inject, tuned_settings
 
 FLAGS_FILE = "flags.json"
