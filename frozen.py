@@ -9,14 +9,13 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 import transformers
 from packaging.version import Version
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from lta_thinker.data_loader import InputError
@@ -131,10 +130,10 @@ def decoder(lm):
     return lm.model if lm.base_model is lm else lm.base_model
 
 
-def fingerprint(lm) -> str:
+def fingerprint(lm, whole: Callable[[Tensor], Tensor] = lambda weight: weight) -> str:
     """A short hash of an LM's own weights (64 values of each tensor, as float32): other weights, other fingerprint. An
-    adapter in the LM (tuning.py) changes nothing."""
-    own = ((name, weight) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
+    adapter in the LM (tuning.py) changes nothing. `whole`: of a sharded LM, puts a weight together."""
+    own = ((name, whole(weight)) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
     return weights_hash((name.replace(".base_layer.", "."), weight) for name, weight in own)
 
 
@@ -142,8 +141,7 @@ def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | Non
     """fingerprint of weights by name, as they are in `dtype` (None: in their own)."""
     digest = hashlib.sha256()
     for name, weight in weights:
-        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight  # sharded: all ranks ask together
-        flat = whole.detach().flatten()
+        flat = weight.detach().flatten()
         values = flat[:: max(1, len(flat) // 64)].to(dtype or flat.dtype)
         digest.update(name.encode() + values.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

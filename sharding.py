@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from packaging.version import Version
-from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
+from torch import Tensor, nn
 
 from lta_thinker.data_loader import InputError
 from lta_thinker.frozen import decoder
+
+# PyTorch's sharding is imported where it is used: it takes a second
 
 OLDEST_TORCH = "2.7"  # fully_shard's ignored_params
 
@@ -29,8 +29,11 @@ def check_can_shard(world_size: int) -> None:
         raise InputError("--shard_llm shares the LLM among processes, and this is one: torchrun --nproc_per_node=GPUS")
 
 
-def shard_mesh(device_type: str) -> DeviceMesh:
-    """The ranks that share an LLM: those of a node, as they talk fastest; all where every node has but one."""
+def shard_mesh(device_type: str):
+    """The DeviceMesh of the ranks that share an LLM: those of a node, as they talk fastest; all where every node has
+    but one."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     ranks, in_node = dist.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"])
     if in_node == 1:
         return init_device_mesh(device_type, (ranks,))
@@ -53,12 +56,21 @@ def load_sharded(load: Callable[[], nn.Module], device: torch.device) -> nn.Modu
     return lm
 
 
+def whole_tensor(weight: Tensor) -> Tensor:
+    """A weight of a sharded LM put together. A collective: all ranks call it for the same weights, in one order."""
+    from torch.distributed.tensor import DTensor
+
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
 def parameters_here(lm: nn.Module) -> int:
     """How many of an LM's parameters this rank holds."""
+    from torch.distributed.tensor import DTensor
+
     return sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in lm.parameters())
 
 
-def shard_layers(lm: nn.Module, mesh: DeviceMesh) -> None:
+def shard_layers(lm: nn.Module, mesh) -> None:
     """Shard an LM's layers over the mesh, in place."""
     from torch.distributed.fsdp import fully_shard  # of the torch that check_can_shard asks for
 

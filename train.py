@@ -39,7 +39,7 @@ from lta_thinker.layout import Layout, TrainingCollator, pad_token_id
 from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
 from lta_thinker.preprocess import prepare_rows
 from lta_thinker.report import read_json, versions, write_text
-from lta_thinker.sharding import check_can_shard, load_sharded, parameters_here
+from lta_thinker.sharding import check_can_shard, load_sharded, parameters_here, whole_tensor
 from lta_thinker.states import forget_states, keep_states
 from lta_thinker.training_flags import TrainArguments
 from lta_thinker.tuning import ROLES, inject, tuned_settings
@@ -193,6 +193,7 @@ def small_lm_states(args: TrainArguments, model, split: str, rows, collator: Tra
 
 def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dict:
     """Of thoughts.json, what all checkpoints of a run share: all that evaluation must agree on, and their origin."""
+    llm, small_lm = model.frozen
     return {
         "thought_generator": model.kind,
         "num_thoughts": model.num_thoughts,
@@ -211,7 +212,10 @@ def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dic
         "thoughts_see_steps": args.thoughts_see_steps,
         **tuned_settings(args.lora, args.tuned_roles),
         "dtype": args.dtype,
-        "fingerprints": [None if lm is None else fingerprint(lm) for lm in model.frozen],
+        "fingerprints": [
+            fingerprint(llm, whole_tensor) if args.shard_llm else fingerprint(llm),
+            small_lm and fingerprint(small_lm),
+        ],
         "seed": args.seed,
         "versions": versions(),
         "flags": args.resolved(),

@@ -471,7 +471,8 @@ def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scri
         monkeypatch.setattr(module, "load_frozen_lm", lambda *_: llm)
     large, args = str(tiny_pair / "large"), SimpleNamespace(device="cpu", trust_remote_code=False)
     args.dtype, args.thought_generator, args.attn_implementation = "float32", "block", None
-    args.large_model_id = large
+    args.large_model_id = args.small_model_id = large
+    args.shard_llm, args.tuned_roles = False, []
     asked = ["--base_model_id", large, "--thought_generator", "none", "--split", "sample"]
     for stateful, types, told in ((False, ["chunked_attention"], "chunked_attention"), (True, [], "recurrent")):
         llm._is_stateful, llm.config.layer_types = stateful, types
