@@ -1,6 +1,8 @@
 """Checkpoints: the trained weights on disk, and whether they fit.
 
 ckpt/NAME                      projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
+                               where LMs are tuned also the folders base_model, assistant_model (tuning.py)
+                               generator.safetensors: the same tensors for others; nothing here reads it
 results/RUN/checkpoint-STEP    to resume from: model.safetensors and the rest of Trainer's, thoughts.json, `complete`
 """
 
@@ -12,13 +14,16 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lta_thinker.data_loader import InputError
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.tuning import write_adapter
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
+CARD_FILE = "README.md"
+SAFE_FILE = "generator.safetensors"  # under Trainer's name the folder would be taken for one to resume from
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 
@@ -43,8 +48,8 @@ def read_resume_weights(path: Path) -> tuple[dict[str, Tensor] | None, dict[str,
     InputError when it is missing or broken.
     """
     try:
-        weights = {name.removeprefix("generator."): value.float() for name, value in load_file(path).items()}
-        return split_state(weights)
+        state = {name: value for name, value in load_file(path).items() if not name.startswith("adapters.")}
+        return split_state({name.removeprefix("generator."): value.float() for name, value in state.items()})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
@@ -133,13 +138,18 @@ def load_weights(
 
 
 def save_checkpoint(folder: Path, model: LatentThoughtModel, meta: dict) -> None:
-    """Write the generator's files and `meta` as thoughts.json into `folder`: all or nothing (rename at the end)."""
+    """Write the generator's files, the adapters and `meta` as thoughts.json into `folder`, in place of what is there:
+    all or nothing (rename at the end)."""
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(model.generator.state_dict()), strict=True):
+    weights = {name: value.detach().cpu().clone() for name, value in model.generator.state_dict().items()}
+    for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(weights), strict=True):
         if state:
-            torch.save({key: value.detach().cpu().clone() for key, value in state.items()}, partial / name)
+            torch.save(state, partial / name)
+    save_file(weights, partial / SAFE_FILE, metadata={"format": "pt"})
+    for role, adapter in model.adapters.items():
+        write_adapter(partial / role, adapter)
     (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one

@@ -73,7 +73,7 @@ def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
             raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {unknown}; it takes {known}")
         if not found.count(known) == prompt.count(known) == 1:
             raise InputError(f"--prompt_file {path}: {name} must have {known} once, as an argument of no command")
-        if not _is_text(prompt):
+        if not is_text(prompt):
             raise InputError(f"--prompt_file {path}: {name} has half a character (a lone surrogate)")
     return prompts | given
 
@@ -404,22 +404,29 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
         raise ValueError("not a JSON object")
     fields = next((fields for fields in task.fields if fields.answer in row), task.fields[-1])
     question, final = _text(row, fields.question).strip(), _text(row, fields.answer)
-    labels, options = _options(row.get(fields.options)) if task.answer_type == "choice" else ((), ())
+    labels, options = read_options(row.get(fields.options)) if task.answer_type == "choice" else ((), ())
     if fields.steps is None:
         steps, final = _split_solution(final, task)
     else:
         steps, final = _steps(row, fields.steps, task.separator), final.rpartition("####")[2]
     if final.strip() in labels:
         final = LETTERS[labels.index(final.strip())]
-    if options:
-        lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
-        question = "\n".join([question, "", "Options:", *lines])
-    if not _is_text("".join([question, *steps, final])):
+    question = with_options(question, options)
+    if not is_text("".join([question, *steps, final])):
         raise ValueError("half a character (a lone surrogate)")
     return question, tuple(steps), gold_answer(final, task.answer_type, options), options
 
 
-def _is_text(text: str) -> bool:
+def with_options(question: str, options: tuple[str, ...]) -> str:
+    """A choice question as it is asked, its options lettered behind it."""
+    if not options:
+        return question
+    lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join([question, "", "Options:", *lines])
+
+
+def is_text(text: str) -> bool:
+    """Whether a text has no half of a character (a lone surrogate)."""
     return not re.search("[\ud800-\udfff]", text)
 
 
@@ -464,10 +471,11 @@ def _split_solution(answer: str, task: Task) -> tuple[list[str], str]:
     return [step for step in steps if step], final
 
 
-def _options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(labels that the row itself gives, texts without letters) of the options; none where the row has no such field.
 
     A list of texts, {"A": text, ...}, or {"label": [...], "text": [...]} as several hub tasks have it.
+    ValueError says what is wrong with them.
     """
     labels = ()
     if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a table

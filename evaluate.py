@@ -7,9 +7,12 @@
         --task_name gsm8k --num_thought_tokens 2 --num_return_sequences 10 --print_response
 
     python -u evaluate.py --base_model_id Qwen/Qwen3-8B --thought_generator none    # the LLM alone
+        # (--base_model_ckpt CKPT/base_model: with the LoRA adapter of train.py --tune_base_model)
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
+    python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
+    python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
 flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
 goes on there; at the end they stand in the order of the questions) -> report.json. Plain python spreads the LLM over
@@ -36,7 +39,9 @@ from lta_thinker.data_loader import Example, InputError, load_split
 from lta_thinker.flags import EvaluationArguments, parse_flags
 from lta_thinker.generation import Sampler, auto_batch_size, backend_versions, open_sampler, prompt_length
 from lta_thinker.inspection import inspect_thoughts
+from lta_thinker.layout import Layout
 from lta_thinker.loading import Plan, base_name, load_models, make_plan, model_settings
+from lta_thinker.plots import plot_runs
 from lta_thinker.report import (
     REPORT_FILE,
     SAMPLES_FILE,
@@ -57,6 +62,8 @@ from lta_thinker.report import (
     write_text,
 )
 from lta_thinker.sampling import SamplingSettings, load_generation_config, resolve_sampling
+from lta_thinker.solve import as_example, solve
+from lta_thinker.tuning import ROLES
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 
@@ -74,6 +81,9 @@ def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: 
     for path in plan.files:
         with open(path, "rb") as file:
             settings[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    for role, adapter in plan.adapters.items():
+        for path in adapter.files:
+            settings[f"{role}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return settings | {
         "task_name": plan.task.name,
         "num_thoughts_made": plan.made,
@@ -95,9 +105,14 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
 
 
 def checkpoint_name(plan: Plan) -> str:
-    """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's."""
+    """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's, and of an
+    adapter in the LLM the checkpoint's."""
     if not plan.files:
-        return f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+        name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+        for adapter in plan.adapters.values():
+            folder = adapter.files[0].resolve().parent
+            name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
+        return name
     folder = plan.files[0].resolve().parent
     return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
 
@@ -133,8 +148,7 @@ def run_questions(args, plan: Plan, sampler: Sampler, examples: list[Example], p
             file.write(json.dumps(record) + "\n")
             file.flush()
             if args.print_input:
-                turn, thoughts = layout.llm, f"<{plan.injected} thoughts>" if plan.injected else ""
-                tqdm.write(f"[{example.index}] {turn.before}{example.question}{turn.after}{thoughts}{turn.suffix}\n")
+                tqdm.write(f"[{example.index}] {prompt_text(layout, example, plan.injected)}\n")
             if args.print_response:
                 for i, (text, answer) in enumerate(zip(texts, record["answers"], strict=True)):
                     tqdm.write(f"[{example.index}.{i}] answer {answer}, gold {example.answer}\n{text}\n")
@@ -143,15 +157,17 @@ def run_questions(args, plan: Plan, sampler: Sampler, examples: list[Example], p
             bar.update()
 
 
+def prompt_text(layout: Layout, example: Example, injected: int) -> str:
+    turn, thoughts = layout.llm, f"<{injected} thoughts>" if injected else ""
+    return f"{turn.before}{example.question}{turn.after}{thoughts}{turn.suffix}"
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The whole
 
 
-def run(args: EvaluationArguments) -> None:
-    start = time.time()
-    plan = make_plan(args)
-    split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
-    sampling = resolve_sampling(
+def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings:
+    return resolve_sampling(
         plan.llm_config.get_text_config().model_type,
         load_generation_config(plan.base_model_id, plan.llm_config),
         args.num_return_sequences,
@@ -159,6 +175,31 @@ def run(args: EvaluationArguments) -> None:
         args.greedy,
         **{name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")},
     )
+
+
+def ask(args: EvaluationArguments) -> None:
+    """--ask: one question's answer and votes; nothing is written."""
+    plan = make_plan(args)
+    example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
+    models = load_models(plan, args.trust_remote_code, args.attn_implementation)
+    model_settings(plan, models)  # refuses other LMs than those of the training
+    solution = solve(*models, example, sampling, plan.task.answer_type, plan.injected)
+    if args.print_input:
+        print(prompt_text(models[2], example, plan.injected), end="\n\n")
+    if args.print_response:
+        print(*solution.texts, sep="\n\n", end="\n\n")
+    without = len(solution.texts) - sum(solution.votes.values())
+    votes = solution.votes | ({"no answer": without} if without else {})
+    print(f"answer: {'none' if solution.answer is None else solution.answer}")
+    print(f"  votes: {', '.join(f'{answer} ({count})' for answer, count in votes.items())}")
+    print(f"  tokens: {', '.join(map(str, solution.tokens))}")
+
+
+def run(args: EvaluationArguments) -> None:
+    start = time.time()
+    plan = make_plan(args)
+    split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
+    sampling = sampling_settings(args, plan)
     settings = text_settings(plan, sampling, args.split, split.examples)
     settings |= {"attn_implementation": args.attn_implementation, "max_model_len": args.max_model_len}
     folder = output_folder(args, plan)
@@ -191,8 +232,9 @@ def run(args: EvaluationArguments) -> None:
         report["speed"] = {"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None
         _, model, layout = models
         report["thought_variance"] = model and thought_variance(model, layout, examples, args.batch_size)
-        dev = plan.trained.get("dev") if plan.files and plan.trained else None
-        report["checkpoint"] = {"name": checkpoint_name(plan), "dev": dev}
+        trained = plan.trained if plan.files and plan.trained else {}
+        run_name = trained.get("flags", {}).get("output_name")
+        report["checkpoint"] = {"name": checkpoint_name(plan), "run": run_name, "dev": trained.get("dev")}
         report |= {"settings": settings, "versions": used, "wall_seconds": time.time() - start}
         write_text(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
         print_report(report)
@@ -231,8 +273,12 @@ def main(argv: list[str] | None = None) -> None:
                 print_comparison(compare(*args.compare))
             elif args.rank:
                 print_ranking(rank(args.rank))
+            elif args.plot:
+                print(*plot_runs(args.plot, args.output_dir), sep="\n")
             elif args.checkpoints_of:
                 print(*run_checkpoints(args.checkpoints_of), sep="\n")
+            elif args.ask is not None:
+                ask(args)
             else:
                 run(args)
     except InputError as error:

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,7 @@ from lta_thinker.layout import ChatLayout, encode
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
+ADAPTER_WEIGHT = re.compile(r"\.lora_[AB]\.default\.")  # as peft names them
 KNOWN_MODEL_IDS = [
     "Qwen/Qwen3-8B",
     "Qwen/Qwen3-4B",
@@ -130,8 +132,10 @@ def decoder(lm):
 
 
 def fingerprint(lm) -> str:
-    """A short hash of an LM's weights (64 values of each tensor, as float32): other weights, other fingerprint."""
-    return weights_hash(lm.named_parameters())
+    """A short hash of an LM's own weights (64 values of each tensor, as float32): other weights, other fingerprint. An
+    adapter in the LM (tuning.py) changes nothing."""
+    own = ((name, weight) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
+    return weights_hash((name.replace(".base_layer.", "."), weight) for name, weight in own)
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:

@@ -27,6 +27,7 @@ from lta_thinker.frozen import decoder, position_ids
 from lta_thinker.generation import prompt_batch, prompt_length, stop_token_ids
 from lta_thinker.layout import Layout
 from lta_thinker.model import LatentThoughtModel, llm_inputs
+from lta_thinker.plots import load_matplotlib
 from lta_thinker.report import interval, percent
 from lta_thinker.sampling import SamplingSettings, resolve_sampling
 
@@ -63,7 +64,7 @@ def inspect_thoughts(
     swapped and mean where there is but one question}, "similarity": [K][K] cosines of the thoughts' means over slots}.
     Raises InputError without matplotlib, and for an LLM that does not give its attention weights.
     """
-    matplotlib = load_matplotlib()  # first: what is missing shall not be found out after minutes
+    matplotlib = load_matplotlib("--inspect")  # first: what is missing shall not be found out after minutes
     thoughts = make_thoughts(model, layout, examples, batch_size)[:, :num_injected]
     thoughts = thoughts.to(llm.get_input_embeddings().weight.dtype)  # as the LLM reads them
     k, n, d = thoughts.shape
@@ -297,15 +298,6 @@ def layer_line(shares: list[float]) -> str:
     """Shares of 1 as percents, wrapped; said once where all are the same."""
     percents = [f"{100 * share:.1f}" for share in shares]
     return percents[0] if len(set(percents)) == 1 else f"\n{' ' * 35}".join(textwrap.wrap(" ".join(percents), 80))
-
-
-def load_matplotlib():
-    """The library; InputError where it is missing."""
-    try:
-        import matplotlib.figure
-    except ImportError:
-        raise InputError("matplotlib is needed for the drawings of --inspect: pip install matplotlib") from None
-    return matplotlib
 
 
 def draw(matplotlib, figures: dict, row_norms: Tensor, thought_norms: Tensor, path: Path) -> None:

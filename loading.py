@@ -37,6 +37,7 @@ from lta_thinker.frozen import (
 )
 from lta_thinker.layout import Layout, pad_token_id
 from lta_thinker.model import GENERATORS, Design, LatentThoughtModel, generator_sizes
+from lta_thinker.tuning import ROLES, Lora, SavedAdapter, load_adapter, read_adapter, read_resume_adapter
 
 WEIGHT_FLAGS = ("--params_file_name", "--att_file_name")
 PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
@@ -64,6 +65,7 @@ class Plan:
     dtype: str
     backend: str  # "vllm": an engine of its own has the LLM
     trained: dict | None  # thoughts.json
+    adapters: dict[str, SavedAdapter]  # by role, of the LMs that were tuned
 
 
 def base_name(model_id: str) -> str:
@@ -114,6 +116,10 @@ def read_checked_meta(folder: Path) -> dict:
         raise InputError(f"{folder / META_FILE}: its design is not one that train.py writes")
     if meta["dtype"] not in ("float32", "bfloat16") or not isinstance(meta["sizes"], dict):
         raise InputError(f"{folder / META_FILE}: its dtype or sizes are not what train.py writes")
+    tuned = meta.get("tuned", {})
+    known = isinstance(tuned, dict) and tuned.keys() <= {*ROLES}
+    if not known or any(not isinstance(lora, dict) or lora.keys() != vars(Lora()).keys() for lora in tuned.values()):
+        raise InputError(f"{folder / META_FILE}: its `tuned` is not what train.py writes")
     return meta
 
 
@@ -137,6 +143,32 @@ def agree(args: EvaluationArguments, meta: dict) -> None:
     for name, (now, trained) in departures.items():
         if now != trained:
             print(f"note: --{name} {now}; the thoughts were trained with {trained}")
+
+
+def find_adapters(args: EvaluationArguments, kind: str, meta: dict | None, files: dict) -> dict[str, SavedAdapter]:
+    """By role: the flags' adapters, else those that the thoughts were trained with. InputError where they are missing,
+    or contradict thoughts.json."""
+    flags = {role: (f"--{role}_ckpt", getattr(args, f"{role}_ckpt")) for role in ROLES}
+    given = {role: (flag, folder) for role, (flag, folder) in flags.items() if folder}
+    tuned = (meta or {}).get("tuned", {})
+    if kind != "none" and "assistant_model" in given and not GENERATORS[kind].uses_small_lm:
+        raise InputError(f"--assistant_model_ckpt: the generator {kind} has no small LM")
+    if kind == "none" and "base_model" in tuned and not given:
+        print("note: --thought_generator none: the bare LLM, without the adapter that the checkpoint has for it")
+    for role, (flag, folder) in given.items() if kind != "none" and meta else ():
+        if role not in tuned:
+            raise InputError(f"{flag} {folder}: {META_FILE} says that these thoughts were trained with the bare LM")
+    if args.backend == "vllm" and ("base_model" in given or ("base_model" in tuned and kind != "none")):
+        raise InputError("--backend vllm: the engine has the bare LLM, and here it is tuned; use --backend hf")
+    found = {role: read_adapter(Path(folder), flag) for role, (flag, folder) in given.items()}
+    for role in tuned if kind != "none" else ():
+        if "--checkpoint" in files:
+            model_id = meta["large_model_id"] if role == "base_model" else meta["small_model_id"]
+            found[role] = read_resume_adapter(files["--checkpoint"], role, tuned[role], model_id)
+        elif role not in found:
+            beside = next(iter(files.values())).parent / role
+            found[role] = read_adapter(beside, f"{META_FILE} says that the thoughts were trained with an adapter,")
+    return found
 
 
 def make_plan(args: EvaluationArguments) -> Plan:
@@ -190,6 +222,7 @@ def make_plan(args: EvaluationArguments) -> Plan:
         dtype=lm_dtype(args, meta),
         backend=args.backend,
         trained=meta,
+        adapters=find_adapters(args, kind, meta, files),
     )
 
 
@@ -244,17 +277,22 @@ def check_sizes(kind: str, sizes, design: Design, weights: tuple, meta: dict | N
 # The plan -> models
 
 
-def load_models(
-    plan: Plan, trust_remote_code: bool, attention: str | None
-) -> tuple[object, LatentThoughtModel | None, Layout]:
-    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
-    `none`), and the layout of the prompts."""
-    dtype, own_gpu = getattr(torch, plan.dtype), int(os.environ.get("LOCAL_RANK", 0))
+def choose_device(backend: str = "hf") -> str:
+    """This process's GPU ("auto": all that are visible, without torchrun, where the LLM is loaded here), or the CPU."""
+    own_gpu = int(os.environ.get("LOCAL_RANK", 0))
     if own_gpu >= torch.cuda.device_count() > 0:
         raise InputError(f"torchrun started more processes than the {torch.cuda.device_count()} visible GPUs")
-    device = f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ and plan.backend == "hf":
-        device = "auto"
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ and backend == "hf":
+        return "auto"
+    return f"cuda:{own_gpu}" if torch.cuda.is_available() else "cpu"
+
+
+def load_models(
+    plan: Plan, trust_remote_code: bool, attention: str | None, device: str | None = None
+) -> tuple[object, LatentThoughtModel | None, Layout]:
+    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
+    `none`), and the layout of the prompts; on `device`, None for choose_device's."""
+    dtype, device = getattr(torch, plan.dtype), device or choose_device(plan.backend)
     base, small = (plan.base_model_id, "--base_model_id"), (plan.assistant_model_id, "--assistant_model_id")
     llm_tokenizer = load_tokenizer(*base, trust_remote_code)
     if plan.thought_generator == "none":
@@ -268,6 +306,9 @@ def load_models(
         llm = load_frozen_lm(*base, dtype, device, trust_remote_code, attention)
     check_vocabulary(llm, llm_tokenizer, layout.llm, "--base_model_id")
     check_cache(llm, "--base_model_id")
+    adapters = {}
+    if "base_model" in plan.adapters:
+        adapters["base_model"] = load_adapter(llm, plan.adapters["base_model"])
     if plan.thought_generator == "none":
         return llm, None, layout
     device = llm.get_input_embeddings().weight.device
@@ -276,10 +317,14 @@ def load_models(
         small_lm = load_frozen_lm(*small, dtype, device, trust_remote_code, attention)
     if small_lm is not None:
         check_vocabulary(small_lm, tokenizer, layout.generator, "--assistant_model_id")
+    if "assistant_model" in plan.adapters:
+        adapters["assistant_model"] = load_adapter(small_lm, plan.adapters["assistant_model"])
     slot_id = pad_token_id(tokenizer)
     model = LatentThoughtModel(plan.thought_generator, llm, small_lm, plan.made, slot_id, design=plan.design)
     load_weights(model, *plan.weights)
-    return llm, model.to(device).eval(), layout
+    model.adapters.update(adapters)
+    model.generator.to(device)  # adapters stay where their layers are: a large LLM may be spread over devices
+    return llm, model.eval(), layout
 
 
 def model_settings(plan: Plan, models: tuple) -> dict:

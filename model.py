@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lta_thinker.data_loader import InputError
 from lta_thinker.frozen import attention_mask, decoder, position_ids, read_prefix
+from lta_thinker.hub import HubMixin
 from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus", "diversity")
@@ -221,9 +222,10 @@ def llm_inputs(llm, batch: dict[str, Tensor], thoughts: Tensor | None) -> dict[s
 # The whole: thoughts into the frozen LLM
 
 
-class LatentThoughtModel(nn.Module):
+class LatentThoughtModel(nn.Module, HubMixin):
     """A trainable generator before a frozen LLM. The frozen LMs are held unregistered: they are no part of
-    `parameters()`, of `state_dict()`, of DDP or of `train()`.
+    `parameters()`, of `state_dict()`, of DDP or of `train()`. `adapters`, by tuning.ROLES, is what is trained in them
+    where they are tuned.
 
     llm, small_lm: from load_frozen_lm (small_lm None where the generator uses none); slot_id: the token that the small
     LM reads at every slot (of the first chain); weights: of LOSSES, 0 skips a loss; align: keyword arguments of
@@ -247,6 +249,7 @@ class LatentThoughtModel(nn.Module):
         self.kind, self.design = kind, design
         self.sizes = generator_sizes(llm.config, small_lm and small_lm.config, num_thoughts)
         self.generator = GENERATORS[kind](self.sizes, design)
+        self.adapters = nn.ModuleDict()
         embed, chains = llm.get_input_embeddings(), design.num_chains
         if kind in ("block", "prompt"):
             rows = torch.tensor(prior_row_ids(llm.config, chains * num_thoughts), device=embed.weight.device)
@@ -281,9 +284,9 @@ class LatentThoughtModel(nn.Module):
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The frozen reader's states of the generator's input, (B, T, d_small or d_large)."""
+        """The reader's states of the generator's input, (B, T, d_small or d_large); with gradients if it is tuned."""
         llm, small_lm = self.frozen
-        with torch.no_grad():
+        with torch.set_grad_enabled("assistant_model" in self.adapters and torch.is_grad_enabled()):
             if small_lm is None:
                 return llm.get_input_embeddings()(ids)
             allowed, positions = attention_mask(small_lm, mask, mask.shape[1]), position_ids(mask)
@@ -381,8 +384,12 @@ class LatentThoughtModel(nn.Module):
 
     def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
         """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change what
-        stands before it: the prefix is read once, without gradients."""
+        stands before it: the prefix is read once, without gradients, but where the LLM itself is tuned."""
         llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
+        if "base_model" in self.adapters:
+            allowed, positions = attention_mask(llm, mask, mask.shape[1]), position_ids(mask)
+            out = decoder(llm)(**inputs | {"attention_mask": allowed}, position_ids=positions, use_cache=False)
+            return out.last_hidden_state[:, prefix:]
         return decoder(llm)(
             inputs_embeds=embeddings[:, prefix:],
             attention_mask=attention_mask(llm, mask, mask.shape[1] - prefix),
@@ -405,6 +412,7 @@ class LatentThoughtModel(nn.Module):
 
     def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
+        self.last_thoughts = z_thoughts.detach()  # (B, N, d_large), for the training log
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:

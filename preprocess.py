@@ -13,8 +13,8 @@ import tokenizers
 import transformers
 
 from lta_thinker.data_loader import Example, InputError, load_split
-from lta_thinker.flags import TrainArguments
 from lta_thinker.layout import Layout
+from lta_thinker.training_flags import TrainArguments
 
 
 def prepare_rows(args: TrainArguments, layout: Layout):

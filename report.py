@@ -31,7 +31,8 @@ SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "re
 THOUGHT_SETTINGS = ("thought_generator", "assistant_model_id", "num_thought", "fingerprints.small", "layout.generator")
 THOUGHT_SETTINGS += ("num_chains",)
 THOUGHT_SETTINGS += ("layout.llm.after", "prompts.thoughts", "prompts.generator")
-THOUGHT_SETTINGS += (".bin", ".safetensors")  # hashes of the weight files
+THOUGHT_SETTINGS += (".bin", ".safetensors", "/adapter_config.json")  # hashes of the weight files
+ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
 FORMER = {"backend": "hf"}  # what settings meant before they had the key
 RESAMPLES = 10_000  # of the bootstrap
 
@@ -132,7 +133,8 @@ def check_folder(folder: Path, settings: dict) -> None:
             raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
         return
     there, now = FORMER | flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
-    for key in now:
+    # an adapter's file is a setting only where there is one
+    for key in [*now, *(key for key in there if key.endswith(ADAPTER_FILES))]:
         if there.get(key) != now.get(key):
             raise InputError(
                 f"{folder}: its samples were made with {key} = {there.get(key)!r}, now it is {now.get(key)!r}; "
@@ -232,11 +234,18 @@ def print_report(report: dict) -> None:
 # Reports side by side
 
 
+def load_report(path: Path) -> dict:
+    """A report.json; InputError for what is no report."""
+    report = read_json(path)
+    needed = {"settings", "num_questions", "vote_accuracy", "maj_at_k", "pass_at_k"}
+    if not isinstance(report, dict) or not needed <= report.keys():
+        raise InputError(f"{path}: not a report that evaluate.py wrote")
+    return report
+
+
 def read_report(path: Path) -> tuple[dict, list[dict]]:
     """A report.json and the samples behind it. InputError for what is no report."""
-    report = read_json(path)
-    if not isinstance(report, dict) or not {"settings", "num_questions"} <= report.keys():
-        raise InputError(f"{path}: not a report that evaluate.py wrote")
+    report = load_report(path)
     # the file may hold more questions than the report: those of a longer run in the same folder
     return report, read_samples(path.with_name(SAMPLES_FILE))[: report["num_questions"]]
 
@@ -269,6 +278,7 @@ def compare(a: str | Path, b: str | Path) -> dict:
         settings = report["settings"]
         n, kind = settings["num_thought_tokens"], settings["thought_generator"]
         thoughts = f"{n} thoughts ({kind})" if n else "no thoughts"
+        thoughts += ", LoRA" * any(key.endswith(ADAPTER_FILES) for key in settings)
         reports.append(report)
         titles.append(f"{thoughts}, {settings['sampling']['num_return_sequences']} samples")
         questions.append(asked(records))

@@ -33,7 +33,7 @@ from lta_thinker.checkpoint import (
     save_checkpoint,
 )
 from lta_thinker.data_loader import DATE_STRING, TASKS, InputError
-from lta_thinker.flags import TrainArguments, parse_flags
+from lta_thinker.flags import parse_flags
 from lta_thinker.frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
 from lta_thinker.layout import Layout, TrainingCollator, pad_token_id
 from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
@@ -41,6 +41,8 @@ from lta_thinker.preprocess import prepare_rows
 from lta_thinker.report import read_json, versions, write_text
 from lta_thinker.sharding import check_can_shard, load_sharded, parameters_here
 from lta_thinker.states import forget_states, keep_states
+from lta_thinker.training_flags import TrainArguments
+from lta_thinker.tuning import ROLES, inject, tuned_settings
 
 FLAGS_FILE = "flags.json"
 
@@ -164,6 +166,10 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
         load_weights(model, *start)
     if args.freeze_prior and kind.has_prior:
         model.generator.prior.requires_grad_(False)
+    ids = (args.large_model_id, args.small_model_id)
+    for role, lm, model_id in zip(ROLES, model.frozen, ids, strict=True):
+        if role in args.tuned_roles:  # last: the generator starts as it would without
+            model.adapters[role] = inject(lm, args.lora.config(model_id), "--lora_target")
     return model
 
 
@@ -171,7 +177,7 @@ def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
     """Whether the small LM's states of a row are always the same, and read more than once."""
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
-    always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps
+    always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps and not args.tune_assistant_model
     uses_small_lm = GENERATORS[args.thought_generator].uses_small_lm
     return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
 
@@ -203,6 +209,7 @@ def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dic
         "focus_temperature": args.focus_temperature,
         "align": args.align,
         "thoughts_see_steps": args.thoughts_see_steps,
+        **tuned_settings(args.lora, args.tuned_roles),
         "dtype": args.dtype,
         "fingerprints": [None if lm is None else fingerprint(lm) for lm in model.frozen],
         "seed": args.seed,
@@ -218,7 +225,7 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> 
     if args.thoughts_see_steps:
         print("warning: --thoughts_see_steps: thoughts read the gold steps in training and have none in evaluation")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for lm in model.frozen if lm is not None for p in lm.parameters())
+    frozen = sum(p.numel() for lm in model.frozen if lm is not None for p in lm.parameters() if not p.requires_grad)
     sent = f" (ranks send each other {4 * trained / 1e6:.1f} MB of gradients a step)" if args.world_size > 1 else ""
     print(f"  parameters: {trained:,} trained{sent}, {frozen:,} frozen")
     if args.shard_llm:
@@ -280,6 +287,7 @@ def run(argv: list[str]) -> int:
             flush=True,
         )
         return 128 + signal.SIGTERM
+    trainer.save_state()  # the log to its end, which may be later than the last checkpoint
     if trainer.is_world_process_zero():
         meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
         best = {"metric": args.best_metric, "value": state.best_metric}

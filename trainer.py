@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from lta_thinker.generation import count_right
 from lta_thinker.layout import Layout, TrainingCollator, loss_counts
 from lta_thinker.model import LOSSES
 from lta_thinker.report import write_text
+from lta_thinker.watch import gradient_norms, llm_tokens, thought_spread
 
 
 class ByLengthWithinSteps(torch.utils.data.Sampler):
@@ -63,6 +65,7 @@ class ThoughtTrainer(Trainer):
         self.dev_examples, self.layout, self.meta = dev_examples, layout, meta
         self.dev_collator = TrainingCollator(layout, steps=True)
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
+        self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         batch_size = self.args.per_device_train_batch_size
@@ -94,9 +97,16 @@ class ThoughtTrainer(Trainer):
         counts = sum((loss_counts(batch).to(device) for batch in batches), torch.zeros(len(LOSSES), device=device))
         return batches, self.accelerator.reduce(counts, "mean")
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self._tokens += llm_tokens(inputs, self.model.num_thoughts)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:  # of all micro-batches and ranks, and not clipped yet
+            self._gradient_norms = gradient_norms(self.model)
+        return loss
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self._parts_step is None:  # the first step of this process, perhaps of a resumed run
-            self._parts_step = self.state.global_step
+            self._parts_step, self._since = self.state.global_step, time.perf_counter()
         sums = model(**inputs)
         counts = dict(zip(LOSSES, num_items_in_batch.clamp(min=1e-9), strict=True))
         parts = {name: total / counts[name] for name, total in sums.items()}
@@ -116,7 +126,29 @@ class ThoughtTrainer(Trainer):
             weighted = [name for name in self.model.losses if self.model.weights[name]]
             logs |= {f"{name}_loss": parts[LOSSES.index(name)].item() for name in weighted}
             self._parts, self._parts_step = torch.zeros_like(self._parts), self.state.global_step
+            logs |= self._watched()
         super().log(logs, start_time)
+
+    def _watched(self) -> dict[str, float]:
+        """What a training log says beside the losses.
+
+        grad_norm_<part>: of the last step's gradient, before clipping. thought_variance_<over>: of the last micro-batch
+        of rank 0 (of several chains, those that its rows have drawn). tokens_per_second: the LLM's tokens without
+        padding (prompt, thoughts, target), of all ranks since the last log, over the time since then without dev
+        evaluations and checkpoints.
+        """
+        watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
+        spread = thought_spread(self.model.last_thoughts)
+        watched |= {f"thought_variance_{over}": variance.item() for over, variance in spread.items()}
+        tokens, now = self.accelerator.reduce(self._tokens, "sum").item(), time.perf_counter()
+        watched["tokens_per_second"] = tokens / (now - self._since)
+        self._tokens, self._since = torch.zeros_like(self._tokens), now
+        return watched
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        start = time.perf_counter()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._since += time.perf_counter() - max(start, self._since)  # what came after the log is no training
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):

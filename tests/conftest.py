@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: two tiny random Qwen3 models on disk, the same loaded, and a small GSM8K data folder."""
 
+import contextlib
 import json
 import os
 import sys
@@ -241,14 +242,31 @@ def gsm8k_data(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def flags(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
-    """Flags of a short run of train.py; the run's folders are made in a folder of the test's own."""
-    monkeypatch.chdir(tmp_path)
+def train_flags(pair: Path, data: Path) -> list[str]:
+    """Flags of a short run of train.py, but for --output_name."""
     return [
-        *("--large_model_id", str(tiny_pair / "large"), "--small_model_id", str(tiny_pair / "small")),
-        *("--data_dir", str(gsm8k_data), "--task_name", "gsm8k", "--num_thought_tokens", "4", "--batch_size", "2"),
+        *("--large_model_id", str(pair / "large"), "--small_model_id", str(pair / "small")),
+        *("--data_dir", str(data), "--task_name", "gsm8k", "--num_thought_tokens", "4", "--batch_size", "2"),
         *("--gradient_accumulation_steps", "2", "--learning_rate", "1e-3", "--max_steps", "5", "--warmup_ratio", "0"),
         *("--logging_steps", "1", "--disable_tqdm", "True"),
         *("--sft_loss_weight", "0.33", "--align_loss_weight", "0.33", "--focus_loss_weight", "0.33"),
     ]
+
+
+@pytest.fixture
+def flags(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
+    """Flags of a short run of train.py; the run's folders are made in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return train_flags(tiny_pair, gsm8k_data)
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_pair, gsm8k_data, tmp_path_factory) -> Path:
+    """What train.py left in ckpt/ after five steps; the run's resume checkpoint is ../../results/run/checkpoint-5."""
+    from lta_thinker import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.chdir(folder):
+        train.run([*train_flags(tiny_pair, gsm8k_data), "--output_name", "run"])
+    (checkpoint,) = (folder / "ckpt").iterdir()
+    return checkpoint

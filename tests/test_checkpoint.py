@@ -5,18 +5,21 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_model import N, evaluation_thoughts, one_line, prompt_batch
 
 from lta_thinker.checkpoint import (
     ATT_FILE,
     META_FILE,
     PARAMS_FILE,
+    SAFE_FILE,
     check_weights,
     infer_generator,
     load_weights,
     read_meta,
     read_weights,
     save_checkpoint,
+    split_state,
 )
 from lta_thinker.data_loader import InputError
 from lta_thinker.model import Design, Sizes
@@ -48,7 +51,7 @@ def published(kind):
 def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path, kind, capsys):
     model, folder, meta = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5", {"kind": kind, "text": "½"}
     save_checkpoint(folder, model, meta)
-    files = {PARAMS_FILE, META_FILE} | (set() if kind == "small" else {ATT_FILE})
+    files = {PARAMS_FILE, META_FILE, SAFE_FILE} | (set() if kind == "small" else {ATT_FILE})
     assert {path.name for path in folder.iterdir()} == files and read_meta(folder) == meta
     projection = read_weights(folder / PARAMS_FILE, "--params_file_name")
     assert {name: tuple(t.shape) for name, t in projection.items()} == {
@@ -60,6 +63,11 @@ def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path
         block = read_weights(folder / ATT_FILE, "--att_file_name")
         assert {name: tuple(t.shape) for name, t in block.items()} == PUBLISHED_BLOCK | {"prior": (N, 32)}
     check_weights(kind, model.sizes, projection, block)
+    safe = load_file(folder / SAFE_FILE)
+    assert safe.keys() == model.generator.state_dict().keys()
+    for there, here in zip(split_state(safe), (projection, block), strict=True):  # both formats hold the same tensors
+        assert (there or {}).keys() == (here or {}).keys()
+        assert all(torch.equal(value, here[name]) for name, value in (there or {}).items())
     other = tiny_models.model(kind, seed=2)
     load_weights(other, projection, block)
     assert capsys.readouterr().out == ""

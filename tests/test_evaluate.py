@@ -18,6 +18,7 @@ from lta_thinker import evaluate, report
 from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
 from lta_thinker.data_loader import DATE_STRING, PROMPTS, InputError
 from lta_thinker.frozen import fingerprint
+from lta_thinker.generation import Sampler
 
 N = 4
 D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair
@@ -356,13 +357,13 @@ def test_a_killed_run_goes_on_where_it_stopped(run, checkpoints, monkeypatch):
     Path("cut/samples.rank1.jsonl").write_text(lines[0] + lines[3][:20])
     Path("cut/report.json").unlink()
     asked = []
-    generate = evaluate.generate_answers
+    answers = Sampler.answers
 
-    def watch(llm, model, layout, examples, *rest):
+    def watch(sampler, examples):
         asked.extend(example.index for example in examples)
-        return generate(llm, model, layout, examples, *rest)
+        return answers(sampler, examples)
 
-    monkeypatch.setattr(evaluate, "generate_answers", watch)
+    monkeypatch.setattr(Sampler, "answers", watch)
     run(*flags, "--output_dir", "cut", "--batch_size", "8")
     assert asked == [1, 3]
     assert texts_of("cut") == texts_of("whole")

@@ -9,9 +9,10 @@ import pytest
 from conftest import CHAT_TEMPLATE, gsm8k_row, write_jsonl
 
 from lta_thinker.data_loader import PROMPTS, Example, InputError
-from lta_thinker.flags import TrainArguments, parse_flags
+from lta_thinker.flags import parse_flags
 from lta_thinker.layout import THOUGHTS, Layout
 from lta_thinker.preprocess import prepare_rows, token_rows
+from lta_thinker.training_flags import TrainArguments
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),

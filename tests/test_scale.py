@@ -190,6 +190,7 @@ def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path
     ("more", "message"),
     [
         (["--shard_llm"], "--shard_llm shares the LLM among processes, and this is one: torchrun"),
+        (["--shard_llm", "--tune_base_model"], "--tune_base_model with --shard_llm: a sharded LLM takes no adapter"),
         (["--shard_llm", "--best_metric", "accuracy"], "--best_metric accuracy with --shard_llm"),
     ],
 )

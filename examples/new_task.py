@@ -1,0 +1,64 @@
+"""A task of your own: rows in a file, thoughts trained on them, questions answered with them.
+
+    python examples/new_task.py                # the toy pair on a CPU, in a temporary folder; --steps 5 for a look
+
+For a real pair change the two model ids, and leave out the toy's settings and the temporary folder. (README.md has
+the flags; `python train.py` and `python evaluate.py` take the same.)
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # not needed after `pip install .`
+
+from lta_thinker import LatentThoughtModel, evaluate, train  # noqa: E402
+
+
+def row(rng: random.Random) -> dict:
+    """What a friend has after two presents, one each way: the toy LLM can count, but guesses whose pens are meant."""
+    name, had = rng.choice(["Ann", "Ben", "Eva", "Tom"]), rng.randint(20, 70)
+    gave, got = rng.randint(1, 9), rng.randint(1, 9)
+    more, end = had + gave, had + gave - got
+    story = f"I gave {name} {gave} pens. I got {got} pens from {name}. {name} had {had} pens. How many in the end?"
+    steps = ["Which method? flip", f"Gave {gave}? {had}+{gave}={more}", f"Got {got}? {more}-{got}={end}"]
+    return {"question": story, "steps": steps, "answer": end}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=100, help="of training")
+    parser.add_argument("--questions", type=int, default=100, help="of the test split")
+    args, rng = parser.parse_args(), random.Random(41)
+    rows = [json.dumps(row(rng)) + "\n" for _ in range(500 + args.questions)]
+    Path("train.jsonl").write_text("".join(rows[args.questions :]))
+    Path("test.jsonl").write_text("".join(rows[: args.questions]))
+
+    task = "--task_name presents --answer_type number --steps_field steps"
+    task = [*task.split(), "--train_file", "train.jsonl", "--test_file", "test.jsonl"]
+    models = ["--large_model_id", f"{ROOT}/toy/large", "--small_model_id", f"{ROOT}/toy/small"]
+    toy = "--num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 --learning_rate 2e-3"
+    length = f"--max_steps {args.steps} --eval_strategy steps --eval_steps {args.steps}"
+    train.run([*models, *task, *toy.split(), *length.split(), "--output_name", "mine", "--disable_tqdm", "True"])
+    (checkpoint,) = Path("ckpt").iterdir()
+
+    sampling = ["--num_return_sequences", "10", "--max_new_tokens", "96", "--batch_size", "8"]
+    bare = ["--base_model_id", f"{ROOT}/toy/large", "--thought_generator", "none", *task]
+    evaluate.main([*bare, *sampling, "--output_dir", "bare"])
+    evaluate.main(["--checkpoint", str(checkpoint), *sampling, "--output_dir", "thoughts"])  # knows the task
+    evaluate.main(["--compare", "bare/report.json", "thoughts/report.json"])
+
+    model = LatentThoughtModel.from_pretrained(checkpoint)
+    question = row(rng)["question"]
+    solution = model.solve(question, num_samples=10, max_new_tokens=96)
+    print(f"{question}\n{solution.texts[0]}\nanswer: {solution.answer}, votes: {solution.votes}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        main()

@@ -1,0 +1,131 @@
+"""The package: what a wheel holds, what works once it is installed, far from any checkout; and one name a module."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from packaging.requirements import Requirement
+from test_hub import cache_with
+
+from lta_thinker import LatentThoughtModel
+
+MODULES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "lta_thinker")
+QUESTION = "How many pens are there?"
+
+
+def pip(*arguments) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, arguments)], check=True)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout, built with what is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder, ROOT)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel's package in it, as site-packages would have it."""
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", "--no-deps", "--no-index", "--target", folder, wheel)
+    return folder
+
+
+def test_the_dependencies_are_those_of_requirements_txt():
+    """One list in two files: name and range of each."""
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    wanted = sorted(str(Requirement(line)) for line in lines if line)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(str(Requirement(text)) for text in project["dependencies"]) == wanted
+
+
+def test_all_modules_are_in_one_package_and_nothing_else_is_at_the_top(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    inside = {name for name in names if ".dist-info/" not in name}
+    samples = {f"lta_thinker/{path.relative_to(ROOT)}" for path in ROOT.glob("data/*/sample.jsonl")}
+    assert inside == {"lta_thinker/__init__.py", *(f"lta_thinker/{name}.py" for name in MODULES), *samples}
+    assert len(samples) == 8
+
+
+def test_its_commands_are_installed(installed):
+    assert {path.name for path in (installed / "bin").iterdir()} == {"lta-train", "lta-evaluate"}
+
+
+USE = """
+import contextlib, importlib.metadata, importlib.util, io, json, sys
+from pathlib import Path
+import lta_thinker
+from lta_thinker import LatentThoughtModel
+
+package, said = Path(lta_thinker.__file__).parent, {}
+for name in sys.argv[1:]:
+    solution = LatentThoughtModel.from_pretrained(name).solve(QUESTION, num_samples=3, max_new_tokens=8)
+    said.setdefault("solutions", []).append(vars(solution))
+(installed,) = importlib.metadata.distributions(path=[str(package.parent)], name="lta-thinker")
+for command in installed.entry_points:
+    sys.argv, text = [command.name, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        command.load()()
+    said[command.name] = text.getvalue()
+specs = [importlib.util.find_spec(path.stem) for path in package.glob("*.py")]
+said["at_the_top"] = [spec.origin for spec in specs if spec and str(package.parent) in str(spec.origin)]
+print(json.dumps(said | {"package": str(package)}))
+"""
+
+
+def test_installed_it_works_in_a_fresh_process_far_from_the_checkout(installed, trained, tmp_path):
+    """from_pretrained of train.py's folder and of a hub id solves a question as here; both commands start; an `import
+    evaluate` finds none of our modules."""
+    home, elsewhere = cache_with(trained, tmp_path / "home" / "hub", "owner/thoughts").parent, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(installed), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", f"QUESTION = {QUESTION!r}\n{USE}", str(trained), "owner/thoughts"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["package"] == str(installed / "lta_thinker") and said["at_the_top"] == []
+    here = LatentThoughtModel.from_pretrained(trained).solve(QUESTION, num_samples=3, max_new_tokens=8)
+    assert said["solutions"] == [vars(here)] * 2
+    assert "--num_thought_tokens" in said["lta-train"] and "--ask" in said["lta-evaluate"]
+    assert os.listdir(elsewhere) == []
+
+
+def test_no_file_imports_a_module_by_its_bare_name():
+    """`import model` in the checkout makes a second copy of lta_thinker.model, with classes of its own; installed, it
+    fails."""
+    listing = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = [ROOT / name for name in subprocess.run(listing, capture_output=True, text=True).stdout.splitlines()]
+    assert ROOT / "train.py" in files
+    bare, found = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(MODULES)})\b"), []
+    for path in (path for path in files if path.suffix in (".sh", ".md") and path.is_file()):
+        found += [(path.name, line) for line in path.read_text(encoding="utf-8").splitlines() if bare.match(line)]
+    for path in (path for path in files if path.suffix == ".py" and path.is_file()):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "."] if node.level == 0 else ["."]  # relative ones are no way either
+            found += [(path.name, name) for name in names if name.split(".")[0] in {*MODULES, ""}]
+    assert found == []
+
+
+def test_make_lists_its_targets_and_each_runs_what_is_there():
+    """`make` alone explains; no recipe names a file that is not in the repository."""
+    targets = ["setup", "demo", "test", "lint", "bench"]
+    make = ["make", "--no-print-directory", "-C", str(ROOT)]
+    listed = subprocess.run(make, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["make", target] for target in targets]
+    recipes = subprocess.run([*make, "--dry-run", *targets], capture_output=True, text=True, check=True).stdout
+    files = re.findall(r"[-\w/.]+\.(?:py|sh|txt)\b", recipes)
+    assert len(files) == 6 and all((ROOT / name).is_file() for name in files)
+    assert recipes.count("ruff") == 2

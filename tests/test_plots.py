@@ -1,0 +1,204 @@
+"""evaluate.py --plot: what is drawn is what the logs and the reports say."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from lta_thinker import evaluate, plots, train
+from lta_thinker.checkpoint import COMPLETE
+from lta_thinker.data_loader import InputError
+
+pytest.importorskip("matplotlib")
+
+
+def state(steps: int, losses=("sft",), best: int = 20) -> dict:
+    """Trainer's state of a run that logs every 10 steps and evaluates every 20."""
+    log = []
+    for step in range(10, steps + 1, 10):
+        log.append({"loss": 1 / step, "step": step} | {f"{name}_loss": 2 / step for name in losses})
+        if step % 20 == 0:
+            log.append({"eval_loss": 3 / step, "eval_sft_loss": 3 / step, "eval_focus_loss": 1.5, "step": step})
+    return {"global_step": steps, "best_global_step": best, "log_history": log}
+
+
+def report(run: str | None, samples: int = 3, **settings) -> dict:
+    settings = {"thought_generator": "block", "num_thought_tokens": 4, "split": "test", "questions": "0a"} | settings
+    figures = {str(k): 0.5 + 0.1 * k for k in range(1, samples + 1)}
+    return {
+        "num_questions": 12,
+        "vote_accuracy": {"value": figures[str(samples)], "low": 0.4, "high": 0.9},
+        "maj_at_k": figures,
+        "pass_at_k": figures,
+        "settings": settings | {"base_model_id": "toy/large"},
+        "checkpoint": {"name": "x", "run": run, "dev": {"step": 20} if run else None},
+    }
+
+
+def write(path: str, content: dict | str) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def figures(monkeypatch, tmp_path) -> list:
+    """Every figure that is drawn; the working directory is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    drawn, own = [], plots.draw_runs
+    monkeypatch.setattr(plots, "draw_runs", lambda *args: drawn.append(own(*args)) or drawn[-1])
+    return drawn
+
+
+def lines(figure) -> dict[str, list[tuple]]:
+    """{title of a panel: its lines as ([x], [y])}, stars and intervals included."""
+    return {
+        axes.get_title(): [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.get_lines()]
+        for axes in figure.axes
+    }
+
+
+def test_a_runs_curves_are_those_of_its_log_and_of_its_reports(flags, figures, capsys):
+    steps = ["--eval_strategy", "steps", "--eval_steps", "2", "--align_loss_weight", "0"]
+    train.run([*flags, "--output_name", "run", *steps])
+    (folder,) = Path("ckpt").iterdir()
+    shared = ["--data_dir", flags[5], "--num_return_sequences", "3", "--max_new_tokens", "8", "--test_k", "4"]
+    evaluate.main(["--checkpoint", str(folder), *shared])
+    bare = ["--base_model_id", flags[1], "--thought_generator", "none", "--task_name", "gsm8k"]
+    evaluate.main([*bare, *shared, "--output_dir", "bare"])
+    capsys.readouterr()
+    evaluate.main(["--plot", "run", "bare/report.json"])
+    paths = capsys.readouterr().out.split()
+    assert paths == [f"results/plot-run-large-without-thoughts.{suffix}" for suffix in ("svg", "png")]
+    assert Path(paths[0]).read_text().startswith("<?xml") and Path(paths[1]).read_bytes()[1:4] == b"PNG"
+
+    log = json.loads(Path("results/run/trainer_state.json").read_text())["log_history"]
+    best = json.loads((folder / "thoughts.json").read_text())["best"]
+    drawn = lines(figures[0])
+    for key, title in {"sft_loss": "SFT loss", "focus_loss": "reasoning focus loss"}.items():
+        points = [(line["step"], line[key]) for line in log if key in line]
+        assert len(points) == 5 and drawn.pop(f"training: {title}") == [tuple(map(list, zip(*points, strict=True)))]
+        points = [(line["step"], line[f"eval_{key}"]) for line in log if f"eval_{key}" in line]
+        curve, star = drawn.pop(f"dev: {title}")
+        assert [step for step, _ in points] == [2, 4, 5] and curve == tuple(map(list, zip(*points, strict=True)))
+        assert star == ([best["step"]], [dict(points)[best["step"]]])
+    votes = drawn.pop("maj@k, pass@k")
+    assert not drawn  # nothing is aligned
+    (path,) = Path("results").rglob("report.json")
+    for i, found in enumerate(json.loads(Path(path).read_text()) for path in (path, "bare/report.json")):
+        assert found["checkpoint"]["run"] == (None if i else "run")
+        for name, (ks, values) in zip(
+            ("maj_at_k", "pass_at_k"), (line for line in votes if len(line[0]) == 3), strict=False
+        ):
+            assert ks == [1, 2, 3] and values == pytest.approx([100 * value for value in found[name].values()])
+        votes = [line for line in votes if len(line[0]) < 3] + [line for line in votes if len(line[0]) == 3][2:]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts() if text.get_text().strip()] == [
+        "run",
+        "the step that was chosen on dev",
+        f"run: 4 thoughts, step {best['step']}, 4 test questions",
+        "large without thoughts: 4 test questions",
+        "pass@k; bars: the vote's 95 % interval",
+    ]
+
+
+def test_the_same_runs_give_the_same_bytes(figures):
+    write("results/a/trainer_state.json", state(40))
+    write("results/eval-a/report.json", report("a"))
+    files = []
+    for folder in ("one", "other"):
+        evaluate.main(["--plot", "a", "--output_dir", folder])
+        files.append([path.read_bytes() for path in sorted(Path(folder).iterdir())])
+    assert len(files[0]) == 2 and files[0] == files[1]
+
+
+def test_a_killed_run_is_drawn_from_its_newest_complete_checkpoint_and_an_ended_one_to_its_last_line(figures):
+    for step in (20, 40, 60):
+        write(f"results/a/checkpoint-{step}/trainer_state.json", state(step))
+        if step < 60:
+            write(f"results/a/checkpoint-{step}/{COMPLETE}", "")
+    evaluate.main(["--plot", "a"])
+    assert lines(figures[0])["training: SFT loss"][0][0] == [10, 20, 30, 40]
+    write("results/a/trainer_state.json", state(50))
+    evaluate.main(["--plot", "a"])
+    assert lines(figures[1])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50]
+    write(f"results/a/checkpoint-60/{COMPLETE}", "")  # it was resumed
+    evaluate.main(["--plot", "a"])
+    assert lines(figures[2])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50, 60]
+
+
+def test_reports_belong_to_the_run_that_they_name(figures, capsys):
+    write("results/a/trainer_state.json", state(40))
+    write("results/eval-a/n4/report.json", report("a"))
+    write("results/eval-a/n2/report.json", report("a", num_thought_tokens=2))
+    write("results/a-other-folder/report.json", report("another"))
+    older = report(None)
+    del older["checkpoint"]["run"]
+    write("results/eval-a-older/report.json", older)
+    evaluate.main(["--plot", "a", "results/eval-a/n2/report.json"])  # the second is drawn already
+    titles = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert [title for title in titles if "thoughts" in title] == [
+        "a: 2 thoughts, step 20, 12 test questions",
+        "a: 4 thoughts, step 20, 12 test questions",
+    ]
+    said = capsys.readouterr().out
+    assert "note: 1 report in results/ was made by an older evaluate.py" in said
+    assert "results/eval-a-older/report.json" in said and "run the evaluation again, no question is asked again" in said
+
+
+def test_many_runs_look_different_and_no_legend_covers_a_curve(figures, capsys):
+    names = [f"gsm8k-small_block-seed{i}" for i in range(12)]
+    for i, name in enumerate(names):
+        write(f"results/{name}/trainer_state.json", state(40 + 10 * i, ("sft", "focus") if i == 3 else ("sft",)))
+        if i % 2:
+            write(f"results/eval-{name}/x3/report.json", report(name))
+            write(f"results/eval-{name}/x1/report.json", report(name, samples=1, questions="0b"))
+    evaluate.main(["--plot", *names])
+    figure = figures[0]
+    legend = figure.legends[0].get_window_extent()
+    assert len(figure.axes) == 5 and not any(legend.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert len({(one.get_color(), one.get_marker()) for one in figure.axes[0].get_lines()}) == 12
+    assert len({(look["linestyle"], look["marker"]) for look in map(plots.line_style, range(35))}) == 35  # in grey too
+    titles = [text.get_text() for text in figure.legends[0].get_texts() if ":" in text.get_text()]
+    assert len(titles) == len(set(titles)) == 13  # two evaluations that read alike say where they are
+    said = capsys.readouterr().out
+    assert f"note: {names[0]}: no report of its weights" in said and "not of the same questions" in said
+    assert [len(path) for path in said.split()[-2:]] == [len("results/") + 200 + len("-12345678.svg")] * 2
+
+
+def test_a_report_alone_is_a_plot_of_its_votes(figures):
+    evaluate.main(["--plot", write("x/report.json", report(None, thought_generator="none", num_thought_tokens=0))])
+    assert [axes.get_title() for axes in figures[0].axes] == ["maj@k, pass@k"]
+    evaluate.main(["--plot", write("y/report.json", report("gone", samples=1))])
+    assert lines(figures[1])["maj@k, pass@k"][0] == ([1], [60.0])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nix"], "--plot nix: no such run in results/; a RUN is an --output_name or a report.json"),
+        (["../a"], "--plot ../a: no such run"),
+        (["empty"], "--plot empty: nothing to plot yet: no complete checkpoint in results/empty, no report"),
+        (["a", "none.json"], "none.json: no such file"),
+        (["a", "broken.json"], "broken.json: not JSON"),
+        (["a", "other.json"], "other.json: not a report that evaluate.py wrote"),
+        (["b"], "results/b/trainer_state.json: not a state that train.py wrote"),
+        (["a", "--output_dir", "broken.json"], "broken.json: cannot be written to"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(figures, names, message):
+    write("results/a/trainer_state.json", state(20))
+    write("results/b/trainer_state.json", "{}")
+    write("broken.json", "{")
+    write("other.json", "{}")
+    Path("results/empty").mkdir()
+    with pytest.raises(SystemExit) as error:
+        evaluate.main(["--plot", *names])
+    assert str(error.value).startswith(f"error: {message}") and "\n" not in str(error.value)
+    assert not list(Path().rglob("plot-*"))
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match="^matplotlib is needed for the drawings of --plot: pip install matplotlib$"):
+        plots.plot_runs(["a"], None)
