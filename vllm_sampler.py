@@ -47,12 +47,15 @@ def import_vllm():
 def model_length(given: int | None, longest: int, max_new_tokens: int, config) -> int:
     """--max_model_len, else room for the longest prompt and answer as far as the model's positions go; says where
     answers may be cut off. InputError where the longest prompt does not fit."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or given or longest + max_new_tokens
-    length, why = (given, "--max_model_len") if given else (min(longest + max_new_tokens, positions), "its positions")
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or longest + max_new_tokens
+    length, whose = (
+        given or min(longest + max_new_tokens, positions),
+        "--max_model_len" if given else "the model's positions",
+    )
     if length <= longest:
-        raise InputError(f"--max_model_len {length}: the longest prompt has {longest} columns with its thoughts")
+        raise InputError(f"{whose}: {length}, but the longest prompt has {longest} columns with its thoughts")
     if length < longest + max_new_tokens:
-        print(f"note: {why}: {length}, so an answer behind the longest prompt ends after {length - longest} tokens")
+        print(f"note: {whose}: {length}, so an answer behind the longest prompt ends after {length - longest} tokens")
     return length
 
 
@@ -139,6 +142,7 @@ class VllmSampler(Sampler):
                     for place, chains in zip(places, unpadded(prompts(places), len(places)), strict=True):
                         task = self.runner.get_loop().create_task(self._samples(numbers[place], chains))
                         running[task] = place
+                    self.runner.run(asyncio.sleep(0))  # the engine begins with these
                 done, _ = self.runner.run(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
                 for task in done:
                     yield running.pop(task), task.result()
