@@ -2,7 +2,7 @@
 # Evaluate a checkpoint: several answers a question and a vote. Edit the flags here, set them in the environment, or pass
 # more of evaluate.py's flags on:  CUDA_VISIBLE_DEVICES=0,1 CKPT=ckpt/NAME bash bash/run_evaluate.sh --test_k 100
 # CKPT=none evaluates the LLM without thoughts. Every visible GPU takes its share of the questions; with SPREAD=1 it is
-# one process, and the LLM is spread over the GPUs.
+# one process, and the LLM is spread over the GPUs (so too for --backend vllm, with --tensor_parallel_size and the like).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

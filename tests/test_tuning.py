@@ -13,10 +13,8 @@ from safetensors.torch import load_file, save_file
 from test_model import EXAMPLES, N, plain_z, training_batch
 from test_train import assert_close, logs, subprocess_train
 
-from lta_thinker import evaluate, loading, train, trainer, tuning
-from lta_thinker.checkpoint import save_checkpoint
+from lta_thinker import evaluate, train, trainer, tuning
 from lta_thinker.data_loader import InputError
-from lta_thinker.flags import parse_flags
 from lta_thinker.frozen import fingerprint, load_frozen_lm
 from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
@@ -218,15 +216,19 @@ def test_the_tuned_llm_alone_is_evaluated_as_peft_loads_it_and_never_mixed_with_
     assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41/report.json").is_file()
 
 
-def test_a_loaded_checkpoint_is_saved_again_with_its_adapters(checkpoint):
-    """What evaluation loads is whole."""
-    args = parse_flags(evaluate.EvaluationArguments, ["--checkpoint", str(checkpoint)], "evaluate.py")
-    _, model, _ = loading.load_models(loading.make_plan(args), trust_remote_code=False, attention=None)
-    save_checkpoint(Path("again"), model, {})
+def test_from_python_a_tuned_checkpoint_is_loaded_asked_and_saved_again_with_its_adapters(checkpoint):
+    model = LatentThoughtModel.from_pretrained(checkpoint)
+    model.save_pretrained("again")
     for path in checkpoint.rglob("*.safetensors"):
         first, again = load_file(path), load_file("again" / path.relative_to(checkpoint))
         assert first.keys() == again.keys() and all(first[name].equal(again[name]) for name in first)
     assert not any(weight.requires_grad for weight in model.adapters.parameters())
+    said = [LatentThoughtModel.from_pretrained("again"), model]
+    said = [one.solve("How many pens?", num_samples=3, max_new_tokens=8) for one in said]
+    assert said[0] == said[1]
+    for weight in model.adapters["base_model"].parameters():
+        weight.data.zero_()
+    assert model.solve("How many pens?", num_samples=3, max_new_tokens=8) != said[0]  # the adapter is in what is said
 
 
 def test_a_run_without_the_flags_says_nothing_of_adapters(flags, capsys):
