@@ -165,6 +165,7 @@ def test_a_preempted_run_saves_says_so_and_goes_on_to_the_weights_of_the_run_tha
 
 
 def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
+    report.source_version.cache_clear()
     flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1"]
     train.run(flags)
     kept = json.loads(Path("results/a/flags.json").read_text())
