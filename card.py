@@ -11,7 +11,7 @@ from huggingface_hub import ModelCardData
 from lta_thinker.data_loader import TASKS
 from lta_thinker.report import compare, percent, read_report
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PAPER = "[arXiv 2509.12875](https://arxiv.org/abs/2509.12875)"
 
 
@@ -28,7 +28,7 @@ def model_card(meta: dict, name: str, report: str | Path | None = None, baseline
         f"# Latent thoughts for {large} ({task})",
         f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {meta['num_thoughts']} latent "
         "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
-        f"{state} not in here: it is loaded as `{large}`.",
+        f"{state} not in here: it is loaded as `{large}`, or from where `base_model_id=` says.",
         f"""```python
 from lta_thinker import LatentThoughtModel
 
@@ -43,10 +43,15 @@ print(model.solve("A pen costs 3 and a book 7. How much are two pens and a book?
     return "\n\n".join(parts) + "\n"
 
 
+def is_on_hub(model_id: str) -> bool:
+    """Whether a model id is one for others too, and not a folder of here."""
+    return bool(HUB_ID.fullmatch(model_id)) and not Path(model_id).is_dir()
+
+
 def card_data(meta: dict) -> ModelCardData:
     """The card's header; a folder is no base model that others could look up."""
     large, name = meta["large_model_id"], meta["task_name"]
-    base = {"base_model": large, "base_model_relation": "adapter"} if HUB_ID.fullmatch(large) else {}
+    base = {"base_model": large, "base_model_relation": "adapter"} if is_on_hub(large) else {}
     sources = [meta["rows"]["train"]["source"]] if "rows" in meta else []
     sources += TASKS[name].sources.get("train", ()) if name in TASKS else ()
     datasets = [source.split(":")[1] for source in sources if source.startswith("hub:")][:1]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
@@ -26,21 +26,20 @@ class WeightFiles:
 
     def __init__(self, model_id: str, flag: str):
         """InputError where the model has none."""
-        self.model_id = model_id
+        self.model_id, self.flag, self.opened = model_id, flag, {}
         try:
             index = self._file(SAFE_WEIGHTS_INDEX_NAME)
             if index is not None:
                 self.places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
                 return
             single = self._file(SAFE_WEIGHTS_NAME)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise InputError(f"{flag} {model_id}: {SAFE_WEIGHTS_INDEX_NAME} is broken ({error})") from None
         if single is None:
             raise InputError(
                 f"{flag} {model_id}: no {SAFE_WEIGHTS_NAME} there; save it as safetensors (save_pretrained does)"
             )
-        with safe_open(single, framework="pt") as file:
-            self.places = dict.fromkeys(file.keys(), SAFE_WEIGHTS_NAME)
+        self.places = dict.fromkeys(self._open(SAFE_WEIGHTS_NAME).keys(), SAFE_WEIGHTS_NAME)
 
     def _file(self, name: str) -> str | None:
         try:
@@ -48,9 +47,20 @@ class WeightFiles:
         except OSError:  # there is no such file
             return None
 
+    def _open(self, name: str):
+        """A file, opened once: of a hub's model each look for it asks the hub."""
+        if name not in self.opened:
+            path = self._file(name)
+            if path is None:
+                raise InputError(f"{self.flag} {self.model_id}: no {name} there, which its index names")
+            try:
+                self.opened[name] = safe_open(path, framework="pt")
+            except SafetensorError as error:
+                raise InputError(f"{self.flag} {self.model_id}: {name} is broken ({error})") from None
+        return self.opened[name]
+
     def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._file(self.places[name]), framework="pt") as file:
-            return file.get_tensor(name)
+        return self._open(self.places[name]).get_tensor(name)
 
 
 def load_embeddings(model_id: str, flag: str, dtype: torch.dtype, device, trust_remote_code: bool = False):

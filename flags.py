@@ -168,7 +168,7 @@ class EvaluationArguments(TaskArguments):
             return
         if not self.ask.strip():
             raise InputError("--ask: an empty question, there is nothing to ask")
-        for name in ("inspect", "compare", "rank", "checkpoints_of", "output_dir", "test_k"):
+        for name in ("inspect", "compare", "rank", "plot", "checkpoints_of", "output_dir", "test_k"):
             if getattr(self, name):
                 raise InputError(f"--ask with --{name}: one or the other; --ask only answers and writes nothing")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:

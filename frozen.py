@@ -157,7 +157,8 @@ def attention_mask(lm, mask: Tensor, queries: int) -> Tensor:
     library would make no other of it, (B, 1, queries, T) bool. For its own the library reads the mask back from the
     device, which makes the device wait in every pass."""
     config, columns = lm.config.get_text_config(), torch.arange(mask.shape[1], device=mask.device)
-    own = "create_causal_mask" in vars(sys.modules[type(decoder(lm)).__module__])
+    # FSDP2 puts a class of its own before the model's
+    own = any("create_causal_mask" in vars(sys.modules[kind.__module__]) for kind in type(decoder(lm)).__mro__)
     if not own or config._attn_implementation != "sdpa" or has_windows(config):
         return mask
     rows = columns[len(columns) - queries :, None]

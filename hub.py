@@ -83,6 +83,7 @@ class HubMixin(ModelHubMixin):
             base_model_id=base_model_id,
             assistant_model_id=assistant_model_id,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
         )
         plan = make_plan(args)
         models = load_models(plan, trust_remote_code, attn_implementation, device)

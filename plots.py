@@ -79,7 +79,11 @@ def reports_by_run() -> dict[str, dict[Path, dict]]:
     """Every report in results/ by the --output_name of the run whose weights it is about, as {path: report}."""
     found, older = {}, []
     for path in sorted(Path("results").rglob(REPORT_FILE)):
-        report = load_report(path)
+        try:
+            report = load_report(path)
+        except InputError as error:
+            print(f"note: {error}; it is passed over")
+            continue
         if "run" not in report.get("checkpoint", {}):
             older.append(path)
         elif report["checkpoint"]["run"]:
@@ -112,8 +116,8 @@ def read_runs(names: list[str]) -> list[Run]:
             raise InputError(f"--plot {name}: no such run in results/; a RUN is an --output_name or a report.json")
         else:
             state, reports = newest_state(folder), by_run.get(name, {})
-            if state is None and not reports:
-                raise InputError(f"--plot {name}: nothing to plot yet: no complete checkpoint in {folder}, no report")
+            if not reports and not (state and state["log_history"]):
+                raise InputError(f"--plot {name}: nothing to plot yet: nothing logged in {folder}, no report")
             log, best_step = (state["log_history"], state.get("best_global_step")) if state else ([], None)
             run = Run(name, style, log, best_step, reports)
         run.reports = {path: report for path, report in run.reports.items() if path.resolve() not in drawn}

@@ -128,10 +128,10 @@ def flatten(settings: dict, prefix: str = "") -> dict:
 
 def check_folder(folder: Path, settings: dict) -> None:
     """InputError where the folder holds samples made with other values of these settings."""
+    if not any(path.stat().st_size for path in folder.glob("samples*.jsonl")):
+        return  # a run that ended before its first question does not bind the next one
     if not (folder / SETTINGS_FILE).exists():
-        if any(folder.glob("samples*.jsonl")):
-            raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
-        return
+        raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
     there, now = FORMER | flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
     # an adapter's file is a setting only where there is one
     for key in [*now, *(key for key in there if key.endswith(ADAPTER_FILES))]:

@@ -80,7 +80,10 @@ def resolve_sampling(
         "top_p": (0 < settings.top_p <= 1, "must be above 0 and at most 1"),
         "top_k": (settings.top_k >= 0, "must be 0 (off) or more"),
         "min_p": (0 <= settings.min_p <= 1, "must be from 0 to 1"),
-        "num_return_sequences": (num_return_sequences >= 1, "must be at least 1"),
+        "num_return_sequences": (
+            isinstance(num_return_sequences, int) and num_return_sequences >= 1,
+            "must be at least 1, and whole",
+        ),
     }
     for name, (good, reason) in allowed.items():
         if not good:

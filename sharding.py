@@ -27,6 +27,12 @@ def check_can_shard(world_size: int) -> None:
         raise InputError(f"--shard_llm needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}")
     if world_size == 1:
         raise InputError("--shard_llm shares the LLM among processes, and this is one: torchrun --nproc_per_node=GPUS")
+    in_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    if int(os.environ["LOCAL_RANK"]) >= in_node or world_size % in_node:
+        raise InputError(
+            f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {in_node} of "
+            f"{world_size}): start them by torchrun"
+        )
 
 
 def shard_mesh(device_type: str):

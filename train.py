@@ -10,6 +10,7 @@ results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempt
 """
 
 import contextlib
+import functools
 import gc
 import json
 import math
@@ -79,26 +80,41 @@ def check_same_run(args: TrainArguments, rows: dict) -> None:
     for name in now:
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
+    last = before["starts"][-1]["versions"] if "starts" in before else {}
     for name, version in versions().items():
-        if before.get("versions", {}).get(name, version) != version:
-            print(f"note: this run was started with {name} {before['versions'][name]}, not {version}")
+        if last.get(name, version) != version:
+            print(f"note: this run came here with {name} {last[name]}, and goes on with {version}")
+
+
+def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
+    """Transformers before 4.57 would merge the last, shorter step of an epoch resumed after `step` into the next."""
+    micro_batches = math.ceil(num_rows / (args.per_device_train_batch_size * args.world_size))
+    steps, rest = divmod(micro_batches, args.gradient_accumulation_steps)
+    inside_epoch = step % (steps + bool(rest)) != 0
+    return Version(transformers.__version__) >= Version("4.57") or not rest or not inside_epoch
 
 
 def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: int) -> None:
-    """InputError where transformers before 4.57 would merge the last, shorter step of a resumed epoch into the next."""
-    micro_batches = math.ceil(num_rows / (args.per_device_train_batch_size * args.world_size))
-    steps, rest = divmod(micro_batches, args.gradient_accumulation_steps)
-    inside_epoch = int(checkpoint.name.split("-")[1]) % (steps + bool(rest)) != 0
-    if Version(transformers.__version__) < Version("4.57") and rest and inside_epoch:
+    """InputError where it cannot."""
+    if not library_can_resume(args, num_rows, int(checkpoint.name.split("-")[1])):
         raise InputError(
-            f"--resume: transformers {transformers.__version__} cannot go on inside an epoch of {micro_batches} "
-            "micro-batches, no multiple of --gradient_accumulation_steps; use transformers 4.57 or newer"
+            f"--resume: transformers {transformers.__version__} cannot go on inside an epoch whose micro-batches are "
+            "no multiple of --gradient_accumulation_steps; use transformers 4.57 or newer"
         )
 
 
 def run_settings(args: TrainArguments, rows: dict) -> dict:
     """What is stored with a run, and must be the same when it goes on."""
     return args.resolved() | {f"{name}_sha256": count["sha256"] for name, count in rows.items()}
+
+
+def record_start(args: TrainArguments, rows: dict) -> None:
+    """Write what repeats this run to its folder: what decides its weights, and of each time it was started the versions
+    and the flags that may differ."""
+    path = Path(args.output_dir, FLAGS_FILE)
+    starts = read_json(path).get("starts", []) if args.resume else []
+    starts.append({"versions": versions(), "flags": args.free()})
+    write_text(path, json.dumps(run_settings(args, rows) | {"starts": starts}, indent=2) + "\n")
 
 
 def final_folder(args: TrainArguments) -> Path:
@@ -244,7 +260,8 @@ def run(argv: list[str]) -> int:
     """The whole of a run -> exit status."""
     args = parse_flags(TrainArguments, argv, "train.py")
     # imported here: transformers' Trainer takes two seconds, which --help and a wrong flag do without
-    from lta_thinker.trainer import EvaluateLastStep, StopAtSigterm, ThoughtTrainer
+    from lta_thinker.preemption import StopAtSigterm
+    from lta_thinker.trainer import EvaluateLastStep, ThoughtTrainer
 
     if args.shard_llm:
         check_can_shard(args.world_size)
@@ -266,7 +283,7 @@ def run(argv: list[str]) -> int:
         dev_collator = TrainingCollator(layout, steps=True)
         train_rows = small_lm_states(args, model, "train", train_rows, collator, counts)
         dev_rows = small_lm_states(args, model, "dev", dev_rows, dev_collator, counts)
-    sigterm = StopAtSigterm()
+    sigterm = StopAtSigterm(functools.partial(library_can_resume, args, len(train_rows)))
     trainer = ThoughtTrainer(
         model=model,
         args=args,
@@ -281,15 +298,12 @@ def run(argv: list[str]) -> int:
     )
     if trainer.is_world_process_zero():
         print_start(args, model, counts)
-        record = run_settings(args, counts) | {"versions": versions()}
-        write_text(Path(args.output_dir, FLAGS_FILE), json.dumps(record, indent=2) + "\n")
+        record_start(args, counts)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if sigterm.step is not None:
-        print(
-            f"stopped by SIGTERM after step {sigterm.step}: {newest_checkpoint(Path(args.output_dir))} is whole, "
-            "--resume goes on from it",
-            flush=True,
-        )
+        newest = newest_checkpoint(Path(args.output_dir))
+        goes_on = f"--resume goes on from {newest}" if newest else "there is no checkpoint yet"
+        print(f"stopped by SIGTERM after step {sigterm.step}: {goes_on}", flush=True)
         return 128 + signal.SIGTERM
     trainer.save_state()  # the log to its end, which may be later than the last checkpoint
     if trainer.is_world_process_zero():

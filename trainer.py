@@ -1,13 +1,12 @@
 """The Trainer of train.py: its order of rows, losses, dev evaluation and resume checkpoints."""
 
+import functools
 import json
 import math
-import signal
 import time
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from lta_thinker.data_loader import Example, InputError
 from lta_thinker.generation import count_right
 from lta_thinker.layout import Layout, TrainingCollator, loss_counts
 from lta_thinker.model import LOSSES
+from lta_thinker.preemption import ignore_sigterm
 from lta_thinker.report import write_text
 from lta_thinker.watch import gradient_norms, llm_tokens, thought_spread
 
@@ -88,6 +88,9 @@ class ThoughtTrainer(Trainer):
         if isinstance(self.row_order, ByLengthWithinSteps):
             # where accelerate looks for set_epoch when a run of several ranks goes on inside an epoch
             loader.set_sampler(self.row_order)
+        if self.args.dataloader_num_workers:
+            rows = loader.base_dataloader  # accelerate wraps it
+            rows.worker_init_fn = functools.partial(ignore_sigterm, rows.worker_init_fn)
         return loader
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -222,38 +225,4 @@ class EvaluateLastStep(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
-        return control
-
-
-class StopAtSigterm(TrainerCallback):
-    """SIGTERM (a preempted job) while steps are made: the running step is finished and saved, then training stops, on
-    all ranks at the same step. `step`: after which one it stopped."""
-
-    def __init__(self):
-        self.caught, self.step, self.group = False, None, None
-
-    def _catch(self, number, frame):
-        self.caught = True
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.default = signal.signal(signal.SIGTERM, self._catch)
-        if args.world_size > 1:
-            self.group = dist.new_group(backend="gloo")  # asks on the CPU: no GPU waits for it
-
-    def on_train_end(self, args, state, control, **kwargs):
-        signal.signal(signal.SIGTERM, self.default)
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if self.group is not None:
-            self.anywhere = torch.tensor(int(self.caught))
-            self.asking = dist.all_reduce(self.anywhere, group=self.group, async_op=True)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        stop = self.caught
-        if self.group is not None:
-            self.asking.wait()
-            stop = self.anywhere.item() > 0
-        if stop and state.global_step < state.max_steps:
-            control.should_save = control.should_training_stop = True
-            self.step = state.global_step
         return control

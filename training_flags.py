@@ -299,13 +299,20 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     def resolved(self) -> dict:
         """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
-        names = [f.name for f in fields(self) if f.init and f.name not in SET_HERE and not FREE.fullmatch(f.name)]
+        values = self._values([f.name for f in fields(self) if not FREE.fullmatch(f.name)])
+        more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}
+        return values | more
+
+    def free(self) -> dict:
+        """The flags that may differ between a run and its resumption."""
+        return self._values([f.name for f in fields(self) if FREE.fullmatch(f.name) and f.name != "bf16"])
+
+    def _values(self, names: list[str]) -> dict:
+        names = [name for name in names if self.__dataclass_fields__[name].init and name not in SET_HERE]
         names = [name for name in names if self.tuned_roles or not name.startswith("lora_")]
         values = {name: getattr(self, name) for name in names}
         values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
-        values = {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
-        more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}
-        return values | more
+        return {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
 
     def told(self) -> dict:
         """The resolved flags worth printing: this program's own, and the library's where they are not its defaults."""

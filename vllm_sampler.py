@@ -6,7 +6,9 @@ the next questions are made while it writes; what comes back is a token list and
 """
 
 import asyncio
+import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +39,12 @@ def import_vllm():
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import vllm
+        import vllm.exceptions
+        import vllm.inputs
+        import vllm.platforms
+        import vllm.sampling_params
+        import vllm.usage.usage_lib
+        import vllm.v1.engine.async_llm
     except ImportError as error:
         raise InputError(f"--backend vllm: vllm cannot be imported ({error}); {INSTALL}") from None
     if Version(vllm.__version__) < Version(OLDEST):
@@ -59,6 +67,12 @@ def model_length(given: int | None, longest: int, max_new_tokens: int, config) -
     return length
 
 
+def memory_share(free: int, total: int) -> float:
+    """--gpu_memory_utilization where it is not given: what the thoughts' models leave of a GPU (bytes), less 2 GiB for
+    their work, at most vLLM's own default."""
+    return min(0.92, math.floor(100 * (free - 2 * 2**30) / total) / 100)
+
+
 def spare_token(config, tokenizer) -> int | None:
     """A row of the embedding table that no token of the tokenizer has."""
     last = config.get_text_config().vocab_size - 1
@@ -77,6 +91,7 @@ class VllmSampler(Sampler):
         from vllm import AsyncEngineArgs
         from vllm.exceptions import VLLMValidationError
         from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
@@ -102,10 +117,15 @@ class VllmSampler(Sampler):
         }
         if current_platform.is_cpu():
             flags |= ON_CPU | {"max_num_batched_tokens": max(CPU_STEP, length)}
+        device = self.llm.get_input_embeddings().weight.device
+        if device.type == "cuda":
+            flags.setdefault("gpu_memory_utilization", memory_share(*torch.cuda.mem_get_info(device)))
         print("  vllm: the engine starts", flush=True)
         # a session of its own: a Ctrl-C that ends the evaluation does not end it first
         reaper = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(os.getpid())]
         self.reaper = subprocess.Popen(reaper, start_new_session=True)
+        # while it starts, vLLM keeps a Ctrl-C to itself: it shall end this process, and the reaper the engine
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             self.engine = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(
@@ -120,11 +140,18 @@ class VllmSampler(Sampler):
                     disable_log_stats=True,
                     use_tqdm_on_load=False,
                     **flags,
-                )
+                ),
+                usage_context=UsageContext.LLM_CLASS,  # as many sequences at a time as for work that nobody waits for
             )
         except Exception as error:  # of many types, from pydantic's to the engine's
+            self._end_reaper()
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"--backend vllm: the engine did not start; what it printed says why ({reason})") from None
+            raise InputError(
+                "--backend vllm: the engine did not start; what it printed says why, and --gpu_memory_utilization, "
+                f"--max_model_len and --tensor_parallel_size what it needs ({reason})"
+            ) from None
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
         config = self.engine.vllm_config
         # enough for every place of every engine while questions end and others begin
         self.most = 2 * config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
@@ -150,6 +177,8 @@ class VllmSampler(Sampler):
             raise InputError(
                 "--backend vllm: the engine has died; what it printed says why (the same command goes on from here)"
             ) from None
+        finally:
+            self.runner.run(end(running))
 
     async def _samples(self, number: int, chains: list[Tensor]) -> list[Sample]:
         """All samples of a question, behind the prompts of its chains, (T, d_large) each."""
@@ -193,11 +222,23 @@ class VllmSampler(Sampler):
 
     def close(self) -> None:
         """Stop the engine's processes."""
-        self.runner.close()
-        self.engine.shutdown()
-        del self.engine  # it ends now, and not when modules that it needs are gone
+        try:
+            self.runner.close()
+            self.engine.shutdown()
+            del self.engine  # it ends now, and not when modules that it needs are gone
+        finally:
+            self._end_reaper()
+
+    def _end_reaper(self) -> None:
         self.reaper.kill()
         self.reaper.wait()
+
+
+async def end(tasks) -> None:
+    """Cancel what still runs, and take the results that nobody asks for any more: asyncio would print each error."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def unpadded(inputs: dict[str, Tensor], questions: int) -> Iterator[list[Tensor]]:

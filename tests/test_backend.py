@@ -13,12 +13,12 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Gemma3ForCausalLM, Gemma3TextConfig
 
-from lta_thinker import evaluate
+from lta_thinker import embeddings, evaluate
 from lta_thinker.data_loader import InputError
 from lta_thinker.embeddings import load_embeddings, weights_fingerprint
 from lta_thinker.frozen import check_cache, fingerprint, load_frozen_lm
 from lta_thinker.report import check_folder, differing
-from lta_thinker.vllm_sampler import model_length, unpadded
+from lta_thinker.vllm_sampler import memory_share, model_length, unpadded
 
 TOY = ROOT / "toy" / "large"  # bf16 files, tied
 
@@ -84,10 +84,37 @@ def test_files_without_what_is_needed(tiny_pair, tmp_path, capsys):
     write(lambda name: name.replace("embed_tokens", "words"))
     with pytest.raises(InputError, match=r"--base_model_id .*: its safetensors have no model\.embed_tokens\.weight"):
         load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(InputError, match="--base_model_id .*: model.safetensors is broken"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
     (tmp_path / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"model.embed_tokens.weight": "gone.safetensors"}}')
+    with pytest.raises(InputError, match="--base_model_id .*: no gone.safetensors there, which its index names"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    index.write_text("{}")
+    with pytest.raises(InputError, match="--base_model_id .*: model.safetensors.index.json is broken"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    index.unlink()
     torch.save(weights, tmp_path / "pytorch_model.bin")
     with pytest.raises(InputError, match="--base_model_id .*: no model.safetensors there; save it as safetensors"):
         load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+
+
+def test_a_file_of_weights_is_looked_for_once(tiny_pair, monkeypatch):
+    """On the hub every look is a request."""
+    looks, own = [], embeddings.cached_file
+    monkeypatch.setattr(embeddings, "cached_file", lambda *args: (looks.append(args[1]), own(*args))[1])
+    llm = load_embeddings(str(tiny_pair / "large"), "--f", torch.float32, "cpu")
+    weights_fingerprint(str(tiny_pair / "large"), "--f", llm)
+    assert len(looks) == 2 * 3  # the index, whether there is the one file, and the file
+
+
+def test_the_engine_gets_what_the_thoughts_models_leave_of_a_gpu():
+    gib = 2**30
+    assert memory_share(75 * gib, 80 * gib) == pytest.approx(0.91)
+    assert memory_share(20 * gib, 24 * gib) == 0.75
+    assert memory_share(139 * gib, 140 * gib) == 0.92
 
 
 @pytest.mark.parametrize(
@@ -116,6 +143,7 @@ def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, flags, environment, m
 
 def test_a_folder_of_one_backend_is_not_continued_with_the_other(tmp_path):
     """Folders from before there was a choice are of hf."""
+    (tmp_path / "samples.jsonl").write_text("{}\n")
     settings = {"seed": 41, "backend": "hf"}
 
     def check(there: dict, now: str) -> None:

@@ -377,6 +377,15 @@ def test_a_killed_run_goes_on_where_it_stopped(run, checkpoints, monkeypatch):
     assert json.loads(Path("cut/report.json").read_text())["speed"] is None
 
 
+def test_a_run_that_ended_before_its_first_question_does_not_bind_the_next(run, checkpoints):
+    flags = ["--checkpoint", checkpoints / "small", "--test_k", "1", "--output_dir", "out"]
+    Path("out").mkdir()
+    Path("out/settings.json").write_text('{"backend": "vllm"}')
+    Path("out/samples.jsonl").touch()
+    run(*flags)
+    assert json.loads(Path("out/settings.json").read_text())["split"] == "test"
+
+
 def test_a_folder_of_other_settings_is_not_touched(run, checkpoints):
     """Other settings than the folder's: one line that names the first that differs, and the files stay as they are."""
     flags = ["--checkpoint", checkpoints / "small", "--output_dir", "out"]

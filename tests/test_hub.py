@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
-from lta_thinker import LatentThoughtModel, evaluate
+from lta_thinker import LatentThoughtModel, evaluate, loading
 from lta_thinker.card import model_card
 from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE
 from lta_thinker.data_loader import InputError
@@ -142,6 +142,13 @@ def cache_with(trained: Path, folder: Path, hub_id: str) -> Path:
     return folder
 
 
+def test_trust_remote_code_is_for_the_configs_too(trained, monkeypatch):
+    asked, own = [], loading.load_config
+    monkeypatch.setattr(loading, "load_config", lambda *args: asked.append(args[2]) or own(*args))
+    LatentThoughtModel.from_pretrained(trained, trust_remote_code=True)
+    assert asked == [True, True]
+
+
 def test_a_hub_id_is_read_from_the_cache_without_a_network(trained, model, tmp_path):
     cache = cache_with(trained, tmp_path / "hub", "owner/thoughts")
     assert same_weights(LatentThoughtModel.from_pretrained("owner/thoughts", cache_dir=cache), model)
@@ -188,12 +195,18 @@ def test_a_hub_out_of_reach_is_one_line(model):
 # The card
 
 
-def test_the_card_has_the_training_and_no_figure_of_an_evaluation_without_a_report(model, trained, tmp_path):
+def test_the_card_has_the_training_and_no_figure_of_an_evaluation_without_a_report(
+    model, trained, tmp_path, monkeypatch
+):
     model.save_pretrained(tmp_path / "copy")
     card = ModelCard.load(tmp_path / "copy" / "README.md")
     assert card.data.library_name == "lta-thinker" and card.data.pipeline_tag == "text-generation"
     assert card.data.datasets == ["openai/gsm8k"] and card.data.base_model is None  # a folder of this machine
     meta = json.loads((trained / META_FILE).read_text())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy" / "large").mkdir(parents=True)
+    for folder in ("toy/large", "../large"):
+        assert "base_model:" not in model_card(meta | {"large_model_id": folder}, "x")
     for fact in ("| thoughts | 4 |", "| loss weights | sft 0.33, align 0.33, focus 0.33 |", "after step 5 (epoch"):
         assert fact in card.text
     assert f"sft {meta['dev']['eval_sft_loss']:.4g}" in card.text and meta["versions"]["lta_thinker"] in card.text

@@ -166,6 +166,14 @@ def test_many_runs_look_different_and_no_legend_covers_a_curve(figures, capsys):
     assert [len(path) for path in said.split()[-2:]] == [len("results/") + 200 + len("-12345678.svg")] * 2
 
 
+def test_a_broken_report_of_others_is_passed_over_with_a_note(figures, capsys):
+    write("results/a/trainer_state.json", state(20))
+    write("results/other/report.json", "{}")
+    evaluate.main(["--plot", "a"])
+    note = "note: results/other/report.json: not a report that evaluate.py wrote; it is passed over"
+    assert note in capsys.readouterr().out
+
+
 def test_a_report_alone_is_a_plot_of_its_votes(figures):
     evaluate.main(["--plot", write("x/report.json", report(None, thought_generator="none", num_thought_tokens=0))])
     assert [axes.get_title() for axes in figures[0].axes] == ["maj@k, pass@k"]
@@ -178,7 +186,8 @@ def test_a_report_alone_is_a_plot_of_its_votes(figures):
     [
         (["nix"], "--plot nix: no such run in results/; a RUN is an --output_name or a report.json"),
         (["../a"], "--plot ../a: no such run"),
-        (["empty"], "--plot empty: nothing to plot yet: no complete checkpoint in results/empty, no report"),
+        (["empty"], "--plot empty: nothing to plot yet: nothing logged in results/empty, no report"),
+        (["silent"], "--plot silent: nothing to plot yet: nothing logged in results/silent, no report"),
         (["a", "none.json"], "none.json: no such file"),
         (["a", "broken.json"], "broken.json: not JSON"),
         (["a", "other.json"], "other.json: not a report that evaluate.py wrote"),
@@ -191,6 +200,7 @@ def test_what_cannot_be_drawn_is_one_line(figures, names, message):
     write("results/b/trainer_state.json", "{}")
     write("broken.json", "{")
     write("other.json", "{}")
+    write("results/silent/trainer_state.json", '{"global_step": 5, "log_history": []}')
     Path("results/empty").mkdir()
     with pytest.raises(SystemExit) as error:
         evaluate.main(["--plot", *names])

@@ -16,7 +16,7 @@ from conftest import ROOT, gsm8k_row, write_jsonl
 from packaging.version import Version
 from test_train import ENVIRONMENT, assert_close, logs, meta
 
-from lta_thinker import report, sharding, train
+from lta_thinker import preemption, report, sharding, train
 from lta_thinker.data_loader import InputError
 
 PLACES = ["one node", "two nodes"]
@@ -87,7 +87,7 @@ sys.path.insert(0, {str(ROOT)!r})
 import torch, torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
-from lta_thinker.frozen import decoder, fingerprint, load_frozen_lm, read_prefix
+from lta_thinker.frozen import attention_mask, decoder, fingerprint, load_frozen_lm, position_ids, read_prefix
 from lta_thinker.sharding import load_sharded, whole_tensor
 
 def load():
@@ -100,6 +100,8 @@ def main():
         assert isinstance(other, DTensor) and 2 * other.to_local().numel() == one.numel() and not other.requires_grad
     torch.manual_seed(dist.get_rank())
     x, mask = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.long)
+    mask[1, :2] = 0
+    assert attention_mask(sharded, mask, 5).equal(attention_mask(whole, mask, 5))  # of our own making for both
     for recomputed in (False, True):
         grads = []
         for lm in (whole, sharded):
@@ -108,8 +110,9 @@ def main():
                     layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
             thoughts = x[:, 4:].clone().requires_grad_()
             cache = read_prefix(lm, x[:, :4], mask[:, :4])
-            positions = torch.arange(4, 9).expand(2, 5)
-            states = decoder(lm)(inputs_embeds=thoughts, attention_mask=mask, position_ids=positions,
+            positions = position_ids(mask)[:, 4:]
+            allowed = attention_mask(lm, mask, 5)
+            states = decoder(lm)(inputs_embeds=thoughts, attention_mask=allowed, position_ids=positions,
                                  past_key_values=cache, use_cache=True).last_hidden_state
             states.square().sum().backward()
             grads.append(thoughts.grad)
@@ -130,38 +133,85 @@ def wait_for_a_step(process: subprocess.Popen) -> None:
         assert line, process.stderr.read()
 
 
-@pytest.mark.parametrize("place", ["one process", *PLACES])
-def test_a_preempted_run_saves_says_so_and_goes_on_to_the_weights_of_the_run_that_was_never_stopped(flags, place):
-    """SIGTERM to one torchrun stops all ranks at one step; --resume ends where the uncut run does."""
-    if place != "one process" and Version(transformers.__version__) < Version("5"):
-        pytest.skip("4.53 cannot resume ranks on CPUs")
-    flags += ["--k_shot", "24", "--max_steps", "100", "--eval_strategy", "steps", "--eval_steps", "50"]
-    whole = [*flags, "--gradient_accumulation_steps", "1" if place == "one process" else "2"]
-    flags += ["--gradient_accumulation_steps", "1"]
-
-    def run() -> list[subprocess.Popen]:
-        if place == "one process":
-            command = [sys.executable, "-u", str(ROOT / "train.py"), *flags, "--output_name", "cut"]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            return [subprocess.Popen(command, env=ENVIRONMENT, **pipes)]
-        return start(place, [*flags, "--output_name", "cut"])
-
-    train.run([*whole, "--output_name", "whole"])
-    processes = run()
-    for process in processes[:1]:
-        wait_for_a_step(process)
+@pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="4.53 cannot resume ranks on CPUs")
+@pytest.mark.parametrize("place", PLACES)
+def test_preempted_ranks_stop_at_one_step_and_go_on_to_the_weights_of_the_run_that_was_never_stopped(flags, place):
+    """SIGTERM to one torchrun, which sends it to the rows' workers too; the other node only learns of it."""
+    flags += ["--k_shot", "24", "--max_steps", "80", "--eval_strategy", "steps", "--eval_steps", "40"]
+    train.run([*flags, "--output_name", "whole"])
+    flags += ["--output_name", "cut", "--gradient_accumulation_steps", "1"]
+    flags += ["--dataloader_num_workers", "1" if place == "one node" else "0"]
+    processes = start(place, flags)
+    wait_for_a_step(processes[0])
     processes[-1].send_signal(signal.SIGTERM)
     out, codes = finish(processes)
-    assert 0 not in codes and (place != "one process" or codes == [128 + signal.SIGTERM])
-    told = re.search(r"stopped by SIGTERM after step (\d+): (\S+) is whole, --resume goes on", out)
-    assert told and 0 < int(told[1]) < 100, out
+    told = re.search(r"stopped by SIGTERM after step (\d+): --resume goes on from (\S+)", out)
+    assert told and 0 not in codes and 0 < int(told[1]) < 80, out
     assert told[2] == f"results/cut/checkpoint-{told[1]}" == str(train.newest_checkpoint(Path("results/cut")))
     assert not list(Path("ckpt").glob("cut-*"))
-    flags += ["--resume"]
-    out, codes = finish(run())
+    out, codes = finish(start(place, [*flags, "--resume"]))
     assert codes == [0] * len(codes), out
-    assert_close("cut", "whole", 0 if place == "one process" else 1e-5)
-    assert [point["step"] for point in meta("cut")["dev_curve"]] == [50, 100]
+    assert_close("cut", "whole", 1e-5)
+    assert [point["step"] for point in meta("cut")["dev_curve"]] == [40, 80]
+
+
+PREEMPTED = {  # when and how -> the checkpoint to go on from
+    "inside an epoch": (8, ["--eval_strategy", "epoch"], 8),
+    "at an epoch's end": (6, ["--eval_strategy", "epoch"], 6),
+    "between dev evaluations": (8, ["--eval_strategy", "steps", "--eval_steps", "5"], 8),
+    "at a dev evaluation": (10, ["--eval_strategy", "steps", "--eval_steps", "5"], 10),
+    "with one checkpoint kept": (8, ["--eval_strategy", "steps", "--eval_steps", "5", "--save_total_limit", "1"], 8),
+}
+
+
+def preempt(monkeypatch, step: int) -> None:
+    """SIGTERM to this process while that step is made."""
+    begin = preemption.StopAtSigterm.on_step_begin
+
+    def send(self, args, state, control, **kwargs):
+        begin(self, args, state, control, **kwargs)
+        if state.global_step == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(preemption.StopAtSigterm, "on_step_begin", send)
+
+
+@pytest.mark.parametrize("when", PREEMPTED)
+def test_a_preempted_run_saves_says_so_and_is_in_the_end_the_run_that_was_never_stopped(
+    flags, monkeypatch, capsys, when
+):
+    """Weights to the bit, the same dev evaluations, the same one chosen; 24 rows are six steps an epoch."""
+    step, more, newest = PREEMPTED[when]
+    flags += ["--k_shot", "24", "--max_steps", "18", *more]
+    assert train.run([*flags, "--output_name", "whole"]) == 0
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        preempt(patch, step)
+        assert train.run([*flags, "--output_name", "cut"]) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
+    told = f"stopped by SIGTERM after step {step}: --resume goes on from results/cut/checkpoint-{newest}\n"
+    assert told in capsys.readouterr().out and not list(Path("ckpt").glob("cut-*"))
+    assert train.run([*flags, "--output_name", "cut", "--resume"]) == 0
+    assert_close("cut", "whole", 0)
+    assert meta("cut")["dev_curve"] == meta("whole")["dev_curve"] and meta("cut")["best"] == meta("whole")["best"]
+    assert len(json.loads(Path("results/cut/flags.json").read_text())["starts"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "told"), [(8, "--resume goes on from results/cut/checkpoint-5"), (3, "no checkpoint")]
+)
+def test_a_preempted_run_saves_nothing_that_the_library_cannot_go_on_from(flags, monkeypatch, capsys, step, told):
+    """As transformers before 4.57 cannot inside some epochs."""
+    monkeypatch.setattr(train, "library_can_resume", lambda args, num_rows, step: step % 5 == 0)
+    preempt(monkeypatch, step)
+    train.run([*flags, "--output_name", "cut", "--max_steps", "18", "--eval_strategy", "steps", "--eval_steps", "5"])
+    assert f"stopped by SIGTERM after step {step}: " in (out := capsys.readouterr().out) and told in out
+    assert not Path(f"results/cut/checkpoint-{step}").exists()
+
+
+def test_a_run_that_is_done_when_sigterm_comes_ends_as_ever(flags, monkeypatch):
+    preempt(monkeypatch, 5)
+    assert train.run([*flags, "--output_name", "done"]) == 0 and meta("done")["best"]["step"] == 5
 
 
 def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
@@ -170,16 +220,16 @@ def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(fla
     train.run(flags)
     kept = json.loads(Path("results/a/flags.json").read_text())
     assert kept["learning_rate"] == 1e-3 and re.fullmatch("[0-9a-f]{64}", kept["train_sha256"])
-    assert kept["versions"]["transformers"] == transformers.__version__
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
-    assert kept["versions"]["lta_thinker"].removesuffix("-dirty") == commit == meta("a")["versions"]["lta_thinker"][:40]
-    kept["versions"]["torch"] = "2.4.0"
+    assert kept["starts"][0]["versions"]["transformers"] == transformers.__version__
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = kept["starts"][0]["versions"]["lta_thinker"]
+    assert commit.removesuffix("-dirty") == head and commit == meta("a")["versions"]["lta_thinker"]
+    assert kept["starts"][0]["flags"]["logging_steps"] == 1
+    kept["starts"][0]["versions"]["torch"] = "2.4.0"
     Path("results/a/flags.json").write_text(json.dumps(kept))
     shutil.rmtree(next(Path("ckpt").iterdir()))
     train.run([*flags, "--resume"])
-    assert f"note: this run was started with torch 2.4.0, not {torch.__version__}" in capsys.readouterr().out
+    assert f"note: this run came here with torch 2.4.0, and goes on with {torch.__version__}" in capsys.readouterr().out
 
 
 def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path):
@@ -199,6 +249,13 @@ def test_shard_llm_where_it_cannot_be_is_one_line(flags, more, message):
     with pytest.raises(InputError, match=message):
         train.run([*flags, "--output_name", "x", *more])
     assert not Path("results").exists()
+
+
+def test_shard_llm_without_torchruns_variables_is_one_line(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="--shard_llm needs .* LOCAL_WORLD_SIZE, how many .now 1 of 2.: start them by"):
+        sharding.check_can_shard(2)
 
 
 def test_shard_llm_needs_a_torch_that_has_it(monkeypatch):

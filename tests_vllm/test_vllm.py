@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -235,3 +236,31 @@ def test_a_killed_run_of_two_engines_leaves_none_behind_and_goes_on_to_the_repor
     capfd.readouterr()
     assert run(*flags).wait() == 1
     assert "made with backend = 'vllm', now it is 'hf'" in capfd.readouterr().err
+
+
+def test_a_ctrl_c_while_the_engine_starts_ends_it_all(tmp_path):
+    """As from a terminal, to the whole group of processes."""
+    flags = (*bare(), "--test_k", "5", "--output_dir", tmp_path / "out", "--backend", "vllm")
+    with run(*flags, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while "the engine starts" not in process.stdout.readline():
+            pass
+        time.sleep(5)
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) != 0
+    deadline = time.time() + 20
+    while alive(started) and time.time() < deadline:
+        time.sleep(0.2)
+    assert started and not alive(started)
+
+
+def test_an_engine_that_dies_is_one_line_after_what_it_printed(tmp_path):
+    flags = (*bare(), "--num_return_sequences", "4", "--output_dir", tmp_path / "out", "--backend", "vllm")
+    with run(*flags, stderr=subprocess.PIPE, text=True) as process:
+        while len(lines_of(tmp_path / "out")) < 3:
+            time.sleep(0.02)
+        [engine] = [one for one in psutil.Process(process.pid).children() if "EngineCore" in one.name()]
+        engine.kill()
+        errors = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 1 and len(errors) < 200
+    assert any(line.startswith("error: --backend vllm: the engine has died") for line in errors)

@@ -1,0 +1,64 @@
+"""A preempted job: SIGTERM ends a training run with a checkpoint to go on from."""
+
+import signal
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+
+class StopAtSigterm(TrainerCallback):
+    """SIGTERM while a run trains: the step is finished (on several ranks it may be the next one), a checkpoint saved,
+    and training stops, on all ranks at the same step. A dev evaluation that is running is finished first.
+
+    can_resume: whether the library could go on from a checkpoint after that step; where it could not, none is saved.
+    `step`: after which one it stopped, or None.
+    """
+
+    def __init__(self, can_resume: Callable[[int], bool]):
+        self.can_resume, self.caught, self.step = can_resume, False, None
+
+    def _catch(self, number, frame):
+        self.caught = True
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.default = signal.signal(signal.SIGTERM, self._catch)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGTERM, self.default)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if args.world_size > 1:
+            self.anywhere = torch.tensor(float(self.caught), device=args.device)
+            self.asking = dist.all_reduce(self.anywhere, async_op=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        stop = self.caught
+        if args.world_size > 1:
+            self.asking.wait()
+            stop = self.anywhere.item() > 0
+        if not stop or state.global_step >= state.max_steps:
+            return control
+        self.step, control.should_training_stop = state.global_step, True
+        # behind an epoch's last step the library goes on to evaluate and save, where it does so by epochs
+        if not (args.eval_strategy == "epoch" and _epoch_is_over(state)):
+            control.should_save = self.can_resume(self.step)
+        if args.save_total_limit == 1:  # with which the library keeps the best alone in the end
+            args.save_total_limit = 2
+        return control
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.step is not None and not _epoch_is_over(state):  # the library comes here from any step it stops at
+            control.should_evaluate = control.should_save = False
+        return control
+
+
+def _epoch_is_over(state) -> bool:
+    return float(state.epoch).is_integer()
+
+
+def ignore_sigterm(then: Callable[[int], None], worker: int) -> None:
+    """worker_init_fn of a DataLoader, before its own: a SIGTERM to all processes of a job is for the one that saves."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    then(worker)
