@@ -42,12 +42,18 @@ def installed(wheel, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_dependencies_are_those_of_requirements_txt():
+def test_the_dependencies_are_those_of_the_requirements_files():
     """One list in two files: name and range of each."""
-    lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    wanted = sorted(str(Requirement(line)) for line in lines if line)
+
+    def wanted(name: str) -> list[str]:
+        lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+        return sorted(str(Requirement(line)) for line in lines if line and not line.startswith("-r "))
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(str(Requirement(text)) for text in project["dependencies"]) == wanted
+    lists = {"requirements.txt": project["dependencies"]}
+    lists |= {f"requirements-{name}.txt": project["optional-dependencies"][name] for name in ("lora", "vllm")}
+    for name, texts in lists.items():
+        assert sorted(str(Requirement(text)) for text in texts) == wanted(name)
 
 
 def test_all_modules_are_in_one_package_and_nothing_else_is_at_the_top(wheel):
