@@ -304,8 +304,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
         return values | more
 
     def free(self) -> dict:
-        """The flags that may differ between a run and its resumption."""
-        return self._values([f.name for f in fields(self) if FREE.fullmatch(f.name) and f.name != "bf16"])
+        """The flags that may differ between a run and its resumption, but for secrets."""
+        names = [f.name for f in fields(self) if FREE.fullmatch(f.name) and not f.name.endswith("hub_token")]
+        return self._values(names)
 
     def _values(self, names: list[str]) -> dict:
         names = [name for name in names if self.__dataclass_fields__[name].init and name not in SET_HERE]

@@ -216,7 +216,7 @@ def test_a_run_that_is_done_when_sigterm_comes_ends_as_ever(flags, monkeypatch):
 
 def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
     report.source_version.cache_clear()
-    flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1"]
+    flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--hub_token", "secret"]
     train.run(flags)
     kept = json.loads(Path("results/a/flags.json").read_text())
     assert kept["learning_rate"] == 1e-3 and re.fullmatch("[0-9a-f]{64}", kept["train_sha256"])
@@ -225,6 +225,7 @@ def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(fla
     commit = kept["starts"][0]["versions"]["lta_thinker"]
     assert commit.removesuffix("-dirty") == head and commit == meta("a")["versions"]["lta_thinker"]
     assert kept["starts"][0]["flags"]["logging_steps"] == 1
+    assert "secret" not in Path("results/a/flags.json").read_text()
     kept["starts"][0]["versions"]["torch"] = "2.4.0"
     Path("results/a/flags.json").write_text(json.dumps(kept))
     shutil.rmtree(next(Path("ckpt").iterdir()))
