@@ -16,7 +16,7 @@ from conftest import ROOT, gsm8k_row, write_jsonl
 from packaging.version import Version
 from test_train import ENVIRONMENT, assert_close, logs, meta
 
-from lta_thinker import preemption, report, sharding, train
+from lta_thinker import preemption, report, sharding, train, trainer
 from lta_thinker.data_loader import InputError
 
 PLACES = ["one node", "two nodes"]
@@ -184,11 +184,17 @@ def test_a_preempted_run_saves_says_so_and_is_in_the_end_the_run_that_was_never_
     step, more, newest = PREEMPTED[when]
     flags += ["--k_shot", "24", "--max_steps", "18", *more]
     assert train.run([*flags, "--output_name", "whole"]) == 0
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, saved, save = signal.getsignal(signal.SIGTERM), [], trainer.ThoughtTrainer._save_checkpoint
     with monkeypatch.context() as patch:
         preempt(patch, step)
+        patch.setattr(
+            trainer.ThoughtTrainer,
+            "_save_checkpoint",
+            lambda self, *args: saved.append(self.state.global_step) or save(self, *args),
+        )
         assert train.run([*flags, "--output_name", "cut"]) == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is handler
+    assert saved[-1] == step and len(saved) == len({*saved})  # a second time would be over a whole one
     told = f"stopped by SIGTERM after step {step}: --resume goes on from results/cut/checkpoint-{newest}\n"
     assert told in capsys.readouterr().out and not list(Path("ckpt").glob("cut-*"))
     assert train.run([*flags, "--output_name", "cut", "--resume"]) == 0
