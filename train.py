@@ -256,6 +256,15 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> 
         print(f"  {name} rows: {told}", flush=True)
 
 
+def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: Path) -> None:
+    """The best weights, which the Trainer has loaded at its end, into the run's folder in ckpt/."""
+    meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
+    best = {"metric": args.best_metric, "value": state.best_metric}
+    best |= {name: meta["dev"][name] for name in ("step", "epoch")}
+    save_checkpoint(final, model, meta | {"best": best})
+    print(f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}")
+
+
 def run(argv: list[str]) -> int:
     """The whole of a run -> exit status."""
     args = parse_flags(TrainArguments, argv, "train.py")
@@ -307,14 +316,8 @@ def run(argv: list[str]) -> int:
         return 128 + signal.SIGTERM
     trainer.save_state()  # the log to its end, which may be later than the last checkpoint
     if trainer.is_world_process_zero():
-        meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
-        best = {"metric": args.best_metric, "value": state.best_metric}
-        best |= {name: meta["dev"][name] for name in ("step", "epoch")}
-        save_checkpoint(final, model, meta | {"best": best})
+        save_best(args, trainer, model, final)
         forget_states(Path(args.output_dir))
-        print(
-            f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}"
-        )
     return 0
 
 

@@ -88,11 +88,16 @@ class VllmSampler(Sampler):
     def __init__(self, models, settings, batch_size, num_injected, args: EvaluationArguments, plan: Plan, longest: int):
         super().__init__(models, settings, batch_size, num_injected)
         import_vllm()
-        from vllm import AsyncEngineArgs
+        self._check_settings()
+        self._start(self._engine_flags(args, plan, longest))
+        config = self.engine.vllm_config
+        # enough for every place of every engine while questions end and others begin
+        self.most = 2 * config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
+        self.runner = asyncio.Runner()  # its loop runs while an answer is waited for
+
+    def _check_settings(self) -> None:
+        """InputError for settings that vLLM has not."""
         from vllm.exceptions import VLLMValidationError
-        from vllm.platforms import current_platform
-        from vllm.usage.usage_lib import UsageContext
-        from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
             self._params(0)
@@ -100,16 +105,21 @@ class VllmSampler(Sampler):
             raise InputError(f"--backend vllm: {error}") from None
         # vLLM's repetition penalty counts the prompt's words too, and takes for them, where they are embeddings, what
         # lay there before: they get a word that nobody can write
-        self.placeholder = None
-        if settings.repetition_penalty != 1.0:
+        self.placeholder, penalty = None, self.settings.repetition_penalty
+        if penalty != 1.0:
             self.placeholder = spare_token(self.llm.config, self.layout.llm_tokenizer)
             if self.placeholder is None:
                 raise InputError(
-                    f"--backend vllm: the model's repetition_penalty is {settings.repetition_penalty}, which vLLM can "
-                    "keep to what is written only where the vocabulary has a row to spare; use --backend hf"
+                    f"--backend vllm: the model's repetition_penalty is {penalty}, which vLLM can keep to what is "
+                    "written only where the vocabulary has a row to spare; use --backend hf"
                 )
             os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the other one puts token 0 at a prompt's embeddings
-        length = model_length(args.max_model_len, longest, settings.max_new_tokens, self.llm.config)
+
+    def _engine_flags(self, args: EvaluationArguments, plan: Plan, longest: int) -> dict:
+        """Keyword arguments of vLLM's AsyncEngineArgs."""
+        from vllm.platforms import current_platform
+
+        length = model_length(args.max_model_len, longest, self.settings.max_new_tokens, self.llm.config)
         flags = {
             name: getattr(args, name)
             for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization")
@@ -120,6 +130,25 @@ class VllmSampler(Sampler):
         device = self.llm.get_input_embeddings().weight.device
         if device.type == "cuda":
             flags.setdefault("gpu_memory_utilization", memory_share(*torch.cuda.mem_get_info(device)))
+        return flags | {
+            "model": plan.base_model_id,
+            "dtype": plan.dtype,
+            "trust_remote_code": args.trust_remote_code,
+            "max_model_len": length,
+            "enable_prompt_embeds": True,
+            "skip_tokenizer_init": True,  # texts are decoded here, by the tokenizer that made the prompts
+            "generation_config": "vllm",  # no sampling settings of its own: they are resolved here
+            "logprobs_mode": "raw_logprobs",
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+        }
+
+    def _start(self, flags: dict) -> None:
+        """Start the engine, and what ends it when this process is killed. InputError where it does not start."""
+        from vllm import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
+        from vllm.v1.engine.async_llm import AsyncLLM
+
         print("  vllm: the engine starts", flush=True)
         # a session of its own: a Ctrl-C that ends the evaluation does not end it first
         reaper = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(os.getpid())]
@@ -127,22 +156,8 @@ class VllmSampler(Sampler):
         # while it starts, vLLM keeps a Ctrl-C to itself: it shall end this process, and the reaper the engine
         interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
-            self.engine = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(
-                    model=plan.base_model_id,
-                    dtype=plan.dtype,
-                    trust_remote_code=args.trust_remote_code,
-                    max_model_len=length,
-                    enable_prompt_embeds=True,
-                    skip_tokenizer_init=True,  # texts are decoded here, by the tokenizer that made the prompts
-                    generation_config="vllm",  # no sampling settings of its own: they are resolved here
-                    logprobs_mode="raw_logprobs",
-                    disable_log_stats=True,
-                    use_tqdm_on_load=False,
-                    **flags,
-                ),
-                usage_context=UsageContext.LLM_CLASS,  # as many sequences at a time as for work that nobody waits for
-            )
+            # as many sequences at a time as for work that nobody waits for
+            self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**flags), usage_context=UsageContext.LLM_CLASS)
         except Exception as error:  # of many types, from pydantic's to the engine's
             self._end_reaper()
             reason = " ".join(str(error).split())[:300]
@@ -152,10 +167,6 @@ class VllmSampler(Sampler):
             ) from None
         finally:
             signal.signal(signal.SIGINT, interrupt)
-        config = self.engine.vllm_config
-        # enough for every place of every engine while questions end and others begin
-        self.most = 2 * config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
-        self.runner = asyncio.Runner()  # its loop runs while an answer is waited for
 
     def _decode(self, numbers, lengths, prompts):
         from vllm.v1.engine.exceptions import EngineDeadError
