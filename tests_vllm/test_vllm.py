@@ -238,12 +238,22 @@ def test_a_killed_run_of_two_engines_leaves_none_behind_and_goes_on_to_the_repor
     assert "made with backend = 'vllm', now it is 'hf'" in capfd.readouterr().err
 
 
+@contextlib.contextmanager
+def killed_at_last(process: subprocess.Popen):
+    """With its group: a test that fails shall not wait for it."""
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def test_a_ctrl_c_while_the_engine_starts_ends_it_all(tmp_path):
     """As from a terminal, to the whole group of processes."""
     flags = (*bare(), "--test_k", "5", "--output_dir", tmp_path / "out", "--backend", "vllm")
-    with run(*flags, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        while "the engine starts" not in process.stdout.readline():
-            pass
+    with killed_at_last(run(*flags, stdout=subprocess.PIPE, text=True, start_new_session=True)) as process:
+        assert any("the engine starts" in line for line in process.stdout)
         time.sleep(5)
         started = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
@@ -256,8 +266,8 @@ def test_a_ctrl_c_while_the_engine_starts_ends_it_all(tmp_path):
 
 def test_an_engine_that_dies_is_one_line_after_what_it_printed(tmp_path):
     flags = (*bare(), "--num_return_sequences", "4", "--output_dir", tmp_path / "out", "--backend", "vllm")
-    with run(*flags, stderr=subprocess.PIPE, text=True) as process:
-        while len(lines_of(tmp_path / "out")) < 3:
+    with killed_at_last(run(*flags, stderr=subprocess.PIPE, text=True, start_new_session=True)) as process:
+        while process.poll() is None and len(lines_of(tmp_path / "out")) < 3:
             time.sleep(0.02)
         [engine] = [one for one in psutil.Process(process.pid).children() if "EngineCore" in one.name()]
         engine.kill()
