@@ -91,7 +91,7 @@ def reports_by_run() -> dict[str, dict[Path, dict]]:
     if older:
         count = "1 report in results/ was" if len(older) == 1 else f"{len(older)} reports in results/ were"
         print(
-            f"note: {count} made by an older evaluate.py and does not say of which run ({older[0]}); "
+            f"note: {count} made by an older evaluate.py, without the name of a run ({older[0]}); "
             "run the evaluation again, no question is asked again"
         )
     return found
