@@ -35,35 +35,34 @@ import transformers
 from tqdm import tqdm
 
 from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
-from lta_thinker.data_loader import Example, InputError, load_split
-from lta_thinker.flags import EvaluationArguments, parse_flags
-from lta_thinker.generation import Sampler, auto_batch_size, backend_versions, open_sampler, prompt_length
-from lta_thinker.inspection import inspect_thoughts
-from lta_thinker.layout import Layout
-from lta_thinker.loading import Plan, base_name, load_models, make_plan, model_settings
-from lta_thinker.plots import plot_runs
-from lta_thinker.report import (
+from lta_thinker.common import InputError, versions, write_text
+from lta_thinker.data_loader import load_split
+from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
+from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.inspection import inspect_thoughts
+from lta_thinker.evaluation.plan import Plan, base_name, load_models, make_plan, model_settings
+from lta_thinker.evaluation.plots import plot_runs
+from lta_thinker.evaluation.report import (
     REPORT_FILE,
     SAMPLES_FILE,
     SETTINGS_FILE,
     check_folder,
-    compare,
     flatten,
     make_report,
     merge_samples,
-    print_comparison,
-    print_ranking,
     print_report,
-    rank,
     read_samples,
     sample_record,
     thought_variance,
-    versions,
-    write_text,
 )
-from lta_thinker.sampling import SamplingSettings, load_generation_config, resolve_sampling
-from lta_thinker.solve import as_example, solve
-from lta_thinker.tuning import ROLES
+from lta_thinker.flags import parse_flags
+from lta_thinker.generation.samplers import Sampler, auto_batch_size, backend_versions, open_sampler, prompt_length
+from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
+from lta_thinker.generation.solve import as_example, solve
+from lta_thinker.llm.frozen import load_generation_config
+from lta_thinker.llm.lora import ROLES
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
 

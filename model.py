@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lta_thinker.data_loader import InputError
-from lta_thinker.frozen import attention_mask, decoder, position_ids, read_prefix
-from lta_thinker.hub import HubMixin
+from lta_thinker.api import HubMixin
+from lta_thinker.common import InputError
+from lta_thinker.llm.forward import attention_mask, decoder, position_ids, read_prefix
 from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 LOSSES = ("sft", "align", "focus", "diversity")

@@ -26,24 +26,26 @@ from accelerate.utils import gather_object
 from packaging.version import Version
 from transformers import set_seed
 
-from lta_thinker.checkpoint import (
-    check_weights,
-    complete_checkpoints,
-    load_weights,
-    read_weights,
-    save_checkpoint,
-)
-from lta_thinker.data_loader import DATE_STRING, TASKS, InputError
+from lta_thinker.checkpoint import check_weights, complete_checkpoints, load_weights, read_weights, save_checkpoint
+from lta_thinker.common import InputError, read_json, versions, write_text
+from lta_thinker.data_loader import TASKS
 from lta_thinker.flags import parse_flags
-from lta_thinker.frozen import check_cache, check_vocabulary, fingerprint, load_config, load_frozen_lm, load_tokenizer
-from lta_thinker.layout import Layout, TrainingCollator, pad_token_id
+from lta_thinker.llm.frozen import (
+    check_cache,
+    check_vocabulary,
+    fingerprint,
+    load_config,
+    load_frozen_lm,
+    load_tokenizer,
+)
+from lta_thinker.llm.lora import ROLES, inject, tuned_settings
+from lta_thinker.llm.sharding import check_can_shard, load_sharded, parameters_here, whole_tensor
 from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
-from lta_thinker.preprocess import prepare_rows
-from lta_thinker.report import read_json, versions, write_text
-from lta_thinker.sharding import check_can_shard, load_sharded, parameters_here, whole_tensor
-from lta_thinker.states import forget_states, keep_states
-from lta_thinker.training_flags import TrainArguments
-from lta_thinker.tuning import ROLES, inject, tuned_settings
+from lta_thinker.rows.batch import TrainingCollator
+from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
+from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.rows import prepare_rows
+from lta_thinker.training.states import forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
 
@@ -159,12 +161,12 @@ def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThou
         llm = load_sharded(lambda: load_frozen_lm(*large, "cpu", *how), args.device)
     else:
         llm = load_frozen_lm(*large, args.device, *how)
-    check_vocabulary(llm, layout.llm_tokenizer, layout.llm, "--large_model_id")
+    check_vocabulary(llm, layout.llm_tokenizer, layout.llm.text, "--large_model_id")
     check_cache(llm, "--large_model_id")
     small_lm = None
     if kind.uses_small_lm:
         small_lm = load_frozen_lm(*small, args.device, *how)
-        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator, "--small_model_id")
+        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator.text, "--small_model_id")
     set_seed(args.seed)
     model = LatentThoughtModel(
         args.thought_generator,
@@ -269,8 +271,8 @@ def run(argv: list[str]) -> int:
     """The whole of a run -> exit status."""
     args = parse_flags(TrainArguments, argv, "train.py")
     # imported here: transformers' Trainer takes two seconds, which --help and a wrong flag do without
-    from lta_thinker.preemption import StopAtSigterm
-    from lta_thinker.trainer import EvaluateLastStep, ThoughtTrainer
+    from lta_thinker.training.preemption import StopAtSigterm
+    from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer
 
     if args.shard_llm:
         check_can_shard(args.world_size)

@@ -30,14 +30,15 @@ from tqdm import tqdm  # noqa: E402
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from lta_thinker import decoding  # noqa: E402
-from lta_thinker.data_loader import PROMPTS, Example  # noqa: E402
-from lta_thinker.decoding import Rows  # noqa: E402
-from lta_thinker.generation import generate_answers, prompt_batch  # noqa: E402
-from lta_thinker.layout import Layout, pad_token_id  # noqa: E402
+from lta_thinker.common import versions  # noqa: E402
+from lta_thinker.data_loader import PROMPTS  # noqa: E402
+from lta_thinker.generation import decoding  # noqa: E402
+from lta_thinker.generation.decoding import Rows  # noqa: E402
+from lta_thinker.generation.samplers import generate_answers, prompt_batch  # noqa: E402
+from lta_thinker.generation.sampling import PUBLISHED_SAMPLING, SamplingSettings, gumbel_noise, noise_keys  # noqa: E402
 from lta_thinker.model import LatentThoughtModel, llm_inputs  # noqa: E402
-from lta_thinker.report import versions  # noqa: E402
-from lta_thinker.sampling import PUBLISHED_SAMPLING, SamplingSettings, gumbel_noise, noise_keys  # noqa: E402
+from lta_thinker.rows.examples import Example  # noqa: E402
+from lta_thinker.rows.layout import Layout, pad_token_id  # noqa: E402
 
 MADE, INJECTED = 32, 2  # thoughts, as published
 SPREAD = 0.7  # of the logarithm of a length: the longest of 640 answers is about six times the mean

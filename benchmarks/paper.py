@@ -273,7 +273,8 @@ def time_training(result: str, flags: list[str]) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from lta_thinker import train, trainer
+    from lta_thinker import train
+    from lta_thinker.training import trainer
 
     class Clock(TrainerCallback):
         def __init__(self):

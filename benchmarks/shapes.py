@@ -25,8 +25,9 @@ import torch  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config  # noqa: E402
 
-from lta_thinker.data_loader import TASKS, Example, load_split  # noqa: E402
-from lta_thinker.frozen import DTYPE_ARGUMENT, load_frozen_lm, load_tokenizer  # noqa: E402
+from lta_thinker.data_loader import TASKS, load_split  # noqa: E402
+from lta_thinker.llm.frozen import DTYPE_ARGUMENT, load_frozen_lm, load_tokenizer  # noqa: E402
+from lta_thinker.rows.examples import Example  # noqa: E402
 
 VOCABULARY = 151_936
 QWEN3 = {"model_type": "qwen3", "rope_theta": 1e6, "max_position_embeddings": 40960, "bos_token_id": None}

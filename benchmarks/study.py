@@ -33,7 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lta_thinker.data_loader import write_text  # noqa: E402
+from lta_thinker.common import write_text  # noqa: E402
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 FEW_RATES = LEARNING_RATES[1:4]
@@ -433,7 +433,7 @@ class Runner:
         shutil.rmtree(resumable)  # the weights are in ckpt/
 
     def evaluate(self, run: Run, evaluation: Evaluation) -> None:
-        from lta_thinker import report
+        from lta_thinker.evaluation import compare, report
 
         world, folder = WORLDS[run.world], self.work / run.name / evaluation.label
         flags = {"batch_size": 32, "max_new_tokens": world.max_new_tokens, "seed": run.seed, "test_k": world.test_k}
@@ -450,7 +450,7 @@ class Runner:
             found = json.loads((folder / "inspection.json").read_text()) | {"seconds": time.time() - start}
             self.save(run, evaluations={evaluation.label: found})
             return
-        figures, records = report.read_report(folder / report.REPORT_FILE)
+        figures, records = compare.read_report(folder / report.REPORT_FILE)
         kind = figures["settings"]["answer_type"]
         kept = "num_questions sample_accuracy vote_accuracy maj_at_k pass_at_k ties no_answer cut_off tokens_per_sample"
         result = {name: figures[name] for name in [*kept.split(), "thought_variance", "speed", "versions"]}

@@ -24,10 +24,15 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from lta_thinker.data_loader import PROMPTS, Example, write_text  # noqa: E402
-from lta_thinker.layout import Layout, TrainingCollator, loss_counts, pad_token_id  # noqa: E402
+from lta_thinker.common import (
+    versions,  # noqa: E402
+    write_text,  # noqa: E402
+)
+from lta_thinker.data_loader import PROMPTS  # noqa: E402
 from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel  # noqa: E402
-from lta_thinker.report import versions  # noqa: E402
+from lta_thinker.rows.batch import TrainingCollator, loss_counts  # noqa: E402
+from lta_thinker.rows.examples import Example  # noqa: E402
+from lta_thinker.rows.layout import Layout, pad_token_id  # noqa: E402
 
 THREE = {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
 

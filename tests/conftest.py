@@ -170,15 +170,15 @@ class TinyModels:
     def layout_for(self, kind: str):
         """layout.Layout of a generator kind, or of `none`."""
         from lta_thinker.data_loader import PROMPTS
-        from lta_thinker.layout import Layout
+        from lta_thinker.rows.layout import Layout
 
         own = {"none": None, "block": self.llm_tokenizer, "prompt": self.llm_tokenizer}
         return Layout(self.llm_tokenizer, own.get(kind, self.small_tokenizer), PROMPTS["number"])
 
     def model(self, kind: str, num_thoughts: int = 4, seed: int = 0, **kwargs):
         """A fresh LatentThoughtModel with a seeded random generator (its prior too) over the shared frozen LMs."""
-        from lta_thinker.layout import pad_token_id
         from lta_thinker.model import LatentThoughtModel
+        from lta_thinker.rows.layout import pad_token_id
 
         torch.manual_seed(seed)
         small_lm = self.small_lm if GENERATORS[kind].uses_small_lm else None
@@ -194,8 +194,8 @@ class TinyModels:
 def tiny_models(tiny_pair) -> TinyModels:
     """The tiny pair loaded once for the session: nothing in it may be changed by a test."""
     from lta_thinker.data_loader import PROMPTS
-    from lta_thinker.frozen import load_frozen_lm, load_tokenizer
-    from lta_thinker.layout import Layout
+    from lta_thinker.llm.frozen import load_frozen_lm, load_tokenizer
+    from lta_thinker.rows.layout import Layout
 
     large, small = str(tiny_pair / "large"), str(tiny_pair / "small")
     tokenizers = load_tokenizer(large, "--large_model_id"), load_tokenizer(small, "--small_model_id")

@@ -7,17 +7,8 @@ import time
 
 import pytest
 
-from lta_thinker.answers import (
-    MAX_SUBSETS,
-    _subsets,
-    answers_equal,
-    extract_answer,
-    group_answers,
-    maj_at_k,
-    pass_at_k,
-    vote,
-    vote_index,
-)
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.answers.votes import MAX_SUBSETS, _subsets, group_answers, maj_at_k, pass_at_k, vote, vote_index
 
 NUMBERS = [
     # the last box

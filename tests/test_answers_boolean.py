@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from lta_thinker.answers import answers_equal, extract_answer, vote
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.answers.votes import vote
 
 BOOLEANS = [
     # the last box

@@ -7,7 +7,8 @@ import time
 import pytest
 from conftest import SHARED
 
-from lta_thinker.answers import answers_equal, extract_answer, vote
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.answers.votes import vote
 
 DATES = ("05/01/2021", "02/23/2021", "03/11/2021", "05/09/2021", "06/12/2021", "04/29/2021")
 NUMBERS = ("6", "12", "18 km", "1,000", "3/4")

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from lta_thinker import answers_latex
-from lta_thinker.answers import answers_equal, extract_answer, group_answers, vote
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.answers import latex as answers_latex
+from lta_thinker.answers.votes import group_answers, vote
 
 FORMULAS = [
     # the last box

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from lta_thinker.data_loader import load_split, parse_row
+from lta_thinker.data_loader import load_split
+from lta_thinker.rows.examples import parse_row
 from toy import broad, build_broad
 
 UP = {"older": "younger", "taller": "shorter", "faster": "slower"}

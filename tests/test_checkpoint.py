@@ -21,7 +21,7 @@ from lta_thinker.checkpoint import (
     save_checkpoint,
     split_state,
 )
-from lta_thinker.data_loader import InputError
+from lta_thinker.common import InputError
 from lta_thinker.model import Design, Sizes
 
 SIZES = Sizes(N, 16, 32, 64, 1e-6)

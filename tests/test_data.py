@@ -9,7 +9,8 @@ import torch
 from conftest import SHARED, gsm8k_row, write_jsonl
 
 from lta_thinker import data_loader
-from lta_thinker.data_loader import TASKS, InputError, get_task, load_split
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import TASKS, get_task, load_split
 
 GSM8K = TASKS["gsm8k"]
 

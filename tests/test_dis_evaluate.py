@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, family_tokenizer
 from safetensors.torch import load_file, save_file
 
-from lta_thinker import evaluate, report, train
+from lta_thinker import evaluate, train
 from lta_thinker.checkpoint import (
     ATT_FILE,
     PARAMS_FILE,
@@ -26,7 +26,8 @@ from lta_thinker.checkpoint import (
     save_checkpoint,
 )
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.layout import Layout
+from lta_thinker.evaluation import compare, report
+from lta_thinker.rows.layout import Layout
 
 STEPS = (2, 4, 6)
 
@@ -489,10 +490,10 @@ def test_prompts_may_differ_in_what_is_said_around_the_thoughts_and_in_nothing_e
     hints = settings("small", problem="{question} Think.", thoughts=" Hints: {thoughts}.", generator="Hint: {question}")
     other = settings("small", problem="{question} Think.", thoughts=" {thoughts} are hints.")
     for pair in ((plain, hints), (hints, plain), (hints, other)):
-        assert report.differing(*pair) == {}
-    assert report.differing(plain, settings("none")).keys() >= {"prompts.problem"}
+        assert compare.differing(*pair) == {}
+    assert compare.differing(plain, settings("none")).keys() >= {"prompts.problem"}
     later = settings("small", "27 Jul 2024", problem="{question} Think.")
-    assert report.differing(plain, later).keys() == {"layout.llm.before"}
+    assert compare.differing(plain, later).keys() == {"layout.llm.before"}
     ends = template.replace("+ '</s>'", "+ (' Be brief.' if m.role == 'user' else '') + '</s>'")
     same = {"problem": "{question} Think.", "thoughts": " Hints: {thoughts}."}
-    assert report.differing(hints, settings("small", template=ends, **same)).keys() == {"layout.llm.suffix"}
+    assert compare.differing(hints, settings("small", template=ends, **same)).keys() == {"layout.llm.suffix"}

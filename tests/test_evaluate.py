@@ -14,11 +14,14 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
-from lta_thinker import evaluate, report
+from lta_thinker import evaluate
 from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
-from lta_thinker.data_loader import DATE_STRING, PROMPTS, InputError
-from lta_thinker.frozen import fingerprint
-from lta_thinker.generation import Sampler
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.evaluation import report
+from lta_thinker.generation.samplers import Sampler
+from lta_thinker.llm.frozen import fingerprint
+from lta_thinker.rows.layout import DATE_STRING
 
 N = 4
 D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair

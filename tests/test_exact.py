@@ -16,11 +16,12 @@ from test_train import meta, weights
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lta_thinker import states, train, trainer
-from lta_thinker.frozen import load_frozen_lm
-from lta_thinker.layout import TrainingCollator
+from lta_thinker import train
+from lta_thinker.llm.frozen import load_frozen_lm
 from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.rows.batch import TrainingCollator
+from lta_thinker.training import states, trainer
 
 KINDS = list(GENERATORS)
 SMALL = [name for name, generator in GENERATORS.items() if generator.uses_small_lm]

@@ -31,13 +31,17 @@ from transformers import (
 )
 
 from lta_thinker import evaluate, train
-from lta_thinker.data_loader import PROMPTS, Example, InputError
-from lta_thinker.decoding import Rows
-from lta_thinker.frozen import load_config, load_frozen_lm, load_tokenizer, position_ids
-from lta_thinker.generation import generate_answers
-from lta_thinker.layout import Layout, PromptCollator, TrainingCollator, pad_token_id
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.generation.decoding import Rows
+from lta_thinker.generation.samplers import generate_answers
+from lta_thinker.generation.sampling import resolve_sampling
+from lta_thinker.llm.forward import position_ids
+from lta_thinker.llm.frozen import load_config, load_frozen_lm, load_tokenizer
 from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel, llm_inputs, prior_row_ids
-from lta_thinker.sampling import resolve_sampling
+from lta_thinker.rows.batch import PromptCollator, TrainingCollator
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout, pad_token_id
 
 N = 4
 WINDOW = 8  # of the models with sliding windows: far smaller than every prompt
@@ -139,7 +143,9 @@ def training_batch(layout, examples=EXAMPLES):
 def test_two_steps_of_training_and_its_evaluation(zoo, gsm8k_data, family, kind, tmp_path, monkeypatch):
     """The two scripts, large and small LM of different families; answers of a batch are those of each question."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lta_thinker.report.RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
+    monkeypatch.setattr(
+        "lta_thinker.evaluation.report.RESAMPLES", 100
+    )  # the intervals take most of a tiny evaluation's time
     models = ["--large_model_id", f"{zoo}/{family}-large", "--small_model_id", f"{zoo}/{SMALL_OF[family]}-small"]
     train.run(
         [

@@ -14,21 +14,23 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from lta_thinker import decoding, generation
-from lta_thinker.data_loader import Example, InputError
-from lta_thinker.decoding import decode
-from lta_thinker.generation import count_right, generate_answers, prompt_batch, stop_token_ids
-from lta_thinker.model import Design, llm_inputs
-from lta_thinker.sampling import (
+from lta_thinker.common import InputError
+from lta_thinker.generation import decoding
+from lta_thinker.generation import samplers as generation
+from lta_thinker.generation.decoding import decode
+from lta_thinker.generation.samplers import count_right, generate_answers, prompt_batch, stop_token_ids
+from lta_thinker.generation.sampling import (
     PUBLISHED_SAMPLING,
     Sample,
     SamplingSettings,
     choose,
     gumbel_noise,
-    load_generation_config,
     noise_keys,
     resolve_sampling,
 )
+from lta_thinker.llm.frozen import load_generation_config
+from lta_thinker.model import Design, llm_inputs
+from lta_thinker.rows.examples import Example
 
 SETTINGS = SamplingSettings(
     max_new_tokens=10,
@@ -412,7 +414,7 @@ def test_impossible_settings_are_refused(flags):
 
 def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
     """A model folder without generation_config.json gives its config's end tokens."""
-    from lta_thinker.frozen import load_config
+    from lta_thinker.llm.frozen import load_config
 
     config = load_config(str(tiny_pair / "large"), "--base_model_id")
     assert load_generation_config(str(tmp_path), config).eos_token_id == config.eos_token_id
@@ -421,7 +423,9 @@ def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
 
 def test_count_right_counts_greedy_answers(tiny_models, monkeypatch):
     """count_right is the number of questions whose greedy text holds the gold answer."""
-    monkeypatch.setattr("lta_thinker.generation.extract_answer", lambda text, answer_type, options: str(len(text)))
+    monkeypatch.setattr(
+        "lta_thinker.generation.samplers.extract_answer", lambda text, answer_type, options: str(len(text))
+    )
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, max_new_tokens=12)
     answers = answers_of(model.llm, model, layout, EXAMPLES, settings, 4)

@@ -11,11 +11,12 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
-from lta_thinker import LatentThoughtModel, evaluate, loading
-from lta_thinker.card import model_card
+from lta_thinker import LatentThoughtModel, evaluate
+from lta_thinker.api import WEIGHTS_ON_HUB
 from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE
-from lta_thinker.data_loader import InputError
-from lta_thinker.hub import WEIGHTS_ON_HUB
+from lta_thinker.common import InputError
+from lta_thinker.evaluation import plan as loading
+from lta_thinker.evaluation.card import model_card
 
 FILES = sorted([ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE, "README.md"])
 

@@ -7,11 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lta_thinker import inspection
-from lta_thinker.data_loader import Example, InputError
-from lta_thinker.frozen import load_frozen_lm
-from lta_thinker.generation import generate_answers
-from lta_thinker.inspection import (
+from lta_thinker.common import InputError
+from lta_thinker.evaluation import inspection
+from lta_thinker.evaluation.inspection import (
     DRAWING_FILE,
     INSPECTION_FILE,
     attention_mass,
@@ -23,8 +21,11 @@ from lta_thinker.inspection import (
     nearest_rows,
     table_distance,
 )
+from lta_thinker.generation.samplers import generate_answers
+from lta_thinker.generation.sampling import Sample, resolve_sampling
+from lta_thinker.llm.frozen import load_frozen_lm
 from lta_thinker.model import GENERATORS, LatentThoughtModel
-from lta_thinker.sampling import Sample, resolve_sampling
+from lta_thinker.rows.examples import Example
 
 N = 3
 EXAMPLES = [

@@ -10,16 +10,11 @@ from conftest import OWN_TEMPLATES, SHARED, TOKENIZER_KINDS, family_tokenizer
 from tokenizers import AddedToken
 from transformers import ByT5Tokenizer
 
-from lta_thinker.data_loader import DATE_STRING, PROMPTS, TASKS, Example, InputError, parse_row
-from lta_thinker.layout import (
-    PLAIN_TEMPLATE,
-    THOUGHTS,
-    Layout,
-    PromptCollator,
-    TrainingCollator,
-    answer_line,
-    loss_counts,
-)
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS, TASKS
+from lta_thinker.rows.batch import PromptCollator, TrainingCollator, loss_counts
+from lta_thinker.rows.examples import Example, parse_row
+from lta_thinker.rows.layout import DATE_STRING, PLAIN_TEMPLATE, THOUGHTS, Layout, answer_line
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),

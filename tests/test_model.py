@@ -9,14 +9,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from lta_thinker import evaluate, loading, train
-from lta_thinker.checkpoint import (
-    check_weights,
-)
-from lta_thinker.data_loader import PROMPTS, Example, InputError
-from lta_thinker.frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm, position_ids
-from lta_thinker.layout import Layout, PromptCollator, TrainingCollator
+from lta_thinker import evaluate, train
+from lta_thinker.checkpoint import check_weights
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.evaluation import plan as loading
+from lta_thinker.llm.forward import position_ids
+from lta_thinker.llm.frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm
 from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
+from lta_thinker.rows.batch import PromptCollator, TrainingCollator
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout
 
 N = 4
 EXAMPLES = [
@@ -494,7 +497,9 @@ def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
 def test_special_tokens_beyond_the_embedding_table_are_refused_where_the_template_writes_them(tiny_models):
     tokenizer = copy.deepcopy(tiny_models.llm_tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
-    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm, "--base_model_id")
+    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id")
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|image|>")
     with pytest.raises(InputError, match="token '<.image.>' is beyond the 400 rows"):
-        check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm, "--base_model_id")
+        check_vocabulary(
+            tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id"
+        )

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lta_thinker import evaluate, plots, train
+from lta_thinker import evaluate, train
 from lta_thinker.checkpoint import COMPLETE
-from lta_thinker.data_loader import InputError
+from lta_thinker.common import InputError
+from lta_thinker.evaluation import plots
 
 pytest.importorskip("matplotlib")
 

@@ -8,11 +8,13 @@ import json
 import pytest
 from conftest import CHAT_TEMPLATE, gsm8k_row, write_jsonl
 
-from lta_thinker.data_loader import PROMPTS, Example, InputError
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
 from lta_thinker.flags import parse_flags
-from lta_thinker.layout import THOUGHTS, Layout
-from lta_thinker.preprocess import prepare_rows, token_rows
-from lta_thinker.training_flags import TrainArguments
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import THOUGHTS, Layout
+from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.rows import prepare_rows, token_rows
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),

@@ -16,8 +16,10 @@ from conftest import ROOT, gsm8k_row, write_jsonl
 from packaging.version import Version
 from test_train import ENVIRONMENT, assert_close, logs, meta
 
-from lta_thinker import preemption, report, sharding, train, trainer
-from lta_thinker.data_loader import InputError
+from lta_thinker import common, train
+from lta_thinker.common import InputError
+from lta_thinker.llm import sharding
+from lta_thinker.training import preemption, trainer
 
 PLACES = ["one node", "two nodes"]
 
@@ -87,8 +89,9 @@ sys.path.insert(0, {str(ROOT)!r})
 import torch, torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
-from lta_thinker.frozen import attention_mask, decoder, fingerprint, load_frozen_lm, position_ids, read_prefix
-from lta_thinker.sharding import load_sharded, whole_tensor
+from lta_thinker.llm.forward import attention_mask, decoder, position_ids, read_prefix
+from lta_thinker.llm.frozen import fingerprint, load_frozen_lm
+from lta_thinker.llm.sharding import load_sharded, whole_tensor
 
 def load():
     return load_frozen_lm({str(tiny_pair / "large")!r}, "--large_model_id", torch.float32, "cpu")
@@ -221,7 +224,7 @@ def test_a_run_that_is_done_when_sigterm_comes_ends_as_ever(flags, monkeypatch):
 
 
 def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
-    report.source_version.cache_clear()
+    common.source_version.cache_clear()
     flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--hub_token", "secret"]
     train.run(flags)
     kept = json.loads(Path("results/a/flags.json").read_text())
@@ -240,8 +243,8 @@ def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(fla
 
 
 def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path):
-    monkeypatch.setattr(report, "ROOT", tmp_path)
-    assert report.source_version.__wrapped__() in ("a copy without git", "0.6.0")
+    monkeypatch.setattr(common, "CHECKOUT", tmp_path)
+    assert common.source_version.__wrapped__() in ("a copy without git", "0.6.0")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import os
 import pytest
 from test_evaluate import pair_flags, published
 
-from lta_thinker import LatentThoughtModel, evaluate, solve
-from lta_thinker.data_loader import InputError, Task, parse_row
-from lta_thinker.sampling import Sample
-from lta_thinker.solve import Solution, as_example
+from lta_thinker import LatentThoughtModel, evaluate
+from lta_thinker.common import InputError
+from lta_thinker.generation import solve
+from lta_thinker.generation.sampling import Sample
+from lta_thinker.generation.solve import Solution, as_example
+from lta_thinker.rows.examples import Task, parse_row
 
 QUESTION = "Box 40 holds 43 pens and the next one 1602 pens. How many pens are there?"  # the first test row
 SHORT = ["--max_new_tokens", "8"]

@@ -9,7 +9,7 @@ from conftest import ROOT
 from test_model import EXAMPLES
 
 from benchmarks import train_step
-from lta_thinker.layout import TrainingCollator
+from lta_thinker.rows.batch import TrainingCollator
 
 
 def evaluate_speed():

@@ -8,21 +8,13 @@ import pytest
 from conftest import ROOT, SHARED, write_jsonl
 
 from lta_thinker import evaluate, train
-from lta_thinker.convert import convert_du
-from lta_thinker.convert import main as convert_main
-from lta_thinker.data_loader import (
-    PROMPTS,
-    TASKS,
-    Example,
-    Fields,
-    InputError,
-    load_split,
-    own_task,
-    parse_row,
-    read_prompts,
-)
+from lta_thinker.common import InputError
+from lta_thinker.data.convert import convert_du
+from lta_thinker.data.convert import main as convert_main
+from lta_thinker.data_loader import PROMPTS, TASKS, load_split, own_task, read_prompts
+from lta_thinker.evaluation.report import sample_record
 from lta_thinker.flags import parse_flags
-from lta_thinker.report import sample_record
+from lta_thinker.rows.examples import Example, Fields, parse_row
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rows -> examples
@@ -192,7 +184,7 @@ def test_du_has_no_train_split_and_says_why():
 def convert(task, source, target) -> str:
     """The error line of a conversion, or ""."""
     try:
-        convert_main(["--task", task, "--from", str(source), "--to", str(target)])
+        convert_main(["--task", task, "--from", str(source), "--to", str(target)], TASKS)
     except SystemExit as stop:
         return str(stop.code)
     return ""

@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split
-from lta_thinker.layout import chat_layout
+from lta_thinker.rows.layout import chat_layout
 from toy import build, world
 
 

@@ -14,12 +14,13 @@ from conftest import ROOT
 from test_train import ENVIRONMENT, logs, weights
 
 from lta_thinker import train
-from lta_thinker.data_loader import Example, InputError
+from lta_thinker.common import InputError
+from lta_thinker.evaluation.report import thought_variance
 from lta_thinker.flags import parse_flags
-from lta_thinker.layout import TrainingCollator
-from lta_thinker.report import thought_variance
-from lta_thinker.trainer import ThoughtTrainer
-from lta_thinker.watch import thought_spread
+from lta_thinker.rows.batch import TrainingCollator
+from lta_thinker.rows.examples import Example
+from lta_thinker.training.trainer import ThoughtTrainer
+from lta_thinker.training.watch import thought_spread
 
 PARTS = ("projection", "block", "prior")
 WATCHED = {"tokens_per_second", "thought_variance_questions", "thought_variance_slots"}
@@ -94,7 +95,8 @@ def test_the_parts_are_those_that_the_generator_trains(flags, more, parts):
 
 RANKS = """
 import itertools, types
-from lta_thinker import train, trainer
+from lta_thinker import train
+from lta_thinker.training import trainer
 trainer.time = types.SimpleNamespace(perf_counter=itertools.count().__next__)
 train.main()
 """
@@ -109,7 +111,7 @@ def test_two_ranks_log_the_gradient_norms_and_the_tokens_of_one_process(flags, t
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    monkeypatch.setattr("lta_thinker.trainer.time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    monkeypatch.setattr("lta_thinker.training.trainer.time", SimpleNamespace(perf_counter=itertools.count().__next__))
     train.run([*flags, "--output_name", "alone"])
     for one, other in zip(training_logs("ranks"), training_logs("alone"), strict=True):
         for key in ("tokens_per_second", *(f"grad_norm_{part}" for part in PARTS)):
@@ -128,7 +130,7 @@ def test_the_variance_of_the_thoughts_is_defined_as_in_a_report(tiny_models):
 
 def test_tokens_a_second_counts_no_padding_and_no_time_of_dev_evaluations_and_checkpoints(flags, monkeypatch):
     clock, trainers = [0.0], []
-    monkeypatch.setattr("lta_thinker.trainer.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("lta_thinker.training.trainer.time.perf_counter", lambda: clock[0])
 
     def takes(seconds: float, name: str):
         own = getattr(ThoughtTrainer, name)

@@ -15,9 +15,10 @@ import transformers
 from conftest import ROOT, gsm8k_row, write_jsonl
 from packaging.version import Version
 
-from lta_thinker import evaluate, loading, train
+from lta_thinker import evaluate, train
 from lta_thinker.checkpoint import COMPLETE
-from lta_thinker.data_loader import InputError
+from lta_thinker.common import InputError
+from lta_thinker.evaluation import plan as loading
 from lta_thinker.flags import parse_flags
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}

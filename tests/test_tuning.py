@@ -13,13 +13,15 @@ from safetensors.torch import load_file, save_file
 from test_model import EXAMPLES, N, plain_z, training_batch
 from test_train import assert_close, logs, subprocess_train
 
-from lta_thinker import evaluate, train, trainer, tuning
-from lta_thinker.data_loader import InputError
-from lta_thinker.frozen import fingerprint, load_frozen_lm
+from lta_thinker import evaluate, train
+from lta_thinker.common import InputError
+from lta_thinker.evaluation.compare import compare
+from lta_thinker.llm import lora as tuning
+from lta_thinker.llm.frozen import fingerprint, load_frozen_lm
+from lta_thinker.llm.lora import ROLES, Lora, inject, load_adapter, read_adapter
 from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
-from lta_thinker.report import compare
-from lta_thinker.tuning import ROLES, Lora, inject, load_adapter, read_adapter
+from lta_thinker.training import trainer
 
 BOTH = ["--tune_base_model", "--tune_assistant_model"]
 FAST = ["--learning_rate", "0.05"]  # so that the adapters change what is said

@@ -10,7 +10,9 @@ import pytest
 from conftest import ROOT, write_jsonl
 from transformers import AutoTokenizer
 
-from lta_thinker import convert, evaluate, train
+from lta_thinker import evaluate, train
+from lta_thinker.data import convert
+from lta_thinker.data_loader import TASKS
 
 GOOD = [{"question": f"{i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(20)]
 OWN = "--task_name mine --answer_type number --train_file rows.jsonl --test_file rows.jsonl"
@@ -349,7 +351,7 @@ CASES = {
 def run(script, flags: str, monkeypatch) -> str:
     """The script's error line; fails where it ends in any other way."""
     if script is convert:
-        call = lambda: convert.main(flags.split())  # noqa: E731
+        call = lambda: convert.main(flags.split(), TASKS)  # noqa: E731
     else:
         monkeypatch.setattr(sys, "argv", [script.__name__ + ".py", *flags.split()])
         call = script.main

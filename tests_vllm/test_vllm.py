@@ -18,11 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lta_thinker import evaluate
 from lta_thinker.data_loader import TASKS, load_split
-from lta_thinker.flags import EvaluationArguments, parse_flags
-from lta_thinker.generation import TransformersSampler
-from lta_thinker.loading import load_models, make_plan
-from lta_thinker.sampling import SamplingSettings
-from lta_thinker.vllm_sampler import VllmSampler
+from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.plan import load_models, make_plan
+from lta_thinker.flags import parse_flags
+from lta_thinker.generation.samplers import TransformersSampler
+from lta_thinker.generation.sampling import SamplingSettings
+from lta_thinker.generation.vllm import VllmSampler
 
 EXAMPLES = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples[:50]
 GREEDY = SamplingSettings(

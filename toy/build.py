@@ -39,8 +39,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lta_thinker.answers import answers_equal, extract_answer  # noqa: E402
-from lta_thinker.data_loader import PROMPTS, TASKS, load_split, parse_row  # noqa: E402
-from lta_thinker.layout import answer_line, chat_layout, pad  # noqa: E402
+from lta_thinker.data_loader import PROMPTS, TASKS, load_split  # noqa: E402
+from lta_thinker.rows.batch import pad  # noqa: E402
+from lta_thinker.rows.examples import parse_row  # noqa: E402
+from lta_thinker.rows.layout import answer_line, chat_layout  # noqa: E402
 from toy import world  # noqa: E402
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

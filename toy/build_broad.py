@@ -27,8 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lta_thinker.answers import answers_equal, extract_answer  # noqa: E402
-from lta_thinker.data_loader import PROMPTS, load_split, own_task, parse_row  # noqa: E402
-from lta_thinker.layout import answer_line, chat_layout  # noqa: E402
+from lta_thinker.data_loader import PROMPTS, load_split, own_task  # noqa: E402
+from lta_thinker.rows.examples import parse_row  # noqa: E402
+from lta_thinker.rows.layout import answer_line, chat_layout  # noqa: E402
 from toy import broad, build  # noqa: E402
 
 SEED = 41

@@ -1,0 +1,166 @@
+"""Official raw files of the tasks -> files that data_loader.py reads: python data_loader.py --task T --from P --to D
+
+Every row is converted or told with its place and the reason; rows are read back by the task's own parser first.
+"""
+
+import argparse
+import json
+import random
+import re
+import sys
+import xml.etree.ElementTree
+import xml.parsers.expat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lta_thinker.common import InputError, write_text
+from lta_thinker.rows.examples import LETTERS, Task, parse_row, read_rows
+
+OPTIONS_SEED = 41  # of the order of du's options
+NUMBER = re.compile(r"-?\(?\d[\d,]*(?:\.\d+)?(?:/\d+)?\)?")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Official raw files of a task: {their names: names here}, the reader of one, and a row there -> a row here."""
+
+    files: dict[str, str]
+    convert: Callable[[dict, int], dict]
+    read: Callable[[Path], Iterable[tuple[str, bytes | dict]]] = lambda path: read_rows(str(path))
+
+
+def convert_strategyqa(row: dict, number: int) -> dict:
+    """AI2's rows, facts as a list, or the published ones, facts as a text -> the published ones."""
+    facts = row.get("facts")
+    facts = "\n".join(facts) if isinstance(facts, list) else facts
+    return {"question": row.get("question"), "answer": row.get("answer"), "facts": facts}
+
+
+def convert_du(row: dict, number: int) -> dict:
+    """BIG-bench row -> question, options in an order seeded by the row's number, letter of the right one.
+
+    There the right one nearly always comes first: "always A" would be right on 98.6 % of the rows.
+    """
+    scores = row["target_scores"]
+    options = list(scores)
+    random.Random(f"{OPTIONS_SEED} {number}").shuffle(options)
+    right = [letter for letter, option in zip(LETTERS, options, strict=False) if scores[option] == 1]
+    if len(right) != 1:
+        raise ValueError(f"{len(right)} options are right")
+    return {"question": row["input"], "options": options, "answer": right[0]}
+
+
+def read_du(path: Path) -> Iterable[tuple[str, dict]]:
+    try:
+        rows = list(json.loads(path.read_bytes())["examples"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: not BIG-bench's task.json ({error!r})") from None
+    return ((f"{path}: example {number}", row) for number, row in enumerate(rows, 1))
+
+
+def convert_asdiv(row: dict, number: int) -> dict:
+    """<Problem> -> GSM-style row, its formula as the one step. ValueError where the answer is not one number."""
+    answer = re.sub(r"\s*\([^()]*[A-Za-z][^()]*\)\s*$", "", row["Answer"]).strip()  # "9 (apples)"
+    if not NUMBER.fullmatch(answer):
+        raise ValueError(f'the answer "{row["Answer"]}" is not one number')
+    answer = answer.replace("(", "").replace(")", "")
+    return {
+        "question": f"{row['Body'].strip()} {row['Question'].strip()}",
+        "answer": f"{row['Formula']}\n#### {answer}",
+    }
+
+
+def read_asdiv(path: Path) -> Iterable[tuple[str, dict]]:
+    content, lines = path.read_bytes(), []
+    places = xml.parsers.expat.ParserCreate()
+    places.StartElementHandler = lambda tag, _: tag == "Problem" and lines.append(places.CurrentLineNumber)
+    try:
+        places.Parse(content, True)
+    except xml.parsers.expat.ExpatError as error:
+        raise InputError(f"{path}: not XML ({error})") from None
+    problems = xml.etree.ElementTree.fromstring(content).iter("Problem")
+    rows = [{child.tag: child.text or "" for child in problem} for problem in problems]
+    return ((f"{path}:{line}", row) for line, row in zip(lines, rows, strict=True))
+
+
+def as_it_is(row: dict, number: int) -> dict:
+    return row
+
+
+RAW = {
+    "gsm8k": Raw(
+        {f"{split}{kind}.jsonl": f"{split}{kind}.jsonl" for split in ("train", "test") for kind in ("_socratic", "")},
+        as_it_is,
+    ),
+    "strategyqa": Raw(
+        {
+            "strategyqa_train.json": "strategyqa_train.jsonl",
+            "strategyqa_train.jsonl": "strategyqa_train.jsonl",
+            "strategyqa_dev.jsonl": "strategyqa_dev.jsonl",
+        },
+        convert_strategyqa,
+    ),
+    "aqua": Raw({f"{split}.json": f"{split}.jsonl" for split in ("train", "dev", "test")}, as_it_is),
+    "du": Raw({"task.json": "test.jsonl"}, convert_du, read_du),
+    "asdiv": Raw({"ASDiv.xml": "test.jsonl"}, convert_asdiv, read_asdiv),
+}
+
+
+def convert_file(task: Task, source: Path, target: Path) -> tuple[int, list[str]]:
+    """One raw file -> one file for data_loader: (rows written, a line with place and reason for each that was not).
+
+    Raises InputError where the file cannot be read, and where no row can be used.
+    """
+    raw, rows, bad = RAW[task.name], [], []
+    for number, (place, row) in enumerate(raw.read(source), 1):
+        try:
+            row = raw.convert(json.loads(row) if isinstance(row, bytes) else row, number)
+            parse_row(task, row)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            bad.append(f"{place}: {error if isinstance(error, ValueError) else f'not such a row ({error!r})'}")
+            continue
+        rows.append(json.dumps(row, ensure_ascii=False))
+    if not rows:
+        raise InputError(f"{source}: no row could be converted ({bad[0] if bad else 'it is empty'})")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, "\n".join(rows) + "\n")
+    return len(rows), bad
+
+
+def convert(tasks: dict[str, Task], task_name: str, source: Path, folder: Path) -> None:
+    """Convert a raw file, or all the raw files of a folder, and print what became of the rows."""
+    if task_name not in RAW:
+        raise InputError(f"--task {task_name}: there are raw files to convert of {', '.join(RAW)}")
+    files = RAW[task_name].files
+    paths = [source / name for name in files if (source / name).is_file()] if source.is_dir() else [source]
+    if not paths or paths[0].name not in files or not paths[0].is_file():
+        raise InputError(f"--from {source}: the file or its folder must have {' or '.join(files)}")
+    targets = [folder / files[path.name] for path in paths]
+    if len(set(targets)) < len(targets):
+        raise InputError(f"--from {source}: two files there make the same one of {folder}; name one of them")
+    for target in filter(Path.exists, targets):
+        raise InputError(f"{target}: is there already; delete it, or give another --to")
+    for path, target in zip(paths, targets, strict=True):
+        written, bad = convert_file(tasks[task_name], path, target)
+        for line in bad:
+            print(f"left out: {line}")
+        print(f"{target}: {written} of {written + len(bad)} rows of {path}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(f"{message}; python data_loader.py --task aqua --from PATH --to data/aqua")
+
+
+def main(argv: list[str], tasks: dict[str, Task]) -> None:
+    """data_loader.py's command line; `tasks`: its table."""
+    parser = _Parser(prog="data_loader.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", required=True, help=f"one of {', '.join(RAW)}")
+    parser.add_argument("--from", required=True, dest="source", type=Path, help="an official raw file, or its folder")
+    parser.add_argument("--to", required=True, type=Path, help="folder for the result, for example data/aqua")
+    try:
+        args = parser.parse_args(argv)
+        convert(tasks, args.task, args.source, args.to)
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,139 @@
+"""Number answers: finding the one that a text says, and equality.
+
+The first of these that holds a number gives the answer.
+  1. the last complete `\\boxed{}` (one that is cut off is no box);
+  2. after the last "answer is", "answer:", "answer =" or "#### 18": where a number stands right there, the last number
+     of that sentence ("The answer is 9 * 2 = 18. I used 2 steps." is 18), else the last number after it;
+  3. the last number of the text, list numbers ("2. Multiply") and step labels ("Step 2") aside.
+Everywhere the last number counts: nothing is evaluated. Percent signs, currencies and units are dropped ("50%" is 50,
+"$2 million" is 2). Commas and thin spaces group digits where they can ("1,000"), and else part a list ("3,4"). "1e3",
+"3 \\times 10^8" and mixed numbers ("2 1/2") are read; exponents, indices and digits glued to a letter ("cm^2", "x_1",
+"CO2") are not. A minus counts only where it cannot be an operator, a range or a bullet. Dates, clock times and ratios
+are just their numbers. Canonical strings: "18", "-0.5" or "-3/4": decimals stay decimals, without idle zeros;
+fractions stay fractions, in lowest terms. Equality is by exact value: 3/4 is 0.75, and 1/3 is not 0.33.
+"""
+
+import re
+import unicodedata
+from decimal import Decimal
+from fractions import Fraction
+
+MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
+
+
+# The patterns below run over whatever a model samples: none may backtrack over an unbounded stretch.
+UNSIGNED = (
+    r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f]\d{2,3}){0,9}[,\u00a0\u2009\u202f]\d{3}(?!\d)|\d++)(?:\.\d++)?|(?<![\w.])\.\d++"
+)
+
+
+NUMBER = re.compile(
+    rf"""
+    (?P<sign>(?<![A-Za-z\d)\]}}%])-)? [$€£¥₹]?
+    (?<![A-Za-z\d]) (?<!\d\.) (?<![A-Za-z]_)
+    (?: (?:(?P<whole>\d++)[ \t\u202f]{{1,3}})? (?P<top>{UNSIGNED}) [ \t]?/[ \t]? (?P<bottom>{UNSIGNED})
+      | (?P<plain>{UNSIGNED}) (?:[eE](?P<exponent>[-+]?\d{{1,2}}))? )
+    """,
+    re.VERBOSE,
+)
+
+
+BRACES = re.compile(r"boxed\s*\{|[{}]")
+
+
+ANSWER_MARK = re.compile(r"answer[*_\s]*(?:is\b|[:=])|####(?=[^A-Za-z\d\n]{0,8}\d)", re.IGNORECASE)
+
+
+SENTENCE_WITH_NUMBER_FIRST = re.compile(r"[^A-Za-z\d]*\d.*?(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z)")
+
+
+PLAIN_SPELLINGS = (  # applied in this order
+    (re.compile(r"[−–‐‑－]"), "-"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\,"), "\u202f"),
+    (re.compile(r"\\\$"), "$"),
+    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
+    (re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac|[¼-¾⅐-⅞])"), " "),  # mixed numbers
+    (re.compile(r"[¼-¾⅐-⅞]"), lambda m: unicodedata.normalize("NFKC", m[0])),
+    (re.compile(r"[⁄∕]"), "/"),
+    (
+        re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"),
+        lambda m: f"{(m[1] or m[2] or '').strip()}/{(m[3] or m[4] or '').strip()}",
+    ),
+    (re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
+    (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
+    (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
+    (re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
+)
+
+
+def extract(text: str) -> str | None:
+    text = _respelled(text, PLAIN_SPELLINGS)
+    found = _last_number(last_box(text))
+    if found is not None:
+        return found
+    for after in reversed(ANSWER_MARK.split(text)[1:]):
+        sentence = SENTENCE_WITH_NUMBER_FIRST.match(after)
+        found = _last_number(sentence[0] if sentence else after)
+        if found is not None:
+            return found
+    return _last_number(text)
+
+
+def equal(a: str, b: str) -> bool:
+    a, b = extract(a), extract(b)
+    return a is not None and b is not None and Fraction(a) == Fraction(b)
+
+
+def last_box(text: str) -> str:
+    """What the last complete \\boxed{} holds; empty without one."""
+    open_braces, last = [], (0, 0)
+    for match in BRACES.finditer(text):
+        if match[0] != "}":
+            open_braces.append(match.end() if match[0] != "{" else None)
+        elif open_braces and (start := open_braces.pop()):
+            last = (start, match.start())
+    return text[slice(*last)]
+
+
+def _last_number(text: str) -> str | None:
+    """The last number of a text in plain spelling, canonical; None without one, or where it has no value (3/0)."""
+    matches = list(NUMBER.finditer(text))
+    if not matches or len(matches[-1][0]) > MAX_NUMBER_LENGTH:
+        return None
+    match = matches[-1]
+    sign = match["sign"] or ""
+    if match["plain"]:
+        value = Decimal(sign + _digits(match["plain"]) + "e" + (match["exponent"] or "0"))
+        found = f"{value:f}" if value else "0"
+        found = found.rstrip("0").rstrip(".") if "." in found else found
+    else:
+        top, bottom = Fraction(_digits(match["top"])), Fraction(_digits(match["bottom"]))
+        if not bottom:
+            return None
+        value = top / bottom
+        if match["whole"] and top < bottom:
+            value += int(match["whole"])
+        elif match["whole"]:  # "16 48/2" is two numbers, and the sign is the first one's
+            sign = ""
+        found = str(-value if sign else value)
+    return found if len(found) <= MAX_NUMBER_LENGTH else None
+
+
+def _digits(number: str) -> str:
+    return re.sub(r"[^\d.]", "", number)
+
+
+def _respelled(text: str, spellings) -> str:
+    for pattern, spelling in spellings:
+        text = pattern.sub(spelling, text)
+    return text
+
+
+def value_of(text: str) -> Fraction | None:
+    """The value of a text that is only a number."""
+    number = _respelled(text, PLAIN_SPELLINGS).strip()
+    value = _last_number(number) if NUMBER.fullmatch(number) else None
+    return Fraction(value) if value else None

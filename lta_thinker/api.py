@@ -1,0 +1,240 @@
+"""The Python door: a checkpoint from a folder or from the Hugging Face hub, back to a folder or to the hub, and one
+question answered.
+
+    model = LatentThoughtModel.from_pretrained("ckpt/NAME")        # or "owner/name" on the hub
+    model.solve("How many ...?", num_samples=10)                   # solve.Solution: answer, votes, texts, tokens
+    model.push_to_hub("owner/name", report="results/eval-NAME/test-n2-x10-seed41/report.json")
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+
+from lta_thinker.common import InputError
+
+# Imports of modules that import model.py stand inside the methods: model.py imports this one.
+
+WEIGHTS_ON_HUB = ["thoughts.json", "*.bin", "base_model/*", "assistant_model/*"]  # the folders: adapters of tuned LMs
+
+
+class HubMixin(ModelHubMixin):
+    """from_pretrained, save_pretrained, push_to_hub and solve of LatentThoughtModel.
+
+    plan, layout: what from_pretrained settled (loading.Plan without its weights; layout.Layout); None for a model that
+    was made otherwise, which can neither be saved nor asked.
+    """
+
+    plan = layout = None
+
+    def __new__(cls, *args, **kwargs):
+        # ModelHubMixin's keeps the arguments for a config.json; ours are whole LMs, and thoughts.json has the rest
+        return object.__new__(cls)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        base_model_id: str | None = None,
+        assistant_model_id: str | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ):
+        """The whole of a checkpoint, ready to be asked: the LMs that its thoughts.json names, the generator, prompts.
+
+        pretrained_model_name_or_path: ckpt/NAME, results/RUN/checkpoint-STEP, or a hub id. base_model_id,
+        assistant_model_id: the same LMs elsewhere (a folder in thoughts.json is looked for in the current folder).
+        device: "cpu", "cuda:1", "auto" (spread over the visible GPUs); None as evaluate.py chooses. dtype, and the two
+        after it: as evaluate.py's flags. The others: as huggingface_hub's snapshot_download has them.
+
+        Raises InputError, one line, where anything is missing or does not fit, as evaluate.py has it.
+        """
+        from lta_thinker.evaluation.flags import EvaluationArguments
+        from lta_thinker.evaluation.plan import load_models, make_plan, model_settings
+
+        if dtype not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"dtype {dtype}: auto, float32 or bfloat16")
+        try:
+            torch.device("cpu" if device in (None, "auto") else device)
+        except RuntimeError as error:
+            raise InputError(f"device {device}: {error}") from None
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir():
+            folder = _download(
+                str(pretrained_model_name_or_path),
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+            )
+        args = EvaluationArguments(
+            checkpoint=str(folder),
+            base_model_id=base_model_id,
+            assistant_model_id=assistant_model_id,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+        plan = make_plan(args)
+        models = load_models(plan, trust_remote_code, attn_implementation, device)
+        model_settings(plan, models)  # refuses other LMs than those of the training
+        _, model, model.layout = models
+        model.plan = dataclasses.replace(plan, weights=None)
+        return model
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        report: str | Path | None = None,
+        baseline: str | Path | None = None,
+        model_card_kwargs: dict | None = None,
+        **kwargs,
+    ) -> str | None:
+        """Write what train.py writes to ckpt/ (the .bin files, generator.safetensors, thoughts.json) and a model card,
+        README.md, in place of what an earlier call has left there.
+
+        report, baseline: for the card's figures, see card.model_card. Other arguments: of huggingface_hub's
+        ModelHubMixin. Raises InputError before anything is written: for a model that from_pretrained did not load, for
+        a folder with other things in it, for a report of other weights.
+        """
+        folder = Path(save_directory).resolve()
+        card = {"name": str(save_directory), "report": report, "baseline": baseline} | (model_card_kwargs or {})
+        self.generate_model_card(**card)
+        try:
+            _check_replaceable(folder)
+            return super().save_pretrained(folder, model_card_kwargs=card, **kwargs)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from lta_thinker.checkpoint import save_checkpoint
+
+        save_checkpoint(save_directory, self, self.plan.trained)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        report: str | Path | None = None,
+        baseline: str | Path | None = None,
+        model_card_kwargs: dict | None = None,
+        **kwargs,
+    ) -> str:
+        """Upload what save_pretrained writes, thoughts.json with every flag and path of the training as it is -> the
+        commit's address. Arguments as there; InputError also where the hub refuses or is out of reach."""
+        card = {"report": report, "baseline": baseline} | (model_card_kwargs or {}) | {"name": repo_id}
+        self.generate_model_card(**card)  # before a repository is made
+        try:
+            return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:  # the hub's clients raise errors of several unrelated libraries
+            raise InputError(f"{repo_id}: not pushed to the hub ({_first_line(error)})") from error
+
+    def generate_model_card(
+        self, name: str, report: str | Path | None = None, baseline: str | Path | None = None
+    ) -> ModelCard:
+        """As card.model_card. InputError also where the report is one of other weights."""
+        from lta_thinker.evaluation.card import model_card
+        from lta_thinker.evaluation.compare import read_report
+
+        self._check_loaded()
+        if report is not None:
+            settings = read_report(Path(report))[0]["settings"]
+            for path in self.plan.files:
+                if settings.get(path.name) != _sha256(path):
+                    raise InputError(f"{report}: an evaluation of other weights than {path}")
+        elif baseline is not None:
+            raise InputError(f"baseline {baseline}: nothing is compared with it without a report")
+        return ModelCard(model_card(self.plan.trained, name, report, baseline))
+
+    def solve(
+        self,
+        question: str,
+        num_samples: int = 10,
+        *,
+        num_thoughts: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        max_new_tokens: int | None = None,
+        greedy: bool = False,
+        seed: int = 41,
+        options: tuple[str, ...] = (),
+    ):
+        """Sample answers to a question and vote -> solve.Solution(answer, votes, texts, tokens).
+
+        num_thoughts: the first n of the N thoughts are injected (None: all). Settings left out are those of
+        evaluate.py; greedy takes one sample. options: of a choice question, texts without letters. A question gets
+        the texts that evaluate.py gets for it as a file's first row, with the same seed. Raises InputError.
+        """
+        from lta_thinker.generation.sampling import resolve_sampling
+        from lta_thinker.generation.solve import as_example, solve
+
+        self._check_loaded()
+        injected = self.num_thoughts if num_thoughts is None else num_thoughts
+        if not 1 <= injected <= self.num_thoughts:
+            raise InputError(f"num_thoughts {num_thoughts}: at least 1, at most the {self.num_thoughts} that are made")
+        answer_type = self.plan.task.answer_type
+        settings = resolve_sampling(
+            self.plan.llm_config.get_text_config().model_type,
+            self.llm.generation_config,
+            1 if greedy else num_samples,
+            seed,
+            greedy,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            max_new_tokens=max_new_tokens,
+        )
+        example = as_example(question, answer_type, options)
+        return solve(self.llm, self, self.layout, example, settings, answer_type, injected)
+
+    def _check_loaded(self) -> None:
+        if self.plan is None:
+            raise InputError("this model has no thoughts.json: load one by LatentThoughtModel.from_pretrained")
+
+
+def _download(hub_id: str, **arguments) -> Path:
+    """The folder with a hub repository's files that are read here; InputError where there is none."""
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=WEIGHTS_ON_HUB, **arguments))
+    except Exception as error:  # the hub's clients raise errors of several unrelated libraries
+        what = f"no such folder here, and no such hub repository could be read ({_first_line(error)})"
+        raise InputError(f"{hub_id}: {what}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: not readable any more ({error.strerror}); is the report its own?") from None
+
+
+def _check_replaceable(folder: Path) -> None:
+    """InputError where a folder, which is replaced as a whole, has more in it than save_pretrained writes."""
+    from lta_thinker.checkpoint import ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, SAFE_FILE
+
+    known = {ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, SAFE_FILE, "base_model", "assistant_model"}
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(names - known if META_FILE in names else names)
+    if others:
+        raise InputError(f"{folder}: has {others[0]} in it, which would be lost; save into a new folder")

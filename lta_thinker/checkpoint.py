@@ -1,0 +1,209 @@
+"""Checkpoints: the trained weights on disk, and whether they fit.
+
+ckpt/NAME                      projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
+                               where LMs are tuned also the folders base_model, assistant_model (tuning.py)
+                               generator.safetensors: the same tensors for others; nothing here reads it
+results/RUN/checkpoint-STEP    to resume from: model.safetensors and the rest of Trainer's, thoughts.json, `complete`
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lta_thinker.common import InputError
+from lta_thinker.llm.lora import write_adapter
+from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+
+PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
+CARD_FILE = "README.md"
+SAFE_FILE = "generator.safetensors"  # under Trainer's name the folder would be taken for one to resume from
+RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
+
+
+def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
+    """A file of plain tensors (torch.load, weights_only) as float32; InputError when it is missing or anything else."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{flag} {path}: no such file") from None
+    except Exception:  # on other files the reader fails in a dozen ways, from RuntimeError to struct.error
+        raise InputError(f"{flag} {path}: not a PyTorch file of plain tensors") from None
+    items = weights.items() if isinstance(weights, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
+        raise InputError(f"{flag} {path}: not a state dict")
+    return {name: value.float() for name, value in weights.items()}
+
+
+def read_resume_weights(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
+    """(projection, block) as the two .bin files hold them, from a resume checkpoint's model.safetensors.
+
+    InputError when it is missing or broken.
+    """
+    try:
+        state = {name: value for name, value in load_file(path).items() if not name.startswith("adapters.")}
+        return split_state({name.removeprefix("generator."): value.float() for name, value in state.items()})
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+
+
+def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
+    """A generator's state as its two files hold it: (projection, block with the prior), None for no such file."""
+    projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith("projection.")}
+    block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith("projection.")}
+    return projection or None, block or None
+
+
+def infer_generator(projection: dict[str, Tensor] | None, block: dict | None, d_small: int, d_large: int) -> str:
+    """Which generator published weights (no thoughts.json) belong to, from the files and the projection's input size.
+
+    InputError where the sizes leave it open or fit nothing.
+    """
+    if projection is None and block.keys() == {"prior"}:
+        return "prompt"
+    if projection is None:
+        raise InputError("--att_file_name needs --params_file_name: these weights belong to a projection")
+    if "weight" not in projection or projection["weight"].ndim != 2:
+        raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
+    if block is None:
+        return "small"
+    d_in = projection["weight"].shape[1]
+    if d_small == d_large == d_in:
+        raise InputError(
+            f"--thought_generator is needed: both LMs have hidden size {d_in}, so the files fit block and small_block"
+        )
+    if d_in not in (d_small, d_large):
+        raise InputError(
+            f"--params_file_name: its projection takes {d_in} features; the small LM has {d_small}, the large {d_large}"
+        )
+    return "block" if d_in == d_large else "small_block"
+
+
+def check_weights(
+    kind: str,
+    sizes: Sizes,
+    projection: dict[str, Tensor] | None,
+    block: dict[str, Tensor] | None,
+    design: Design = PUBLISHED_DESIGN,
+) -> None:
+    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, but for
+    a prompt, which is nothing else."""
+    with torch.device("meta"):
+        generator = GENERATORS[kind](sizes, design)
+    files = (("--params_file_name", PARAMS_FILE, projection), ("--att_file_name", ATT_FILE, block))
+    for (flag, file, given), wanted in zip(files, split_state(generator.state_dict()), strict=True):
+        if (given is None) != (wanted is None):
+            needed = "takes no" if wanted is None else "needs"
+            raise InputError(f"{flag}: the generator {kind} {needed} {file}")
+        if wanted is None:
+            continue
+        if "prior" not in given and generator.has_block:
+            wanted.pop("prior", None)
+        for name in sorted(wanted.keys() ^ given.keys()):
+            raise InputError(f"{flag}: {'no' if name in wanted else 'unknown'} tensor {name} for the generator {kind}")
+        for name, tensor in wanted.items():
+            if not given[name].isfinite().all():
+                raise InputError(f"{flag}: tensor {name} holds values that are not finite")
+            if tensor.shape != given[name].shape:
+                got, need = tuple(given[name].shape), tuple(tensor.shape)
+                raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")
+
+
+def load_weights(
+    model: LatentThoughtModel, projection: dict[str, Tensor] | None, block: dict[str, Tensor] | None
+) -> None:
+    """Put weights (check_weights passed) into the model's generator; without `prior` its initial rows stay."""
+    generator = model.generator
+    if generator.has_projection:
+        generator.projection.load_state_dict(projection)
+    if not generator.has_prior:
+        return
+    block = dict(block)
+    prior = block.pop("prior", None)
+    if generator.has_block:
+        generator.block.load_state_dict(block)
+    if prior is None:
+        print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
+    else:
+        generator.prior.data.copy_(prior)
+
+
+def save_checkpoint(folder: Path, model: LatentThoughtModel, meta: dict) -> None:
+    """Write the generator's files, the adapters and `meta` as thoughts.json into `folder`, in place of what is there:
+    all or nothing (rename at the end)."""
+    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: value.detach().cpu().clone() for name, value in model.generator.state_dict().items()}
+    for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(weights), strict=True):
+        if state:
+            torch.save(state, partial / name)
+    save_file(weights, partial / SAFE_FILE, metadata={"format": "pt"})
+    for role, adapter in model.adapters.items():
+        write_adapter(partial / role, adapter)
+    (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_meta(folder: Path) -> dict:
+    """thoughts.json of a checkpoint folder; InputError when it is missing or broken."""
+    path = folder / META_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({error})") from None
+
+
+def is_resume_checkpoint(folder: Path) -> bool:
+    """Whether Trainer wrote the folder; it may have been copied to another name."""
+    return (folder / RESUME_FILE).is_file()
+
+
+def check_resume_checkpoint(folder: Path) -> None:
+    """InputError where a resume checkpoint is not whole, or was written before such checkpoints had a thoughts.json."""
+    if not (folder / COMPLETE).is_file():
+        raise InputError(f"{folder / COMPLETE}: no such file; the checkpoint was cut off while it was written")
+    if not (folder / META_FILE).is_file():
+        raise InputError(f"{folder}: an older train.py left no {META_FILE} here; evaluate the run's folder in ckpt/")
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The complete resume checkpoints in results/<output_name>/, by step."""
+    folders = [path.parent for path in run.glob(f"checkpoint-*/{COMPLETE}")]
+    return sorted((folder for folder in folders if CHECKPOINT_NAME.fullmatch(folder.name)), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.split("-")[1])
+
+
+def run_checkpoints(output_name: str) -> list[Path]:
+    """A run's weights that can be evaluated, by step: its complete resume checkpoints with a thoughts.json, and its
+    folder in ckpt/ where that step has none. InputError where there are none."""
+    run = Path("results", output_name)
+    by_step = {step_of(folder): folder for folder in complete_checkpoints(run) if (folder / META_FILE).is_file()}
+    for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
+        if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
+            continue
+        match read_meta(path.parent):
+            case {"flags": {"output_name": name}, "best": {"step": int(step)}} if name == output_name:
+                by_step.setdefault(step, path.parent)
+    if not by_step:
+        what = "no complete checkpoint with a thoughts.json in it" if run.is_dir() else "no such run"
+        raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")
+    return [by_step[step] for step in sorted(by_step)]

@@ -1,0 +1,1 @@
+"""The machinery of evaluate.py: flags, plan, report, compare, inspection, plots, card."""

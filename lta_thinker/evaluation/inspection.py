@@ -1,0 +1,363 @@
+"""Inspection: what a checkpoint's thoughts are, and whether the frozen LLM uses them, on K questions.
+
+    python evaluate.py --checkpoint ckpt/NAME --inspect 20
+
+Asked are: the words whose embeddings lie nearest to the thoughts, how far the thoughts lie outside the embedding table,
+how much attention the answer pays them, and what becomes of the accuracy when they are another question's, the mean
+over the questions, or zeros. inspect_thoughts writes inspection.json and inspection.svg (needs matplotlib).
+
+Shapes: K questions, n thoughts of each in the prompt, d hidden size, V rows of the embedding table, L attention layers.
+"""
+
+import contextlib
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from lta_thinker.answers import answers_equal, extract_answer
+from lta_thinker.common import InputError, write_text
+from lta_thinker.evaluation.plots import load_matplotlib
+from lta_thinker.evaluation.report import interval, percent
+from lta_thinker.generation.decoding import decode
+from lta_thinker.generation.samplers import prompt_batch, prompt_length, stop_token_ids
+from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
+from lta_thinker.llm.forward import decoder, position_ids
+from lta_thinker.model import LatentThoughtModel, llm_inputs
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout
+
+INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
+NEAREST, SLOTS_PRINTED = 3, 6  # words a thought; slots that a printed line has room for
+ROWS_AT_A_TIME = 8192  # of the embedding table
+SAMPLED_ROWS = 1000  # evenly spaced rows whose nearest other row is looked for
+ATTENTION_TOKENS = 256  # of an answer, its first: weights are (heads, T, T) in every layer
+VARIANTS = {
+    "own": "its own thoughts",
+    "swapped": "the next question's",
+    "mean": "mean over the questions",
+    "zeros": "zeros",
+}
+
+
+@torch.no_grad()
+def inspect_thoughts(
+    llm,
+    model: LatentThoughtModel,
+    layout: Layout,
+    examples: list[Example],
+    answer_type: str,
+    num_injected: int | None,
+    max_new_tokens: int | None,
+    batch_size: int,
+    folder: Path,
+) -> dict:
+    """Inspect the first `num_injected` thoughts (None: all) of the examples; print, draw and write it into `folder`.
+
+    Returns what inspection.json holds: {"num_questions", "num_thoughts", "questions": indices,
+    "nearest_words": [K][n][NEAREST] of {"row", "word", "cosine"}, "table": of table_distance,
+    "attention": {"mass", "uniform": [K][L], shares of 1}, "accuracy": {variant: {"value", "low", "high"}; None for
+    swapped and mean where there is but one question}, "similarity": [K][K] cosines of the thoughts' means over slots}.
+    Raises InputError without matplotlib, and for an LLM that does not give its attention weights.
+    """
+    matplotlib = load_matplotlib("--inspect")  # first: what is missing shall not be found out after minutes
+    thoughts = make_thoughts(model, layout, examples, batch_size)[:, :num_injected]
+    thoughts = thoughts.to(llm.get_input_embeddings().weight.dtype)  # as the LLM reads them
+    k, n, d = thoughts.shape
+    ids, cosines = nearest_rows(llm, thoughts.reshape(-1, d))
+    words = name_rows(layout.llm_tokenizer, ids, cosines)
+    table, row_norms = table_distance(llm, thoughts.reshape(-1, d))
+
+    model_type = llm.config.get_text_config().model_type
+    settings = resolve_sampling(model_type, llm.generation_config, greedy=True, max_new_tokens=max_new_tokens)
+    variants = {"own": thoughts, "zeros": torch.zeros_like(thoughts)}
+    if k > 1:
+        mean = thoughts.float().mean(0, keepdim=True).to(thoughts.dtype)
+        variants |= {"swapped": thoughts.roll(-1, dims=0), "mean": mean.expand(k, -1, -1)}
+    accuracy, answers = dict.fromkeys(VARIANTS), {}
+    for name, injected in variants.items():
+        answers[name], texts = greedy_answers(llm, layout, examples, injected, settings, batch_size, VARIANTS[name])
+        found = [extract_answer(text, answer_type, one.options) for one, text in zip(examples, texts, strict=True)]
+        right = [answers_equal(a, one.answer, answer_type) for one, a in zip(examples, found, strict=True)]
+        accuracy[name] = interval(right)
+
+    with eager_attention(llm):
+        rows = tqdm(zip(examples, thoughts, answers["own"], strict=True), desc="attention", total=k, leave=False)
+        pairs = [attention_mass(llm, layout, *row) for row in rows]
+    mass, uniform = map(list, zip(*pairs, strict=True))
+    unit = F.normalize(thoughts.float().mean(1), dim=-1)  # (K, d)
+    figures = {
+        "num_questions": k,
+        "num_thoughts": n,
+        "questions": [example.index for example in examples],
+        "nearest_words": [words[i : i + n] for i in range(0, k * n, n)],
+        "table": table,
+        "attention": {"mass": mass, "uniform": uniform},
+        "accuracy": accuracy,
+        "similarity": (unit @ unit.T).tolist(),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / INSPECTION_FILE, json.dumps(figures, indent=2) + "\n")
+    draw(matplotlib, figures, row_norms, thoughts.float().norm(dim=-1).flatten(), folder / DRAWING_FILE)
+    print_inspection(figures)
+    print(f"  {folder / INSPECTION_FILE}, {folder / DRAWING_FILE}")
+    return figures
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Thoughts and the embedding table
+
+
+@torch.no_grad()
+def make_thoughts(model: LatentThoughtModel, layout: Layout, examples: list[Example], batch_size: int) -> Tensor:
+    """All N thoughts (of the first chain) of the examples, (K, N, d), on the device of the LLM's embeddings."""
+    device, made = model.llm.get_input_embeddings().weight.device, []
+    for start in range(0, len(examples), batch_size):
+        batch = prompt_batch(layout, examples[start : start + batch_size], device)
+        made.append(model.thoughts(batch["question_ids"], batch["question_mask"])[1])
+    return torch.cat(made)
+
+
+def table_rows(llm) -> Iterator[tuple[Tensor, Tensor]]:
+    """The embedding table in chunks: row ids (C,) and the rows as the LLM reads them (C, d), float32."""
+    embed = llm.get_input_embeddings()
+    for ids in torch.arange(embed.num_embeddings, device=embed.weight.device).split(ROWS_AT_A_TIME):
+        yield ids, embed(ids).float()
+
+
+@torch.no_grad()
+def nearest_rows(llm, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (M, d) -> ids and cosines of the NEAREST rows by cosine, the nearest first, both (M, NEAREST)."""
+    vectors = F.normalize(vectors.float(), dim=-1)
+    best, best_ids = vectors[:, :0], torch.empty((len(vectors), 0), dtype=torch.long, device=vectors.device)
+    for ids, rows in table_rows(llm):
+        cosines = torch.cat([best, vectors @ F.normalize(rows, dim=-1).T], dim=1)
+        best, chosen = cosines.topk(NEAREST, dim=1)
+        best_ids = torch.cat([best_ids, ids.expand(len(vectors), -1)], dim=1).gather(1, chosen)
+    return best_ids, best
+
+
+def name_rows(tokenizer, ids: Tensor, cosines: Tensor) -> list[list[dict]]:
+    """Ids and cosines of nearest_rows -> [M][NEAREST] of {"row", "word", "cosine"}; a row without a token is ''."""
+    return [
+        [{"row": i, "word": tokenizer.decode([i]), "cosine": cosine} for i, cosine in zip(*pair, strict=True)]
+        for pair in zip(ids.tolist(), cosines.tolist(), strict=True)
+    ]
+
+
+@torch.no_grad()
+def table_distance(llm, vectors: Tensor) -> tuple[dict, Tensor]:
+    """How far vectors (M, d) lie outside the embedding table, and the table's row norms (V,).
+
+    {"thought_norm", "row_norm", "nearest_row" (distance of the vectors to it): each {"mean", "min", "max"},
+    "nearest_row_of_rows": median distance of the table's rows to their nearest other row (of SAMPLED_ROWS at most),
+    "outside": share of the vectors' features beyond the lowest or highest value of that feature in the table}.
+    """
+    embed, vectors = llm.get_input_embeddings(), vectors.float()
+    sampled = torch.linspace(0, embed.num_embeddings - 1, min(SAMPLED_ROWS, embed.num_embeddings)).long()
+    sampled = sampled.to(vectors.device)
+    points = torch.cat([vectors, embed(sampled).float()])
+    own = torch.cat([sampled.new_full((len(vectors),), -1), sampled])[:, None]  # a row is not its own neighbour
+    nearest, near_ids = points.new_full((len(points),), torch.inf), own.new_zeros(len(points))
+    low, high, norms = torch.inf, -torch.inf, []
+    for ids, rows in table_rows(llm):
+        distances, at = torch.cdist(points, rows).masked_fill(own == ids, torch.inf).min(1)
+        near_ids = torch.where(distances < nearest, ids[at], near_ids)
+        nearest = torch.minimum(nearest, distances)
+        low, high = rows.amin(0).clamp(max=low), rows.amax(0).clamp(min=high)
+        norms.append(rows.norm(dim=-1))
+    nearest = (points - embed(near_ids).float()).norm(dim=-1)  # cdist takes differences of squares: too coarse near 0
+    norms = torch.cat(norms)
+    figures = {
+        "thought_norm": spread(vectors.norm(dim=-1)),
+        "row_norm": spread(norms),
+        "nearest_row": spread(nearest[: len(vectors)]),
+        "nearest_row_of_rows": nearest[len(vectors) :].median().item(),
+        "outside": ((vectors < low) | (vectors > high)).float().mean().item(),
+    }
+    return figures, norms
+
+
+def spread(values: Tensor) -> dict[str, float]:
+    return {"mean": values.mean().item(), "min": values.min().item(), "max": values.max().item()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The LLM behind given thoughts
+
+
+@torch.no_grad()
+def greedy_answers(
+    llm,
+    layout: Layout,
+    examples: list[Example],
+    thoughts: Tensor,
+    settings: SamplingSettings,
+    batch_size: int,
+    title: str,
+) -> tuple[list[list[int]], list[str]]:
+    """The examples' answers behind thoughts (K, n, d): their tokens without the end token, and their texts."""
+    device = llm.get_input_embeddings().weight.device
+
+    def prompts(places: list[int]) -> dict[str, Tensor]:
+        return llm_inputs(llm, prompt_batch(layout, [examples[i] for i in places], device), thoughts[places])
+
+    numbers = [example.index for example in examples]
+    lengths = [prompt_length(layout, example.question) for example in examples]
+    written = decode(llm, settings, stop_token_ids(llm, layout), numbers, lengths, prompts, batch_size)
+    written = {place: one.tokens for place, [one] in tqdm(written, desc=title, total=len(examples), leave=False)}
+    tokens = [written[place] for place in range(len(examples))]
+    texts = layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return tokens, texts
+
+
+@contextlib.contextmanager
+def eager_attention(llm) -> Iterator[None]:
+    """In here the LLM computes its attention in the plain way, the only one that gives its weights."""
+    # layers and masks read this config in every forward pass (set_attn_implementation is not in transformers 4.53)
+    config = llm.config.get_text_config()
+    own = config._attn_implementation
+    config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
+
+
+@torch.no_grad()
+def attention_mass(
+    llm, layout: Layout, example: Example, thoughts: Tensor, answer: list[int]
+) -> tuple[list[float], list[float]]:
+    """Attention on the thoughts (n, d) while the answer (token ids) is written, and what uniform attention would give.
+
+    Two shares of 1 for each of L layers, means over heads and over the columns that write the answer: the prompt's last
+    and those of the answer's first ATTENTION_TOKENS tokens. Uniform attention goes to every column that some head sees
+    at all, so sliding windows count. Raises InputError where the LLM gives no weights that sum to 1 (call it within
+    eager_attention).
+    """
+    device = llm.get_input_embeddings().weight.device
+    batch = prompt_batch(layout, [example], device)
+    slots = slice(batch["prefix_ids"].shape[1], batch["prefix_ids"].shape[1] + len(thoughts))
+    first = slots.stop + batch["suffix_ids"].shape[1] - 1  # the column that writes the first token
+    answer = torch.tensor([answer[:ATTENTION_TOKENS]], dtype=torch.long, device=device)
+    batch["suffix_ids"] = torch.cat([batch["suffix_ids"], answer], dim=1)
+    batch["suffix_mask"] = torch.cat([batch["suffix_mask"], torch.ones_like(answer)], dim=1)
+    inputs = llm_inputs(llm, batch, thoughts[None])
+    positions = position_ids(inputs["attention_mask"])
+    output = decoder(llm)(**inputs, position_ids=positions, use_cache=False, output_attentions=True)
+    layers = [weights for weights in output.attentions or () if weights is not None]  # each (1, heads, T, T)
+    if not layers:
+        raise InputError(f"--inspect: {type(llm).__name__} does not give its attention weights")
+    mass, uniform = [], []
+    for weights in layers:
+        weights = weights[0, :, first:].float()  # (heads, A, T)
+        if (weights.sum(-1) - 1).abs().max() > 0.02:  # in bf16 each weight is rounded
+            raise InputError(f"--inspect: the attention weights of {type(llm).__name__} do not sum to 1")
+        mass.append(weights[..., slots].sum(-1).mean().item())
+        seen = (weights > 0).any(0).float()  # (A, T)
+        uniform.append((seen[:, slots].sum(-1) / seen.sum(-1)).mean().item())
+    return mass, uniform
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Print and draw
+
+
+def print_inspection(figures: dict) -> None:
+    """What inspect_thoughts found, as text."""
+    k, n, table = (figures[name] for name in ("num_questions", "num_thoughts", "table"))
+    print(f"{k} questions, {n} thoughts each")
+    print("nearest words of the thoughts by slot (cosine with the LLM's input embeddings)")
+    for index, slots in zip(figures["questions"], figures["nearest_words"], strict=True):
+        if len({words[0]["row"] for words in slots}) == 1:
+            first, *others = [f"{one['word']!r} {one['cosine']:.2f}" for one in slots[0]]
+            print(f"  [{index}] all {n}: {first}; slot 1 then {', '.join(others)}")
+        else:
+            parts = [f"{i}: {words[0]['word']!r} {words[0]['cosine']:.2f}" for i, words in enumerate(slots, 1)]
+            print(f"  [{index}] {'  '.join(parts[:SLOTS_PRINTED])}{' ...' * (n > SLOTS_PRINTED)}")
+    print("thoughts beside the rows of the embedding table: mean (lowest to highest)")
+    spreads = [table[name] for name in ("thought_norm", "row_norm", "nearest_row")]
+    norms = [f"{one['mean']:.3g} ({one['min']:.3g} to {one['max']:.3g})" for one in spreads]
+    print(f"  {'norm':32s} {norms[0]}; of the rows {norms[1]}")
+    print(f"  {'distance to the nearest row':32s} {norms[2]}; of the rows, median {table['nearest_row_of_rows']:.3g}")
+    print(f"  {'features outside their range':32s} {table['outside']:.1%}")
+    print("attention on the thoughts while the answer is written, % in each layer (mean over questions)")
+    for name, title in {"mass": "on the thoughts", "uniform": "if it were uniform"}.items():
+        print(f"  {title:32s} {layer_line(torch.tensor(figures['attention'][name]).mean(0).tolist())}")
+    print("greedy answers, % right [95 % interval: bootstrap over questions] with")
+    for name, title in VARIANTS.items():
+        found = figures["accuracy"][name]
+        print(f"  {title:32s} {percent(found) if found else 'not asked: there is no other question'}")
+
+
+def layer_line(shares: list[float]) -> str:
+    """Shares of 1 as percents, wrapped; said once where all are the same."""
+    percents = [f"{100 * share:.1f}" for share in shares]
+    return percents[0] if len(set(percents)) == 1 else f"\n{' ' * 35}".join(textwrap.wrap(" ".join(percents), 80))
+
+
+def draw(matplotlib, figures: dict, row_norms: Tensor, thought_norms: Tensor, path: Path) -> None:
+    """Four panels in shades of grey; the format is the path's suffix. row_norms (V,), thought_norms (K * n,)."""
+    style = {"font.size": 10, "axes.titlesize": 11, "hatch.linewidth": 0.6, "svg.hashsalt": "inspection"}
+    with matplotlib.rc_context(style):
+        figure = matplotlib.figure.Figure(figsize=(10.5, 8), layout="constrained")
+        panels = figure.subplots(2, 2).flatten()
+        draw_attention(panels[0], figures["attention"])
+        draw_norms(panels[1], row_norms.cpu(), thought_norms.cpu())
+        draw_accuracy(panels[2], figures["accuracy"])
+        draw_similarity(figure, panels[3], figures["similarity"])
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def draw_attention(axes, attention: dict) -> None:
+    mass, uniform = (100 * torch.tensor(attention[name]) for name in ("mass", "uniform"))  # (K, L)
+    layers = range(1, mass.shape[1] + 1)
+    for i, row in enumerate(mass):
+        axes.plot(layers, row, color="0.7", linewidth=0.7, label="one question" if i == 0 else None)
+    axes.plot(layers, mass.mean(0), color="0", linewidth=2.5, marker="o", label="mean over questions")
+    squares = {"marker": "s", "markersize": 4, "markevery": len(layers) // 6 + 1}
+    axes.plot(layers, uniform.mean(0), color="0", linestyle="--", **squares, label="if it were uniform")
+    axes.set(title="Attention on the thoughts", xlabel="attention layer", ylabel="attention of the answer, %")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.set_ylim(bottom=0, top=1.4 * max(mass.max().item(), uniform.max().item(), 0.1))
+    axes.legend(loc="upper right")
+
+
+def draw_norms(axes, row_norms: Tensor, thought_norms: Tensor) -> None:
+    bins = torch.linspace(0, 1.001 * torch.cat([row_norms, thought_norms]).max().item(), 51)
+    groups = {"rows of the embedding table": (row_norms, "0.75", ""), "thoughts": (thought_norms, "none", "////")}
+    for label, (norms, color, hatch) in groups.items():
+        weights = torch.full_like(norms, 100 / len(norms))
+        axes.hist(norms, bins, weights=weights, label=label, facecolor=color, hatch=hatch, edgecolor="0", linewidth=0.6)
+    axes.set(title="Norms", xlabel="Euclidean norm", ylabel="share of the rows, of the thoughts, %")
+    axes.set_ylim(top=1.2 * axes.get_ylim()[1])
+    axes.legend(loc="upper center")
+
+
+def draw_accuracy(axes, accuracy: dict) -> None:
+    for x, (found, hatch) in enumerate(zip(accuracy.values(), ("", "////", "\\\\\\\\", "xxxx"), strict=True)):
+        if found is None:
+            axes.text(x, 2, "not\nasked", ha="center")
+            continue
+        value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+        axes.bar(x, value, width=0.7, facecolor="0.85", edgecolor="0", hatch=hatch)
+        axes.errorbar(x, value, [[value - low], [high - value]], color="0", linewidth=1.5, capsize=5)
+        axes.text(x, 104, f"{value:.0f}", ha="center")
+    axes.set(title="Greedy answers, 95 % intervals", ylabel="right answers, %", ylim=(0, 114), xlim=(-0.6, 3.6))
+    titles = ["its own\nthoughts", "the next\nquestion's", "mean over\nquestions", "zeros"]
+    axes.set_xticks(range(len(titles)), titles)
+
+
+def draw_similarity(figure, axes, similarity: list[list[float]]) -> None:
+    edge = len(similarity) + 0.5
+    lowest = min(0.9, *map(min, similarity))
+    drawn = axes.imshow(similarity, "Greys", vmin=lowest, vmax=1, extent=(0.5, edge, edge, 0.5))
+    axes.set(title="Pairs of questions: mean thoughts", xlabel="question, as asked", ylabel="question, as asked")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    figure.colorbar(drawn, ax=axes, label="cosine similarity")

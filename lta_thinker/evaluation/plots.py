@@ -1,0 +1,280 @@
+"""Plots: runs side by side, their losses by step and the accuracy of their votes.
+
+    python evaluate.py --plot RUN [RUN ...]
+
+A RUN is train.py's --output_name (the log of its training, and every report of its weights in results/) or the path of
+one report.json, of the LLM without thoughts say. plot_runs writes an SVG and a PNG (needs matplotlib).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from lta_thinker.checkpoint import complete_checkpoints
+from lta_thinker.common import InputError, read_json
+from lta_thinker.evaluation.compare import load_report
+from lta_thinker.evaluation.plan import base_name
+from lta_thinker.evaluation.report import REPORT_FILE
+from lta_thinker.flags import RUN_NAME
+
+STATE_FILE = "trainer_state.json"  # Trainer's: in a run's folder when it has ended, and in its checkpoints
+TITLES = {
+    "sft_loss": "SFT loss",
+    "align_loss": "semantic alignment loss",
+    "focus_loss": "reasoning focus loss",
+    "diversity_loss": "diversity loss of the chains",
+    "accuracy": "share of right greedy answers",
+}
+LONGEST_STEM = 200  # characters of a file's name: 255 bytes is what file systems take
+# a run's colour, line and marker; colours that the colour-blind tell apart (Okabe and Ito), lines and markers for grey.
+# Their numbers have no common divisor: 210 runs look different
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7")
+LINES = ("-", (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (2.5, 1.5)), (0, (9, 2, 1.5, 2, 1.5, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the markers, tells a run's evaluations apart
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What there is to draw
+
+
+@dataclass
+class Run:
+    """`style`: what matplotlib draws it in; `log`: Trainer's log_history; `best_step`: what the dev metric has chosen
+    (so far); `reports` by path."""
+
+    title: str
+    style: dict
+    log: list[dict]
+    best_step: int | None
+    reports: dict[Path, dict]
+
+    def curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and values of all log lines that have the key."""
+        points = [(line["step"], line[key]) for line in self.log if key in line]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+def load_matplotlib(flag: str):
+    """The library; InputError where it is missing."""
+    try:
+        import matplotlib.figure
+        import matplotlib.lines
+    except ImportError:
+        raise InputError(f"matplotlib is needed for the drawings of {flag}: pip install matplotlib") from None
+    return matplotlib
+
+
+def newest_state(folder: Path) -> dict | None:
+    """Trainer's state with the most steps: the finished run's, or that of the newest complete checkpoint."""
+    states = []
+    for path in (folder / STATE_FILE, *(one / STATE_FILE for one in complete_checkpoints(folder)[-1:])):
+        if path.is_file():
+            states.append(read_json(path))
+            if not isinstance(states[-1], dict) or not {"global_step", "log_history"} <= states[-1].keys():
+                raise InputError(f"{path}: not a state that train.py wrote")
+    return max(states, key=lambda state: state["global_step"], default=None)
+
+
+def reports_by_run() -> dict[str, dict[Path, dict]]:
+    """Every report in results/ by the --output_name of the run whose weights it is about, as {path: report}."""
+    found, older = {}, []
+    for path in sorted(Path("results").rglob(REPORT_FILE)):
+        try:
+            report = load_report(path)
+        except InputError as error:
+            print(f"note: {error}; it is passed over")
+            continue
+        if "run" not in report.get("checkpoint", {}):
+            older.append(path)
+        elif report["checkpoint"]["run"]:
+            found.setdefault(report["checkpoint"]["run"], {})[path] = report
+    if older:
+        count = "1 report in results/ was" if len(older) == 1 else f"{len(older)} reports in results/ were"
+        print(
+            f"note: {count} made by an older evaluate.py, without the name of a run ({older[0]}); "
+            "run the evaluation again, no question is asked again"
+        )
+    return found
+
+
+def line_style(i: int) -> dict:
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def read_runs(names: list[str]) -> list[Run]:
+    """A Run for each name, which is an --output_name or the path of a report.
+
+    Raises InputError for what is neither, for broken files, and where a run has nothing to draw.
+    """
+    by_run, runs, drawn = reports_by_run(), [], set()
+    for name in dict.fromkeys(names):
+        folder, style = Path("results", name), line_style(len(runs))
+        if name.endswith(".json"):
+            reports = {Path(name): load_report(Path(name))}
+            run = Run(report_title(reports[Path(name)]), style, [], None, reports)
+        elif not RUN_NAME.fullmatch(name) or not (folder.is_dir() or name in by_run):
+            raise InputError(f"--plot {name}: no such run in results/; a RUN is an --output_name or a report.json")
+        else:
+            state, reports = newest_state(folder), by_run.get(name, {})
+            if not reports and not (state and state["log_history"]):
+                raise InputError(f"--plot {name}: nothing to plot yet: nothing logged in {folder}, no report")
+            log, best_step = (state["log_history"], state.get("best_global_step")) if state else ([], None)
+            run = Run(name, style, log, best_step, reports)
+        run.reports = {path: report for path, report in run.reports.items() if path.resolve() not in drawn}
+        drawn |= {path.resolve() for path in run.reports}
+        if run.log or run.reports:
+            runs.append(run)
+    return runs
+
+
+def report_title(report: dict) -> str:
+    """What a report that was given by its path is about."""
+    settings = report["settings"]
+    if settings["thought_generator"] == "none":
+        return f"{base_name(settings['base_model_id'])} without thoughts"
+    return report.get("checkpoint", {}).get("name") or f"{settings['thought_generator']} thoughts"
+
+
+def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
+    """A line of the legend for every report; those that would read alike get their folder."""
+    titles = {}
+    for run in runs:
+        for path, report in run.reports.items():
+            settings, dev = report["settings"], report.get("checkpoint", {}).get("dev") or {}
+            parts = [f"{settings['num_thought_tokens']} thoughts"] if settings["num_thought_tokens"] else []
+            parts += [f"step {dev['step']}"] if "step" in dev else []
+            parts += [f"{report['num_questions']} {settings['split']} questions"]
+            titles[path] = f"{run.title}: {', '.join(parts)}"
+    every = list(titles.values())
+    return {path: title if every.count(title) == 1 else f"{title} ({path.parent})" for path, title in titles.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The drawing
+
+
+def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
+    """Draw the runs (names or paths of reports) into `output_dir` (None: results/); the two files written.
+
+    Raises InputError without matplotlib, and as read_runs does.
+    """
+    matplotlib = load_matplotlib("--plot")
+    runs = read_runs(names)
+    for run in runs:
+        if not run.reports:
+            print(f"note: {run.title}: no report of its weights in results/, so no maj@k")
+    asked = {
+        (report["settings"].get("questions"), report["num_questions"])
+        for run in runs
+        for report in run.reports.values()
+    }
+    if len(asked) > 1:
+        print("note: the evaluations are not of the same questions: their curves are not to be compared point by point")
+    folder = Path(output_dir or "results")
+    stem = "-".join(["plot", *(run.title.replace(" ", "-") for run in runs)])
+    if len(stem) > LONGEST_STEM:
+        stem = f"{stem[:LONGEST_STEM]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+    paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
+    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10, "svg.hashsalt": "plot"}):
+        figure = draw_runs(matplotlib, runs)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written to ({error.strerror}); use another --output_dir") from None
+    return paths
+
+
+def draw_runs(matplotlib, runs: list[Run]):
+    """A Figure: for the SFT loss and every other loss that some run is trained by a row with training and dev, a panel
+    with the dev accuracy where some run has one, and beside them maj@k."""
+    has_logs, has_reports = any(run.log for run in runs), any(run.reports for run in runs)
+    rows = [name for name in TITLES if any(run.curve(name)[0] for run in runs) or (name == "sft_loss" and has_logs)]
+    rows += ["accuracy"] if any(run.curve("eval_accuracy")[0] for run in runs) else []
+    legends = [legend_of_losses(matplotlib, runs)] * has_logs + [legend_of_evaluations(matplotlib, runs)] * has_reports
+    lines, columns = max(map(len, legends)), 2 * has_logs + has_reports
+    size = (max(5.6, 4.4 * columns), 3.3 * max(1, len(rows)) + 0.19 * lines)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+    grid, first = figure.add_gridspec(max(1, len(rows)), columns), None
+    for row, name in enumerate(rows):
+        for column, key in enumerate((name, f"eval_{name}")):
+            if any(run.curve(key)[0] for run in runs):
+                axes = figure.add_subplot(grid[row, column], sharex=first)
+                axes.set_title(f"{('training', 'dev')[column]}: {TITLES[name]}")
+                draw_curves(axes, runs, key)
+                first = first or axes
+    if has_reports:
+        draw_votes(figure.add_subplot(grid[:2, -1]), runs)
+    # a legend is filled column by column: the shorter column ends in empty lines
+    blank = matplotlib.lines.Line2D([], [], linestyle="none", label=" ")
+    handles = [handle for legend in legends for handle in legend + [blank] * (lines - len(legend))]
+    figure.legend(handles=handles, ncols=len(legends), loc="outside lower center", frameon=False, handlelength=4)
+    return figure
+
+
+def draw_curves(axes, runs: list[Run], key: str) -> None:
+    """One key of the log by step; on dev curves a star where the weights were chosen."""
+    drawn = []
+    for i, run in enumerate(runs):
+        steps, values = run.curve(key)
+        if not steps:
+            continue
+        every = len(steps) // 8 + 1  # the lines have a few marks each, not one over another
+        axes.plot(steps, values, **run.style, markevery=(i * every // len(runs), every), markersize=4, linewidth=1.2)
+        drawn += values
+        if key.startswith("eval_") and run.best_step in steps:
+            at = steps.index(run.best_step)
+            star = {"marker": "*", "markersize": 13, "markeredgecolor": "black", "markeredgewidth": 0.7}
+            axes.plot(steps[at], values[at], color=run.style["color"], **star, linestyle="none", zorder=5)
+    if min(drawn) > 0 and max(drawn) > 20 * min(drawn):
+        axes.set_yscale("log")
+    axes.set_xlabel("optimiser step")
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+
+
+def evaluations(runs: list[Run]) -> list[tuple[Path, dict, dict]]:
+    """(path, report, style) of all reports, in the order of the runs."""
+    return [
+        (path, report, run.style | {"fillstyle": fill, "markerfacecoloralt": "white", "markersize": 5})
+        for run in runs
+        for (path, report), fill in zip(run.reports.items(), cycle(FILLS), strict=False)
+    ]
+
+
+def draw_votes(axes, runs: list[Run]) -> None:
+    """maj@k over k of every report, and behind them the vote with its interval; pass@k thin and dotted."""
+    found = evaluations(runs)
+    most = max(len(report["maj_at_k"]) for _, report, _ in found)
+    apart = max(0.05, 0.025 * most)
+    for i, (_, report, style) in enumerate(found, 1):
+        for name, look in {"maj_at_k": style, "pass_at_k": {"color": style["color"], "linestyle": ":"}}.items():
+            ks, values = [int(k) for k in report[name]], [100 * value for value in report[name].values()]
+            axes.plot(ks, values, **look, linewidth=1.2 if name == "maj_at_k" else 0.9)
+        value, low, high = (100 * report["vote_accuracy"][name] for name in ("value", "low", "high"))
+        bar = style | {"linestyle": "none", "markersize": 4, "capsize": 2}
+        axes.errorbar(most + (i + 0.4) * apart, value, [[value - low], [high - value]], **bar)
+    axes.set(title="maj@k, pass@k", xlabel="k samples", ylabel="right, %")
+    axes.set_xlim(0.5, max(most + 0.5, most + (len(found) + 1.4) * apart))
+    axes.set_xticks(range(max(1, most // 10), most + 1, max(1, most // 10)))
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+
+
+def legend_of_losses(matplotlib, runs: list[Run]) -> list:
+    """Legend entries of the panels of the log."""
+    line = matplotlib.lines.Line2D
+    entries = [line([], [], **run.style, markersize=4, label=run.title) for run in runs if run.log]
+    star = {"marker": "*", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
+    return [*entries, line([], [], linestyle="none", **star, label="the step that was chosen on dev")]
+
+
+def legend_of_evaluations(matplotlib, runs: list[Run]) -> list:
+    """Legend entries of the panel of the votes."""
+    titles, line = evaluation_titles(runs), matplotlib.lines.Line2D
+    entries = [line([], [], **style, label=titles[path]) for path, _, style in evaluations(runs)]
+    thin = line([], [], color="0.3", linestyle=":", linewidth=0.9, label="pass@k; bars: the vote's 95 % interval")
+    return [*entries, thin]

@@ -1,0 +1,1 @@
+"""Prompts with thoughts -> written answers: sampling, decoding, samplers, vllm, one question (solve)."""

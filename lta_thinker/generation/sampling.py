@@ -1,0 +1,178 @@
+"""Which token comes next: sampling settings, noise that depends on (seed, question, sample, position, token) alone, and
+the choice.
+
+    settings = resolve_sampling(config.model_type, llm.generation_config, num_return_sequences=10, seed=41)
+    tokens, log_probs = choose(logits, settings, noise_keys(settings.seed, questions, samples), positions)
+
+Shapes: R rows, V vocabulary, K candidates that sampling may choose from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from lta_thinker.common import InputError
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings: the library's defaults, the model's own, the published ones of its family, flags; the later ones win
+
+DEFAULT_SAMPLING = {
+    "max_new_tokens": 4096,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+}
+PUBLISHED_SAMPLING = {  # by model_type
+    "qwen3": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0},
+    "qwen2": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
+    "llama": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
+}
+NO_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # what greedy settings say
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """All that decides which words are chosen, apart from the model and its input. top_k 0 and min_p 0: off."""
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    greedy: bool
+    num_return_sequences: int
+    seed: int
+
+
+def resolve_sampling(
+    model_type: str,
+    generation_config: GenerationConfig,
+    num_return_sequences: int = 1,
+    seed: int = 41,
+    greedy: bool = False,
+    **flags: float | None,
+) -> SamplingSettings:
+    """Settings from the model's generation_config, the published ones where `model_type` is known, and `flags` (names
+    as in DEFAULT_SAMPLING; None: not given). InputError for values that cannot be."""
+    own = {name: getattr(generation_config, name, None) for name in DEFAULT_SAMPLING if name != "max_new_tokens"}
+    values = dict(DEFAULT_SAMPLING)
+    for source in (own, PUBLISHED_SAMPLING.get(model_type, {}), flags):
+        values |= {name: value for name, value in source.items() if value is not None}
+    if greedy:
+        values |= NO_SAMPLING
+    settings = SamplingSettings(**values, greedy=greedy, num_return_sequences=num_return_sequences, seed=seed)
+    allowed = {
+        "max_new_tokens": (settings.max_new_tokens >= 1, "must be at least 1"),
+        "temperature": (settings.temperature > 0, "must be above 0 (--greedy takes the likeliest token)"),
+        "top_p": (0 < settings.top_p <= 1, "must be above 0 and at most 1"),
+        "top_k": (settings.top_k >= 0, "must be 0 (off) or more"),
+        "min_p": (0 <= settings.min_p <= 1, "must be from 0 to 1"),
+        "num_return_sequences": (
+            isinstance(num_return_sequences, int) and num_return_sequences >= 1,
+            "must be at least 1, and whole",
+        ),
+    }
+    for name, (good, reason) in allowed.items():
+        if not good:
+            raise InputError(f"--{name} {getattr(settings, name)}: {reason}")
+    if greedy and num_return_sequences > 1:
+        raise InputError(f"--greedy with --num_return_sequences {num_return_sequences}: all samples would be the same")
+    return settings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Noise: a counter-based hash (the finaliser of splitmix64 after every number taken in), in wrapping int64
+
+
+def _int64(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+GOLDEN, MIX_1, MIX_2 = map(_int64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def _absorb(state: Tensor, value: Tensor) -> Tensor:
+    """Hash of (state, value), broadcast, int64."""
+
+    def fold(x: Tensor, shift: int) -> Tensor:  # x ^ (x >>> shift); the mask makes the shift a logical one
+        return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))
+
+    x = state + (value + 1) * GOLDEN
+    x = fold(x, 30) * MIX_1
+    x = fold(x, 27) * MIX_2
+    return fold(x, 31)
+
+
+def noise_keys(seed: int, questions: Tensor, samples: Tensor) -> Tensor:
+    """One key a row, (R, 1) int64, from the question's and the sample's number (R,)."""
+    key = _absorb(torch.zeros_like(questions), torch.tensor(seed % (1 << 62)))
+    return _absorb(_absorb(key, questions), samples)[:, None]
+
+
+def gumbel_noise(keys: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
+    """Gumbel(0, 1) noise, float64, for tokens (R, K) of rows with `keys` (R, 1) at their positions (R, 1)."""
+    bits = _absorb(_absorb(keys, positions), token_ids)
+    # 52 bits and a half: strictly between 0 and 1, exact in float64, so neither logarithm is infinite
+    uniform = (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52
+    return -(-uniform.log()).log()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The next token
+
+NUMBERS_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits whose normaliser is computed at a time
+
+
+def choose(
+    logits: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor, said: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits (R, V) -> tokens (R, 1), and their log-probabilities (R,) under the model itself: before any penalty,
+    temperature or cut.
+
+    Sampling is Gumbel-max: the argmax of (warped logits + noise) is a draw from the warped softmax. keys, positions:
+    (R, 1), of the noise; said: (R, V) bool, tokens that the repetition penalty is for.
+    """
+    scores = logits
+    if said is not None:
+        penalty = settings.repetition_penalty
+        scores = torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    tokens = scores.argmax(-1, keepdim=True) if settings.greedy else draw(scores, settings, keys, positions)
+    # a few rows at a time: float32 copies of all of them would take longer to allocate than to compute
+    rows = max(1, NUMBERS_AT_A_TIME[logits.device.type] // logits.shape[-1])
+    normalisers = [part.float().logsumexp(-1) for part in logits.split(rows)]
+    return tokens, logits.gather(1, tokens)[:, 0].float() - torch.cat(normalisers)
+
+
+def draw(scores: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor) -> Tensor:
+    """A token of each row (R, V) -> (R, 1), after temperature, top-k, top-p and min-p as the library has them."""
+    scores, tokens = scores.topk(min(settings.top_k or scores.shape[-1], scores.shape[-1]))  # (R, K), likeliest first
+    scores = scores.float() / settings.temperature
+    if settings.top_p < 1.0 or settings.min_p > 0.0:
+        probs = scores.softmax(-1)
+        behind = probs.flip(-1).cumsum(-1).flip(-1)  # the mass from a candidate on
+        cut = (behind <= 1 - settings.top_p) | (probs < settings.min_p * probs[:, :1])
+        cut[:, 0] = False
+        scores = scores.masked_fill(cut, -torch.inf)
+    return tokens.gather(1, (scores + gumbel_noise(keys, positions, tokens)).argmax(-1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer: its tokens without the end token, how many were generated (with it), whether it ended by itself
+    (else it was cut off), and the mean log-probability a token under the model."""
+
+    tokens: list[int]
+    num_tokens: int
+    finished: bool
+    score: float
+
+
+def make_sample(tokens: list[int], log_prob: float, stop_ids: list[int]) -> Sample:
+    """A Sample of the tokens as they were written (at least one, perhaps an end token) and their log-probability."""
+    count, finished = len(tokens), tokens[-1] in stop_ids
+    return Sample(tokens[: count - finished], count, finished, log_prob / count)

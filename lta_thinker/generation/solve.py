@@ -1,0 +1,75 @@
+"""One question: samples, their answers and the vote. evaluate.py --ask, LatentThoughtModel.solve.
+
+solution = solve(llm, thought_model, layout, as_example(question, "number"), settings, "number", num_injected=2)
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from lta_thinker.answers import extract_answer
+from lta_thinker.answers.votes import group_answers, vote_index
+from lta_thinker.common import InputError
+from lta_thinker.generation.samplers import generate_answers
+from lta_thinker.generation.sampling import SamplingSettings
+from lta_thinker.model import LatentThoughtModel
+from lta_thinker.rows.examples import Example, is_text, read_options, with_options
+from lta_thinker.rows.layout import Layout
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the samples of one question say.
+
+    answer: the vote's, None where no sample has one; votes: {answer: samples with it}, the winner first, then by their
+    number (samples without an answer are in none); texts, tokens: of each sample, what it wrote and how many tokens
+    that took.
+    """
+
+    answer: str | None
+    votes: dict[str, int]
+    texts: list[str]
+    tokens: list[int]
+
+
+def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -> Example:
+    """A question as the first row of a file has it: index 0 seeds its noise. InputError for what is none, and for
+    options (texts without letters) that cannot be."""
+    if not isinstance(question, str) or not question.strip():
+        raise InputError("an empty question: there is nothing to ask")
+    if options and answer_type != "choice":
+        raise InputError(f"options: this task's answers are of the type {answer_type}, options are for choice")
+    try:
+        _, options = read_options(list(options) or None)
+    except ValueError as error:
+        raise InputError(f"options: {error}") from None
+    question = with_options(question.strip(), options)
+    if not is_text(question):
+        raise InputError("the question has half a character (a lone surrogate)")
+    return Example(0, question, (), "", options)
+
+
+def solve(
+    llm,
+    thought_model: LatentThoughtModel | None,
+    layout: Layout,
+    example: Example,
+    settings: SamplingSettings,
+    answer_type: str,
+    num_injected: int,
+) -> Solution:
+    """Sample answers to one question and vote, as an evaluation does: the same seed and index give the same texts.
+
+    num_injected: so many of the N thoughts go into the prompt. thought_model None: none, in a layout without slots.
+    """
+    [(_, samples, texts)] = generate_answers(llm, thought_model, layout, [example], settings, 1, num_injected)
+    answers = [extract_answer(text, answer_type, example.options) for text in texts]
+    groups = group_answers(answers, answer_type)
+    winner, _ = vote_index(groups, [one.score for one in samples])
+    counts = Counter(group for group in groups if group is not None)
+    ranked = sorted(counts, key=lambda group: (group != groups[winner], -counts[group]))
+    return Solution(
+        answer=None if winner is None else answers[winner],
+        votes={answers[groups.index(group)]: counts[group] for group in ranked},
+        texts=texts,
+        tokens=[one.num_tokens for one in samples],
+    )

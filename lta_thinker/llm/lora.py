@@ -1,0 +1,189 @@
+"""LoRA adapters in the LMs (--tune_base_model, --tune_assistant_model), by peft; an LM's own weights stay as they are.
+
+ckpt/NAME/base_model, ckpt/NAME/assistant_model     adapter_model.safetensors, adapter_config.json: as peft writes them
+
+An adapter is put into a loaded LM in place, so whatever reads that LM reads it tuned. What of it is trained is
+registered in LatentThoughtModel.adapters, where optimiser, DDP, checkpoints and train() find it; the LM itself stays
+unregistered and in eval mode. peft is imported only where an adapter is asked for.
+"""
+
+import copy
+import importlib.metadata
+import importlib.util
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from packaging.version import Version
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lta_thinker.common import InputError
+from lta_thinker.llm.forward import decoder
+
+ROLES = ("base_model", "assistant_model")  # the large LLM and the small LM, in LatentThoughtModel.frozen's order
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # peft's names
+FILE_PREFIX = "base_model.model."  # of all tensors in peft's files
+OLDEST_PEFT = "0.18"
+# of an adapter that is read: what may be chosen, and injecting it does the rest
+CHOICES = {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora"}
+CHOICES |= {"rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern"}
+CHOICES |= {"base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version"}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The flags --lora_r, --lora_alpha, --lora_dropout, --lora_target."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.1
+    target: str = "q_proj,v_proj"
+
+    def config(self, model_id: str):
+        """peft's LoraConfig of it."""
+        from peft import LoraConfig
+
+        names = [name.strip() for name in self.target.split(",")]
+        return LoraConfig(
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=model_id,
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=names,
+        )
+
+
+def check_peft(flag: str) -> None:
+    """InputError where peft is missing or too old."""
+    has = importlib.metadata.version("peft") if importlib.util.find_spec("peft") else None
+    if has is None or Version(has) < Version(OLDEST_PEFT):
+        there = f"peft {has} is too old" if has else "peft is missing"
+        raise InputError(f'{flag}: {there}; pip install "peft>={OLDEST_PEFT}"')
+
+
+class Adapter(nn.Module):
+    """What is trained of a tuned LM: lora_A, lora_B and the dropout of each tuned layer, under the layer's own name
+    (so that a name here is the name in peft's file, less FILE_PREFIX).
+
+    layers: peft's, by name in the LM; config: peft's LoraConfig.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module], config):
+        super().__init__()
+        self.config = config
+        for name, layer in layers.items():
+            place = self
+            for part in name.split("."):
+                if part not in place._modules:
+                    place.add_module(part, nn.Module())
+                place = place._modules[part]
+            for part in ("lora_A", "lora_B", "lora_dropout"):
+                place.add_module(part, getattr(layer, part)["default"])
+
+
+def inject(lm, config, flag: str) -> Adapter:
+    """Put a fresh adapter (lora_A random, lora_B zero, both float32) into a frozen LM in place; nothing else of the LM
+    changes. InputError where the LM has no such layers."""
+    from peft import inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    inside = {id(module) for module in decoder(lm).modules() if isinstance(module, nn.Linear)}
+    linear = [name for name, module in lm.named_modules() if id(module) in inside]
+    asked = config.target_modules
+    for target in asked if isinstance(asked, list | set) else ():
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise InputError(f"{flag}: {lm.config.name_or_path} has no linear layer {target!r} to tune; it has {there}")
+    try:
+        inject_adapter_in_model(config, lm)
+    except ValueError as error:  # an expression, in an adapter of others, that fits no layer
+        raise InputError(f"{flag}: {' '.join(str(error).split())}") from None
+    lm.eval()  # the injected dropout is in train mode
+    layers = {name: layer for name, layer in lm.named_modules() if isinstance(layer, LoraLayer)}
+    for name in sorted(layers.keys() - {*linear}):  # the losses read the head's matrix itself, past any adapter of it
+        raise InputError(f"{flag}: it tunes {name}; only linear layers below the head can be tuned")
+    adapter = Adapter(layers, config)
+    for weight in adapter.parameters():
+        weight.data = weight.data.float()  # peft makes them in the LM's dtype
+    return adapter
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# On disk
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """An adapter as it was read. flag: where from, in messages; files: that hold it and nothing else."""
+
+    config: object
+    state: dict[str, Tensor]
+    flag: str
+    files: list[Path]
+
+
+def write_adapter(folder: Path, adapter: Adapter) -> None:
+    """In peft's format, float32."""
+    config = copy.copy(adapter.config)
+    config.inference_mode = True
+    if isinstance(config.target_modules, set):  # it has no order, and the file's hash is a setting
+        config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(str(folder))
+    state = {FILE_PREFIX + name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def read_adapter(folder: Path, flag: str) -> SavedAdapter:
+    """A folder in peft's format; InputError where it is none, or of another kind than plain LoRA."""
+    check_peft(flag)
+    from peft import LoraConfig
+
+    files = [folder / WEIGHTS_FILE, folder / CONFIG_FILE]
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"{flag} {path}: no such file; a LoRA adapter's folder, as train.py writes it, is needed")
+    try:
+        kind = json.loads(files[1].read_text(encoding="utf-8"))["peft_type"]
+        config, state = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None, load_file(files[0])
+    except Exception as error:  # broken files fail in many ways, from KeyError to SafetensorError
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"{flag} {folder}: not the folder of a LoRA adapter ({reason})") from None
+    if config is None:
+        raise InputError(f"{flag} {folder}: its {CONFIG_FILE} says {kind}, not LORA")
+    plain = LoraConfig(task_type=config.task_type).to_dict()
+    for name, value in config.to_dict().items():
+        if name not in CHOICES and value not in (plain[name], None, False, "gaussian"):
+            raise InputError(f"{flag} {folder}: {name} = {value}; only plain LoRA is read")
+    return SavedAdapter(config, {name.removeprefix(FILE_PREFIX): v for name, v in state.items()}, flag, files)
+
+
+def read_resume_adapter(path: Path, role: str, lora: dict, model_id: str) -> SavedAdapter:
+    """The adapter in a resume checkpoint's model.safetensors; `lora`: thoughts.json's, of Lora."""
+    check_peft("--checkpoint")
+    prefix = f"adapters.{role}."
+    state = {name.removeprefix(prefix): v for name, v in load_file(path).items() if name.startswith(prefix)}
+    return SavedAdapter(Lora(**lora).config(model_id), state, "--checkpoint", [])
+
+
+def load_adapter(lm, saved: SavedAdapter) -> Adapter:
+    """Put a saved adapter into a frozen LM, frozen too. InputError where it does not fit."""
+    adapter = inject(lm, saved.config, saved.flag)
+    wanted = adapter.state_dict()
+    for name in sorted(wanted.keys() ^ saved.state.keys()):
+        what = "no" if name in wanted else "unknown"
+        raise InputError(f"{saved.flag}: {what} tensor {name} in the adapter of {lm.config.name_or_path}")
+    for name, tensor in wanted.items():
+        got, need = tuple(saved.state[name].shape), tuple(tensor.shape)
+        if got != need:
+            raise InputError(f"{saved.flag}: tensor {name} is {got}, {lm.config.name_or_path} needs {need}")
+        if not saved.state[name].isfinite().all():
+            raise InputError(f"{saved.flag}: tensor {name} holds values that are not finite")
+    adapter.load_state_dict(saved.state)
+    return adapter.requires_grad_(False)
+
+
+def tuned_settings(lora: Lora, roles: list[str]) -> dict:
+    """Of thoughts.json: {"tuned": {role: flags of Lora}}, nothing where nothing is tuned."""
+    return {"tuned": {role: asdict(lora) for role in roles}} if roles else {}

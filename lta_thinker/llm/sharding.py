@@ -1,0 +1,90 @@
+"""--shard_llm: the frozen LLM's layers spread over the GPUs of a node, by PyTorch's FSDP2 (torch.distributed.fsdp).
+
+A rank holds a part of every layer; a whole layer is put together where it is run, and given up again behind it. What
+stands outside the layers (embedding table, last norm, head) is whole on every rank. Nothing of it is trained, so no
+gradient is sent; the generator stays in DDP and its checkpoints are the same files.
+"""
+
+import os
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from packaging.version import Version
+from torch import Tensor, nn
+
+from lta_thinker.common import InputError
+from lta_thinker.llm.forward import decoder
+
+# PyTorch's sharding is imported where it is used: it takes a second
+
+OLDEST_TORCH = "2.7"  # fully_shard's ignored_params
+
+
+def check_can_shard(world_size: int) -> None:
+    """InputError where --shard_llm cannot do anything here."""
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
+        raise InputError(f"--shard_llm needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}")
+    if world_size == 1:
+        raise InputError("--shard_llm shares the LLM among processes, and this is one: torchrun --nproc_per_node=GPUS")
+    in_node = int(os.environ["LOCAL_WORLD_SIZE"])
+    if int(os.environ["LOCAL_RANK"]) >= in_node or world_size % in_node:
+        raise InputError(
+            f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {in_node} of "
+            f"{world_size}): start them by torchrun"
+        )
+
+
+def shard_mesh(device_type: str):
+    """The DeviceMesh of the ranks that share an LLM: those of a node, as they talk fastest; all where every node has
+    but one."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    ranks, in_node = dist.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if in_node == 1:
+        return init_device_mesh(device_type, (ranks,))
+    return init_device_mesh(device_type, (ranks // in_node, in_node), mesh_dim_names=("node", "gpu"))["gpu"]
+
+
+def load_sharded(load: Callable[[], nn.Module], device: torch.device) -> nn.Module:
+    """The frozen LM that `load` reads into host memory, its layers sharded and all of it on `device`. A collective:
+    all ranks call it; those of a node take turns, so that the host holds one whole LM at a time.
+
+    InputError where the LM has no `layers`.
+    """
+    mesh, lm = shard_mesh(device.type), None
+    for turn in range(int(os.environ["LOCAL_WORLD_SIZE"])):
+        if turn == int(os.environ["LOCAL_RANK"]):
+            lm = load()
+            shard_layers(lm, mesh)
+            lm.to(device)
+        dist.barrier()
+    return lm
+
+
+def whole_tensor(weight: Tensor) -> Tensor:
+    """A weight of a sharded LM put together. A collective: all ranks call it for the same weights, in one order."""
+    from torch.distributed.tensor import DTensor
+
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def parameters_here(lm: nn.Module) -> int:
+    """How many of an LM's parameters this rank holds."""
+    from torch.distributed.tensor import DTensor
+
+    return sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in lm.parameters())
+
+
+def shard_layers(lm: nn.Module, mesh) -> None:
+    """Shard an LM's layers over the mesh, in place."""
+    from torch.distributed.fsdp import fully_shard  # of the torch that check_can_shard asks for
+
+    base = decoder(lm)
+    if not isinstance(getattr(base, "layers", None), nn.ModuleList):
+        raise InputError(f"--shard_llm: {type(base).__name__} has no `layers` to shard")
+    for layer in base.layers:
+        fully_shard(layer, mesh=mesh)
+    # the layers' root, with no parameters of its own: one layer is fetched while the one before it runs
+    sharded = {weight for layer in base.layers for weight in layer.parameters()}
+    fully_shard(base, mesh=mesh, ignored_params=set(base.parameters()) - sharded)

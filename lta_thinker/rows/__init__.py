@@ -1,0 +1,1 @@
+"""Rows: row -> Example (examples), Example -> token ids (layout), token ids -> batch (batch)."""

@@ -1,0 +1,324 @@
+"""Flags of train.py: this program's own, and Hugging Face's TrainingArguments under their own names."""
+
+import math
+import os
+import re
+from dataclasses import dataclass, fields
+from enum import Enum
+
+import torch
+import transformers
+from packaging.version import Version
+from transformers import TrainingArguments
+
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS, TASKS, read_prompts
+from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, flag
+from lta_thinker.llm.lora import ROLES, Lora, check_peft
+from lta_thinker.model import GENERATORS, LOSSES, Design
+
+# Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
+REFUSED = {
+    "fsdp": "only the small generator is trained, and DDP copies it (--shard_llm shards the frozen LLM)",
+    "deepspeed": "only the small generator is trained, and DDP copies it",
+    "fp16": "use --bf16, or neither (float32)",
+    "neftune_noise_alpha": "it changes the frozen LLM's embeddings",
+    "label_smoothing_factor": "the SFT loss has none",
+    "output_dir": "the run's folders are named by --output_name",
+    "resume_from_checkpoint": "use --resume",
+    "save_only_model": "a run could not be resumed",
+    "auto_find_batch_size": "give --batch_size",
+    "group_by_length": "a step's rows are sorted by length already",
+}
+SET_HERE = {  # flags whose values follow from others
+    "save_strategy": "resume checkpoints follow --eval_strategy",
+    "save_steps": "resume checkpoints follow --eval_steps",
+    "load_best_model_at_end": "the best weights are always the ones saved",
+    "metric_for_best_model": "use --best_metric",
+    "greater_is_better": "use --best_metric",
+    "remove_unused_columns": "rows are token ids already",
+    "train_sampling_strategy": "a step's rows are sorted by length already",
+    "ddp_find_unused_parameters": "every trained parameter is used",
+}
+USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
+# flags that may differ between a run and its resumption: none of them decides the weights
+FREE = re.compile(
+    r"output_dir|resume|recipe|bf16|thought_cache|shard_llm|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu"
+    r"|prediction_loss_only|project|(log|hub_|push_|save_|trackio|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
+)
+
+
+@dataclass
+class TrainArguments(TaskArguments, TrainingArguments):
+    """Flags of train.py; those of Hugging Face's TrainingArguments pass through under their own names."""
+
+    large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder")
+    small_model_id: str = flag("Qwen/Qwen3-0.6B", "frozen small LM; not loaded when the generator uses none")
+    thought_generator: str | None = flag(None, f"{', '.join(GENERATORS)} (default small_block)")
+    use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
+    num_thought_tokens: int = flag(32, "N: number of latent thoughts")
+    per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size")
+    gradient_accumulation_steps: int = flag(4, "micro-batches an optimiser step")
+    learning_rate: float = flag(1e-4, "peak learning rate")
+    num_train_epochs: float = flag(10.0, "epochs", "--n_epochs")
+    warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)")
+    seed: int = flag(41, "of the generator's start and the order of rows")
+    sft_loss_weight: float = flag(1.0, "of L_SFT; 0 skips the loss's work in training")
+    align_loss_weight: float = flag(0.0, "of L_align (published 0.33); 0 skips it")
+    focus_loss_weight: float = flag(0.0, "of L_focus (published 0.33); 0 skips it")
+    diversity_loss_weight: float = flag(0.0, "of the chains' contrastive loss (SoftCoT++)")
+    decay_extra_losses: bool = flag(False, "weights other than the SFT loss's fall linearly to 0 over the run")
+    focus_temperature: float = flag(0.1, "tau of L_focus")
+    align_temperature: float = flag(1.0, "of both softmaxes of L_align (published 1)")
+    align_mean: bool = flag(False, "L_align of the mean thought, not of each")
+    align_stop_gradient: bool = flag(False, "L_align moves the thoughts alone, not the question's z")
+    align_variance_floor: float = flag(0.0, "L_align keeps the standard deviation over the slots above this")
+    num_thought_chains: int = flag(1, "C sets of thoughts a question; evaluation spreads the samples over them")
+    num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)")
+    projection: str | None = flag(
+        None, "before or after the TransformerBlock (default small_block before, block after)"
+    )
+    match_scale: bool = flag(False, "give the thoughts the mean norm of the LLM's embedding table")
+    thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
+    freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
+    tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
+    tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
+    lora_r: int | None = flag(None, "rank of the adapters (default 16)")
+    lora_alpha: int | None = flag(None, "their scale is alpha / r (default 32)")
+    lora_dropout: float | None = flag(None, "of what they read (default 0.1)")
+    lora_target: str | None = flag(None, "names of the linear layers that get one (default q_proj,v_proj)")
+    task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
+    k_shot: int = flag(0, "first k training rows only; 0: all")
+    max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
+    params_file_name: str | None = flag(None, "start from this projection.bin")
+    att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
+    resume: bool = flag(False, "go on from the newest checkpoint of this run")
+    output_name: str | None = flag(None, "required: names the run and its folders")
+    best_metric: str = flag("sft_loss", "sft_loss (dev SFT loss) or accuracy (greedy dev answers) chooses the best")
+    max_new_tokens: int = flag(512, "for the dev answers of --best_metric accuracy")
+    thought_cache: bool = flag(
+        True, "keep the frozen small LM's states on disk while the run lasts, where they are read more than once"
+    )
+    shard_llm: bool = flag(False, "share the frozen LLM's layers among the processes of a node (FSDP2)")
+    attn_implementation: str | None = flag(None, ATTENTION_HELP)
+    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    bf16: bool | None = flag(
+        None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", const=True
+    )
+    eval_strategy: str = flag("epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps")
+    logging_steps: float = flag(10, "steps between two log lines")
+    save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)")
+    report_to: str = flag("none", "tracker: none, tensorboard, wandb, trackio, ...; its files go to logs/<output_name>")
+    run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)")
+    project: str = flag("lta-thinker", "the project's name in a tracker that has projects")
+    recipe: str | None = flag(None, RECIPE_HELP)
+
+    def __post_init__(self):
+        self._refuse()
+        self._check()
+        self.output_dir = f"results/{self.output_name}"
+        self.use_cpu = not torch.cuda.is_available() or self.use_cpu  # torchrun without a GPU: gloo
+        on_cuda = not self.use_cpu
+        self.dtype = "bfloat16" if (on_cuda if self.bf16 is None else self.bf16) else "float32"
+        self.bf16 = False  # Trainer's autocast would also change the frozen LMs; the model has its own
+        self.recompute_layers = self._recompute_layers()
+        self.save_strategy = self.eval_strategy
+        if self.eval_strategy == "steps":
+            self.eval_steps = self.save_steps = self.eval_steps or self.logging_steps
+        self.load_best_model_at_end = True
+        self.metric_for_best_model = f"eval_{self.best_metric}"
+        self.greater_is_better = self.best_metric == "accuracy"
+        self.remove_unused_columns = False
+        self.dataloader_pin_memory = on_cuda
+        self.ddp_find_unused_parameters = False
+        self.logging_nan_inf_filter = False
+        for name in ("WANDB_DIR", "TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR"):
+            os.environ.setdefault(name, f"logs/{self.output_name}")
+        os.environ.setdefault("WANDB_PROJECT", self.project)
+        self.run_name = self.run_name or self.output_name
+        if Version(transformers.__version__) < Version("5"):
+            self.logging_dir = f"logs/{self.output_name}"
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise InputError(" ".join(str(error).split())) from None
+        self._check_trackers()
+        self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
+
+    def _refuse(self):
+        known = {f.name: f.default for f in fields(self)}
+        for name, reason in REFUSED.items():
+            if getattr(self, name, None):
+                raise InputError(f"--{name} is not for this program: {reason}")
+        for name, reason in SET_HERE.items():
+            if name in known and getattr(self, name) != known[name]:
+                raise InputError(f"--{name} is not for this program: {reason}")
+
+    def _check_trackers(self):
+        # imported here: it imports all of transformers' model code, which --help does without
+        from transformers.integrations import get_reporting_integration_callbacks
+
+        try:
+            for tracker in get_reporting_integration_callbacks(self.report_to):
+                tracker()  # as Trainer does, but before the LMs are loaded
+        except (ValueError, RuntimeError) as error:  # RuntimeError: it is not installed
+            raise InputError(f"--report_to: {' '.join(str(error).split())}") from None
+
+    def _recompute_layers(self) -> bool:
+        """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: done by the model, not by
+        Trainer, whose hook differs between versions."""
+        names = {"gradient_checkpointing", "activation_checkpointing"} & {f.name for f in fields(self)}
+        wanted = any(getattr(self, name) for name in names)
+        for name in names:
+            setattr(self, name, False)
+        return wanted
+
+    def _check(self):
+        if not RUN_NAME.fullmatch(self.output_name or ""):
+            raise InputError("--output_name is required: letters, digits, '.', '_' and '-' that name the run's folders")
+        if self.use_assistant_model and self.thought_generator not in (None, "small"):
+            raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
+        kind = self.thought_generator = "small" if self.use_assistant_model else self.thought_generator or "small_block"
+        if kind == "none":
+            raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
+        if kind not in GENERATORS:
+            raise InputError(f"--thought_generator {kind}: no such generator; there are {', '.join(GENERATORS)}")
+        self._check_design(GENERATORS[kind])
+        self._check_tuning(GENERATORS[kind])
+        self.task = self.resolve_task(self.task_name)
+        self.prompts = PROMPTS[self.task.answer_type]
+        if self.prompt_file:
+            self.prompts = read_prompts(self.prompt_file, self.prompts)
+        weights = list(self.loss_weights.values())
+        one = "num_thought_tokens num_thought_chains num_blocks per_device_train_batch_size per_device_eval_batch_size "
+        one += "gradient_accumulation_steps max_new_tokens"
+        rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in one.split()}
+        for name in ("learning_rate", "focus_temperature", "align_temperature"):
+            rules[name] = (0 < getattr(self, name) < math.inf, "must be a number above 0")
+        for name in LOSSES:
+            good = 0 <= self.loss_weights[name] < math.inf and any(weights)
+            rules[f"{name}_loss_weight"] = (good, "must be a number, 0 or more; one of them above 0")
+        rules["align_variance_floor"] = (0 <= self.align_variance_floor < math.inf, "must be a number, 0 or more")
+        rules["num_train_epochs"] = (self.max_steps > 0 or 0 < self.num_train_epochs < math.inf, "must be above 0")
+        rules["k_shot"] = (self.k_shot >= 0, "must be 0 (all rows) or more")
+        rules["seed"] = (0 <= self.seed < 2**32, "must be from 0 to 2**32 - 1")
+        rules["warmup_ratio"] = (0 <= self.warmup_ratio < 1, "must be at least 0 and below 1")
+        rules["warmup_steps"] = (self.warmup_steps == int(self.warmup_steps), "whole steps; a share is --warmup_ratio")
+        rules["best_metric"] = (self.best_metric in ("sft_loss", "accuracy"), "sft_loss or accuracy")
+        said = "epoch or steps; dev evaluations choose the best"
+        if self.shard_llm and self.best_metric == "accuracy":
+            raise InputError("--best_metric accuracy with --shard_llm: ranks would wait for each other at every token")
+        rules["eval_strategy"] = (self.eval_strategy in ("epoch", "steps"), said)
+        needs = "needs --eval_strategy steps"
+        rules["eval_steps"] = (self.eval_steps is None or self.eval_strategy == "steps", needs)
+        for name, (good, reason) in rules.items():
+            if not good:
+                raise InputError(f"--{USER_NAMES.get(name, name)} {getattr(self, name)}: {reason}")
+        start, needed = (bool(self.params_file_name), bool(self.att_file_name)), GENERATORS[kind]
+        if any(start) and start != (needed.has_projection, needed.has_prior):
+            names = ("--params_file_name",) * needed.has_projection + ("--att_file_name",) * needed.has_prior
+            raise InputError(f"{kind} starts from {' and '.join(names)}, or from neither file")
+        if any(start) and self.resume:
+            raise InputError("--params_file_name with --resume: a resumed run has its weights already")
+
+    def _check_design(self, generator: type):
+        kind, weights = self.thought_generator, self.loss_weights
+        if not generator.reads_question and (weights["align"] or weights["focus"]):
+            raise InputError(
+                f"--thought_generator {kind} reads no question: --align_loss_weight 0 --focus_loss_weight 0"
+            )
+        if not generator.has_block and (self.num_blocks > 1 or self.projection):
+            raise InputError(f"--num_blocks, --projection: the generator {kind} has no TransformerBlock")
+        if weights["diversity"] and self.num_thought_chains == 1:
+            raise InputError("--diversity_loss_weight needs --num_thought_chains above 1")
+        if self.freeze_prior and not generator.has_projection:
+            raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
+        if self.thoughts_see_steps and not generator.reads_question:
+            raise InputError(f"--thoughts_see_steps: the generator {kind} reads nothing")
+        if not weights["align"] and self.align != dict.fromkeys(self.align, 0) | {"temperature": 1.0}:
+            raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
+        if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
+            raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")
+        if self.projection not in (None, "before", "after"):
+            raise InputError(f"--projection {self.projection}: before or after")
+
+    def _check_tuning(self, generator: type):
+        values = {f.name: getattr(self, f"lora_{f.name}") for f in fields(Lora)}
+        given = {name: value for name, value in values.items() if value is not None}
+        if not self.tuned_roles:
+            for name in given:
+                raise InputError(f"--lora_{name}: nothing is tuned without --tune_base_model or --tune_assistant_model")
+            return
+        if self.tune_assistant_model and not generator.uses_small_lm:
+            raise InputError(f"--tune_assistant_model: the generator {self.thought_generator} has no small LM")
+        if self.tune_base_model and not self.sft_loss_weight:
+            raise InputError("--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says")
+        if self.tune_base_model and self.shard_llm:
+            raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of both")
+        lora = Lora(**given)
+        for name, good, reason in (
+            ("r", lora.r >= 1, "must be at least 1"),
+            ("alpha", lora.alpha > 0, "must be above 0"),
+            ("dropout", 0 <= lora.dropout < 1, "must be at least 0 and below 1"),
+            ("target", all(map(str.strip, lora.target.split(","))), "names with commas between them"),
+        ):
+            if not good:
+                raise InputError(f"--lora_{name} {getattr(lora, name)}: {reason}")
+        check_peft(f"--tune_{self.tuned_roles[0]}")
+        for name, value in vars(lora).items():
+            setattr(self, f"lora_{name}", value)
+
+    @property
+    def tuned_roles(self) -> list[str]:
+        return [role for role in ROLES if getattr(self, f"tune_{role}")]
+
+    @property
+    def lora(self) -> Lora:
+        return Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target)
+
+    @property
+    def design(self) -> Design:
+        return Design(self.num_thought_chains, self.num_blocks, self.projection, self.match_scale)
+
+    @property
+    def align(self) -> dict:
+        """How losses.semantic_alignment is computed."""
+        return {
+            "temperature": self.align_temperature,
+            "of_mean": self.align_mean,
+            "stop_question": self.align_stop_gradient,
+            "variance_floor": self.align_variance_floor,
+        }
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {name: getattr(self, f"{name}_loss_weight") for name in LOSSES}
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """`warmup_ratio` left the library in transformers 5; here it stays."""
+        return int(self.warmup_steps) or math.ceil(num_training_steps * self.warmup_ratio)
+
+    def resolved(self) -> dict:
+        """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
+        values = self._values([f.name for f in fields(self) if not FREE.fullmatch(f.name)])
+        more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}
+        return values | more
+
+    def free(self) -> dict:
+        """The flags that may differ between a run and its resumption, but for secrets."""
+        names = [f.name for f in fields(self) if FREE.fullmatch(f.name) and not f.name.endswith("hub_token")]
+        return self._values(names)
+
+    def _values(self, names: list[str]) -> dict:
+        names = [name for name in names if self.__dataclass_fields__[name].init and name not in SET_HERE]
+        names = [name for name in names if self.tuned_roles or not name.startswith("lora_")]
+        values = {name: getattr(self, name) for name in names}
+        values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+        return {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
+
+    def told(self) -> dict:
+        """The resolved flags worth printing: this program's own, and the library's where they are not its defaults."""
+        defaults = {f.name: f.default for f in fields(TrainingArguments)}
+        own = TrainArguments.__annotations__
+        values = {n: v for n, v in self.resolved().items() if n not in TaskArguments.__annotations__ or v is not None}
+        return {n: v for n, v in values.items() if n in own or n not in defaults or v != defaults[n]}

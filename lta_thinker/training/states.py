@@ -1,0 +1,133 @@
+"""The frozen small LM's states of all rows: computed once, kept in a file that is mapped into memory, read every epoch.
+
+    results/<output_name>/states-<split>-node<k>.bin     the states, row after row, in the LM's dtype
+    results/<output_name>/states-<split>-node<k>.json    what they were made from; written when they are complete
+
+The small LM reads a question's turn, the slots' tokens and the written steps; none of it changes while the generator is
+trained. The processes of a node share one file, each fills its part.
+"""
+
+import errno
+import json
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lta_thinker.common import read_json, write_text
+from lta_thinker.llm.frozen import fingerprint
+from lta_thinker.model import LatentThoughtModel
+from lta_thinker.rows.batch import TrainingCollator
+
+ROWS_AT_ONCE = 32
+ZEROS = 1 << 24  # bytes written at a time
+
+
+class RowsWithStates(torch.utils.data.Dataset):
+    """Rows (Layout.training) and their states: row | {"thought_states": (Q + N, d_small), "step_states": (T, d_small)},
+    step_states where the collator makes steps."""
+
+    def __init__(self, rows: Sequence[dict], num_thoughts: int, collator: TrainingCollator):
+        self.rows, self.collator, self.store = rows, collator, None
+        self.widths = []  # (Q + N, T) of each row
+        for row in rows:
+            steps = len(row["header"]) + sum(map(len, row["steps"])) if collator.steps else 0
+            self.widths.append((len(row["question"]) + num_thoughts, steps))
+        self.starts = [0, *accumulate(map(sum, self.widths))]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def states(self, i: int) -> tuple[Tensor, Tensor]:
+        """Views of row i's states in the file."""
+        return self.store[self.starts[i] : self.starts[i + 1]].split(self.widths[i])
+
+    def __getitem__(self, i: int) -> dict:
+        thoughts, steps = self.states(i)
+        row = self.rows[i] | {"thought_states": thoughts}
+        return row | {"step_states": steps} if self.collator.steps else row
+
+
+def keep_states(
+    model: LatentThoughtModel,
+    rows: Sequence[dict],
+    rows_sha256: str,
+    collator: TrainingCollator,
+    path: Path,
+    part: tuple[int, int] = (0, 1),
+    all_ranks: Callable[[bool], bool] = lambda here: here,
+    quiet: bool = False,
+) -> Sequence[dict]:
+    """`rows` with the small LM's states from the file `path`, which is made where it is not there or not of this model
+    and these rows; the rows as they are where the disk has no room. `part` (k, K): this process fills every K-th batch
+    of its node's file; `all_ranks`: waits for all and says whether it is true of all. Prints the disk it takes before
+    taking it."""
+    small_lm = model.frozen[1]
+    weight = small_lm.get_input_embeddings().weight
+    kept, d = RowsWithStates(rows, model.num_thoughts, collator), small_lm.config.get_text_config().hidden_size
+    size = kept.starts[-1] * d
+    key = {
+        "rows": rows_sha256,
+        "small_lm": fingerprint(small_lm),
+        "dtype": str(small_lm.dtype),
+        "num_thoughts": model.num_thoughts,
+        "slot_id": model.slot_ids[0],
+        "steps": collator.steps,
+    }
+    key_path = path.with_suffix(".json")
+    size_in_bytes = size * small_lm.dtype.itemsize
+    there = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
+    complete = all_ranks(there and read_json(key_path) == key)
+    what = "are there already" if complete else "are computed once (--no_thought_cache: every step)"
+    gigabytes = size_in_bytes / 1e9
+    print(
+        f"  {path}: the small LM's states of {len(rows)} rows, {gigabytes:.2f} GB while the run lasts, {what}",
+        flush=True,
+    )
+    has_room = True
+    if not complete and part[0] == 0:
+        key_path.unlink(missing_ok=True)
+        has_room = take_room(path, size_in_bytes)
+    if not all_ranks(has_room):
+        print(f"note: {path.parent} has no room for them; the small LM runs in every step")
+        if part[0] == 0:
+            path.unlink(missing_ok=True)
+        return rows
+    kept.store = torch.from_file(str(path), shared=True, size=size, dtype=small_lm.dtype).view(-1, d)
+    if not complete:
+        by_length = sorted(range(len(rows)), key=lambda i: -sum(kept.widths[i]))
+        batches = range(part[0] * ROWS_AT_ONCE, len(rows), part[1] * ROWS_AT_ONCE)
+        for start in tqdm(batches, desc="small LM's states", disable=quiet, leave=False):
+            group = by_length[start : start + ROWS_AT_ONCE]
+            batch = {name: value.to(weight.device) for name, value in collator([rows[i] for i in group]).items()}
+            thoughts, steps = (states.cpu() for states in model.states(batch))
+            for i, of_thoughts, of_steps in zip(group, thoughts, steps, strict=True):
+                mine = kept.states(i)
+                mine[0].copy_(of_thoughts[len(of_thoughts) - len(mine[0]) :])  # left-padded
+                mine[1].copy_(of_steps[: len(mine[1])])
+    all_ranks(True)
+    if not complete and part[0] == 0:
+        write_text(key_path, json.dumps(key) + "\n")
+    return kept
+
+
+def take_room(path: Path, size: int) -> bool:
+    """Make the file, all `size` bytes of it written: a mapped file that finds no room later crashes. False: no room."""
+    try:
+        with open(path, "wb") as file:
+            for start in range(0, size, ZEROS):
+                file.write(bytes(min(ZEROS, size - start)))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        return False
+    return True
+
+
+def forget_states(folder: Path) -> None:
+    """Remove a finished run's files."""
+    for path in folder.glob("states-*-node*"):
+        path.unlink(missing_ok=True)

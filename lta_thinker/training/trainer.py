@@ -1,0 +1,229 @@
+"""The Trainer of train.py: its order of rows, losses, dev evaluation and resume checkpoints."""
+
+import functools
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from accelerate.data_loader import SeedableRandomSampler
+from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback
+
+from lta_thinker.checkpoint import COMPLETE, META_FILE
+from lta_thinker.common import InputError, write_text
+from lta_thinker.generation.samplers import count_right
+from lta_thinker.model import LOSSES
+from lta_thinker.rows.batch import TrainingCollator, loss_counts
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout
+from lta_thinker.training.preemption import ignore_sigterm
+from lta_thinker.training.watch import gradient_norms, llm_tokens, thought_spread
+
+
+class ByLengthWithinSteps(torch.utils.data.Sampler):
+    """The library's random order of rows, with the rows of one optimiser step (of all ranks and micro-batches) sorted
+    by length, longest first. Every step has the very rows that it would have had; its micro-batches are padded less,
+    and ranks that work at the same time have rows of similar length."""
+
+    def __init__(self, order: SeedableRandomSampler, lengths: list[int], step_rows: int):
+        self.order, self.lengths, self.step_rows = order, lengths, step_rows
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self):
+        rows = list(self.order)
+        for start in range(0, len(rows), self.step_rows):
+            yield from sorted(rows[start : start + self.step_rows], key=lambda row: -self.lengths[row])
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.set_epoch(epoch)
+
+
+def padding_share(widths: list[tuple[int, int]], order: list[int], batch_size: int) -> float:
+    """Share of padding among the LLM's tokens where rows of `widths` (prefix; thoughts, suffix and target) come in that
+    order."""
+    real = padded = 0
+    for start in range(0, len(order), batch_size):
+        prefixes, rests = zip(*(widths[row] for row in order[start : start + batch_size]), strict=True)
+        real += sum(prefixes) + sum(rests)
+        padded += len(prefixes) * (max(prefixes) + max(rests))
+    return 1 - real / padded
+
+
+class ThoughtTrainer(Trainer):
+    """Trainer whose losses are divided by counts over the whole optimiser step: over ranks and micro-batches."""
+
+    def __init__(
+        self, *args, dev_examples: list[Example], layout: Layout, meta: dict, widths: list[tuple[int, int]], **kwargs
+    ):
+        super().__init__(*args, **kwargs)
+        self.widths = widths  # of the training rows, as padding_share takes them
+        self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
+        self.dev_examples, self.layout, self.meta = dev_examples, layout, meta
+        self.dev_collator = TrainingCollator(layout, steps=True)
+        self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
+        self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
+
+    def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
+        batch_size = self.args.per_device_train_batch_size
+        step_rows = batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        order = SeedableRandomSampler(self.train_dataset, data_seed=self.args.data_seed)
+        random_order = [*order]
+        sampler = order
+        if step_rows > batch_size:
+            sampler = ByLengthWithinSteps(order, [sum(width) for width in self.widths], step_rows)
+        order.set_epoch(0)
+        shares = [padding_share(self.widths, rows, batch_size) for rows in (random_order, [*sampler])]
+        order.set_epoch(0)
+        self.row_order = sampler
+        if self.is_world_process_zero():
+            print("  padding: {1:.1%} of the LLM's tokens ({0:.1%} with rows in random order)".format(*shares))
+        return sampler
+
+    def get_train_dataloader(self):
+        loader = super().get_train_dataloader()
+        if isinstance(self.row_order, ByLengthWithinSteps):
+            # where accelerate looks for set_epoch when a run of several ranks goes on inside an epoch
+            loader.set_sampler(self.row_order)
+        if self.args.dataloader_num_workers:
+            rows = loader.base_dataloader  # accelerate wraps it
+            rows.worker_init_fn = functools.partial(ignore_sigterm, rows.worker_init_fn)
+        return loader
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The micro-batches of one optimiser step and, for its loss sums, counts (4,) a rank: global count / ranks."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        # transformers 4.53 asks once more behind a resumed epoch's last batch
+        counts = sum((loss_counts(batch).to(device) for batch in batches), torch.zeros(len(LOSSES), device=device))
+        return batches, self.accelerator.reduce(counts, "mean")
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self._tokens += llm_tokens(inputs, self.model.num_thoughts)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:  # of all micro-batches and ranks, and not clipped yet
+            self._gradient_norms = gradient_norms(self.model)
+        return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self._parts_step is None:  # the first step of this process, perhaps of a resumed run
+            self._parts_step, self._since = self.state.global_step, time.perf_counter()
+        sums = model(**inputs)
+        counts = dict(zip(LOSSES, num_items_in_batch.clamp(min=1e-9), strict=True))
+        parts = {name: total / counts[name] for name, total in sums.items()}
+        self._parts += torch.stack(
+            [parts[name].detach() if name in parts else self._parts.new_zeros(()) for name in LOSSES]
+        )
+        return sum(self.weight_now(name) * part for name, part in parts.items())
+
+    def weight_now(self, name: str) -> float:
+        """A loss's weight at this step."""
+        left = 1 - self.state.global_step / self.state.max_steps
+        return self.model.weights[name] * (left if self.args.decay_extra_losses and name != "sft" else 1)
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs:  # a training log: add the losses one by one, over the same steps
+            parts = self.accelerator.reduce(self._parts, "mean") / (self.state.global_step - self._parts_step)
+            weighted = [name for name in self.model.losses if self.model.weights[name]]
+            logs |= {f"{name}_loss": parts[LOSSES.index(name)].item() for name in weighted}
+            self._parts, self._parts_step = torch.zeros_like(self._parts), self.state.global_step
+            logs |= self._watched()
+        super().log(logs, start_time)
+
+    def _watched(self) -> dict[str, float]:
+        """What a training log says beside the losses.
+
+        grad_norm_<part>: of the last step's gradient, before clipping. thought_variance_<over>: of the last micro-batch
+        of rank 0 (of several chains, those that its rows have drawn). tokens_per_second: the LLM's tokens without
+        padding (prompt, thoughts, target), of all ranks since the last log, over the time since then without dev
+        evaluations and checkpoints.
+        """
+        watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
+        spread = thought_spread(self.model.last_thoughts)
+        watched |= {f"thought_variance_{over}": variance.item() for over, variance in spread.items()}
+        tokens, now = self.accelerator.reduce(self._tokens, "sum").item(), time.perf_counter()
+        watched["tokens_per_second"] = tokens / (now - self._since)
+        self._tokens, self._since = torch.zeros_like(self._tokens), now
+        return watched
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        start = time.perf_counter()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self._since += time.perf_counter() - max(start, self._since)  # what came after the log is no training
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Dev losses, each over all dev rows (SFT per target token), thoughts made without steps in view."""
+        self.model.eval()
+        rank, ranks = self.args.process_index, self.args.world_size
+        size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
+        totals = torch.zeros(2, len(LOSSES), dtype=torch.float64)
+        quiet = self.args.disable_tqdm or not self.is_world_process_zero()
+        for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
+            mine = rows[start : start + size * ranks][rank::ranks]
+            # a rank without rows runs along: the others may wait for its part of a sharded LLM
+            batch = self.dev_collator([self.eval_dataset[i] for i in mine or rows[:1]])
+            sums = self.model(**self._prepare_inputs(batch))
+            if mine:
+                values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
+                totals += torch.stack([torch.tensor(values), loss_counts(batch)])
+        sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
+        means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
+        losses = {name: means[name] for name in self.model.losses}
+        if not all(map(math.isfinite, losses.values())):
+            raise InputError(f"step {self.state.global_step}: dev losses {losses}; try a lower --learning_rate")
+        metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
+        metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())
+        if self.args.best_metric == "accuracy":
+            metrics["eval_accuracy"] = self._dev_accuracy(quiet)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _dev_accuracy(self, quiet: bool) -> float:
+        """Share of dev questions whose greedy answer is right, over all ranks."""
+        mine = self.dev_examples[self.args.process_index :: self.args.world_size]
+        right = count_right(
+            self.model,
+            self.layout,
+            mine,
+            self.args.task.answer_type,
+            self.args.max_new_tokens,
+            self.args.per_device_eval_batch_size,
+            quiet,
+        )
+        counts = torch.tensor([right, len(mine)], device=self.args.device)
+        right, total = self.accelerator.reduce(counts, "sum").tolist()
+        return right / total
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        # transformers 4.53: a rank may look for the best folder before rank 0 has made it, and they hang at the end
+        best = [self.state.best_model_checkpoint]
+        self.state.best_model_checkpoint = broadcast_object_list(best)[0]
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+            write_text(folder / META_FILE, json.dumps(self.meta_at(self.state.global_step), indent=2) + "\n")
+            (folder / COMPLETE).touch()
+
+    def meta_at(self, step: int) -> dict:
+        """thoughts.json of the weights after `step`: `dev` is their own point of the dev curve so far."""
+        keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
+        logs = [log for log in self.state.log_history if "eval_sft_loss" in log]
+        curve = [{key: log[key] for key in keys if key in log} for log in logs]
+        unjudged = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
+        dev = next((point for point in curve if point["step"] == step), unjudged)
+        return self.meta | {"dev": dev, "dev_curve": curve}
+
+
+class EvaluateLastStep(TrainerCallback):
+    """With --eval_strategy steps the last weights are judged too, wherever the last step falls."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        return control
