@@ -11,6 +11,7 @@ import json
 import random
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from lta_thinker.answers import ANSWER_TYPES
@@ -116,11 +117,25 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def own_task(name: str, answer_type: str, files: dict[str, str], fields: dict[str, str]) -> Task:
-    """A task of the user's own, from flags: `files` by split, local paths or "hub:owner/name[:config[:split]]".
+@dataclass(frozen=True)
+class OwnTask:
+    """What flags say of a task of the user's own.
 
-    Raises InputError where it cannot be one.
+    files: by split, local paths or "hub:owner/name[:config[:split]]"; fields: names of a row's fields, by those of
+    Fields.
     """
+
+    files: dict[str, str]
+    fields: dict[str, str]
+    answer_type: str | None
+
+    @property
+    def says_anything(self) -> bool:
+        return bool(self.files or self.fields or self.answer_type)
+
+
+def own_task(name: str, own: OwnTask) -> Task:
+    """A task of the user's own. Raises InputError where it cannot be one."""
     if name in TASKS:
         raise InputError(
             f"--task_name {name}: a task of this project; --answer_type, files and fields are for one of your own, "
@@ -128,17 +143,17 @@ def own_task(name: str, answer_type: str, files: dict[str, str], fields: dict[st
         )
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"--task_name {name}: letters, digits, '.', '_' and '-' only")
-    if answer_type not in ANSWER_TYPES:
-        raise InputError(f"--answer_type {answer_type}: one of {', '.join(ANSWER_TYPES)}")
+    if own.answer_type not in ANSWER_TYPES:
+        raise InputError(f"--answer_type {own.answer_type}: one of {', '.join(ANSWER_TYPES)}")
     sources = {}
-    for split, file in files.items():
+    for split, file in own.files.items():
         if file.startswith("hub:"):
             if not re.fullmatch(r"hub:[^:\s]+(:[^:\s]*){0,2}", file):
                 raise InputError(f"--{split}_file {file}: hub:owner/name[:config[:split]]")
-            there, config, split_there = (*file.split(":")[1:], "", "")[:3]
-            file = f"hub:{there}:{config}:{split_there or OWN_HUB_SPLITS[split]}"
+            repository, config, hub_split = (*file.split(":")[1:], "", "")[:3]
+            file = f"hub:{repository}:{config}:{hub_split or OWN_HUB_SPLITS[split]}"
         sources[split] = (file,)
-    return Task(name, answer_type, sources, (Fields(**fields),))
+    return Task(name, own.answer_type, sources, (Fields(**own.fields),))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +36,7 @@ import transformers
 from tqdm import tqdm
 
 from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
-from lta_thinker.common import InputError, versions, write_text
+from lta_thinker.common import InputError, flatten, make_folder, ranks, sha256_of, versions, write_json
 from lta_thinker.data_loader import load_split
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
@@ -46,17 +47,18 @@ from lta_thinker.evaluation.report import (
     REPORT_FILE,
     SAMPLES_FILE,
     SETTINGS_FILE,
+    Report,
+    SampleLine,
     check_folder,
-    flatten,
-    make_report,
+    make_figures,
     merge_samples,
     print_report,
     read_samples,
-    sample_record,
-    thought_variance,
+    sample_line,
 )
 from lta_thinker.flags import parse_flags
-from lta_thinker.generation.samplers import Sampler, auto_batch_size, backend_versions, open_sampler, prompt_length
+from lta_thinker.generation.prompts import PromptEmbedder, Request, ThoughtVariance, make_requests
+from lta_thinker.generation.samplers import Sampler, auto_batch_size, backend_versions, greedy_settings, open_sampler
 from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config
@@ -64,34 +66,37 @@ from lta_thinker.llm.lora import ROLES
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
 
-RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The output folder: settings.json, samples.jsonl (one file a rank while several write), report.json
 
 
-def text_settings(plan: Plan, sampling: SamplingSettings, split: str, examples: list[Example]) -> dict:
-    """All that decides the texts: a run only goes on in a folder whose settings are the same."""
+def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, examples: list[Example]) -> dict:
+    """All that decides the texts, before the LMs are loaded: a run only goes on in a folder with the same settings.
+    examples: all of the split."""
     questions = json.dumps([(example.index, example.question, example.answer) for example in examples])
     settings = {
-        name: getattr(plan, name)
-        for name in "thought_generator base_model_id assistant_model_id prompts date_string dtype backend".split()
+        "thought_generator": plan.thought_generator,
+        "base_model_id": plan.base_model_id,
+        "assistant_model_id": plan.assistant_model_id,
+        "prompts": plan.prompts,
+        "date_string": plan.date_string,
+        "dtype": plan.dtype,
+        "backend": plan.backend.name,
     }
-    for path in plan.files:
-        with open(path, "rb") as file:
-            settings[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    settings |= {path.name: sha256_of(path) for path in plan.files}
     for role, adapter in plan.adapters.items():
-        for path in adapter.files:
-            settings[f"{role}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        settings |= {f"{role}/{path.name}": sha256_of(path) for path in adapter.files}
+    settings |= {"task_name": plan.task.name, "num_thoughts_made": plan.spec.num_thoughts}
+    if plan.spec.design.num_chains > 1:
+        settings["num_chains"] = plan.spec.design.num_chains
     return settings | {
-        "task_name": plan.task.name,
-        "num_thoughts_made": plan.made,
-        **({"num_chains": plan.design.num_chains} if plan.design.num_chains > 1 else {}),
-        "num_thought_tokens": plan.injected,
-        "split": split,
+        "num_thought_tokens": plan.num_injected,
+        "split": args.split,
         "questions": hashlib.sha256(questions.encode()).hexdigest(),
         "answer_type": plan.task.answer_type,
         "sampling": asdict(sampling),
+        "attn_implementation": args.attn_implementation,
+        "max_model_len": args.max_model_len,
     }
 
 
@@ -99,80 +104,115 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
     """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-greedy]."""
     if args.output_dir:
         return Path(args.output_dir)
-    leaf = f"{args.split}-n{plan.injected}-x{args.num_return_sequences}-seed{args.seed}"
-    return Path("results") / f"eval-{checkpoint_name(plan)}" / (leaf + "-greedy" * args.greedy)
+    leaf = f"{args.split}-n{plan.num_injected}-x{args.num_return_sequences}-seed{args.seed}"
+    return Path("results") / f"eval-{checkpoint_name(plan)}" / (f"{leaf}-greedy" if args.greedy else leaf)
 
 
 def checkpoint_name(plan: Plan) -> str:
     """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's, and of an
     adapter in the LLM the checkpoint's."""
-    if not plan.files:
-        name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
-        for adapter in plan.adapters.values():
-            folder = adapter.files[0].resolve().parent
-            name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
-        return name
-    folder = plan.files[0].resolve().parent
-    return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
+    if plan.files:
+        folder = plan.files[0].resolve().parent
+        return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
+    name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+    for adapter in plan.adapters.values():
+        folder = adapter.files[0].resolve().parent
+        name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
+    return name
+
+
+def begin_folder(folder: Path, settings: dict) -> None:
+    """Settings on disk, and what earlier runs left merged into one samples.jsonl, before any rank goes on."""
+    if ranks().world > 1:
+        dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+    if ranks().is_first:
+        write_json(folder / SETTINGS_FILE, settings)
+        merge_samples(folder)
+    wait_for_all()
+
+
+def wait_for_all() -> None:
+    if ranks().world > 1:
+        dist.barrier()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Samples
 
 
-def run_missing(args, plan: Plan, models: tuple, examples: list[Example], sampling, folder: Path) -> tuple[list, float]:
-    """This rank's share of the questions without samples -> all ranks' such questions, and the seconds they took."""
-    done = {record["index"]: record for record in read_samples(folder / SAMPLES_FILE)}
-    wait_for_all()  # nobody writes before everybody has read
-    pending = [example for example in examples if example.index not in done]
-    before = [done[example.index] for example in examples if example.index in done]
-    path = folder / (SAMPLES_FILE if WORLD == 1 else f"samples.rank{RANK}.jsonl")
-    with contextlib.closing(open_sampler(args, plan, models, sampling, pending)) as sampler:
-        start = time.time()
-        run_questions(args, plan, sampler, pending[RANK::WORLD], path, before)
-        wait_for_all()
-        return pending, time.time() - start
-
-
-def run_questions(args, plan: Plan, sampler: Sampler, examples: list[Example], path: Path, done: list) -> None:
-    """Answer the questions and append a line each to `path`; the bar's accuracy counts the questions done before."""
-    layout = sampler.layout
-    right, total = sum(record["correct"] for record in done), len(done)
+def answer_questions(
+    args: EvaluationArguments,
+    sampler: Sampler,
+    requests: Sequence[Request],
+    done: Sequence[SampleLine],
+    answer_type: str,
+    path: Path,
+) -> None:
+    """Answer this rank's questions and append a line each to `path`; the bar's accuracy counts those done before."""
+    right, total = sum(line.correct for line in done), len(done)
     with (
         open(path, "a", encoding="utf-8") as file,
-        tqdm(total=len(examples), desc="questions", disable=RANK > 0) as bar,
+        tqdm(total=len(requests), desc="questions", disable=not ranks().is_first) as bar,
     ):
-        for example, samples, texts in sampler.answers(examples):
-            record = sample_record(example, samples, texts, plan.task.answer_type)
-            file.write(json.dumps(record) + "\n")
+        for answer in sampler.answers(requests):
+            line = sample_line(answer, answer_type)
+            file.write(json.dumps(asdict(line)) + "\n")
             file.flush()
-            if args.print_input:
-                tqdm.write(f"[{example.index}] {prompt_text(layout, example, plan.injected)}\n")
-            if args.print_response:
-                for i, (text, answer) in enumerate(zip(texts, record["answers"], strict=True)):
-                    tqdm.write(f"[{example.index}.{i}] answer {answer}, gold {example.answer}\n{text}\n")
-            right, total = right + record["correct"], total + 1
+            print_answer(args, sampler, line)
+            right, total = right + line.correct, total + 1
             bar.set_postfix_str(f"vote {right / total:.1%}")
             bar.update()
 
 
-def prompt_text(layout: Layout, example: Example, injected: int) -> str:
-    turn, thoughts = layout.llm, f"<{injected} thoughts>" if injected else ""
-    return f"{turn.before}{example.question}{turn.after}{thoughts}{turn.suffix}"
+def print_answer(args: EvaluationArguments, sampler: Sampler, line: SampleLine) -> None:
+    """What --print_input and --print_response ask for."""
+    if args.print_input:
+        tqdm.write(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
+    if args.print_response:
+        for i, (text, answer) in enumerate(zip(line.responses, line.answers, strict=True)):
+            tqdm.write(f"[{line.index}.{i}] answer {answer}, gold {line.gold}\n{text}\n")
+
+
+def prompt_text(layout: Layout, question: str, num_injected: int) -> str:
+    """The LLM's prompt, with a word for the thoughts."""
+    turn, thoughts = layout.llm, f"<{num_injected} thoughts>" if num_injected else ""
+    return f"{turn.before}{question}{turn.after}{thoughts}{turn.suffix}"
+
+
+def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batch_size: int) -> dict | None:
+    """Variance of the thoughts over all questions and ranks; None without thoughts. Those of questions that an earlier
+    run has answered are made here; the others were made on the way."""
+    if embed.models.thoughts is None:
+        return None
+    here = ranks()
+    own_share = done_before[here.rank :: here.world]
+    for start in tqdm(range(0, len(own_share), batch_size), desc="variance of the thoughts", leave=False):
+        embed.make_thoughts(own_share[start : start + batch_size])
+    variance = embed.variance
+    if here.world > 1:
+        gathered: list[ThoughtVariance] = [variance] * here.world
+        dist.all_gather_object(gathered, variance)
+        variance = ThoughtVariance.sum_of(gathered)
+    return variance.figures() | {"num_thoughts": embed.models.thoughts.num_thoughts}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The whole
+# The runs
 
 
 def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings:
+    """Of the flags, the model's family and its generation_config."""
     return resolve_sampling(
         plan.llm_config.get_text_config().model_type,
         load_generation_config(plan.base_model_id, plan.llm_config),
         args.num_return_sequences,
         args.seed,
         args.greedy,
-        **{name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")},
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        min_p=args.min_p,
     )
 
 
@@ -180,11 +220,11 @@ def ask(args: EvaluationArguments) -> None:
     """--ask: one question's answer and votes; nothing is written."""
     plan = make_plan(args)
     example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
-    models = load_models(plan, args.trust_remote_code, args.attn_implementation)
+    models = load_models(plan)
     model_settings(plan, models)  # refuses other LMs than those of the training
-    solution = solve(*models, example, sampling, plan.task.answer_type, plan.injected)
+    solution = solve(models, example, sampling, plan.task.answer_type, plan.num_injected)
     if args.print_input:
-        print(prompt_text(models[2], example, plan.injected), end="\n\n")
+        print(prompt_text(models.layout, example.question, plan.num_injected), end="\n\n")
     if args.print_response:
         print(*solution.texts, sep="\n\n", end="\n\n")
     without = len(solution.texts) - sum(solution.votes.values())
@@ -195,95 +235,108 @@ def ask(args: EvaluationArguments) -> None:
 
 
 def run(args: EvaluationArguments) -> None:
+    """An evaluation, or a look into the thoughts (--inspect), of a split."""
     start = time.time()
     plan = make_plan(args)
     split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
     sampling = sampling_settings(args, plan)
-    settings = text_settings(plan, sampling, args.split, split.examples)
-    settings |= {"attn_implementation": args.attn_implementation, "max_model_len": args.max_model_len}
+    settings = text_settings(args, plan, sampling, split.examples)
     folder = output_folder(args, plan)
     check_folder(folder, settings)
     for name, value in flatten(settings).items():
         print(f"  {name} = {value!r}")
-    examples = split.examples[: args.test_k or None]
-    print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {len(examples)} asked", flush=True)
+    examples = split.examples[: args.inspect or args.test_k or None]
+    asked = len(split.examples[: args.test_k or None])
+    print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
     if split.warning:
         print(f"warning: {split.warning}")
     used = versions() | backend_versions(args.backend)
-    folder_for_writing(folder)
-    models = load_models(plan, args.trust_remote_code, args.attn_implementation)
+    make_folder(folder, instead="; use another --output_dir")
+
+    models = load_models(plan)
     settings |= model_settings(plan, models)
+    requests = make_requests(models.layout, examples)
     if args.batch_size == "auto":
-        longest = max(prompt_length(models[2], example.question) for example in examples) + plan.injected
-        args.batch_size = auto_batch_size(models[0], sampling, longest, len(examples))
+        longest = max(request.length for request in requests) + plan.num_injected
+        args.batch_size = auto_batch_size(models.llm, sampling, longest, len(requests))
     if args.inspect:
-        asked = (split.examples[: args.inspect], plan.task.answer_type, plan.injected, args.max_new_tokens)
-        inspect_thoughts(*models, *asked, args.batch_size, folder)
+        greedy = greedy_settings(models.llm, args.max_new_tokens)
+        inspect_thoughts(models, requests, plan.task.answer_type, plan.num_injected, greedy, args.batch_size, folder)
         return
     check_folder(folder, settings)
 
     begin_folder(folder, settings)
-    pending, seconds = run_missing(args, plan, models, examples, sampling, folder)
-    if RANK == 0:
-        records = merge_samples(folder)
-        tokens = sum(sum(records[example.index]["num_tokens"]) for example in pending)
-        report = make_report([records[example.index] for example in examples], settings["answer_type"])
-        report["speed"] = {"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None
-        _, model, layout = models
-        report["thought_variance"] = model and thought_variance(model, layout, examples, args.batch_size)
-        trained = plan.trained if plan.files and plan.trained else {}
-        run_name = trained.get("flags", {}).get("output_name")
-        report["checkpoint"] = {"name": checkpoint_name(plan), "run": run_name, "dev": trained.get("dev")}
-        report |= {"settings": settings, "versions": used, "wall_seconds": time.time() - start}
-        write_text(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
-        print_report(report)
-        print(f"  {folder / REPORT_FILE}")
+    lines = {line.index: line for line in read_samples(folder / SAMPLES_FILE)}
+    wait_for_all()  # nobody writes before everybody has read
+    pending = [request for request in requests if request.example.index not in lines]
+    done_before = [request for request in requests if request.example.index in lines]
+    done_lines = [lines[request.example.index] for request in done_before]
+    here = ranks()
+    path = folder / (SAMPLES_FILE if here.world == 1 else f"samples.rank{here.rank}.jsonl")
+    with contextlib.closing(
+        open_sampler(plan.backend, models, sampling, args.batch_size, plan.num_injected, pending)
+    ) as sampler:
+        began = time.time()
+        answer_questions(args, sampler, pending[here.rank :: here.world], done_lines, plan.task.answer_type, path)
+        wait_for_all()
+        seconds = time.time() - began
+        variance = thought_variance(sampler.embed, done_before, args.batch_size)
+    if not here.is_first:
+        return
+
+    lines = merge_samples(folder)
+    figures = make_figures([lines[example.index] for example in examples], plan.task.answer_type)
+    tokens = sum(sum(lines[request.example.index].num_tokens) for request in pending)
+    report = Report(
+        **vars(figures),
+        speed={"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None,
+        thought_variance=variance,
+        checkpoint=checkpoint_facts(plan),
+        settings=settings,
+        versions=used,
+        wall_seconds=time.time() - start,
+    )
+    report.write(folder / REPORT_FILE)
+    print_report(report)
+    print(f"  {folder / REPORT_FILE}")
 
 
-def folder_for_writing(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); use another --output_dir") from None
-
-
-def begin_folder(folder: Path, settings: dict) -> None:
-    """Settings on disk, and what earlier runs left merged into one samples.jsonl, before any rank goes on."""
-    if WORLD > 1:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
-    if RANK == 0:
-        write_text(folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
-        merge_samples(folder)
-    wait_for_all()
-
-
-def wait_for_all() -> None:
-    if WORLD > 1:
-        dist.barrier()
+def checkpoint_facts(plan: Plan) -> dict:
+    """Of report.json: what was evaluated, and the run and dev losses of its weights."""
+    record = plan.record if plan.files else None
+    return {
+        "name": checkpoint_name(plan),
+        "run": record.run if record else None,
+        "dev": record.dev if record else None,
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
     try:
-        with contextlib.redirect_stdout(sys.stdout if RANK == 0 else open(os.devnull, "w")):
-            args = parse_flags(EvaluationArguments, sys.argv[1:] if argv is None else argv, "evaluate.py")
-            if args.compare:
-                print_comparison(compare(*args.compare))
-            elif args.rank:
-                print_ranking(rank(args.rank))
-            elif args.plot:
-                print(*plot_runs(args.plot, args.output_dir), sep="\n")
-            elif args.checkpoints_of:
-                print(*run_checkpoints(args.checkpoints_of), sep="\n")
-            elif args.ask is not None:
-                ask(args)
-            else:
-                run(args)
+        with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
+            dispatch(parse_flags(EvaluationArguments, sys.argv[1:] if argv is None else argv, "evaluate.py"))
     except InputError as error:
-        sys.exit(f"error: {error}" if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 1)
+        sys.exit(f"error: {error}" if ranks().speaks else 1)
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def dispatch(args: EvaluationArguments) -> None:
+    """What the flags ask for: a look at reports, at runs, at one question; else an evaluation."""
+    if args.compare:
+        print_comparison(compare(*args.compare))
+    elif args.rank:
+        print_ranking(rank(args.rank))
+    elif args.plot:
+        print(*plot_runs(args.plot, args.output_dir), sep="\n")
+    elif args.checkpoints_of:
+        print(*run_checkpoints(args.checkpoints_of), sep="\n")
+    elif args.ask is not None:
+        ask(args)
+    else:
+        run(args)
 
 
 if __name__ == "__main__":

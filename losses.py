@@ -1,14 +1,39 @@
 """The three losses of LTA-Thinker (arXiv 2509.12875) and that of SoftCoT++, on plain tensors.
 
+    total = sum over LOSSES of objective.weights[name] * loss
+
 Nothing here knows about models. Each returns sums or one value a row; the caller divides by counts taken over the whole
 optimiser step, so that gradient accumulation and data-parallel ranks change nothing.
+A new loss is a function here, a name in LOSSES, a weight in training/flags.py, and its line in the model's forward.
 """
+
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LOSSES = ("sft", "align", "focus", "diversity")
 BLOCK = {"cpu": 2**20, "cuda": 2**27}  # logits held at once: on a CPU what its caches hold
+
+
+@dataclass(frozen=True)
+class AlignForm:
+    """How L_align is computed: the arguments of semantic_alignment. The defaults are the published form."""
+
+    temperature: float = 1.0
+    of_mean: bool = False
+    stop_question: bool = False
+    variance_floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises. A loss with weight 0 is left out of training, and dev reports it all the same."""
+
+    weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSSES, 0.0) | {"sft": 1.0})
+    focus_temperature: float = 0.1
+    align: AlignForm = AlignForm()
 
 
 class _TargetCrossEntropy(torch.autograd.Function):
@@ -65,8 +90,8 @@ def semantic_alignment(
 
     z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32. The defaults are the published form;
     ours are a temperature of both softmaxes, the mean thought aligned instead of each, no gradient to z_q, and a floor
-    under the standard deviation over the slots: max(0, floor - sd), averaged over features, is added. (Where all
-    thoughts are exactly one it has no gradient: it keeps them apart, it does not part them.)
+    under the standard deviation over the slots: max(0, floor - sd), averaged over features, is added. If all thoughts
+    are equal its gradient is zero: it keeps different thoughts different, it cannot separate equal ones.
     """
     question, thoughts = z_question.float(), z_thoughts.float()
     short = (variance_floor - thoughts.std(1, correction=0)).clamp(min=0).mean(-1) if variance_floor else 0.0

@@ -7,19 +7,25 @@ T columns, K columns asked for, N thoughts, C chains of thoughts, d_small and d_
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lta_thinker.api import HubMixin
 from lta_thinker.common import InputError
-from lta_thinker.llm.forward import attention_mask, decoder, position_ids, read_prefix
-from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
+from lta_thinker.llm.forward import attention_mask, body, position_ids, read_prefix
+from lta_thinker.losses import (
+    LOSSES,
+    Objective,
+    chain_diversity,
+    reasoning_focus,
+    semantic_alignment,
+    target_cross_entropy,
+)
+from lta_thinker.rows.layout import Layout
 
-LOSSES = ("sft", "align", "focus", "diversity")
 PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # first row of the published frozen slots
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -222,14 +228,15 @@ def llm_inputs(llm, batch: dict[str, Tensor], thoughts: Tensor | None) -> dict[s
 # The whole: thoughts into the frozen LLM
 
 
-class LatentThoughtModel(nn.Module, HubMixin):
-    """A trainable generator before a frozen LLM. The frozen LMs are held unregistered: they are no part of
-    `parameters()`, of `state_dict()`, of DDP or of `train()`. `adapters`, by tuning.ROLES, is what is trained in them
-    where they are tuned.
+class LatentThoughtModel(nn.Module):
+    """A trainable generator before a frozen LLM.
 
-    llm, small_lm: from load_frozen_lm (small_lm None where the generator uses none); slot_id: the token that the small
-    LM reads at every slot (of the first chain); weights: of LOSSES, 0 skips a loss; align: keyword arguments of
-    losses.semantic_alignment.
+    The frozen LMs are held unregistered: they are no part of `parameters()`, of `state_dict()`, of DDP or of `train()`.
+    `adapters` holds what is trained in them where they are tuned, by role (llm/lora.py): "base_model" is the large LLM,
+    "assistant_model" the small LM.
+
+    llm, small_lm: of load_frozen_lm (small_lm None where the generator uses none); num_thoughts: N; slot_id: the token
+    that the small LM reads at every slot (of the first chain); thoughts_see_steps: the published order in training.
     """
 
     def __init__(
@@ -239,14 +246,12 @@ class LatentThoughtModel(nn.Module, HubMixin):
         small_lm,
         num_thoughts: int,
         slot_id: int,
-        weights: dict[str, float] | None = None,
-        focus_temperature: float = 0.1,
-        thoughts_see_steps: bool = False,
+        objective: Objective | None = None,
         design: Design = PUBLISHED_DESIGN,
-        align: dict | None = None,
+        thoughts_see_steps: bool = False,
     ):
         super().__init__()
-        self.kind, self.design = kind, design
+        self.kind, self.design, self.objective = kind, design, objective or Objective()
         self.sizes = generator_sizes(llm.config, small_lm and small_lm.config, num_thoughts)
         self.generator = GENERATORS[kind](self.sizes, design)
         self.adapters = nn.ModuleDict()
@@ -254,19 +259,29 @@ class LatentThoughtModel(nn.Module, HubMixin):
         if kind in ("block", "prompt"):
             rows = torch.tensor(prior_row_ids(llm.config, chains * num_thoughts), device=embed.weight.device)
             self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
-        self.frozen = (llm, small_lm)
+        self.frozen = (llm, small_lm)  # a tuple: nn.Module registers no modules in one
         self.num_thoughts = num_thoughts
         self.slot_ids = [slot_id] * chains
         if small_lm is not None and chains > 1:
             others = [row for row in prior_row_ids(small_lm.config, chains) if row != slot_id]
             self.slot_ids[1:] = others[: chains - 1]
         self.scale = table_norm(embed) if design.match_scale else None
-        self.weights, self.focus_temperature, self.align = weights, focus_temperature, align or {}
         self.thoughts_see_steps = thoughts_see_steps
 
     @property
     def llm(self):
+        """The frozen large LLM."""
         return self.frozen[0]
+
+    @property
+    def small_lm(self):
+        """The frozen small LM, None where the generator uses none."""
+        return self.frozen[1]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The losses' weights."""
+        return self.objective.weights
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -277,7 +292,7 @@ class LatentThoughtModel(nn.Module, HubMixin):
 
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
-        base = decoder(self.llm)
+        base = body(self.llm)
         if not isinstance(getattr(base, "layers", None), nn.ModuleList):
             raise InputError(f"--gradient_checkpointing: {type(base).__name__} has no `layers` to recompute")
         for layer in base.layers:
@@ -285,12 +300,12 @@ class LatentThoughtModel(nn.Module, HubMixin):
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The reader's states of the generator's input, (B, T, d_small or d_large); with gradients if it is tuned."""
-        llm, small_lm = self.frozen
+        small_lm = self.small_lm
         with torch.set_grad_enabled("assistant_model" in self.adapters and torch.is_grad_enabled()):
             if small_lm is None:
-                return llm.get_input_embeddings()(ids)
+                return self.llm.get_input_embeddings()(ids)
             allowed, positions = attention_mask(small_lm, mask, mask.shape[1]), position_ids(mask)
-            out = decoder(small_lm)(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
+            out = body(small_lm)(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
             return out.last_hidden_state
 
     def _with_slots(self, ids: Tensor, mask: Tensor, chains: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -351,18 +366,16 @@ class LatentThoughtModel(nn.Module, HubMixin):
         z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains, states)
         return z_question[:, 0], z_thoughts
 
-    def chain_thoughts(
-        self, question_ids: Tensor, question_mask: Tensor, count: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of the first `count` chains (None: of all C),
-        (B, C, N, d_large)."""
-        rows, count = len(question_ids), min(self.design.num_chains, count or self.design.num_chains)
+    def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of all C chains (B, C, N, d_large)."""
+        rows, count = len(question_ids), self.design.num_chains
         if count == 1:
             z_question, z_thoughts = self.thoughts(question_ids, question_mask)
             return z_question[:, None], z_thoughts[:, None]
         repeated = (tensor.repeat_interleave(count, dim=0) for tensor in (question_ids, question_mask))
         chains = torch.arange(count, device=question_ids.device).repeat(rows)
-        return tuple(z.unflatten(0, (rows, count)) for z in self.thoughts(*repeated, chains))
+        z_question, z_thoughts = self.thoughts(*repeated, chains)
+        return z_question.unflatten(0, (rows, count)), z_thoughts.unflatten(0, (rows, count))
 
     def _thoughts_and_steps(
         self, batch: dict[str, Tensor], chains: Tensor | None = None
@@ -388,9 +401,9 @@ class LatentThoughtModel(nn.Module, HubMixin):
         llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
         if "base_model" in self.adapters:
             allowed, positions = attention_mask(llm, mask, mask.shape[1]), position_ids(mask)
-            out = decoder(llm)(**inputs | {"attention_mask": allowed}, position_ids=positions, use_cache=False)
+            out = body(llm)(**inputs | {"attention_mask": allowed}, position_ids=positions, use_cache=False)
             return out.last_hidden_state[:, prefix:]
-        return decoder(llm)(
+        return body(llm)(
             inputs_embeds=embeddings[:, prefix:],
             attention_mask=attention_mask(llm, mask, mask.shape[1] - prefix),
             position_ids=position_ids(mask)[:, prefix:],
@@ -423,14 +436,23 @@ class LatentThoughtModel(nn.Module, HubMixin):
             head = self.llm.get_output_embeddings().weight
             sums["sft"] = target_cross_entropy(asked, head, batch["target_ids"])
         if "align" in wanted:
-            sums["align"] = semantic_alignment(z_question, z_thoughts, **self.align).sum()
+            sums["align"] = semantic_alignment(z_question, z_thoughts, **asdict(self.objective.align)).sum()
         if "focus" in wanted:
             answer = self.llm.get_input_embeddings()(batch["answer_ids"]).float()
             mask = batch["answer_mask"][..., None]
             answer = (answer * mask).sum(1) / mask.sum(1)
-            focus = reasoning_focus(z_question, z_steps, batch["step_valid"], answer, self.focus_temperature)
-            sums["focus"] = focus.sum()
+            temperature = self.objective.focus_temperature
+            sums["focus"] = reasoning_focus(z_question, z_steps, batch["step_valid"], answer, temperature).sum()
         if "diversity" in wanted:
             _, of_chains = self.chain_thoughts(batch["question_ids"], batch["question_mask"])
             sums["diversity"] = chain_diversity(of_chains).sum()
         return sums
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a run: the frozen LLM, the thought model before it (None: no thoughts), the prompts' layout."""
+
+    llm: nn.Module
+    thoughts: LatentThoughtModel | None
+    layout: Layout

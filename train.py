@@ -12,42 +12,52 @@ results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempt
 import contextlib
 import functools
 import gc
-import json
 import math
 import os
 import signal
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import huggingface_hub
 import torch
 import transformers
-from accelerate.utils import gather_object
 from packaging.version import Version
-from transformers import set_seed
 
-from lta_thinker.checkpoint import check_weights, complete_checkpoints, load_weights, read_weights, save_checkpoint
-from lta_thinker.common import InputError, read_json, versions, write_text
+from lta_thinker.build import build_layout, build_models
+from lta_thinker.checkpoint import (
+    GeneratorWeights,
+    TrainingRecord,
+    check_weights,
+    complete_checkpoints,
+    read_weights,
+    save_checkpoint,
+    step_of,
+)
+from lta_thinker.common import InputError, make_folder, ranks, read_json, versions, write_json
 from lta_thinker.data_loader import TASKS
 from lta_thinker.flags import parse_flags
-from lta_thinker.llm.frozen import (
-    check_cache,
-    check_vocabulary,
-    fingerprint,
-    load_config,
-    load_frozen_lm,
-    load_tokenizer,
-)
-from lta_thinker.llm.lora import ROLES, inject, tuned_settings
-from lta_thinker.llm.sharding import check_can_shard, load_sharded, parameters_here, whole_tensor
-from lta_thinker.model import GENERATORS, LatentThoughtModel, generator_sizes, prior_row_ids
+from lta_thinker.llm.frozen import fingerprint
+from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
+from lta_thinker.model import GENERATORS, LatentThoughtModel, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
-from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
+from lta_thinker.rows.layout import DATE_STRING
 from lta_thinker.training.flags import TrainArguments
-from lta_thinker.training.rows import prepare_rows
+from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The run's folders: results/<output_name>/ to resume from, ckpt/<output_name>-.../ for the best weights
+
+
+def final_folder(args: TrainArguments) -> Path:
+    """ckpt/<output_name>-<task>-<generator>-<epochs>-<N>-<large>-<small>/"""
+    large = Path(args.large_model_id.rstrip("/")).name
+    small = Path(args.small_model_id.rstrip("/")).name if args.spec.small else "none"
+    kind, n = args.thought_generator, args.num_thought_tokens
+    return Path("ckpt") / f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -57,35 +67,41 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
     """The checkpoint to resume from, or None for a fresh run. InputError where the folders and --resume disagree."""
-    run = Path(args.output_dir)
-    newest = newest_checkpoint(run)
-    if not args.resume:
-        for there in filter(None, (newest, final.exists() and final)):
-            raise InputError(f"{there} is there already: --resume goes on, another --output_name starts afresh")
-    elif newest is None:
-        raise InputError(f"--resume: no complete checkpoint in {run}")
-    return newest if args.resume else None
+    newest = newest_checkpoint(Path(args.output_dir))
+    if args.resume and newest is None:
+        raise InputError(f"--resume: no complete checkpoint in {args.output_dir}")
+    if args.resume:
+        return newest
+    left = newest or (final if final.exists() else None)
+    if left is not None:
+        raise InputError(f"{left} is there already: --resume goes on, another --output_name starts afresh")
+    return None
 
 
-def make_folders(*folders: Path) -> None:
-    """Now, not after the last epoch: InputError where one cannot be made."""
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made here ({error.strerror})") from None
+def run_settings(args: TrainArguments, rows: RunRows) -> dict:
+    """What is stored with a run, and must be the same when it goes on."""
+    return args.resolved() | {f"{split}_sha256": counts.sha256 for split, counts in rows.counts.items()}
 
 
-def check_same_run(args: TrainArguments, rows: dict) -> None:
+def check_same_run(args: TrainArguments, rows: RunRows) -> None:
     """InputError where flags or rows of a resumed run are not those it was started with (or rows changed on disk)."""
     before, now = read_json(Path(args.output_dir) / FLAGS_FILE), run_settings(args, rows)
     for name in now:
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
-    last = before["starts"][-1]["versions"] if "starts" in before else {}
+    last = before["starts"][-1]["versions"]
     for name, version in versions().items():
         if last.get(name, version) != version:
             print(f"note: this run came here with {name} {last[name]}, and goes on with {version}")
+
+
+def record_start(args: TrainArguments, rows: RunRows) -> None:
+    """Write what repeats this run to its folder: what decides its weights, and of each time it was started the versions
+    and the flags that may differ."""
+    path = Path(args.output_dir, FLAGS_FILE)
+    starts = read_json(path)["starts"] if args.resume else []
+    starts.append({"versions": versions(), "flags": args.free()})
+    write_json(path, run_settings(args, rows) | {"starts": starts})
 
 
 def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
@@ -98,97 +114,29 @@ def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
 
 def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: int) -> None:
     """InputError where it cannot."""
-    if not library_can_resume(args, num_rows, int(checkpoint.name.split("-")[1])):
+    if not library_can_resume(args, num_rows, step_of(checkpoint)):
         raise InputError(
             f"--resume: transformers {transformers.__version__} cannot go on inside an epoch whose micro-batches are "
             "no multiple of --gradient_accumulation_steps; use transformers 4.57 or newer"
         )
 
 
-def run_settings(args: TrainArguments, rows: dict) -> dict:
-    """What is stored with a run, and must be the same when it goes on."""
-    return args.resolved() | {f"{name}_sha256": count["sha256"] for name, count in rows.items()}
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights to start from, and the small LM's states
 
 
-def record_start(args: TrainArguments, rows: dict) -> None:
-    """Write what repeats this run to its folder: what decides its weights, and of each time it was started the versions
-    and the flags that may differ."""
-    path = Path(args.output_dir, FLAGS_FILE)
-    starts = read_json(path).get("starts", []) if args.resume else []
-    starts.append({"versions": versions(), "flags": args.free()})
-    write_text(path, json.dumps(run_settings(args, rows) | {"starts": starts}, indent=2) + "\n")
-
-
-def final_folder(args: TrainArguments) -> Path:
-    """ckpt/<output_name>-<task>-<generator>-<epochs>-<N>-<large>-<small>/"""
-    large = Path(args.large_model_id.rstrip("/")).name
-    small = Path(args.small_model_id.rstrip("/")).name if GENERATORS[args.thought_generator].uses_small_lm else "none"
-    kind, n = args.thought_generator, args.num_thought_tokens
-    return Path("ckpt") / f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
-
-
-def build_layout(args: TrainArguments) -> Layout:
-    """The layout of both prompts, from the LMs' tokenizers alone."""
-    llm_tokenizer = load_tokenizer(args.large_model_id, "--large_model_id", args.trust_remote_code)
-    tokenizer = llm_tokenizer
-    if GENERATORS[args.thought_generator].uses_small_lm:
-        tokenizer = load_tokenizer(args.small_model_id, "--small_model_id", args.trust_remote_code)
-    return Layout(llm_tokenizer, tokenizer, args.prompts, separator=args.task.separator)
-
-
-def read_start(args: TrainArguments) -> list:
-    """Weights to start from (projection, block), or nothing; all is checked on the LMs' configs, before they load."""
-    llm_config = load_config(args.large_model_id, "--large_model_id", args.trust_remote_code)
-    small_config = None
-    if GENERATORS[args.thought_generator].uses_small_lm:
-        small_config = load_config(args.small_model_id, "--small_model_id", args.trust_remote_code)
+def read_start(args: TrainArguments) -> GeneratorWeights | None:
+    """Weights to start from, None for fresh ones; all is checked on the LMs' configs, before they load."""
+    llm_config, small_config = args.spec.load_configs()
     prior_row_ids(llm_config, args.num_thought_chains * args.num_thought_tokens)
     if not (args.params_file_name or args.att_file_name):
-        return []
-    projection = read_weights(args.params_file_name, "--params_file_name") if args.params_file_name else None
-    block = read_weights(args.att_file_name, "--att_file_name") if args.att_file_name else None
-    sizes = generator_sizes(llm_config, small_config, args.num_thought_tokens)
-    check_weights(args.thought_generator, sizes, projection, block, args.design)
-    return [projection, block]
-
-
-def build_model(args: TrainArguments, layout: Layout, start: list) -> LatentThoughtModel:
-    """The frozen LMs on this rank's device and the generator before them."""
-    dtype, kind = getattr(torch, args.dtype), GENERATORS[args.thought_generator]
-    large, small = (args.large_model_id, "--large_model_id", dtype), (args.small_model_id, "--small_model_id", dtype)
-    how = (args.trust_remote_code, args.attn_implementation)
-    if args.shard_llm:
-        llm = load_sharded(lambda: load_frozen_lm(*large, "cpu", *how), args.device)
-    else:
-        llm = load_frozen_lm(*large, args.device, *how)
-    check_vocabulary(llm, layout.llm_tokenizer, layout.llm.text, "--large_model_id")
-    check_cache(llm, "--large_model_id")
-    small_lm = None
-    if kind.uses_small_lm:
-        small_lm = load_frozen_lm(*small, args.device, *how)
-        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator.text, "--small_model_id")
-    set_seed(args.seed)
-    model = LatentThoughtModel(
-        args.thought_generator,
-        llm,
-        small_lm,
-        args.num_thought_tokens,
-        pad_token_id(layout.generator_tokenizer),
-        args.loss_weights,
-        args.focus_temperature,
-        args.thoughts_see_steps,
-        args.design,
-        args.align,
+        return None
+    weights = GeneratorWeights(
+        read_weights(args.params_file_name, "--params_file_name") if args.params_file_name else None,
+        read_weights(args.att_file_name, "--att_file_name") if args.att_file_name else None,
     )
-    if start:
-        load_weights(model, *start)
-    if args.freeze_prior and kind.has_prior:
-        model.generator.prior.requires_grad_(False)
-    ids = (args.large_model_id, args.small_model_id)
-    for role, lm, model_id in zip(ROLES, model.frozen, ids, strict=True):
-        if role in args.tuned_roles:  # last: the generator starts as it would without
-            model.adapters[role] = inject(lm, args.lora.config(model_id), "--lora_target")
-    return model
+    check_weights(args.thought_generator, args.spec.sizes(llm_config, small_config), weights, args.design)
+    return weights
 
 
 def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
@@ -200,71 +148,79 @@ def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
     return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
 
 
-def small_lm_states(args: TrainArguments, model, split: str, rows, collator: TrainingCollator, counts: dict):
-    """Rows of a split with the small LM's states (states.py), one file a node."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    path = Path(args.output_dir, f"states-{split}-node{args.process_index // ranks}.bin")
-    part, quiet = (args.local_process_index, ranks), args.disable_tqdm or args.process_index > 0
-    digest = counts[split]["sha256"]
-    return keep_states(model, rows, digest, collator, path, part, lambda here: all(gather_object([here])), quiet)
+def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, collators: dict) -> RunRows:
+    """The rows with the small LM's states (training/states.py), a file a split and node. `collators` by split."""
+    here, kept = ranks(), {}
+    for split, collator in collators.items():
+        path = Path(args.output_dir, f"states-{split}-node{args.process_index // here.node_size}.bin")
+        quiet, digest = args.disable_tqdm or not here.is_first, rows.counts[split].sha256
+        kept[split] = keep_states(model, getattr(rows, split), digest, collator, path, here, quiet)
+    return replace(rows, **kept)
 
 
-def run_meta(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> dict:
-    """Of thoughts.json, what all checkpoints of a run share: all that evaluation must agree on, and their origin."""
-    llm, small_lm = model.frozen
-    return {
-        "thought_generator": model.kind,
-        "num_thoughts": model.num_thoughts,
-        "sizes": vars(model.sizes),
-        "design": vars(model.design),
-        "large_model_id": args.large_model_id,
-        "small_model_id": args.small_model_id if model.generator.uses_small_lm else None,
-        "prompts": args.prompts,
-        "date_string": DATE_STRING,
-        "task_name": args.task_name,
-        "own_task": None if args.task_name in TASKS else args.own_flags(),
-        "answer_type": args.task.answer_type,
-        "loss_weights": model.weights,
-        "focus_temperature": args.focus_temperature,
-        "align": args.align,
-        "thoughts_see_steps": args.thoughts_see_steps,
-        **tuned_settings(args.lora, args.tuned_roles),
-        "dtype": args.dtype,
-        "fingerprints": [
-            fingerprint(llm, whole_tensor) if args.shard_llm else fingerprint(llm),
-            small_lm and fingerprint(small_lm),
-        ],
-        "seed": args.seed,
-        "versions": versions(),
-        "flags": args.resolved(),
-        "rows": rows,
-    }
+# ---------------------------------------------------------------------------------------------------------------------
+# What is said and written
 
 
-def print_start(args: TrainArguments, model: LatentThoughtModel, rows: dict) -> None:
-    for name, value in args.told().items():
+def training_record(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) -> TrainingRecord:
+    """thoughts.json as far as all checkpoints of a run share it."""
+    whole = whole_tensor if args.shard_llm else lambda weight: weight
+    return TrainingRecord(
+        thought_generator=model.kind,
+        num_thoughts=model.num_thoughts,
+        sizes=model.sizes,
+        design=model.design,
+        large_model_id=args.large_model_id,
+        small_model_id=args.small_model_id if model.generator.uses_small_lm else None,
+        prompts=args.prompts,
+        date_string=DATE_STRING,
+        task_name=args.task_name,
+        own_task=None if args.task_name in TASKS else args.own_task_flags(),
+        answer_type=args.task.answer_type,
+        loss_weights=args.objective.weights,
+        focus_temperature=args.objective.focus_temperature,
+        align=args.objective.align,
+        thoughts_see_steps=args.thoughts_see_steps,
+        tuned=args.adapters or None,
+        dtype=args.dtype,
+        fingerprints=[fingerprint(model.llm, whole), model.small_lm and fingerprint(model.small_lm)],
+        seed=args.seed,
+        versions=versions(),
+        flags=args.resolved(),
+        rows={split: asdict(counts) for split, counts in rows.counts.items()},
+    )
+
+
+def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) -> None:
+    """Flags, parameters and rows, at the start of a run."""
+    for name, value in args.worth_printing().items():
         print(f"  {name} = {value}")
     if args.thoughts_see_steps:
         print("warning: --thoughts_see_steps: thoughts read the gold steps in training and have none in evaluation")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for lm in model.frozen if lm is not None for p in lm.parameters() if not p.requires_grad)
+    lms = [lm for lm in (model.llm, model.small_lm) if lm is not None]
+    frozen = sum(p.numel() for lm in lms for p in lm.parameters() if not p.requires_grad)
     sent = f" (ranks send each other {4 * trained / 1e6:.1f} MB of gradients a step)" if args.world_size > 1 else ""
     print(f"  parameters: {trained:,} trained{sent}, {frozen:,} frozen")
     if args.shard_llm:
         whole = sum(p.numel() for p in model.llm.parameters())
         print(f"  --shard_llm: this rank holds {parameters_here(model.llm):,} of the LLM's {whole:,} parameters")
-    for name, count in rows.items():
-        told = ", ".join(f"{key} {value}" for key, value in count.items() if key != "sha256")
-        print(f"  {name} rows: {told}", flush=True)
+    for split, counts in rows.counts.items():
+        parts = [f"{key} {value}" for key, value in asdict(counts).items() if key != "sha256"]
+        print(f"  {split} rows: {', '.join(parts)}", flush=True)
 
 
 def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: Path) -> None:
     """The best weights, which the Trainer has loaded at its end, into the run's folder in ckpt/."""
-    meta, state = trainer.meta_at(trainer.state.best_global_step), trainer.state
+    record, state = trainer.record_at(trainer.state.best_global_step), trainer.state
     best = {"metric": args.best_metric, "value": state.best_metric}
-    best |= {name: meta["dev"][name] for name in ("step", "epoch")}
-    save_checkpoint(final, model, meta | {"best": best})
+    best |= {name: record.dev[name] for name in ("step", "epoch")}
+    save_checkpoint(final, model, replace(record, best=best))
     print(f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The run
 
 
 def run(argv: list[str]) -> int:
@@ -278,39 +234,41 @@ def run(argv: list[str]) -> int:
         check_can_shard(args.world_size)
     final = final_folder(args)
     checkpoint = check_run_folders(args, final)
-    start, layout = read_start(args), build_layout(args)
-    train_rows, dev_rows, dev_examples, counts = prepare_rows(args, layout)
+
+    weights = read_start(args)
+    layout = build_layout(args.spec, args.prompts, separator=args.task.separator)
+    rows = prepare_rows(args, layout)
     if checkpoint:
-        check_same_run(args, counts)
-        check_library_can_resume(args, checkpoint, len(train_rows))
-    make_folders(Path(args.output_dir), final.parent)
-    model = build_model(args, layout, start)
+        check_same_run(args, rows)
+        check_library_can_resume(args, checkpoint, len(rows.train))
+    for folder in (Path(args.output_dir), final.parent):  # now, not after the last epoch
+        make_folder(folder)
+
+    models = build_models(args.spec, layout, weights, args.adapters)
+    model = models.thoughts
+    if args.freeze_prior and model.generator.has_prior:
+        model.generator.prior.requires_grad_(False)
     if args.recompute_layers:
         model.recompute_layers()
-    lengths = zip(train_rows["prefix_length"], train_rows["length"], strict=True)
-    widths = [(prefix, args.num_thought_tokens + length - prefix) for prefix, length in lengths]
+
     collator = TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps)
-    if can_keep_states(args, len(train_rows)):
-        dev_collator = TrainingCollator(layout, steps=True)
-        train_rows = small_lm_states(args, model, "train", train_rows, collator, counts)
-        dev_rows = small_lm_states(args, model, "dev", dev_rows, dev_collator, counts)
-    sigterm = StopAtSigterm(functools.partial(library_can_resume, args, len(train_rows)))
+    if can_keep_states(args, len(rows.train)):
+        collators = {"train": collator, "dev": TrainingCollator(layout, steps=True)}
+        rows = with_states(args, model, rows, collators)
+    sigterm = StopAtSigterm(functools.partial(library_can_resume, args, len(rows.train)))
     trainer = ThoughtTrainer(
-        model=model,
         args=args,
+        models=models,
+        rows=rows,
+        record=training_record(args, model, rows),
         data_collator=collator,
-        train_dataset=train_rows,
-        eval_dataset=dev_rows,
         callbacks=[EvaluateLastStep(), sigterm],
-        dev_examples=dev_examples,
-        layout=layout,
-        meta=run_meta(args, model, counts),
-        widths=widths,
     )
     if trainer.is_world_process_zero():
-        print_start(args, model, counts)
-        record_start(args, counts)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        print_start(args, model, rows)
+        record_start(args, rows)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
     if sigterm.step is not None:
         newest = newest_checkpoint(Path(args.output_dir))
         goes_on = f"--resume goes on from {newest}" if newest else "there is no checkpoint yet"
@@ -326,10 +284,10 @@ def run(argv: list[str]) -> int:
 def main() -> None:
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
     try:
-        with contextlib.redirect_stdout(sys.stdout if int(os.environ.get("RANK", 0)) == 0 else open(os.devnull, "w")):
+        with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
             status = run(sys.argv[1:])
     except InputError as error:
-        sys.exit(f"error: {error}" if int(os.environ.get("LOCAL_RANK", 0)) == 0 else 1)
+        sys.exit(f"error: {error}" if ranks().speaks else 1)
     if torch.distributed.is_initialized():
         gc.collect()  # a sharded LLM still holds process groups: their threads would run on into the interpreter's end
         torch.distributed.destroy_process_group()

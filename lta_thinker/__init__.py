@@ -11,14 +11,14 @@ train, evaluate, data_loader, model and losses are the five files at the top of 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lta_thinker.model import LatentThoughtModel
+    from lta_thinker.api import LatentThoughtModel
 
 __all__ = ["LatentThoughtModel"]
 
 
 def __getattr__(name: str):
     if name == "LatentThoughtModel":
-        from lta_thinker.model import LatentThoughtModel  # torch and transformers take seconds
+        from lta_thinker.api import LatentThoughtModel  # torch and transformers take seconds
 
         return LatentThoughtModel
     raise AttributeError(f"module 'lta_thinker' has no attribute {name!r}")

@@ -2,36 +2,43 @@
 question answered.
 
     model = LatentThoughtModel.from_pretrained("ckpt/NAME")        # or "owner/name" on the hub
-    model.solve("How many ...?", num_samples=10)                   # solve.Solution: answer, votes, texts, tokens
+    model.solve("How many ...?", num_samples=10)                   # Solution: answer, votes, texts, tokens
     model.push_to_hub("owner/name", report="results/eval-NAME/test-n2-x10-seed41/report.json")
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 
-from lta_thinker.common import InputError
+from lta_thinker.checkpoint import ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, save_checkpoint
+from lta_thinker.common import InputError, first_line, sha256_of
+from lta_thinker.evaluation.card import model_card
+from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.plan import Plan, load_models, make_plan, model_settings
+from lta_thinker.evaluation.report import Report
+from lta_thinker.generation.sampling import resolve_sampling
+from lta_thinker.generation.solve import Solution, as_example, solve
+from lta_thinker.llm.lora import ROLES
+from lta_thinker.model import Models
 
-# Imports of modules that import model.py stand inside the methods: model.py imports this one.
-
-WEIGHTS_ON_HUB = ["thoughts.json", "*.bin", "base_model/*", "assistant_model/*"]  # the folders: adapters of tuned LMs
+WEIGHTS_ON_HUB = [META_FILE, "*.bin", *(f"{role}/*" for role in ROLES)]  # the folders: adapters of tuned LMs
 
 
-class HubMixin(ModelHubMixin):
-    """from_pretrained, save_pretrained, push_to_hub and solve of LatentThoughtModel.
+class LatentThoughtModel(ModelHubMixin):
+    """A trained checkpoint with its LMs, ready to be asked; from_pretrained makes one.
 
-    plan, layout: what from_pretrained settled (loading.Plan without its weights; layout.Layout); None for a model that
-    was made otherwise, which can neither be saved nor asked.
+    models: the frozen LLM, the thought model before it (model.LatentThoughtModel) and the layout of the prompts; plan:
+    what was settled from thoughts.json (without the weights).
     """
-
-    plan = layout = None
 
     def __new__(cls, *args, **kwargs):
         # ModelHubMixin's keeps the arguments for a config.json; ours are whole LMs, and thoughts.json has the rest
         return object.__new__(cls)
+
+    def __init__(self, models: Models, plan: Plan):
+        self.models, self.plan = models, dataclasses.replace(plan, weights=None)
 
     @classmethod
     def from_pretrained(
@@ -49,7 +56,7 @@ class HubMixin(ModelHubMixin):
         force_download: bool = False,
         local_files_only: bool = False,
         token: str | bool | None = None,
-    ):
+    ) -> "LatentThoughtModel":
         """The whole of a checkpoint, ready to be asked: the LMs that its thoughts.json names, the generator, prompts.
 
         pretrained_model_name_or_path: ckpt/NAME, results/RUN/checkpoint-STEP, or a hub id. base_model_id,
@@ -59,9 +66,6 @@ class HubMixin(ModelHubMixin):
 
         Raises InputError, one line, where anything is missing or does not fit, as evaluate.py has it.
         """
-        from lta_thinker.evaluation.flags import EvaluationArguments
-        from lta_thinker.evaluation.plan import load_models, make_plan, model_settings
-
         if dtype not in ("auto", "float32", "bfloat16"):
             raise InputError(f"dtype {dtype}: auto, float32 or bfloat16")
         try:
@@ -70,7 +74,7 @@ class HubMixin(ModelHubMixin):
             raise InputError(f"device {device}: {error}") from None
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = _download(
+            folder = download(
                 str(pretrained_model_name_or_path),
                 revision=revision,
                 cache_dir=cache_dir,
@@ -83,14 +87,18 @@ class HubMixin(ModelHubMixin):
             base_model_id=base_model_id,
             assistant_model_id=assistant_model_id,
             dtype=dtype,
+            attn_implementation=attn_implementation,
             trust_remote_code=trust_remote_code,
         )
-        plan = make_plan(args)
-        models = load_models(plan, trust_remote_code, attn_implementation, device)
+        plan = make_plan(args, device)
+        models = load_models(plan)
         model_settings(plan, models)  # refuses other LMs than those of the training
-        _, model, model.layout = models
-        model.plan = dataclasses.replace(plan, weights=None)
-        return model
+        return cls(models, plan)
+
+    @property
+    def num_thoughts(self) -> int:
+        """N, how many thoughts are made from a question."""
+        return self.plan.spec.num_thoughts
 
     def save_pretrained(
         self,
@@ -101,26 +109,24 @@ class HubMixin(ModelHubMixin):
         model_card_kwargs: dict | None = None,
         **kwargs,
     ) -> str | None:
-        """Write what train.py writes to ckpt/ (the .bin files, generator.safetensors, thoughts.json) and a model card,
-        README.md, in place of what an earlier call has left there.
+        """Write what train.py writes to ckpt/ (the .bin files, thoughts.json) and a model card, README.md, in place of
+        what an earlier call has left there.
 
         report, baseline: for the card's figures, see card.model_card. Other arguments: of huggingface_hub's
-        ModelHubMixin. Raises InputError before anything is written: for a model that from_pretrained did not load, for
-        a folder with other things in it, for a report of other weights.
+        ModelHubMixin. Raises InputError before anything is written: for a folder with other things in it, for a report
+        of other weights.
         """
         folder = Path(save_directory).resolve()
         card = {"name": str(save_directory), "report": report, "baseline": baseline} | (model_card_kwargs or {})
         self.generate_model_card(**card)
         try:
-            _check_replaceable(folder)
+            check_replaceable(folder)
             return super().save_pretrained(folder, model_card_kwargs=card, **kwargs)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from lta_thinker.checkpoint import save_checkpoint
-
-        save_checkpoint(save_directory, self, self.plan.trained)
+        save_checkpoint(save_directory, self.models.thoughts, self.plan.record)
 
     def push_to_hub(
         self,
@@ -140,24 +146,20 @@ class HubMixin(ModelHubMixin):
         except InputError:
             raise
         except Exception as error:  # the hub's clients raise errors of several unrelated libraries
-            raise InputError(f"{repo_id}: not pushed to the hub ({_first_line(error)})") from error
+            raise InputError(f"{repo_id}: not pushed to the hub ({first_line(error)})") from error
 
     def generate_model_card(
         self, name: str, report: str | Path | None = None, baseline: str | Path | None = None
     ) -> ModelCard:
         """As card.model_card. InputError also where the report is one of other weights."""
-        from lta_thinker.evaluation.card import model_card
-        from lta_thinker.evaluation.compare import read_report
-
-        self._check_loaded()
         if report is not None:
-            settings = read_report(Path(report))[0]["settings"]
+            settings = Report.read(Path(report)).settings
             for path in self.plan.files:
-                if settings.get(path.name) != _sha256(path):
+                if settings.get(path.name) != sha256_of(path):
                     raise InputError(f"{report}: an evaluation of other weights than {path}")
         elif baseline is not None:
             raise InputError(f"baseline {baseline}: nothing is compared with it without a report")
-        return ModelCard(model_card(self.plan.trained, name, report, baseline))
+        return ModelCard(model_card(self.plan.record, name, report, baseline))
 
     def solve(
         self,
@@ -173,24 +175,20 @@ class HubMixin(ModelHubMixin):
         greedy: bool = False,
         seed: int = 41,
         options: tuple[str, ...] = (),
-    ):
-        """Sample answers to a question and vote -> solve.Solution(answer, votes, texts, tokens).
+    ) -> Solution:
+        """Sample answers to a question and vote.
 
         num_thoughts: the first n of the N thoughts are injected (None: all). Settings left out are those of
         evaluate.py; greedy takes one sample. options: of a choice question, texts without letters. A question gets
         the texts that evaluate.py gets for it as a file's first row, with the same seed. Raises InputError.
         """
-        from lta_thinker.generation.sampling import resolve_sampling
-        from lta_thinker.generation.solve import as_example, solve
-
-        self._check_loaded()
         injected = self.num_thoughts if num_thoughts is None else num_thoughts
         if not 1 <= injected <= self.num_thoughts:
             raise InputError(f"num_thoughts {num_thoughts}: at least 1, at most the {self.num_thoughts} that are made")
         answer_type = self.plan.task.answer_type
         settings = resolve_sampling(
             self.plan.llm_config.get_text_config().model_type,
-            self.llm.generation_config,
+            self.models.llm.generation_config,
             1 if greedy else num_samples,
             seed,
             greedy,
@@ -200,40 +198,21 @@ class HubMixin(ModelHubMixin):
             min_p=min_p,
             max_new_tokens=max_new_tokens,
         )
-        example = as_example(question, answer_type, options)
-        return solve(self.llm, self, self.layout, example, settings, answer_type, injected)
-
-    def _check_loaded(self) -> None:
-        if self.plan is None:
-            raise InputError("this model has no thoughts.json: load one by LatentThoughtModel.from_pretrained")
+        return solve(self.models, as_example(question, answer_type, options), settings, answer_type, injected)
 
 
-def _download(hub_id: str, **arguments) -> Path:
+def download(hub_id: str, **arguments) -> Path:
     """The folder with a hub repository's files that are read here; InputError where there is none."""
     try:
         return Path(snapshot_download(hub_id, allow_patterns=WEIGHTS_ON_HUB, **arguments))
     except Exception as error:  # the hub's clients raise errors of several unrelated libraries
-        what = f"no such folder here, and no such hub repository could be read ({_first_line(error)})"
+        what = f"no such folder here, and no such hub repository could be read ({first_line(error)})"
         raise InputError(f"{hub_id}: {what}") from None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: not readable any more ({error.strerror}); is the report its own?") from None
-
-
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
     """InputError where a folder, which is replaced as a whole, has more in it than save_pretrained writes."""
-    from lta_thinker.checkpoint import ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, SAFE_FILE
-
-    known = {ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, SAFE_FILE, "base_model", "assistant_model"}
+    known = {ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, *ROLES}
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     others = sorted(names - known if META_FILE in names else names)
     if others:

@@ -1,8 +1,7 @@
-"""Checkpoints: the trained weights on disk, and whether they fit.
+"""Checkpoints: the trained weights and what evaluation must know of them, on disk; and whether weights fit.
 
 ckpt/NAME                      projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
-                               where LMs are tuned also the folders base_model, assistant_model (tuning.py)
-                               generator.safetensors: the same tensors for others; nothing here reads it
+                               where LMs are tuned also the folders base_model, assistant_model (llm/lora.py)
 results/RUN/checkpoint-STEP    to resume from: model.safetensors and the rest of Trainer's, thoughts.json, `complete`
 """
 
@@ -10,22 +9,109 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lta_thinker.common import InputError
-from lta_thinker.llm.lora import write_adapter
+from lta_thinker.common import InputError, read_record, write_json
+from lta_thinker.data_loader import OwnTask
+from lta_thinker.llm.lora import ROLES, Lora, write_adapter
+from lta_thinker.losses import AlignForm
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 CARD_FILE = "README.md"
-SAFE_FILE = "generator.safetensors"  # under Trainer's name the folder would be taken for one to resume from
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
+
+
+class GeneratorWeights(NamedTuple):
+    """What the two files hold, by tensor name; None for no such file."""
+
+    projection: dict[str, Tensor] | None
+    block: dict[str, Tensor] | None  # with the prior
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# thoughts.json
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """thoughts.json: what evaluation must know of a training, and where the weights come from.
+
+    sizes, design, prompts, date_string, dtype, fingerprints (of the large LLM and the small LM) and tuned (LoRA's flags
+    by role) decide the thoughts. own_task: of a task of the user's own, its flags. rows: counts and digests of the
+    training and dev rows. dev: step, epoch and dev losses of these weights; dev_curve: of all that were judged until
+    then; best: how they were chosen. What evaluation can do without may be missing.
+    """
+
+    thought_generator: str
+    num_thoughts: int
+    sizes: Sizes
+    design: Design = PUBLISHED_DESIGN
+    large_model_id: str
+    small_model_id: str | None
+    prompts: dict[str, str]
+    date_string: str
+    task_name: str
+    own_task: OwnTask | None = None
+    answer_type: str
+    loss_weights: dict[str, float] | None = None
+    focus_temperature: float | None = None
+    align: AlignForm | None = None
+    thoughts_see_steps: bool = False
+    tuned: dict[str, Lora] | None = None
+    dtype: str
+    fingerprints: list[str | None]
+    seed: int | None = None
+    versions: dict[str, str] | None = None
+    flags: dict | None = None
+    rows: dict[str, dict] | None = None
+    dev: dict | None = None
+    dev_curve: list[dict] | None = None
+    best: dict | None = None
+
+    @property
+    def run(self) -> str | None:
+        """The --output_name of the training."""
+        return (self.flags or {}).get("output_name")
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingRecord":
+        """Of a checkpoint's folder; InputError when it is missing, broken, or not what train.py writes."""
+        path = folder / META_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not readable ({error})") from None
+        record = read_record(cls, values, str(path))
+        if record.thought_generator not in GENERATORS:
+            raise InputError(f"{path}: {record.thought_generator} is no thought generator")
+        if record.dtype not in ("float32", "bfloat16"):
+            raise InputError(f"{path}: its dtype is {record.dtype}, not one that train.py writes")
+        if not set(record.tuned or {}) <= set(ROLES):
+            raise InputError(f"{path}: its `tuned` is not what train.py writes")
+        return record
+
+    def write(self, folder: Path) -> None:
+        """Into a folder, all or nothing. A field that may be missing and is None is left out."""
+        values = asdict(self)
+        for field in fields(self):
+            if field.default is None and field.name != "own_task" and values[field.name] is None:
+                del values[field.name]
+        write_json(folder / META_FILE, values)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights
 
 
 def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
@@ -42,11 +128,9 @@ def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
     return {name: value.float() for name, value in weights.items()}
 
 
-def read_resume_weights(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
-    """(projection, block) as the two .bin files hold them, from a resume checkpoint's model.safetensors.
-
-    InputError when it is missing or broken.
-    """
+def read_resume_weights(path: Path) -> GeneratorWeights:
+    """What the two .bin files hold, from a resume checkpoint's model.safetensors. InputError when it is missing or
+    broken."""
     try:
         state = {name: value for name, value in load_file(path).items() if not name.startswith("adapters.")}
         return split_state({name.removeprefix("generator."): value.float() for name, value in state.items()})
@@ -56,18 +140,19 @@ def read_resume_weights(path: Path) -> tuple[dict[str, Tensor] | None, dict[str,
         raise InputError(f"{path}: not readable ({error})") from None
 
 
-def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None]:
-    """A generator's state as its two files hold it: (projection, block with the prior), None for no such file."""
+def split_state(state: dict[str, Tensor]) -> GeneratorWeights:
+    """A generator's state as its two files hold it."""
     projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith("projection.")}
     block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith("projection.")}
-    return projection or None, block or None
+    return GeneratorWeights(projection or None, block or None)
 
 
-def infer_generator(projection: dict[str, Tensor] | None, block: dict | None, d_small: int, d_large: int) -> str:
+def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> str:
     """Which generator published weights (no thoughts.json) belong to, from the files and the projection's input size.
 
     InputError where the sizes leave it open or fit nothing.
     """
+    projection, block = weights
     if projection is None and block.keys() == {"prior"}:
         return "prompt"
     if projection is None:
@@ -88,18 +173,12 @@ def infer_generator(projection: dict[str, Tensor] | None, block: dict | None, d_
     return "block" if d_in == d_large else "small_block"
 
 
-def check_weights(
-    kind: str,
-    sizes: Sizes,
-    projection: dict[str, Tensor] | None,
-    block: dict[str, Tensor] | None,
-    design: Design = PUBLISHED_DESIGN,
-) -> None:
+def check_weights(kind: str, sizes: Sizes, weights: GeneratorWeights, design: Design = PUBLISHED_DESIGN) -> None:
     """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, but for
     a prompt, which is nothing else."""
     with torch.device("meta"):
         generator = GENERATORS[kind](sizes, design)
-    files = (("--params_file_name", PARAMS_FILE, projection), ("--att_file_name", ATT_FILE, block))
+    files = (("--params_file_name", PARAMS_FILE, weights.projection), ("--att_file_name", ATT_FILE, weights.block))
     for (flag, file, given), wanted in zip(files, split_state(generator.state_dict()), strict=True):
         if (given is None) != (wanted is None):
             needed = "takes no" if wanted is None else "needs"
@@ -118,16 +197,14 @@ def check_weights(
                 raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")
 
 
-def load_weights(
-    model: LatentThoughtModel, projection: dict[str, Tensor] | None, block: dict[str, Tensor] | None
-) -> None:
+def load_weights(model: LatentThoughtModel, weights: GeneratorWeights) -> None:
     """Put weights (check_weights passed) into the model's generator; without `prior` its initial rows stay."""
     generator = model.generator
     if generator.has_projection:
-        generator.projection.load_state_dict(projection)
+        generator.projection.load_state_dict(weights.projection)
     if not generator.has_prior:
         return
-    block = dict(block)
+    block = dict(weights.block)
     prior = block.pop("prior", None)
     if generator.has_block:
         generator.block.load_state_dict(block)
@@ -137,9 +214,9 @@ def load_weights(
         generator.prior.data.copy_(prior)
 
 
-def save_checkpoint(folder: Path, model: LatentThoughtModel, meta: dict) -> None:
-    """Write the generator's files, the adapters and `meta` as thoughts.json into `folder`, in place of what is there:
-    all or nothing (rename at the end)."""
+def save_checkpoint(folder: Path, model: LatentThoughtModel, record: TrainingRecord) -> None:
+    """Write the generator's files, the adapters and thoughts.json into `folder`, in place of what is there: all or
+    nothing (rename at the end)."""
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -147,26 +224,14 @@ def save_checkpoint(folder: Path, model: LatentThoughtModel, meta: dict) -> None
     for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(weights), strict=True):
         if state:
             torch.save(state, partial / name)
-    save_file(weights, partial / SAFE_FILE, metadata={"format": "pt"})
     for role, adapter in model.adapters.items():
         write_adapter(partial / role, adapter)
-    (partial / META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    record.write(partial)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
         os.replace(folder, old)
     os.replace(partial, folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def read_meta(folder: Path) -> dict:
-    """thoughts.json of a checkpoint folder; InputError when it is missing or broken."""
-    path = folder / META_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({error})") from None
 
 
 def is_resume_checkpoint(folder: Path) -> bool:
@@ -175,11 +240,9 @@ def is_resume_checkpoint(folder: Path) -> bool:
 
 
 def check_resume_checkpoint(folder: Path) -> None:
-    """InputError where a resume checkpoint is not whole, or was written before such checkpoints had a thoughts.json."""
+    """InputError where a resume checkpoint is not whole."""
     if not (folder / COMPLETE).is_file():
         raise InputError(f"{folder / COMPLETE}: no such file; the checkpoint was cut off while it was written")
-    if not (folder / META_FILE).is_file():
-        raise InputError(f"{folder}: an older train.py left no {META_FILE} here; evaluate the run's folder in ckpt/")
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
@@ -193,17 +256,17 @@ def step_of(folder: Path) -> int:
 
 
 def run_checkpoints(output_name: str) -> list[Path]:
-    """A run's weights that can be evaluated, by step: its complete resume checkpoints with a thoughts.json, and its
-    folder in ckpt/ where that step has none. InputError where there are none."""
+    """A run's weights that can be evaluated, by step: its complete resume checkpoints, and its folder in ckpt/ where
+    that step has none. InputError where there are none."""
     run = Path("results", output_name)
-    by_step = {step_of(folder): folder for folder in complete_checkpoints(run) if (folder / META_FILE).is_file()}
+    by_step = {step_of(folder): folder for folder in complete_checkpoints(run)}
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
         if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
             continue
-        match read_meta(path.parent):
-            case {"flags": {"output_name": name}, "best": {"step": int(step)}} if name == output_name:
-                by_step.setdefault(step, path.parent)
+        record = TrainingRecord.read(path.parent)
+        if record.run == output_name and record.best is not None:
+            by_step.setdefault(record.best["step"], path.parent)
     if not by_step:
-        what = "no complete checkpoint with a thoughts.json in it" if run.is_dir() else "no such run"
+        what = "no complete checkpoint in it" if run.is_dir() else "no such run"
         raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")
     return [by_step[step] for step in sorted(by_step)]

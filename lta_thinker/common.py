@@ -1,17 +1,26 @@
-"""What every room needs: the error for bad input, files written all or nothing, versions."""
+"""What every room needs: the error for bad input, files written all or nothing, versions, the ranks of this run."""
 
 import functools
+import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-CHECKOUT = Path(__file__).resolve().parent.parent  # installed, it is site-packages
+CHECKOUT = Path(__file__).resolve().parent.parent  # of an installed package: site-packages
 
 
 class InputError(Exception):
     """Something that the user gave is wrong: the message is the one line that says what, where and what to do."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
 
 
 def write_text(path: Path, text: str) -> None:
@@ -21,14 +30,136 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def read_json(path: Path) -> dict:
-    """A JSON file; InputError when it is missing or broken."""
+def write_json(path: Path, value) -> None:
+    """As write_text, indented."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path):
+    """What a JSON file holds; InputError when it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
+
+
+def read_record(kind: type, values, where: str):
+    """A dataclass `kind` from a JSON object: each field is checked against its type, nested dataclasses too.
+
+    Keys that the dataclass does not have are passed over. InputError begins with `where` and names the key.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: not a JSON object")
+    types, given = get_type_hints(kind), {}
+    for field in fields(kind):
+        if field.name not in values:
+            if field.default is MISSING and field.default_factory is MISSING:
+                raise InputError(f"{where}: has no {field.name}")
+            continue
+        given[field.name] = _read_value(types[field.name], values[field.name], f"{where}: {field.name}")
+    return kind(**given)
+
+
+def _read_value(wanted, value, where: str):
+    """A value of a JSON file as the type `wanted` (a class, a union of them, list[...] or dict[str, ...])."""
+    choices = get_args(wanted) if get_origin(wanted) is UnionType else (wanted,)
+    for choice in choices:
+        origin = get_origin(choice) or choice
+        if is_dataclass(choice) and isinstance(value, dict):
+            return read_record(choice, value, where)
+        if origin is dict and isinstance(value, dict) and get_args(choice):
+            return {key: _read_value(get_args(choice)[1], item, f"{where}.{key}") for key, item in value.items()}
+        if origin is list and isinstance(value, list) and get_args(choice):
+            return [_read_value(get_args(choice)[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        number = origin is float and isinstance(value, int)  # JSON writes 1.0 as 1 here and there
+        if choice is Any or (isinstance(value, origin) or number) and isinstance(value, bool) <= (origin is bool):
+            return value
+    names = " or ".join(
+        "null" if choice is NoneType else getattr(choice, "__name__", str(choice)) for choice in choices
+    )
+    raise InputError(f"{where}: is {value!r:.60}, not {names}")
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file; InputError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def make_folder(folder: Path, instead: str = "") -> None:
+    """Make a folder and those above it; InputError where that cannot be done. `instead`: what to do then."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made here ({error.strerror}){instead}") from None
+
+
+def flatten(settings: dict, prefix: str = "") -> dict:
+    """Nested settings as one level: {"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Ranks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run, as torchrun says it; one process alone without torchrun.
+
+    rank of world; in_node of node_size: the same among the processes of this machine.
+    """
+
+    rank: int
+    world: int
+    in_node: int
+    node_size: int
+    under_torchrun: bool
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process prints and writes for all."""
+        return self.rank == 0
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process says what went wrong: one on each machine."""
+        return self.in_node == 0
+
+
+def ranks() -> Ranks:
+    """The ranks of this run, from torchrun's environment."""
+
+    def value(name: str, default: int) -> int:
+        return int(os.environ.get(name, default))
+
+    return Ranks(
+        rank=value("RANK", 0),
+        world=value("WORLD_SIZE", 1),
+        in_node=value("LOCAL_RANK", 0),
+        node_size=value("LOCAL_WORLD_SIZE", 1),
+        under_torchrun="LOCAL_RANK" in os.environ,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Versions
 
 
 def versions() -> dict[str, str]:
@@ -38,9 +169,8 @@ def versions() -> dict[str, str]:
     import torch
     import transformers
 
-    libraries = (torch, transformers, accelerate, numpy)
     own = {"lta_thinker": source_version(), "python": platform.python_version()}
-    return own | {library.__name__: library.__version__ for library in libraries}
+    return own | {library.__name__: library.__version__ for library in (torch, transformers, accelerate, numpy)}
 
 
 @functools.cache

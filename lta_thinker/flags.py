@@ -1,22 +1,67 @@
-"""Flags that both scripts have, those of evaluate.py, and recipes: dataclasses with help texts, read by Hugging Face's
-parser; every error is one line. Those of train.py: training_flags.py."""
+"""Flags that both scripts have, recipes, and how flags are read: dataclasses whose fields are declared by `flag`, read
+by Hugging Face's parser; every error is one line. The scripts' own: training/flags.py, evaluation/flags.py."""
 
+import math
 import os
 import re
 from dataclasses import dataclass, field, fields
 
 from transformers import HfArgumentParser
 
+from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import TASKS, get_task, own_task
+from lta_thinker.data_loader import TASKS, OwnTask, get_task, own_task
 from lta_thinker.rows.examples import Fields, Task
 
 RUN_NAME = re.compile(r"\w[\w.-]*")
 
 
-def flag(default, text: str, *aliases: str, **extra):
-    """A dataclass field that is a flag: default, help text, other names, and what argparse shall know besides."""
-    return field(default=default, metadata={"help": text, "aliases": list(aliases), **extra})
+@dataclass(frozen=True)
+class Range:
+    """What a flag's number must be; None: no such limit. Infinity and nan are never allowed."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        limits = (
+            (self.at_least, value >= (self.at_least or 0)),
+            (self.above, value > (self.above or 0)),
+            (self.at_most, value <= (self.at_most or 0)),
+            (self.below, value < (self.below or 0)),
+        )
+        return math.isfinite(value) and all(holds for limit, holds in limits if limit is not None)
+
+    def __str__(self) -> str:
+        limits = [(name.replace("_", " "), limit) for name, limit in vars(self).items() if limit is not None]
+        return "must be " + " and ".join(f"{name} {limit:,}" for name, limit in limits)
+
+
+def flag(default, text: str, *aliases: str, decides_weights: bool = True, choices=None, nargs=None, **limits):
+    """A dataclass field that is a flag.
+
+    default, help text, other names; choices, nargs: as argparse has them; limits: of Range (at_least=1);
+    decides_weights: whether a run must go on with the value that it was started with.
+    """
+    metadata = {"help": text, "aliases": list(aliases), "decides_weights": decides_weights}
+    if choices is not None:
+        metadata["choices"] = list(choices)
+    if nargs is not None:
+        metadata |= {"nargs": nargs, "const": True}
+    if limits:
+        metadata["range"] = Range(**limits)
+    return field(default=default, metadata=metadata)
+
+
+def check_ranges(args) -> None:
+    """InputError where a flag's number is out of its range. None is not given."""
+    for one in fields(args):
+        value = getattr(args, one.name)
+        if "range" in one.metadata and value is not None and value not in one.metadata["range"]:
+            name = one.metadata["aliases"][0] if one.metadata["aliases"] else f"--{one.name}"
+            raise InputError(f"{name} {value}: {one.metadata['range']}")
 
 
 # flags that --recipe stands for; what is given besides wins
@@ -28,7 +73,8 @@ RECIPES = {
     },
     "evaluate.py": {"paper": "--num_thought_tokens 2 --num_return_sequences 10 --max_new_tokens 4096 --seed 41"},
 }
-YIELDS = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}  # to what is given
+# a flag that stands for another one, which a recipe then leaves out
+STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
 RECIPE_HELP = "paper: the published settings (README); flags given besides win"
 
@@ -38,45 +84,54 @@ class TaskArguments:
     """Flags of both scripts that say what the rows are. With files or fields the task is the user's own."""
 
     data_dir: str = flag("data", "folder with a folder for each task")
-    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping")
-    train_file: str | None = flag(None, "own task: jsonl, json, csv, parquet, or hub:owner/name:config[:split]")
-    dev_file: str | None = flag(None, "own task: dev rows (default: a fixed 5 %% of the train rows)")
-    test_file: str | None = flag(None, "own task: test rows")
-    answer_type: str | None = flag(None, "own task: number, choice, boolean or latex")
+    skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping", decides_weights=False)
+    train_file: str | None = flag(
+        None, "own task: jsonl, json, csv, parquet, or hub:owner/name:config[:split]", decides_weights=False
+    )
+    dev_file: str | None = flag(
+        None, "own task: dev rows (default: a fixed 5 %% of the train rows)", decides_weights=False
+    )
+    test_file: str | None = flag(None, "own task: test rows", decides_weights=False)
+    answer_type: str | None = flag(None, "own task: what its answers are", choices=ANSWER_TYPES)
     question_field: str | None = flag(None, "own task: field of the question (default question)")
     steps_field: str | None = flag(None, "own task: field of the steps (default: in the answer, before ####)")
     answer_field: str | None = flag(None, "own task: field of the answer (default answer)")
     options_field: str | None = flag(None, "own task: field of the options (default options; else in the question)")
     prompt_file: str | None = flag(None, "JSON file with prompts that replace the task's (README)")
 
-    def own_flags(self) -> dict[str, dict[str, str]]:
-        """What the flags say of a task of the user's own: {"files": by split, "fields": by name, "answer_type"}."""
+    def own_task_flags(self) -> OwnTask:
+        """What the flags say of a task of the user's own."""
         files = {"train": self.train_file, "dev": self.dev_file, "test": self.test_file}
-        files = {  # absolute: a checkpoint may be used from another folder
-            split: file if file is None or file.startswith("hub:") else os.path.abspath(file)
-            for split, file in files.items()
-        }
-        fields_ = {f.name: getattr(self, f"{f.name}_field") for f in fields(Fields)}
-        given = {"files": files, "fields": fields_}
-        given = {name: {key: v for key, v in values.items() if v is not None} for name, values in given.items()}
-        return given | {"answer_type": self.answer_type}
+        for split, file in files.items():
+            if file is not None and not file.startswith("hub:"):
+                files[split] = os.path.abspath(file)  # a checkpoint may be used from another folder
+        names = {one.name: getattr(self, f"{one.name}_field") for one in fields(Fields)}
+        return OwnTask(
+            files={split: file for split, file in files.items() if file is not None},
+            fields={name: value for name, value in names.items() if value is not None},
+            answer_type=self.answer_type,
+        )
 
-    def resolve_task(self, name: str, stored: dict | None = None) -> Task:
-        """The task of that name: the user's own where flags or `stored` (a checkpoint's own_flags) say so.
+    def resolve_task(self, name: str, stored: OwnTask | None = None) -> Task:
+        """The task of that name: the user's own where flags or `stored` (a checkpoint's) say so, the flags' values
+        first.
 
         Raises InputError where they do not make a task.
         """
-        own = self.own_flags()
-        if not any(own.values()) and (name in TASKS or stored is None):
+        given = self.own_task_flags()
+        if not given.says_anything and (name in TASKS or stored is None):
             return get_task(name)
-        stored = stored or {"files": {}, "fields": {}, "answer_type": None}
-        answer_type = own["answer_type"] or stored["answer_type"]
+        stored = stored or OwnTask({}, {}, None)
+        answer_type = given.answer_type or stored.answer_type
         if answer_type is None:
             raise InputError(f"--task_name {name}: a task of your own needs --answer_type")
-        return own_task(name, answer_type, stored["files"] | own["files"], stored["fields"] | own["fields"])
+        return own_task(name, OwnTask(stored.files | given.files, stored.fields | given.fields, answer_type))
 
 
 class _Parser(HfArgumentParser):
+    def add_argument(self, *names, decides_weights=True, range=None, **kwargs):  # ours alone: argparse knows neither
+        return super().add_argument(*names, **kwargs)
+
     def error(self, message: str):
         raise InputError(message)
 
@@ -102,5 +157,5 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
     words = RECIPES[script][name].split()
     pairs = dict(zip(words[::2], words[1::2], strict=True))
-    left_out = {flag for given, flag in YIELDS.items() if given in argv}
-    return [word for flag, value in pairs.items() if flag not in left_out for word in (flag, value)]
+    left_out = {other for given, other in STANDS_FOR.items() if given in argv}
+    return [word for name, value in pairs.items() if name not in left_out for word in (name, value)]

@@ -1,10 +1,12 @@
 """The vote over a question's samples, and the figures made from votes (maj@k, pass@k).
 
-vote(["17", None, "18", "18"], "number")   ->  "18"
+vote(["17", None, "18", "18"], "number").answer   ->  "18"
 """
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -14,17 +16,36 @@ from lta_thinker.answers import answer_kind
 MAX_SUBSETS = 2000  # of one size, for maj@k
 
 
-def vote(answers: list[str | None], answer_type: str, scores: list[float] | None = None) -> str | None:
-    """The answer most samples give, in its first sample's words; None where no sample has one.
+@dataclass(frozen=True)
+class Vote:
+    """The vote over one question's answers.
 
-    None never votes. Of groups of the same size, the one with the higher mean score wins, then the first seen.
+    answer: the winner in its first sample's words, None where no sample has an answer; groups: the group of equal
+    answers that each sample belongs to, counted from 0 as first seen (None: no answer, no group); winner: the winning
+    group; tied: whether the largest groups were of one size, also where scores decide.
+    """
+
+    answer: str | None
+    groups: list[int | None]
+    winner: int | None
+    tied: bool
+
+
+def vote(answers: Sequence[str | None], answer_type: str, scores: Sequence[float] | None = None) -> Vote:
+    """The answer that most samples give. None never votes.
+
+    Of groups of the same size, the one with the higher mean score wins, then the first seen.
     Raises ValueError for the answer type, or where there is not one score for each answer.
     """
-    winner, _ = vote_index(group_answers(answers, answer_type), scores)
-    return None if winner is None else answers[winner]
+    groups = group_answers(answers, answer_type)
+    winners, tied = _winners(np.ones((1, len(groups)), dtype=bool), groups, scores)
+    first = int(winners[0])
+    if first < 0:
+        return Vote(None, groups, None, bool(tied[0]))
+    return Vote(answers[first], groups, groups[first], bool(tied[0]))
 
 
-def group_answers(answers: list[str | None], answer_type: str) -> list[int | None]:
+def group_answers(answers: Sequence[str | None], answer_type: str) -> list[int | None]:
     """The group of equal answers that each sample belongs to, counted from 0 as first seen; None has no group.
 
     Raises ValueError for the answer type.
@@ -40,15 +61,6 @@ def group_answers(answers: list[str | None], answer_type: str) -> list[int | Non
             firsts.append(answer)
         groups.append(group)
     return groups
-
-
-def vote_index(groups: list[int | None], scores: list[float] | None = None) -> tuple[int | None, bool]:
-    """The first sample of the group that wins the vote (None without one), and whether the largest groups were tied.
-
-    A tie counts as one even where scores decide it. Raises ValueError where there is not one score for each sample.
-    """
-    winners, tied = _winners(np.ones((1, len(groups)), dtype=bool), groups, scores)
-    return (None if winners[0] < 0 else int(winners[0])), bool(tied[0])
 
 
 def maj_at_k(groups: list[int | None], correct: list[bool], scores: list[float] | None = None) -> list[float]:

@@ -4,20 +4,21 @@ python evaluate.py --compare A/report.json B/report.json
 python evaluate.py --rank A/report.json B/report.json C/report.json
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lta_thinker.answers import answers_equal
-from lta_thinker.common import InputError, read_json
+from lta_thinker.common import InputError, flatten
 from lta_thinker.evaluation.report import (
     ADAPTER_FILES,
     SAMPLES_FILE,
-    flatten,
+    Interval,
+    Report,
+    SampleLine,
     interval,
-    percent,
     read_samples,
-    sample_hits,
 )
 
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
@@ -37,109 +38,154 @@ THOUGHT_SETTINGS = (
 )
 
 
-def load_report(path: Path) -> dict:
-    """A report.json; InputError for what is no report."""
-    report = read_json(path)
-    needed = {"settings", "num_questions", "vote_accuracy", "maj_at_k", "pass_at_k"}
-    if not isinstance(report, dict) or not needed <= report.keys():
-        raise InputError(f"{path}: not a report that evaluate.py wrote")
-    return report
+@dataclass(frozen=True)
+class Evaluated:
+    """A report and the lines of samples.jsonl that it is about."""
+
+    report: Report
+    lines: list[SampleLine]
+
+    @classmethod
+    def read(cls, path: Path) -> "Evaluated":
+        """report.json and the samples.jsonl beside it. InputError for what is no report."""
+        report = Report.read(path)
+        # the file may hold more questions than the report: those of a longer run in the same folder
+        return cls(report, read_samples(path.with_name(SAMPLES_FILE))[: report.num_questions])
+
+    @property
+    def title(self) -> str:
+        """Its thoughts and its samples, in a few words."""
+        settings = self.report.settings
+        n, kind = settings["num_thought_tokens"], settings["thought_generator"]
+        thoughts = f"{n} thoughts ({kind})" if n else "no thoughts"
+        if any(key.endswith(ADAPTER_FILES) for key in settings):
+            thoughts += ", LoRA"
+        return f"{thoughts}, {settings['sampling']['num_return_sequences']} samples"
+
+    @property
+    def asked(self) -> list[tuple]:
+        return [line.asked for line in self.lines]
+
+    def accuracies(self) -> dict[str, np.ndarray]:
+        """Of each question: the share of right samples, and whether the vote is right (K,) float64."""
+        kind = self.report.settings["answer_type"]
+        votes = [float(answers_equal(line.vote, line.gold, kind)) for line in self.lines]
+        return {"sample": np.array([np.mean(line.hits(kind)) for line in self.lines]), "vote": np.array(votes)}
 
 
-def read_report(path: Path) -> tuple[dict, list[dict]]:
-    """A report.json and the samples behind it. InputError for what is no report."""
-    report = load_report(path)
-    # the file may hold more questions than the report: those of a longer run in the same folder
-    return report, read_samples(path.with_name(SAMPLES_FILE))[: report["num_questions"]]
-
-
-def asked(records: list[dict]) -> list[tuple]:
-    """What two evaluations must have in common to be put side by side."""
-    return [(record["index"], record["question"], record["gold"]) for record in records]
-
-
-def differing(one: dict, other: dict) -> dict[str, list]:
+def differing(one: Report, other: Report) -> dict[str, list]:
     """{setting: [of one, of the other]} where two reports' settings differ beyond the thoughts."""
-    one, other = flatten(one["settings"]), flatten(other["settings"])
-    around = [s.get("thought_generator") != "none" and s.get("prompts.thoughts") for s in (one, other)]
-    # the suffix begins with the words behind the thoughts, or behind the question where there are none
-    ignored = THOUGHT_SETTINGS + ("layout.llm.suffix",) * (around[0] != around[1])
+    one, other = flatten(one.settings), flatten(other.settings)
+    ignored = THOUGHT_SETTINGS
+    around = [words_around_thoughts(settings) for settings in (one, other)]
+    if around[0] != around[1]:
+        # the suffix begins with the words behind the thoughts, or behind the question where there are none
+        ignored += ("layout.llm.suffix",)
     keys = [key for key in one if key in other and not any(name in key for name in ignored)]
     return {key: [one[key], other[key]] for key in keys if one[key] != other[key]}
 
 
-def compare(a: str | Path, b: str | Path) -> dict:
+def words_around_thoughts(settings: dict) -> str:
+    """The prompt's part with the thoughts, empty without thoughts; settings as `flatten` makes them."""
+    return "" if settings.get("thought_generator") == "none" else settings.get("prompts.thoughts", "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two reports
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An accuracy of two evaluations of the same questions, and their paired difference b - a."""
+
+    a: Interval
+    b: Interval
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same questions. titles: [of a, of b]; differ: {setting: [of a, of b]} where they differ
+    beyond the thoughts."""
+
+    num_questions: int
+    titles: list[str]
+    differ: dict[str, list]
+    sample: Paired
+    vote: Paired
+
+
+def compare(a: str | Path, b: str | Path) -> Comparison:
     """Paired comparison of two report.json over the same questions, from the samples.jsonl beside them.
 
-    {"num_questions", "titles": [of a, of b], "differ": {setting: [of a, of b]} where they differ beyond the thoughts,
-    "sample" and "vote": {"a", "b", "difference": b - a}}, each of the three {"value", "low", "high"}.
     Raises InputError for what is no report, and where the questions differ.
     """
-    titles, questions, values, reports = [], [], {"sample": [], "vote": []}, []
-    for path in (Path(a), Path(b)):
-        report, records = read_report(path)
-        settings = report["settings"]
-        n, kind = settings["num_thought_tokens"], settings["thought_generator"]
-        thoughts = f"{n} thoughts ({kind})" if n else "no thoughts"
-        thoughts += ", LoRA" * any(key.endswith(ADAPTER_FILES) for key in settings)
-        reports.append(report)
-        titles.append(f"{thoughts}, {settings['sampling']['num_return_sequences']} samples")
-        questions.append(asked(records))
-        kind = settings["answer_type"]
-        values["sample"].append(np.array([np.mean(sample_hits(record, kind)) for record in records]))
-        values["vote"].append(np.array([float(answers_equal(r["vote"], r["gold"], kind)) for r in records]))
-    if questions[0] != questions[1]:
+    one, other = Evaluated.read(Path(a)), Evaluated.read(Path(b))
+    if one.asked != other.asked:
         raise InputError(f"{a} and {b} are not about the same questions: nothing to pair")
-    figures = {
-        name: {"a": interval(one), "b": interval(other), "difference": interval(other - one)}
-        for name, (one, other) in values.items()
+    before, after = one.accuracies(), other.accuracies()
+    paired = {
+        name: Paired(interval(before[name]), interval(after[name]), interval(after[name] - before[name]))
+        for name in before
     }
-    return {"num_questions": len(questions[0]), "titles": titles, "differ": differing(*reports), **figures}
+    titles = [one.title, other.title]
+    return Comparison(len(one.lines), titles, differing(one.report, other.report), paired["sample"], paired["vote"])
 
 
-def print_comparison(figures: dict) -> None:
+def print_comparison(comparison: Comparison) -> None:
     """The table of `compare`."""
-    a, b = figures["titles"]
-    print(f"{figures['num_questions']} questions, % right [95 % interval: bootstrap over questions]")
+    a, b = comparison.titles
+    print(f"{comparison.num_questions} questions, % right [95 % interval: bootstrap over questions]")
     print(f"  {'':44s} {'one sample':22s} vote")
     for key, title in {"a": f"A: {a}", "b": f"B: {b}", "difference": "B - A, paired"}.items():
-        print(f"  {title:44s} {percent(figures['sample'][key]):22s} {percent(figures['vote'][key])}")
-    for key, (one, other) in figures["differ"].items():
+        sample, vote = getattr(comparison.sample, key), getattr(comparison.vote, key)
+        print(f"  {title:44s} {sample.percent:22s} {vote.percent}")
+    for key, (one, other) in comparison.differ.items():
         print(f"  note: {key} differs: A {one!r}, B {other!r}")
 
 
-def rank(paths: list[str]) -> list[dict]:
+# ---------------------------------------------------------------------------------------------------------------------
+# Several reports
+
+
+def rank(paths: list[str]) -> list[Report]:
     """Reports of the same questions, the best vote first (ties: the better single sample).
 
     Raises InputError for what is no report, and where questions or settings differ beyond the thoughts.
     """
-    found = [read_report(Path(path)) for path in paths]
-    first_report, first_records = found[0]
-    for path, (report, records) in zip(paths, found, strict=True):
-        if "checkpoint" not in report:
-            raise InputError(f"{path}: made by an older evaluate.py; run it again, no question is asked again")
-        if asked(records) != asked(first_records):
+    found = [Evaluated.read(Path(path)) for path in paths]
+    first = found[0]
+    for path, evaluated in zip(paths, found, strict=True):
+        if evaluated.asked != first.asked:
             raise InputError(f"{paths[0]} and {path} are not about the same questions: nothing to rank")
-        for key, (one, other) in differing(first_report, report).items():
+        for key, (one, other) in differing(first.report, evaluated.report).items():
             raise InputError(f"{path}: {key} is {other!r}, in {paths[0]} it is {one!r}: no fair ranking")
-    reports = [report for report, _ in found]
-    return sorted(reports, key=lambda report: [-report[f"{name}_accuracy"]["value"] for name in ("vote", "sample")])
+    reports = [evaluated.report for evaluated in found]
+    return sorted(reports, key=lambda report: (-report.vote_accuracy.value, -report.sample_accuracy.value))
 
 
-def print_ranking(reports: list[dict]) -> None:
+def print_ranking(reports: list[Report]) -> None:
     """The table of `rank`."""
-    settings = reports[0]["settings"]
+    settings = reports[0].settings
     vote = f"vote of {settings['sampling']['num_return_sequences']}"
-    questions = f"{reports[0]['num_questions']} {settings['split']} questions"
+    questions = f"{reports[0].num_questions} {settings['split']} questions"
     print(f"{questions}, % right [95 % interval: bootstrap over questions]")
     rows = [("", "checkpoint", "step", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss")]
     for place, report in enumerate(reports, 1):
-        name, dev = report["checkpoint"]["name"], report["checkpoint"]["dev"] or {}
-        accuracies = [percent(report[f"{name}_accuracy"]) for name in ("vote", "sample")]
-        shares = f"{report['no_answer']:.1%}", f"{report['tokens_per_sample']:.1f}"
-        loss = f"{dev['eval_sft_loss']:.4g}" if "eval_sft_loss" in dev else "-"
-        counts = str(dev.get("step", "-")), str(report["settings"]["num_thought_tokens"])
-        rows.append((f"{place}.", name, *counts, *accuracies, *shares, loss))
+        dev = report.checkpoint["dev"] or {}
+        rows.append(
+            (
+                f"{place}.",
+                report.checkpoint["name"],
+                str(dev.get("step", "-")),
+                str(report.settings["num_thought_tokens"]),
+                report.vote_accuracy.percent,
+                report.sample_accuracy.percent,
+                f"{report.no_answer:.1%}",
+                f"{report.tokens_per_sample:.1f}",
+                f"{dev['eval_sft_loss']:.4g}" if "eval_sft_loss" in dev else "-",
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(f"{value:{width}}" for value, width in zip(row, widths, strict=True)).rstrip())

@@ -1,14 +1,14 @@
 """Flags of evaluate.py."""
 
-import os
 import re
 from dataclasses import dataclass
 
-from lta_thinker.common import InputError
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, flag
+from lta_thinker.common import InputError, ranks
+from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
 from lta_thinker.model import GENERATORS
 
-VLLM_BATCH = "64"  # --batch_size auto there: only thoughts are made so many at a time, the engine has its own batches
+# --batch_size auto with vLLM: only thoughts are made so many at a time, the engine has its own batches
+VLLM_BATCH = 64
 
 
 @dataclass
@@ -26,19 +26,23 @@ class EvaluationArguments(TaskArguments):
         None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
-    num_thought_tokens: int | None = flag(None, "thoughts that go into the prompt: the first n of N (default: all N)")
+    num_thought_tokens: int | None = flag(
+        None, "thoughts that go into the prompt: the first n of N (default: all N)", at_least=1
+    )
     task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
     split: str = flag("test", "train, dev, test or sample")
-    test_k: int = flag(0, "first k questions only; 0: all")
+    test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
     batch_size: str = flag("4", "questions at a time, or auto: as many as fit into memory")
     backend: str = flag("hf", "what writes the answers: this process (hf) or vLLM's engine", choices=["hf", "vllm"])
-    tensor_parallel_size: int | None = flag(None, "with --backend vllm: GPUs that an engine's LLM is spread over")
-    data_parallel_size: int | None = flag(None, "with --backend vllm: engines that share the questions")
+    tensor_parallel_size: int | None = flag(
+        None, "with --backend vllm: GPUs that an engine's LLM is spread over", at_least=1
+    )
+    data_parallel_size: int | None = flag(None, "with --backend vllm: engines that share the questions", at_least=1)
     gpu_memory_utilization: float | None = flag(
-        None, "with --backend vllm: the engine's share of a GPU's memory (default vLLM's)"
+        None, "with --backend vllm: the engine's share of a GPU's memory (default vLLM's)", above=0, at_most=1
     )
     max_model_len: int | None = flag(
-        None, "with --backend vllm: longest prompt and answer together (default: what the questions need)"
+        None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
     )
     num_return_sequences: int = flag(1, "samples a question; the vote is over them")
     max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
@@ -58,7 +62,9 @@ class EvaluationArguments(TaskArguments):
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     recipe: str | None = flag(None, RECIPE_HELP)
     ask: str | None = flag(None, "answer this question, not a split's; nothing is written")
-    inspect: int = flag(0, "look inside the thoughts of the first K questions: words, scale, attention, swaps")
+    inspect: int = flag(
+        0, "look inside the thoughts of the first K questions: words, scale, attention, swaps", at_least=0
+    )
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
     plot: list[str] | None = flag(None, "only draw runs side by side: losses, maj@k of each --output_name or report")
@@ -69,6 +75,20 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--compare takes two report.json")
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
             raise InputError(f"--checkpoints_of {self.checkpoints_of}: not a run's --output_name")
+        self._check_thoughts()
+        check_ranges(self)
+        self._check_engine()
+        if self.inspect and self.thought_generator == "none":
+            raise InputError(f"--inspect {self.inspect}: there are no thoughts to look into")
+        if self.inspect and ranks().world > 1:
+            raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
+        self._check_ask()
+        if self.batch_size != "auto":
+            if not re.fullmatch("[1-9][0-9]*", self.batch_size):
+                raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
+            self.batch_size = int(self.batch_size)
+
+    def _check_thoughts(self):
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
             raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
         if self.use_assistant_model:
@@ -83,20 +103,6 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
         if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
             raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
-        self._check_engine()
-        if self.inspect < 0 or (self.inspect and self.thought_generator == "none"):
-            raise InputError(f"--inspect {self.inspect}: a number of questions, and thoughts to look into")
-        if self.inspect and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
-        self._check_ask()
-        if self.num_thought_tokens is not None and self.num_thought_tokens < 1:
-            raise InputError(f"--num_thought_tokens {self.num_thought_tokens}: at least 1, or --thought_generator none")
-        if self.test_k < 0:
-            raise InputError(f"--test_k {self.test_k}: 0 (all questions) or more")
-        if self.batch_size != "auto":
-            if not re.fullmatch("[1-9][0-9]*", self.batch_size):
-                raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
-            self.batch_size = int(self.batch_size)
 
     def _check_ask(self):
         if self.ask is None:
@@ -106,29 +112,22 @@ class EvaluationArguments(TaskArguments):
         for name in ("inspect", "compare", "rank", "plot", "checkpoints_of", "output_dir", "test_k"):
             if getattr(self, name):
                 raise InputError(f"--ask with --{name}: one or the other; --ask only answers and writes nothing")
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if ranks().world > 1:
             raise InputError("--ask runs in one process: python evaluate.py, without torchrun")
         if self.backend != "hf":
             raise InputError(f"--ask with --backend {self.backend}: an engine for one question; leave --backend out")
 
     def _check_engine(self):
         for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_model_len"):
-            value = getattr(self, name)
-            if value is not None and self.backend != "vllm":
+            if getattr(self, name) is not None and self.backend != "vllm":
                 raise InputError(f"--{name} is for --backend vllm")
-            if name == "gpu_memory_utilization":
-                good, reason = value is None or 0 < value <= 1, "must be above 0 and at most 1"
-            else:
-                good, reason = value is None or value >= 1, "must be at least 1"
-            if not good:
-                raise InputError(f"--{name} {value}: {reason}")
         if self.backend != "vllm":
             return
         if self.inspect:
             raise InputError("--inspect looks into the LLM's own layers: it needs --backend hf")
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if ranks().world > 1:
             raise InputError(
                 "--backend vllm starts its engines itself: python evaluate.py --data_parallel_size K, without torchrun"
             )
         if self.batch_size == "auto":
-            self.batch_size = VLLM_BATCH
+            self.batch_size = str(VLLM_BATCH)

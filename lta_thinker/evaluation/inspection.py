@@ -10,9 +10,9 @@ Shapes: K questions, n thoughts of each in the prompt, d hidden size, V rows of 
 """
 
 import contextlib
-import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,16 +21,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lta_thinker.answers import answers_equal, extract_answer
-from lta_thinker.common import InputError, write_text
+from lta_thinker.common import InputError, write_json
 from lta_thinker.evaluation.plots import load_matplotlib
-from lta_thinker.evaluation.report import interval, percent
+from lta_thinker.evaluation.report import Interval, interval
 from lta_thinker.generation.decoding import decode
-from lta_thinker.generation.samplers import prompt_batch, prompt_length, stop_token_ids
-from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
-from lta_thinker.llm.forward import decoder, position_ids
-from lta_thinker.model import LatentThoughtModel, llm_inputs
-from lta_thinker.rows.examples import Example
-from lta_thinker.rows.layout import Layout
+from lta_thinker.generation.prompts import PromptEmbedder, Request
+from lta_thinker.generation.samplers import decode_texts, stop_token_ids
+from lta_thinker.generation.sampling import Sample, SamplingSettings
+from lta_thinker.llm.forward import body, position_ids
+from lta_thinker.model import Models, llm_inputs
 
 INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
 NEAREST, SLOTS_PRINTED = 3, 6  # words a thought; slots that a printed line has room for
@@ -47,54 +46,52 @@ VARIANTS = {
 
 @torch.no_grad()
 def inspect_thoughts(
-    llm,
-    model: LatentThoughtModel,
-    layout: Layout,
-    examples: list[Example],
+    models: Models,
+    requests: list[Request],
     answer_type: str,
-    num_injected: int | None,
-    max_new_tokens: int | None,
+    num_injected: int,
+    settings: SamplingSettings,
     batch_size: int,
     folder: Path,
 ) -> dict:
-    """Inspect the first `num_injected` thoughts (None: all) of the examples; print, draw and write it into `folder`.
+    """Inspect the first `num_injected` thoughts of the requests; print, draw and write it into `folder`.
 
-    Returns what inspection.json holds: {"num_questions", "num_thoughts", "questions": indices,
-    "nearest_words": [K][n][NEAREST] of {"row", "word", "cosine"}, "table": of table_distance,
+    settings: greedy, of the answers. Returns what inspection.json holds: {"num_questions", "num_thoughts", "questions":
+    indices, "nearest_words": [K][n][NEAREST] of {"row", "word", "cosine"}, "table": of table_distance,
     "attention": {"mass", "uniform": [K][L], shares of 1}, "accuracy": {variant: {"value", "low", "high"}; None for
     swapped and mean where there is but one question}, "similarity": [K][K] cosines of the thoughts' means over slots}.
     Raises InputError without matplotlib, and for an LLM that does not give its attention weights.
     """
     matplotlib = load_matplotlib("--inspect")  # first: what is missing shall not be found out after minutes
-    thoughts = make_thoughts(model, layout, examples, batch_size)[:, :num_injected]
+    llm = models.llm
+    thoughts = make_thoughts(models, requests, batch_size)[:, :num_injected]
     thoughts = thoughts.to(llm.get_input_embeddings().weight.dtype)  # as the LLM reads them
     k, n, d = thoughts.shape
-    ids, cosines = nearest_rows(llm, thoughts.reshape(-1, d))
-    words = name_rows(layout.llm_tokenizer, ids, cosines)
+    words = name_rows(models.layout.llm_tokenizer, *nearest_rows(llm, thoughts.reshape(-1, d)))
     table, row_norms = table_distance(llm, thoughts.reshape(-1, d))
 
-    model_type = llm.config.get_text_config().model_type
-    settings = resolve_sampling(model_type, llm.generation_config, greedy=True, max_new_tokens=max_new_tokens)
-    variants = {"own": thoughts, "zeros": torch.zeros_like(thoughts)}
-    if k > 1:
-        mean = thoughts.float().mean(0, keepdim=True).to(thoughts.dtype)
-        variants |= {"swapped": thoughts.roll(-1, dims=0), "mean": mean.expand(k, -1, -1)}
-    accuracy, answers = dict.fromkeys(VARIANTS), {}
-    for name, injected in variants.items():
-        answers[name], texts = greedy_answers(llm, layout, examples, injected, settings, batch_size, VARIANTS[name])
+    embed, accuracy, answers = PromptEmbedder(models, num_chains=1), {}, {}
+    for name, title in VARIANTS.items():
+        injected = variant_of(thoughts, name)
+        if injected is None:
+            accuracy[name] = None
+            continue
+        answers[name] = greedy_answers(embed, requests, injected, settings, batch_size, title)
+        texts = decode_texts(models.layout, answers[name])
+        examples = [request.example for request in requests]
         found = [extract_answer(text, answer_type, one.options) for one, text in zip(examples, texts, strict=True)]
         right = [answers_equal(a, one.answer, answer_type) for one, a in zip(examples, found, strict=True)]
-        accuracy[name] = interval(right)
+        accuracy[name] = asdict(interval(right))
 
     with eager_attention(llm):
-        rows = tqdm(zip(examples, thoughts, answers["own"], strict=True), desc="attention", total=k, leave=False)
-        pairs = [attention_mass(llm, layout, *row) for row in rows]
+        rows = tqdm(zip(requests, thoughts, answers["own"], strict=True), desc="attention", total=k, leave=False)
+        pairs = [attention_mass(embed, request, of_question, sample.tokens) for request, of_question, sample in rows]
     mass, uniform = map(list, zip(*pairs, strict=True))
     unit = F.normalize(thoughts.float().mean(1), dim=-1)  # (K, d)
     figures = {
         "num_questions": k,
         "num_thoughts": n,
-        "questions": [example.index for example in examples],
+        "questions": [request.example.index for request in requests],
         "nearest_words": [words[i : i + n] for i in range(0, k * n, n)],
         "table": table,
         "attention": {"mass": mass, "uniform": uniform},
@@ -102,11 +99,24 @@ def inspect_thoughts(
         "similarity": (unit @ unit.T).tolist(),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / INSPECTION_FILE, json.dumps(figures, indent=2) + "\n")
+    write_json(folder / INSPECTION_FILE, figures)
     draw(matplotlib, figures, row_norms, thoughts.float().norm(dim=-1).flatten(), folder / DRAWING_FILE)
     print_inspection(figures)
     print(f"  {folder / INSPECTION_FILE}, {folder / DRAWING_FILE}")
     return figures
+
+
+def variant_of(thoughts: Tensor, name: str) -> Tensor | None:
+    """The thoughts (K, n, d) that a variant of VARIANTS puts into the prompts; None where it needs other questions."""
+    if name == "own":
+        return thoughts
+    if name == "zeros":
+        return torch.zeros_like(thoughts)
+    if len(thoughts) == 1:
+        return None
+    if name == "swapped":
+        return thoughts.roll(-1, dims=0)
+    return thoughts.float().mean(0, keepdim=True).to(thoughts.dtype).expand_as(thoughts)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -114,13 +124,11 @@ def inspect_thoughts(
 
 
 @torch.no_grad()
-def make_thoughts(model: LatentThoughtModel, layout: Layout, examples: list[Example], batch_size: int) -> Tensor:
-    """All N thoughts (of the first chain) of the examples, (K, N, d), on the device of the LLM's embeddings."""
-    device, made = model.llm.get_input_embeddings().weight.device, []
-    for start in range(0, len(examples), batch_size):
-        batch = prompt_batch(layout, examples[start : start + batch_size], device)
-        made.append(model.thoughts(batch["question_ids"], batch["question_mask"])[1])
-    return torch.cat(made)
+def make_thoughts(models: Models, requests: list[Request], batch_size: int) -> Tensor:
+    """All N thoughts (of the first chain) of the requests, (K, N, d), on the device of the LLM's embeddings."""
+    embed = PromptEmbedder(models, num_chains=1)
+    starts = range(0, len(requests), batch_size)
+    return torch.cat([embed.make_thoughts(requests[start : start + batch_size])[:, 0] for start in starts])
 
 
 def table_rows(llm) -> Iterator[tuple[Tensor, Tensor]]:
@@ -193,27 +201,23 @@ def spread(values: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def greedy_answers(
-    llm,
-    layout: Layout,
-    examples: list[Example],
+    embed: PromptEmbedder,
+    requests: list[Request],
     thoughts: Tensor,
     settings: SamplingSettings,
     batch_size: int,
     title: str,
-) -> tuple[list[list[int]], list[str]]:
-    """The examples' answers behind thoughts (K, n, d): their tokens without the end token, and their texts."""
-    device = llm.get_input_embeddings().weight.device
-
-    def prompts(places: list[int]) -> dict[str, Tensor]:
-        return llm_inputs(llm, prompt_batch(layout, [examples[i] for i in places], device), thoughts[places])
-
-    numbers = [example.index for example in examples]
-    lengths = [prompt_length(layout, example.question) for example in examples]
-    written = decode(llm, settings, stop_token_ids(llm, layout), numbers, lengths, prompts, batch_size)
-    written = {place: one.tokens for place, [one] in tqdm(written, desc=title, total=len(examples), leave=False)}
-    tokens = [written[place] for place in range(len(examples))]
-    texts = layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return tokens, texts
+) -> list[Sample]:
+    """The requests' answers behind these thoughts (K, n, d), in the order of the requests."""
+    llm, given = (
+        embed.models.llm,
+        [replace(request, thoughts=own) for request, own in zip(requests, thoughts, strict=True)],
+    )
+    stop_ids, written = stop_token_ids(llm, embed.models.layout), {}
+    answers = decode(llm, settings, stop_ids, given, embed, batch_size)
+    for request, [sample] in tqdm(answers, desc=title, total=len(requests), leave=False):
+        written[request.example.index] = sample
+    return [written[request.example.index] for request in requests]
 
 
 @contextlib.contextmanager
@@ -231,7 +235,7 @@ def eager_attention(llm) -> Iterator[None]:
 
 @torch.no_grad()
 def attention_mass(
-    llm, layout: Layout, example: Example, thoughts: Tensor, answer: list[int]
+    embed: PromptEmbedder, request: Request, thoughts: Tensor, answer: list[int]
 ) -> tuple[list[float], list[float]]:
     """Attention on the thoughts (n, d) while the answer (token ids) is written, and what uniform attention would give.
 
@@ -240,16 +244,15 @@ def attention_mass(
     at all, so sliding windows count. Raises InputError where the LLM gives no weights that sum to 1 (call it within
     eager_attention).
     """
-    device = llm.get_input_embeddings().weight.device
-    batch = prompt_batch(layout, [example], device)
+    llm, batch = embed.models.llm, embed.batch([request])
     slots = slice(batch["prefix_ids"].shape[1], batch["prefix_ids"].shape[1] + len(thoughts))
     first = slots.stop + batch["suffix_ids"].shape[1] - 1  # the column that writes the first token
-    answer = torch.tensor([answer[:ATTENTION_TOKENS]], dtype=torch.long, device=device)
+    answer = torch.tensor([answer[:ATTENTION_TOKENS]], dtype=torch.long, device=batch["suffix_ids"].device)
     batch["suffix_ids"] = torch.cat([batch["suffix_ids"], answer], dim=1)
     batch["suffix_mask"] = torch.cat([batch["suffix_mask"], torch.ones_like(answer)], dim=1)
     inputs = llm_inputs(llm, batch, thoughts[None])
     positions = position_ids(inputs["attention_mask"])
-    output = decoder(llm)(**inputs, position_ids=positions, use_cache=False, output_attentions=True)
+    output = body(llm)(**inputs, position_ids=positions, use_cache=False, output_attentions=True)
     layers = [weights for weights in output.attentions or () if weights is not None]  # each (1, heads, T, T)
     if not layers:
         raise InputError(f"--inspect: {type(llm).__name__} does not give its attention weights")
@@ -292,7 +295,7 @@ def print_inspection(figures: dict) -> None:
     print("greedy answers, % right [95 % interval: bootstrap over questions] with")
     for name, title in VARIANTS.items():
         found = figures["accuracy"][name]
-        print(f"  {title:32s} {percent(found) if found else 'not asked: there is no other question'}")
+        print(f"  {title:32s} {Interval(**found).percent if found else 'not asked: there is no other question'}")
 
 
 def layer_line(shares: list[float]) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from lta_thinker.checkpoint import complete_checkpoints
 from lta_thinker.common import InputError, read_json
-from lta_thinker.evaluation.compare import load_report
 from lta_thinker.evaluation.plan import base_name
-from lta_thinker.evaluation.report import REPORT_FILE
+from lta_thinker.evaluation.report import REPORT_FILE, Report
 from lta_thinker.flags import RUN_NAME
 
 STATE_FILE = "trainer_state.json"  # Trainer's: in a run's folder when it has ended, and in its checkpoints
@@ -47,7 +46,7 @@ class Run:
     style: dict
     log: list[dict]
     best_step: int | None
-    reports: dict[Path, dict]
+    reports: dict[Path, Report]
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of all log lines that have the key."""
@@ -76,25 +75,17 @@ def newest_state(folder: Path) -> dict | None:
     return max(states, key=lambda state: state["global_step"], default=None)
 
 
-def reports_by_run() -> dict[str, dict[Path, dict]]:
+def reports_by_run() -> dict[str, dict[Path, Report]]:
     """Every report in results/ by the --output_name of the run whose weights it is about, as {path: report}."""
-    found, older = {}, []
+    found = {}
     for path in sorted(Path("results").rglob(REPORT_FILE)):
         try:
-            report = load_report(path)
+            report = Report.read(path)
         except InputError as error:
             print(f"note: {error}; it is passed over")
             continue
-        if "run" not in report.get("checkpoint", {}):
-            older.append(path)
-        elif report["checkpoint"]["run"]:
-            found.setdefault(report["checkpoint"]["run"], {})[path] = report
-    if older:
-        count = "1 report in results/ was" if len(older) == 1 else f"{len(older)} reports in results/ were"
-        print(
-            f"note: {count} made by an older evaluate.py, without the name of a run ({older[0]}); "
-            "run the evaluation again, no question is asked again"
-        )
+        if report.checkpoint["run"]:
+            found.setdefault(report.checkpoint["run"], {})[path] = report
     return found
 
 
@@ -111,7 +102,7 @@ def read_runs(names: list[str]) -> list[Run]:
     for name in dict.fromkeys(names):
         folder, style = Path("results", name), line_style(len(runs))
         if name.endswith(".json"):
-            reports = {Path(name): load_report(Path(name))}
+            reports = {Path(name): Report.read(Path(name))}
             run = Run(report_title(reports[Path(name)]), style, [], None, reports)
         elif not RUN_NAME.fullmatch(name) or not (folder.is_dir() or name in by_run):
             raise InputError(f"--plot {name}: no such run in results/; a RUN is an --output_name or a report.json")
@@ -128,12 +119,11 @@ def read_runs(names: list[str]) -> list[Run]:
     return runs
 
 
-def report_title(report: dict) -> str:
+def report_title(report: Report) -> str:
     """What a report that was given by its path is about."""
-    settings = report["settings"]
-    if settings["thought_generator"] == "none":
-        return f"{base_name(settings['base_model_id'])} without thoughts"
-    return report.get("checkpoint", {}).get("name") or f"{settings['thought_generator']} thoughts"
+    if report.settings["thought_generator"] == "none":
+        return f"{base_name(report.settings['base_model_id'])} without thoughts"
+    return report.checkpoint["name"]
 
 
 def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
@@ -141,10 +131,10 @@ def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
     titles = {}
     for run in runs:
         for path, report in run.reports.items():
-            settings, dev = report["settings"], report.get("checkpoint", {}).get("dev") or {}
+            settings, dev = report.settings, report.checkpoint["dev"] or {}
             parts = [f"{settings['num_thought_tokens']} thoughts"] if settings["num_thought_tokens"] else []
             parts += [f"step {dev['step']}"] if "step" in dev else []
-            parts += [f"{report['num_questions']} {settings['split']} questions"]
+            parts += [f"{report.num_questions} {settings['split']} questions"]
             titles[path] = f"{run.title}: {', '.join(parts)}"
     every = list(titles.values())
     return {path: title if every.count(title) == 1 else f"{title} ({path.parent})" for path, title in titles.items()}
@@ -164,11 +154,7 @@ def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
     for run in runs:
         if not run.reports:
             print(f"note: {run.title}: no report of its weights in results/, so no maj@k")
-    asked = {
-        (report["settings"].get("questions"), report["num_questions"])
-        for run in runs
-        for report in run.reports.values()
-    }
+    asked = {(report.settings["questions"], report.num_questions) for run in runs for report in run.reports.values()}
     if len(asked) > 1:
         print("note: the evaluations are not of the same questions: their curves are not to be compared point by point")
     folder = Path(output_dir or "results")
@@ -236,7 +222,7 @@ def draw_curves(axes, runs: list[Run], key: str) -> None:
     axes.set_axisbelow(True)
 
 
-def evaluations(runs: list[Run]) -> list[tuple[Path, dict, dict]]:
+def evaluations(runs: list[Run]) -> list[tuple[Path, Report, dict]]:
     """(path, report, style) of all reports, in the order of the runs."""
     return [
         (path, report, run.style | {"fillstyle": fill, "markerfacecoloralt": "white", "markersize": 5})
@@ -248,13 +234,14 @@ def evaluations(runs: list[Run]) -> list[tuple[Path, dict, dict]]:
 def draw_votes(axes, runs: list[Run]) -> None:
     """maj@k over k of every report, and behind them the vote with its interval; pass@k thin and dotted."""
     found = evaluations(runs)
-    most = max(len(report["maj_at_k"]) for _, report, _ in found)
+    most = max(len(report.maj_at_k) for _, report, _ in found)
     apart = max(0.05, 0.025 * most)
     for i, (_, report, style) in enumerate(found, 1):
-        for name, look in {"maj_at_k": style, "pass_at_k": {"color": style["color"], "linestyle": ":"}}.items():
-            ks, values = [int(k) for k in report[name]], [100 * value for value in report[name].values()]
-            axes.plot(ks, values, **look, linewidth=1.2 if name == "maj_at_k" else 0.9)
-        value, low, high = (100 * report["vote_accuracy"][name] for name in ("value", "low", "high"))
+        thin = {"color": style["color"], "linestyle": ":", "linewidth": 0.9}
+        for curve, look in ((report.maj_at_k, style | {"linewidth": 1.2}), (report.pass_at_k, thin)):
+            axes.plot([int(k) for k in curve], [100 * share for share in curve.values()], **look)
+        vote = report.vote_accuracy
+        value, low, high = 100 * vote.value, 100 * vote.low, 100 * vote.high
         bar = style | {"linestyle": "none", "markersize": 4, "capsize": 2}
         axes.errorbar(most + (i + 0.4) * apart, value, [[value - low], [high - value]], **bar)
     axes.set(title="maj@k, pass@k", xlabel="k samples", ylabel="right, %")

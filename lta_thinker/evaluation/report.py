@@ -1,81 +1,100 @@
-"""Report: samples.jsonl -> accuracies with intervals, maj@k, pass@k. Two reports side by side: compare.py."""
+"""Report: samples.jsonl -> accuracies with intervals, maj@k, pass@k. Reports side by side: compare.py.
+
+settings.json    all that decides the texts; a folder is only continued with the same
+samples.jsonl    a line a question (SampleLine), as soon as it is done; several ranks write one file each
+report.json      the figures (Report)
+"""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from lta_thinker.answers import answers_equal, extract_answer
-from lta_thinker.answers.votes import group_answers, maj_at_k, pass_at_k, vote_index
-from lta_thinker.common import InputError, read_json, write_text
-from lta_thinker.generation.samplers import prompt_batch
-from lta_thinker.generation.sampling import Sample
-from lta_thinker.model import LatentThoughtModel
-from lta_thinker.rows.examples import Example
-from lta_thinker.rows.layout import Layout
+from lta_thinker.answers.votes import maj_at_k, pass_at_k, vote
+from lta_thinker.common import InputError, flatten, read_json, read_record, write_json, write_text
+from lta_thinker.generation.samplers import Answer
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
 ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
 RESAMPLES = 10_000  # of the bootstrap
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Files
+# samples.jsonl
 
 
-def sample_record(example: Example, samples: list[Sample], texts: list[str], answer_type: str) -> dict:
-    """A line of samples.jsonl; `correct` is the vote's."""
-    answers = [extract_answer(text, answer_type, example.options) for text in texts]
-    scores = [one.score for one in samples]
-    winner, _ = vote_index(group_answers(answers, answer_type), scores)
-    vote = None if winner is None else answers[winner]
-    return {
-        "index": example.index,
-        "question": example.question,
-        "gold": example.answer,
-        "responses": texts,
-        "answers": answers,
-        "vote": vote,
-        "correct": answers_equal(vote, example.answer, answer_type),
-        "num_tokens": [one.num_tokens for one in samples],
-        "finished": [one.finished for one in samples],
-        "scores": scores,
-    }
+@dataclass(frozen=True)
+class SampleLine:
+    """A line of samples.jsonl: a question and, of each sample, its text, answer, tokens, whether it ended by itself,
+    and its mean log-probability a token. `correct` is the vote's."""
+
+    index: int
+    question: str
+    gold: str
+    responses: list[str]
+    answers: list[str | None]
+    vote: str | None
+    correct: bool
+    num_tokens: list[int]
+    finished: list[bool]
+    scores: list[float]
+
+    def hits(self, answer_type: str) -> list[bool]:
+        """Which of the samples are right."""
+        return [answers_equal(answer, self.gold, answer_type) for answer in self.answers]
+
+    @property
+    def asked(self) -> tuple[int, str, str]:
+        """What two evaluations must have in common to be put side by side."""
+        return self.index, self.question, self.gold
 
 
-def read_samples(path: Path) -> list[dict]:
+def sample_line(answer: Answer, answer_type: str) -> SampleLine:
+    """The line of an answered question."""
+    example, scores = answer.request.example, [sample.score for sample in answer.samples]
+    answers = [extract_answer(text, answer_type, example.options) for text in answer.texts]
+    winner = vote(answers, answer_type, scores).answer
+    return SampleLine(
+        index=example.index,
+        question=example.question,
+        gold=example.answer,
+        responses=answer.texts,
+        answers=answers,
+        vote=winner,
+        correct=answers_equal(winner, example.answer, answer_type),
+        num_tokens=[sample.num_tokens for sample in answer.samples],
+        finished=[sample.finished for sample in answer.samples],
+        scores=scores,
+    )
+
+
+def read_samples(path: Path) -> list[SampleLine]:
     """Lines of a samples file; a last line without its line break was cut off by a kill and is left out."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    records = []
+    samples = []
     for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
+            values = json.loads(line)
         except ValueError:
             raise InputError(f"{path}:{number}: not JSON; mend the line or delete it") from None
-    return records
+        samples.append(read_record(SampleLine, values, f"{path}:{number}"))
+    return samples
 
 
-def merge_samples(folder: Path) -> dict[int, dict]:
+def merge_samples(folder: Path) -> dict[int, SampleLine]:
     """All ranks' lines by index, put into one samples.jsonl in the order of the questions."""
     files = sorted(folder.glob("samples*.jsonl"))
-    records = {record["index"]: record for path in files for record in read_samples(path)}
-    records = {index: records[index] for index in sorted(records)}
-    write_text(folder / SAMPLES_FILE, "".join(json.dumps(record) + "\n" for record in records.values()))
+    lines = {line.index: line for path in files for line in read_samples(path)}
+    lines = {index: lines[index] for index in sorted(lines)}
+    write_text(folder / SAMPLES_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines.values()))
     for path in files:
         if path.name != SAMPLES_FILE:
             path.unlink()
-    return records
-
-
-def flatten(settings: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return lines
 
 
 def check_folder(folder: Path, settings: dict) -> None:
@@ -84,12 +103,13 @@ def check_folder(folder: Path, settings: dict) -> None:
         return  # a run that ended before its first question does not bind the next one
     if not (folder / SETTINGS_FILE).exists():
         raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
-    there, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
+    before, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
     # an adapter's file is a setting only where there is one
-    for key in [*now, *(key for key in there if key.endswith(ADAPTER_FILES))]:
-        if there.get(key) != now.get(key):
+    adapters_before = [key for key in before if key.endswith(ADAPTER_FILES)]
+    for key in [*now, *adapters_before]:
+        if before.get(key) != now.get(key):
             raise InputError(
-                f"{folder}: its samples were made with {key} = {there.get(key)!r}, now it is {now.get(key)!r}; "
+                f"{folder}: its samples were made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
                 "use another --output_dir"
             )
 
@@ -98,89 +118,112 @@ def check_folder(folder: Path, settings: dict) -> None:
 # Figures
 
 
-def interval(values) -> dict[str, float]:
-    """Mean over questions with its 95 % bootstrap interval (questions resampled, the same draws in every call)."""
+@dataclass(frozen=True)
+class Interval:
+    """A mean over questions with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def percent(self) -> str:
+        value, low, high = 100 * self.value, 100 * self.low, 100 * self.high
+        return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def interval(values) -> Interval:
+    """Mean over questions with its bootstrap interval (questions resampled, the same draws in every call)."""
     values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
     means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
-    return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+    return Interval(float(values.mean()), float(low), float(high))
 
 
-def sample_hits(record: dict, answer_type: str) -> list[bool]:
-    """Which of a question's samples are right."""
-    return [answers_equal(answer, record["gold"], answer_type) for answer in record["answers"]]
+@dataclass(frozen=True)
+class Figures:
+    """What follows from the samples alone; shares and accuracies are between 0 and 1, k counts from 1."""
+
+    num_questions: int
+    vote_accuracy: Interval
+    sample_accuracy: Interval
+    maj_at_k: dict[str, float]
+    pass_at_k: dict[str, float]
+    ties: int
+    no_answer: float
+    cut_off: float
+    tokens_per_sample: float
 
 
-@torch.no_grad()
-def thought_variance(model: LatentThoughtModel, layout: Layout, examples: list[Example], batch_size: int) -> dict:
-    """Variance of all N thoughts made: over questions (mean over chains, slots and features), over a question's slots,
-    and over its chains (None with one chain)."""
-    device, n = model.llm.get_input_embeddings().weight.device, len(examples)
-    total = squares = over_slots = over_chains = 0.0
-    for start in tqdm(range(0, n, batch_size), desc="variance of the thoughts", leave=False):
-        batch = prompt_batch(layout, examples[start : start + batch_size], device)
-        _, thoughts = model.chain_thoughts(batch["question_ids"], batch["question_mask"])
-        thoughts = thoughts.double()  # (B, C, N, d)
-        total, squares = total + thoughts.sum(0), squares + thoughts.square().sum(0)
-        over_slots += thoughts.var(2, correction=0).mean((1, 2)).sum().item() / n
-        over_chains += thoughts.var(1, correction=0).mean((1, 2)).sum().item() / n
-    figures = {
-        "over_questions": (squares / n - (total / n).square()).clamp(min=0).mean().item(),
-        "over_slots": over_slots,
-    }
-    figures["over_chains"] = over_chains if model.design.num_chains > 1 else None
-    return figures | {"num_thoughts": model.num_thoughts}
+@dataclass(frozen=True)
+class Report(Figures):
+    """report.json: the figures, and what they were made with.
+
+    speed: questions and tokens a second of this call, None where it answered none; thought_variance: of
+    generation/prompts.py with num_thoughts, None without thoughts; checkpoint: its name, its run's, its dev losses.
+    """
+
+    speed: dict[str, float] | None
+    thought_variance: dict | None
+    checkpoint: dict
+    settings: dict
+    versions: dict[str, str]
+    wall_seconds: float
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """A report.json; InputError for what is no report."""
+        values = read_json(path)
+        if not isinstance(values, dict) or not {"settings", "num_questions", "vote_accuracy"} <= values.keys():
+            raise InputError(f"{path}: not a report that evaluate.py wrote")
+        return read_record(cls, values, str(path))
+
+    def write(self, path: Path) -> None:
+        write_json(path, asdict(self))
 
 
-def make_report(records: list[dict], answer_type: str) -> dict:
-    """The figures that follow from the samples alone; shares and accuracies are between 0 and 1."""
-    hits = [sample_hits(record, answer_type) for record in records]
-    scores = [record["scores"] for record in records]
-    groups = [group_answers(record["answers"], answer_type) for record in records]
-    majorities = np.mean([maj_at_k(*question) for question in zip(groups, hits, scores, strict=True)], axis=0)
-    passes = np.mean([pass_at_k(hit) for hit in hits], axis=0)
-    return {
-        "num_questions": len(records),
-        "vote_accuracy": interval([record["correct"] for record in records]),
-        "sample_accuracy": interval([np.mean(hit) for hit in hits]),
-        "maj_at_k": {str(k): float(value) for k, value in enumerate(majorities, 1)},
-        "pass_at_k": {str(k): float(value) for k, value in enumerate(passes, 1)},
-        "ties": sum(vote_index(*question)[1] for question in zip(groups, scores, strict=True)),
-        "no_answer": float(np.mean([[answer is None for answer in record["answers"]] for record in records])),
-        "cut_off": float(np.mean([[not finished for finished in record["finished"]] for record in records])),
-        "tokens_per_sample": float(np.mean([record["num_tokens"] for record in records])),
-    }
+def make_figures(lines: list[SampleLine], answer_type: str) -> Figures:
+    """The figures of these questions."""
+    hits = [line.hits(answer_type) for line in lines]
+    votes = [vote(line.answers, answer_type, line.scores) for line in lines]
+    majorities = [
+        maj_at_k(result.groups, right, line.scores) for result, right, line in zip(votes, hits, lines, strict=True)
+    ]
+    majorities, passes = np.mean(majorities, axis=0), np.mean([pass_at_k(right) for right in hits], axis=0)
+    return Figures(
+        num_questions=len(lines),
+        vote_accuracy=interval([line.correct for line in lines]),
+        sample_accuracy=interval([np.mean(right) for right in hits]),
+        maj_at_k={str(k): float(value) for k, value in enumerate(majorities, 1)},
+        pass_at_k={str(k): float(value) for k, value in enumerate(passes, 1)},
+        ties=sum(result.tied for result in votes),
+        no_answer=float(np.mean([[answer is None for answer in line.answers] for line in lines])),
+        cut_off=float(np.mean([[not finished for finished in line.finished] for line in lines])),
+        tokens_per_sample=float(np.mean([line.num_tokens for line in lines])),
+    )
 
 
-def percent(figure: dict[str, float]) -> str:
-    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def print_report(report: dict) -> None:
+def print_report(report: Report) -> None:
     """The table at the end of an evaluation."""
-    samples = report["settings"]["sampling"]["num_return_sequences"]
-    speed, variance = report["speed"], report["thought_variance"]
+    samples = report.settings["sampling"]["num_return_sequences"]
+    speed, variance = report.speed, report.thought_variance
     rows = {
-        f"vote of {samples}, % right": percent(report["vote_accuracy"]),
-        "one sample, % right": percent(report["sample_accuracy"]),
-        "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report["maj_at_k"].items()),
-        "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report["pass_at_k"].items()),
-        "tied votes": report["ties"],
-        "samples without an answer": f"{report['no_answer']:.1%}",
-        "samples cut off": f"{report['cut_off']:.1%}",
-        "tokens a sample": f"{report['tokens_per_sample']:.1f}",
+        f"vote of {samples}, % right": report.vote_accuracy.percent,
+        "one sample, % right": report.sample_accuracy.percent,
+        "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.maj_at_k.items()),
+        "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.pass_at_k.items()),
+        "tied votes": report.ties,
+        "samples without an answer": f"{report.no_answer:.1%}",
+        "samples cut off": f"{report.cut_off:.1%}",
+        "tokens a sample": f"{report.tokens_per_sample:.1f}",
     }
     if speed:
         rows["questions, tokens a second"] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
     if variance:
         over = f"{variance['over_questions']:.3g} over questions, {variance['over_slots']:.3g} over slots"
-        over += f", {variance['over_chains']:.3g} over chains" if variance["over_chains"] is not None else ""
+        if variance["over_chains"] is not None:
+            over += f", {variance['over_chains']:.3g} over chains"
         rows[f"variance of the {variance['num_thoughts']} thoughts"] = over
-    print(f"{report['num_questions']} questions, [95 % intervals: bootstrap over questions]")
+    print(f"{report.num_questions} questions, [95 % intervals: bootstrap over questions]")
     for title, value in rows.items():
         print(f"  {title:28s} {value}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Reports side by side

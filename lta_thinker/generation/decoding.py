@@ -3,11 +3,11 @@
 A prompt is computed once, whatever the number of samples. A finished sample stops costing: its row is dropped, and the
 next question's rows take the room.
 
-Shapes: B questions, S samples of each, C chains of thoughts, R rows, T columns of the cache, V vocabulary.
+Shapes: B requests, S samples of each, C chains of thoughts, R rows, T columns of the cache, V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,8 +17,9 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from lta_thinker.common import InputError
+from lta_thinker.generation.prompts import PromptEmbedder, Request
 from lta_thinker.generation.sampling import Sample, SamplingSettings, choose, make_sample, noise_keys
-from lta_thinker.llm.forward import CACHE_BY_LAYERS, attention_mask, decoder, position_ids, read_prefix
+from lta_thinker.llm.forward import CACHE_BY_LAYERS, attention_mask, body, position_ids, read_prefix
 
 ROOM = 64  # columns that a full cache grows by
 if CACHE_BY_LAYERS:
@@ -89,20 +90,21 @@ def drop_first_columns(cache: DynamicCache, columns: int) -> None:
 
 
 @dataclass
-class Answer:
-    """A row that is being written: sample `number` of the question at `place`, behind `prompt` columns."""
+class Draft:
+    """A sample that is being written in a row: which one of which request (its place in the list of requests), and
+    how many columns its prompt has."""
 
     place: int
-    number: int
-    prompt: int
+    sample: int
+    prompt_columns: int
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
 
     @property
     def columns(self) -> int:
-        return self.prompt + len(self.tokens)
+        return self.prompt_columns + len(self.tokens)
 
-    def sample(self, stop_ids: list[int]) -> Sample:
+    def finished(self, stop_ids: list[int]) -> Sample:
         return make_sample(self.tokens, sum(self.log_probs), stop_ids)
 
 
@@ -110,12 +112,12 @@ def select(tensor: Tensor, rows: Tensor) -> Tensor:
     return tensor.index_select(0, rows.to(tensor.device))
 
 
-class Prompts:
-    """Prompts of some questions, computed, and the answers that wait for a row behind them, R = B x S at first."""
+class ReadPrompts:
+    """Prompts of some requests, read by the LLM, and the drafts that wait for a row behind them, R = B x S at first."""
 
-    def __init__(self, llm, settings: SamplingSettings, places: list[int], numbers: list[int], inputs: dict):
-        """numbers: what seeds the questions' noise; inputs: of model.llm_inputs, left-padded, a row for each chain of
-        each question. Sample s takes chain s modulo C."""
+    def __init__(self, llm, settings: SamplingSettings, places: list[int], questions: list[int], inputs: dict):
+        """questions: what seeds the requests' noise; inputs: of model.llm_inputs, left-padded, a row for each chain of
+        each request. Sample s takes chain s modulo C."""
         s, mask = settings.num_return_sequences, inputs["attention_mask"]
         chains = len(mask) // len(places)
         # every column but the last is read once, whatever the number of samples
@@ -124,11 +126,11 @@ class Prompts:
         # on the CPU: the layers of a spread LLM lie on several devices
         self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
         columns = (mask.shape[1] - mask.int().argmax(1)).cpu()[self.row_of].tolist()  # without the padding before them
-        numbered = [(place, number) for place in places for number in range(s)]
-        self.answers = [Answer(*pair, count) for pair, count in zip(numbered, columns, strict=True)]
-        numbers = torch.tensor(numbers, device=mask.device).repeat_interleave(s)
+        samples = [(place, sample) for place in places for sample in range(s)]
+        self.drafts = [Draft(*pair, count) for pair, count in zip(samples, columns, strict=True)]
+        seeds = torch.tensor(questions, device=mask.device).repeat_interleave(s)
         rows = self.row_of.to(mask.device)
-        keys = noise_keys(settings.seed, numbers, torch.arange(s, device=mask.device).repeat(len(places)))
+        keys = noise_keys(settings.seed, seeds, torch.arange(s, device=mask.device).repeat(len(places)))
         self.state = {
             "inputs": inputs["inputs_embeds"][:, -1:][rows],  # (R, 1, d), what the next step reads
             "positions": position_ids(mask)[:, -1:][rows],  # (R, 1)
@@ -138,45 +140,45 @@ class Prompts:
         }
         if settings.repetition_penalty != 1.0:
             vocabulary = llm.get_output_embeddings().weight.shape[0]
-            self.state["said"] = torch.zeros(len(keys), vocabulary, dtype=torch.bool, device=mask.device)
+            self.state["written"] = torch.zeros(len(keys), vocabulary, dtype=torch.bool, device=mask.device)
 
-    def take(self, count: int) -> tuple[list[Answer], Tensor, dict[str, Tensor]]:
-        """The next `count` answers, the rows of their prompts and their state; they wait no more."""
-        taken = self.answers[:count], self.row_of[:count], {name: new[:count] for name, new in self.state.items()}
-        self.answers, self.row_of = self.answers[count:], self.row_of[count:]
+    def take(self, count: int) -> tuple[list[Draft], Tensor, dict[str, Tensor]]:
+        """The next `count` drafts, the rows of their prompts and their state; they wait no more."""
+        taken = self.drafts[:count], self.row_of[:count], {name: new[:count] for name, new in self.state.items()}
+        self.drafts, self.row_of = self.drafts[count:], self.row_of[count:]
         self.state = {name: new[count:] for name, new in self.state.items()}
         return taken
 
 
 class Rows:
-    """Answers that are written together: R rows that all end at the same column of the cache, whatever their lengths;
+    """Drafts that are written together: R rows that all end at the same column of the cache, whatever their lengths;
     what stands before a row's prompt is masked.
 
     A row that is finished goes on, unread, until `replace` or `keep` takes it away.
     """
 
-    def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int], prompts: Prompts):
-        """All answers that wait behind the prompts."""
+    def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int], prompts: ReadPrompts):
+        """All drafts that wait behind the prompts."""
         self.llm, self.settings, self.new = llm, settings, []
         self.device = llm.get_input_embeddings().weight.device
         self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
-        self.answers, row_of, self.state = prompts.take(len(prompts.answers))
+        self.drafts, row_of, self.state = prompts.take(len(prompts.drafts))
         self.mask = select(prompts.mask, row_of)
         self.cache = cache_of([[select(tensor, row_of) for tensor in layer] for layer in prompts.layers])
 
-    def replace(self, rows: list[int], prompts: Prompts) -> None:
-        """Answers that wait behind the prompts take the place of the answers in `rows`.
+    def replace(self, rows: list[int], prompts: ReadPrompts) -> None:
+        """Drafts that wait behind the prompts take the place of those in `rows`.
 
         Their prompts are no longer than those of the rows that were here before.
         """
-        answers, row_of, state = prompts.take(len(rows))
-        for i, answer in zip(rows, answers, strict=True):
-            self.answers[i] = answer
-        rows, columns = torch.tensor(rows), max(answer.columns for answer in answers)
-        there = rows.to(self.device)
-        self.state = {name: old.index_copy(0, there, state[name]) for name, old in self.state.items()}
-        self.mask[there] = False
-        self.mask[there, -columns:] = select(prompts.mask[:, -columns:], row_of)
+        drafts, row_of, state = prompts.take(len(rows))
+        for i, draft in zip(rows, drafts, strict=True):
+            self.drafts[i] = draft
+        rows, columns = torch.tensor(rows), max(draft.columns for draft in drafts)
+        device_rows = rows.to(self.device)
+        self.state = {name: old.index_copy(0, device_rows, state[name]) for name, old in self.state.items()}
+        self.mask[device_rows] = False
+        self.mask[device_rows, -columns:] = select(prompts.mask[:, -columns:], row_of)
         # no keys and values yet of the last column: the next step reads it
         for layer, new in zip(keys_and_values(self.cache), prompts.layers, strict=True):
             for tensor, prompt in zip(layer, new, strict=True):
@@ -188,7 +190,7 @@ class Rows:
 
     def keep(self, rows: list[int]) -> None:
         """Take all other rows away."""
-        self.answers, rows = [self.answers[i] for i in rows], torch.tensor(rows)
+        self.drafts, rows = [self.drafts[i] for i in rows], torch.tensor(rows)
         first, layers, self.cache = self._padding(), keys_and_values(self.cache), None
         for i in range(len(layers)):  # no more than one layer is there twice
             layers[i] = [select(tensor[:, :, first:], rows) for tensor in layers[i]]
@@ -197,12 +199,12 @@ class Rows:
 
     def _padding(self) -> int:
         """Columns before every row's prompt."""
-        return self.mask.shape[1] - max(answer.columns for answer in self.answers)
+        return self.mask.shape[1] - max(draft.columns for draft in self.drafts)
 
     def step(self) -> None:
         """Write a token in every row."""
         now = self.state
-        states = decoder(self.llm)(
+        states = body(self.llm)(
             inputs_embeds=now["inputs"],
             attention_mask=attention_mask(self.llm, self.mask, 1),
             position_ids=now["positions"],
@@ -210,13 +212,14 @@ class Rows:
             use_cache=True,
         ).last_hidden_state
         logits = self.llm.get_output_embeddings()(states[:, -1])  # (R, V)
-        noise_of_and_said = (now[name].to(logits.device) for name in ("keys", "counts", "said") if name in now)
-        tokens, log_probs = choose(logits, self.settings, *noise_of_and_said)
+        keys, counts, written = (now.get(name) for name in ("keys", "counts", "written"))
+        written = None if written is None else written.to(logits.device)
+        tokens, log_probs = choose(logits, self.settings, keys.to(logits.device), counts.to(logits.device), written)
         tokens = tokens.to(self.device)
         self.new.append((tokens, log_probs))
         now["inputs"] = self.llm.get_input_embeddings()(tokens)
-        if "said" in now:
-            now["said"].scatter_(1, tokens, True)
+        if "written" in now:
+            now["written"].scatter_(1, tokens, True)
         self.mask = F.pad(self.mask, (0, 1), value=True)
         # finished rows stay where they are: some rotary embeddings change with the largest position
         now["positions"] = now["positions"] + now["alive"]
@@ -238,14 +241,14 @@ class Rows:
             unfinished = self.state["alive"].sum().item()
 
     def collect(self) -> list[int]:
-        """Put what was written since the last call into `answers` -> the rows that are finished."""
+        """Put what was written since the last call into the drafts -> the rows that are finished."""
         tokens, log_probs = zip(*self.new, strict=True)
         tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
         counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []
-        for i, answer in enumerate(self.answers):
-            new = counts[i] - len(answer.tokens)
-            answer.tokens += tokens[i][:new]
-            answer.log_probs += log_probs[i][:new]
+        for i, draft in enumerate(self.drafts):
+            new = counts[i] - len(draft.tokens)
+            draft.tokens += tokens[i][:new]
+            draft.log_probs += log_probs[i][:new]
         return [i for i, going_on in enumerate(alive) if not going_on]
 
 
@@ -254,58 +257,63 @@ def decode(
     llm,
     settings: SamplingSettings,
     stop_ids: list[int],
-    numbers: list[int],
-    lengths: list[int],
-    prompts: Callable[[list[int]], dict[str, Tensor]],
+    requests: Sequence[Request],
+    embed: PromptEmbedder,
     batch_size: int,
-) -> Iterator[tuple[int, list[Sample]]]:
-    """(place of a question, its samples) as soon as all of them are finished; the longest prompts come first.
+) -> Iterator[tuple[Request, list[Sample]]]:
+    """(request, its samples) as soon as all of them are finished; the longest prompts come first.
 
-    numbers, lengths: of the questions, what seeds their noise and their prompts' lengths; prompts: places of some
-    questions -> their inputs, as Prompts takes them; batch_size: questions whose samples are written at a time.
-    Out of GPU memory, the batch is halved and the questions that were running start again; at one question it is an
-    InputError.
+    embed: requests -> their inputs, as ReadPrompts takes them; batch_size: requests whose samples are written at a
+    time. Out of GPU memory, the batch is halved and the requests that were running start again; at one request it is
+    an InputError.
     """
-    s, open_ = settings.num_return_sequences, set(range(len(numbers)))
+    s, unfinished = settings.num_return_sequences, set(range(len(requests)))
 
-    def next_prompts(count: int) -> Prompts:
+    def read_next(count: int) -> ReadPrompts:
         places = [pending.pop() for _ in range(min(len(pending), count))]
-        return Prompts(llm, settings, places, [numbers[place] for place in places], prompts(places))
+        questions = [requests[place].example.index for place in places]
+        return ReadPrompts(llm, settings, places, questions, embed([requests[place] for place in places]))
 
     rows = None
-    while open_:
+    while unfinished:
         try:
             if rows is None:
-                pending, finished, retired = sorted(open_, key=lambda place: (lengths[place], -place)), {}, []
-                waiting = next_prompts(batch_size)
+                pending = sorted(unfinished, key=lambda place: (requests[place].length, -place))
+                finished, retired, waiting = {}, [], read_next(batch_size)
                 rows = Rows(llm, settings, stop_ids, waiting)
-            while retired and (pending or waiting.answers):
-                if not waiting.answers:
-                    waiting = next_prompts(math.ceil(len(retired) / s))
-                count = min(len(retired), len(waiting.answers))
+            while retired and (pending or waiting.drafts):
+                if not waiting.drafts:
+                    waiting = read_next(math.ceil(len(retired) / s))
+                count = min(len(retired), len(waiting.drafts))
                 rows.replace(retired[:count], waiting)
                 retired = retired[count:]
             if retired:
-                rows.keep([i for i in range(len(rows.answers)) if i not in retired])
+                rows.keep([i for i in range(len(rows.drafts)) if i not in retired])
             # retiring rows costs a little: it waits until some are finished, or more where nothing takes their place
-            idle = len(rows.answers) // (8 if pending or waiting.answers else 4)
-            rows.run(len(rows.answers) - max(1, idle))
+            idle = len(rows.drafts) // (8 if pending or waiting.drafts else 4)
+            rows.run(len(rows.drafts) - max(1, idle))
             retired = rows.collect()
         except torch.cuda.OutOfMemoryError:
             rows = waiting = None
         if rows is None:
             torch.cuda.empty_cache()
-            if batch_size == 1:
-                raise InputError(
-                    f"--batch_size 1: out of GPU memory with {s} samples of up to {settings.max_new_tokens} tokens; "
-                    "fewer --num_return_sequences, fewer --max_new_tokens, or more GPUs"
-                )
-            batch_size //= 2
-            tqdm.write(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
+            batch_size = smaller_batch(batch_size, settings)
             continue
-        for answer in (rows.answers[i] for i in retired):
-            finished.setdefault(answer.place, {})[answer.number] = answer.sample(stop_ids)
+        for draft in (rows.drafts[i] for i in retired):
+            finished.setdefault(draft.place, {})[draft.sample] = draft.finished(stop_ids)
         for place in [place for place, samples in finished.items() if len(samples) == s]:
             samples = finished.pop(place)
-            open_.remove(place)
-            yield place, [samples[i] for i in range(s)]
+            unfinished.remove(place)
+            yield requests[place], [samples[i] for i in range(s)]
+
+
+def smaller_batch(batch_size: int, settings: SamplingSettings) -> int:
+    """Half the batch after running out of GPU memory; says so. InputError where it is one request already."""
+    if batch_size == 1:
+        raise InputError(
+            f"--batch_size 1: out of GPU memory with {settings.num_return_sequences} samples of up to "
+            f"{settings.max_new_tokens} tokens; fewer --num_return_sequences, fewer --max_new_tokens, or more GPUs"
+        )
+    batch_size //= 2
+    tqdm.write(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
+    return batch_size

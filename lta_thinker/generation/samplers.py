@@ -1,37 +1,61 @@
 """Samplers: prompts with latent thoughts -> written answers. One interface, `Sampler`, and two behind it:
 
     TransformersSampler    the frozen LLM in this process (decoding.py)
-    VllmSampler            a vLLM engine (vllm_sampler.py); it gets the prompts as embeddings
+    VllmSampler            a vLLM engine (vllm.py); it gets the prompts as embeddings
 
-    with closing(open_sampler(args, plan, models, settings, examples)) as sampler:
-        for example, samples, texts in sampler.answers(examples):
+    requests = make_requests(models.layout, examples)
+    with closing(open_sampler(backend, models, settings, batch_size, num_injected, requests)) as sampler:
+        for answer in sampler.answers(requests):
             ...
 
 A sample's noise depends on (seed, question, sample, position, token) alone. Batch size, rank and order change nothing:
 in float32 on CPU the texts are the same. (In bf16 the kernels of another batch shape may round differently.) With vLLM
 it depends on (seed, question, sample) and on the engine.
-
-Shapes: B questions, C chains of thoughts, N thoughts, T columns.
 """
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from lta_thinker.answers import answers_equal, extract_answer
-from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import Plan
+from lta_thinker.common import ranks
 from lta_thinker.generation.decoding import ROOM, decode
+from lta_thinker.generation.prompts import PromptEmbedder, Request, make_requests
 from lta_thinker.generation.sampling import Sample, SamplingSettings, resolve_sampling
-from lta_thinker.model import LatentThoughtModel, llm_inputs
-from lta_thinker.rows.batch import PromptCollator
+from lta_thinker.model import Models
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout, encode
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What writes the answers: "hf" (this process) or "vllm" (an engine of its own, which the other fields are for).
+
+    model_id, dtype ("float32", ...), trust_remote_code: of the LLM that the engine loads; None elsewhere: vLLM's
+    choice. max_model_len: the longest prompt and answer together.
+    """
+
+    name: str = "hf"
+    model_id: str = ""
+    dtype: str = ""
+    trust_remote_code: bool = False
+    tensor_parallel_size: int | None = None
+    data_parallel_size: int | None = None
+    gpu_memory_utilization: float | None = None
+    max_model_len: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The samples of one request, and their texts."""
+
+    request: Request
+    samples: list[Sample]
+    texts: list[str]
 
 
 def stop_token_ids(llm, layout: Layout) -> list[int]:
@@ -42,7 +66,22 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
     return sorted((ids | set(end_of_turn if len(end_of_turn) == 1 else [])) - {None})
 
 
-# most rows that --batch_size auto writes at a time, by type of device: more make a step slower and no token cheaper
+def greedy_settings(llm, max_new_tokens: int | None) -> SamplingSettings:
+    """The likeliest token always; max_new_tokens None: the default."""
+    model_type = llm.config.get_text_config().model_type
+    return resolve_sampling(model_type, llm.generation_config, greedy=True, max_new_tokens=max_new_tokens)
+
+
+def decode_texts(layout: Layout, samples: Sequence[Sample]) -> list[str]:
+    """The samples' texts, without special tokens."""
+    tokens = [sample.tokens for sample in samples]
+    return layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# --batch_size auto
+
+# most rows that it writes at a time, by type of device: more make a step slower and no token cheaper
 MOST_ROWS = {"cpu": 80, "cuda": 512}
 
 
@@ -70,69 +109,38 @@ def auto_batch_size(llm, settings: SamplingSettings, longest: int, questions: in
 
 
 def free_bytes(device: torch.device) -> int:
+    """Free memory of a device; of the host's, this process's share."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # ranks share it
+    return psutil.virtual_memory().available // ranks().node_size
 
 
-def prompt_batch(layout: Layout, examples: list[Example], device) -> dict[str, Tensor]:
-    """Prompts of some examples as one left-padded batch on `device`."""
-    batch = PromptCollator(layout)([layout.prompt(example.question) for example in examples])
-    return {name: value.to(device) for name, value in batch.items()}
-
-
-def prompt_length(layout: Layout, question: str) -> int:
-    """Tokens of the LLM's prompt, without thoughts."""
-    row = layout.prompt(question)
-    return len(row["prefix"]) + len(row["suffix"])
+# ---------------------------------------------------------------------------------------------------------------------
+# Samplers
 
 
 class Sampler(ABC):
     """Writes answers to questions, behind prompts with thoughts.
 
-    models: of loading.load_models; no thought model: no thoughts, in a layout without slots. batch_size: questions at a
-    time; num_injected: so many of the N thoughts go into the prompt (None: all).
+    batch_size: questions at a time; num_injected: so many of the N thoughts go into the prompt (None: all).
     """
 
-    def __init__(self, models: tuple, settings: SamplingSettings, batch_size: int, num_injected: int | None = None):
-        self.llm, self.thought_model, self.layout = models
-        self.settings, self.batch_size, self.num_injected = settings, batch_size, num_injected
+    def __init__(self, models: Models, settings: SamplingSettings, batch_size: int, num_injected: int | None = None):
+        self.llm, self.layout, self.settings, self.batch_size = models.llm, models.layout, settings, batch_size
+        chains = 1 if models.thoughts is None else models.thoughts.design.num_chains
+        self.embed = PromptEmbedder(models, min(chains, settings.num_return_sequences), num_injected)
         self.stop_ids = stop_token_ids(self.llm, self.layout)
 
     @torch.no_grad()
-    def answers(self, examples: list[Example]) -> Iterator[tuple[Example, list[Sample], list[str]]]:
-        """(example, its samples, their texts) as soon as they are written, which is not the order of the examples."""
-        numbers = [example.index for example in examples]
-        lengths = [prompt_length(self.layout, example.question) for example in examples]
-
-        def prompts(places: list[int]) -> dict[str, Tensor]:
-            return self._prompts([examples[place] for place in places])
-
-        for place, samples in self._decode(numbers, lengths, prompts):
-            texts = self.layout.llm_tokenizer.batch_decode(
-                [one.tokens for one in samples], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            yield examples[place], samples, texts
-
-    def _prompts(self, examples: list[Example]) -> dict[str, Tensor]:
-        """Of model.llm_inputs, left-padded: a row for each chain of each question that the samples are spread over."""
-        batch = prompt_batch(self.layout, examples, self.llm.get_input_embeddings().weight.device)
-        if self.thought_model is None:
-            return llm_inputs(self.llm, batch, None)
-        question = (batch["question_ids"], batch["question_mask"])
-        _, thoughts = self.thought_model.chain_thoughts(*question, self.settings.num_return_sequences)  # (B, C, N, d)
-        batch = {name: value.repeat_interleave(thoughts.shape[1], dim=0) for name, value in batch.items()}
-        return llm_inputs(self.llm, batch, thoughts.flatten(0, 1)[:, : self.num_injected])
+    def answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
+        """The requests' answers as soon as they are written, which is not the order of the requests."""
+        for request, samples in self._decode(requests):
+            yield Answer(request, samples, decode_texts(self.layout, samples))
 
     @abstractmethod
-    def _decode(
-        self, numbers: list[int], lengths: list[int], prompts: Callable[[list[int]], dict[str, Tensor]]
-    ) -> Iterator[tuple[int, list[Sample]]]:
-        """(place of a question, its samples) as soon as all of them are finished; the longest prompts come first.
-
-        numbers: what seeds the questions' noise; lengths: of their prompts; prompts: places of some questions -> their
-        inputs, as `_prompts` makes them. Sample s is written behind chain s modulo C.
-        """
+    def _decode(self, requests: Sequence[Request]) -> Iterator[tuple[Request, list[Sample]]]:
+        """(request, its samples) as soon as all of them are finished; the longest prompts come first. Sample s is
+        written behind chain s modulo the number of chains."""
 
     @abstractmethod
     def close(self) -> None:
@@ -142,25 +150,29 @@ class Sampler(ABC):
 class TransformersSampler(Sampler):
     """The frozen LLM writes, in this process."""
 
-    def _decode(self, numbers, lengths, prompts):
-        return decode(self.llm, self.settings, self.stop_ids, numbers, lengths, prompts, self.batch_size)
+    def _decode(self, requests):
+        return decode(self.llm, self.settings, self.stop_ids, requests, self.embed, self.batch_size)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
 def open_sampler(
-    args: EvaluationArguments, plan: Plan, models: tuple, settings: SamplingSettings, examples: list[Example]
+    backend: Backend,
+    models: Models,
+    settings: SamplingSettings,
+    batch_size: int,
+    num_injected: int,
+    requests: Sequence[Request],
 ) -> Sampler:
-    """The sampler of `--backend` for these examples, to be closed. InputError where it does not start."""
-    arguments = (models, settings, args.batch_size, plan.injected)
-    if args.backend == "hf" or not examples:
-        return TransformersSampler(*arguments)
+    """The backend's sampler for these requests, to be closed. InputError where it does not start."""
+    if backend.name == "hf" or not requests:
+        return TransformersSampler(models, settings, batch_size, num_injected)
     # imported here: an extra, and seconds
     from lta_thinker.generation.vllm import VllmSampler
 
-    longest = max(prompt_length(models[2], example.question) for example in examples) + plan.injected
-    return VllmSampler(*arguments, args, plan, longest)
+    longest = max(request.length for request in requests) + num_injected
+    return VllmSampler(models, settings, batch_size, num_injected, backend, longest)
 
 
 def backend_versions(backend: str) -> dict[str, str]:
@@ -172,35 +184,19 @@ def backend_versions(backend: str) -> dict[str, str]:
     return {"vllm": import_vllm().__version__}
 
 
-def generate_answers(
-    llm,
-    thought_model: LatentThoughtModel | None,
-    layout: Layout,
-    examples: list[Example],
-    settings: SamplingSettings,
-    batch_size: int,
-    num_injected: int | None = None,
-) -> Iterator[tuple[Example, list[Sample], list[str]]]:
-    """Answers of a TransformersSampler."""
-    return TransformersSampler((llm, thought_model, layout), settings, batch_size, num_injected).answers(examples)
-
-
 def count_right(
-    model: LatentThoughtModel,
-    layout: Layout,
-    examples: list[Example],
+    models: Models,
+    examples: Sequence[Example],
     answer_type: str,
     max_new_tokens: int,
     batch_size: int,
     quiet: bool = False,
 ) -> int:
     """How many of the questions the LLM answers right, decoding greedily behind all N thoughts (of the first chain)."""
-    llm = model.llm
-    model_type = llm.config.get_text_config().model_type
-    settings = resolve_sampling(model_type, llm.generation_config, greedy=True, max_new_tokens=max_new_tokens)
-    answers = generate_answers(llm, model, layout, examples, settings, batch_size)
-    answers = tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False)
-    return sum(
-        answers_equal(extract_answer(text, answer_type, example.options), example.answer, answer_type)
-        for example, _, [text] in answers
-    )
+    settings = greedy_settings(models.llm, max_new_tokens)
+    answers = TransformersSampler(models, settings, batch_size).answers(make_requests(models.layout, examples))
+    right = 0
+    for answer in tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False):
+        example, [text] = answer.request.example, answer.texts
+        right += answers_equal(extract_answer(text, answer_type, example.options), example.answer, answer_type)
+    return right

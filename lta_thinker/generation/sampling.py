@@ -129,18 +129,18 @@ NUMBERS_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits whose normaliser
 
 
 def choose(
-    logits: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor, said: Tensor | None = None
+    logits: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor, written: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Logits (R, V) -> tokens (R, 1), and their log-probabilities (R,) under the model itself: before any penalty,
     temperature or cut.
 
     Sampling is Gumbel-max: the argmax of (warped logits + noise) is a draw from the warped softmax. keys, positions:
-    (R, 1), of the noise; said: (R, V) bool, tokens that the repetition penalty is for.
+    (R, 1), of the noise; written: (R, V) bool, tokens that the repetition penalty is for.
     """
     scores = logits
-    if said is not None:
+    if written is not None:
         penalty = settings.repetition_penalty
-        scores = torch.where(said, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+        scores = torch.where(written, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
     tokens = scores.argmax(-1, keepdim=True) if settings.greedy else draw(scores, settings, keys, positions)
     # a few rows at a time: float32 copies of all of them would take longer to allocate than to compute
     rows = max(1, NUMBERS_AT_A_TIME[logits.device.type] // logits.shape[-1])

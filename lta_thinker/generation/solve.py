@@ -1,19 +1,19 @@
 """One question: samples, their answers and the vote. evaluate.py --ask, LatentThoughtModel.solve.
 
-solution = solve(llm, thought_model, layout, as_example(question, "number"), settings, "number", num_injected=2)
+solution = solve(models, as_example(question, "number"), settings, "number", num_injected=2)
 """
 
 from collections import Counter
 from dataclasses import dataclass
 
 from lta_thinker.answers import extract_answer
-from lta_thinker.answers.votes import group_answers, vote_index
+from lta_thinker.answers.votes import vote
 from lta_thinker.common import InputError
-from lta_thinker.generation.samplers import generate_answers
+from lta_thinker.generation.prompts import make_requests
+from lta_thinker.generation.samplers import TransformersSampler
 from lta_thinker.generation.sampling import SamplingSettings
-from lta_thinker.model import LatentThoughtModel
+from lta_thinker.model import Models
 from lta_thinker.rows.examples import Example, is_text, read_options, with_options
-from lta_thinker.rows.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,21 @@ def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -
 
 
 def solve(
-    llm,
-    thought_model: LatentThoughtModel | None,
-    layout: Layout,
-    example: Example,
-    settings: SamplingSettings,
-    answer_type: str,
-    num_injected: int,
+    models: Models, example: Example, settings: SamplingSettings, answer_type: str, num_injected: int
 ) -> Solution:
     """Sample answers to one question and vote, as an evaluation does: the same seed and index give the same texts.
 
-    num_injected: so many of the N thoughts go into the prompt. thought_model None: none, in a layout without slots.
+    num_injected: so many of the N thoughts go into the prompt.
     """
-    [(_, samples, texts)] = generate_answers(llm, thought_model, layout, [example], settings, 1, num_injected)
-    answers = [extract_answer(text, answer_type, example.options) for text in texts]
-    groups = group_answers(answers, answer_type)
-    winner, _ = vote_index(groups, [one.score for one in samples])
-    counts = Counter(group for group in groups if group is not None)
-    ranked = sorted(counts, key=lambda group: (group != groups[winner], -counts[group]))
+    sampler = TransformersSampler(models, settings, 1, num_injected)
+    [answer] = sampler.answers(make_requests(models.layout, [example]))
+    answers = [extract_answer(text, answer_type, example.options) for text in answer.texts]
+    result = vote(answers, answer_type, [sample.score for sample in answer.samples])
+    sizes = Counter(group for group in result.groups if group is not None)
+    ranked = sorted(sizes, key=lambda group: (group != result.winner, -sizes[group]))
     return Solution(
-        answer=None if winner is None else answers[winner],
-        votes={answers[groups.index(group)]: counts[group] for group in ranked},
-        texts=texts,
-        tokens=[one.num_tokens for one in samples],
+        answer=result.answer,
+        votes={answers[result.groups.index(group)]: sizes[group] for group in ranked},
+        texts=answer.texts,
+        tokens=[sample.num_tokens for sample in answer.samples],
     )

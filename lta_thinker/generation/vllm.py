@@ -19,9 +19,7 @@ from packaging.version import Version
 from torch import Tensor
 
 from lta_thinker.common import InputError
-from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import Plan
-from lta_thinker.generation.samplers import Sampler
+from lta_thinker.generation.samplers import Backend, Sampler
 from lta_thinker.generation.sampling import Sample, make_sample, noise_keys
 
 OLDEST = "0.32"  # what was tried: embeddings as prompts, hashed by the prefix cache, and the engine's interface
@@ -80,16 +78,16 @@ def spare_token(config, tokenizer) -> int | None:
 
 
 class VllmSampler(Sampler):
-    """vLLM writes. models: of the large LLM the embeddings alone (embeddings.py); longest: columns of any prompt.
+    """vLLM writes. models: of the large LLM the embeddings alone (llm/embeddings.py); longest: columns of any prompt.
 
     The engine takes min_p before top_p, TransformersSampler (as the library) after: with both the candidates differ.
     """
 
-    def __init__(self, models, settings, batch_size, num_injected, args: EvaluationArguments, plan: Plan, longest: int):
+    def __init__(self, models, settings, batch_size, num_injected, backend: Backend, longest: int):
         super().__init__(models, settings, batch_size, num_injected)
         import_vllm()
         self._check_settings()
-        self._start(self._engine_flags(args, plan, longest))
+        self._start(self._engine_flags(backend, longest))
         config = self.engine.vllm_config
         # enough for every place of every engine while questions end and others begin
         self.most = 2 * config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
@@ -115,25 +113,22 @@ class VllmSampler(Sampler):
                 )
             os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the other one puts token 0 at a prompt's embeddings
 
-    def _engine_flags(self, args: EvaluationArguments, plan: Plan, longest: int) -> dict:
+    def _engine_flags(self, backend: Backend, longest: int) -> dict:
         """Keyword arguments of vLLM's AsyncEngineArgs."""
         from vllm.platforms import current_platform
 
-        length = model_length(args.max_model_len, longest, self.settings.max_new_tokens, self.llm.config)
-        flags = {
-            name: getattr(args, name)
-            for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization")
-            if getattr(args, name) is not None
-        }
+        length = model_length(backend.max_model_len, longest, self.settings.max_new_tokens, self.llm.config)
+        names = ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization")
+        flags = {name: getattr(backend, name) for name in names if getattr(backend, name) is not None}
         if current_platform.is_cpu():
             flags |= ON_CPU | {"max_num_batched_tokens": max(CPU_STEP, length)}
         device = self.llm.get_input_embeddings().weight.device
         if device.type == "cuda":
             flags.setdefault("gpu_memory_utilization", memory_share(*torch.cuda.mem_get_info(device)))
         return flags | {
-            "model": plan.base_model_id,
-            "dtype": plan.dtype,
-            "trust_remote_code": args.trust_remote_code,
+            "model": backend.model_id,
+            "dtype": backend.dtype,
+            "trust_remote_code": backend.trust_remote_code,
             "max_model_len": length,
             "enable_prompt_embeds": True,
             "skip_tokenizer_init": True,  # texts are decoded here, by the tokenizer that made the prompts
@@ -168,18 +163,18 @@ class VllmSampler(Sampler):
         finally:
             signal.signal(signal.SIGINT, interrupt)
 
-    def _decode(self, numbers, lengths, prompts):
+    def _decode(self, requests):
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        waiting = sorted(range(len(numbers)), key=lambda place: (lengths[place], -place))  # taken from its end
+        waiting = sorted(range(len(requests)), key=lambda place: (requests[place].length, -place))  # taken from its end
         running = {}
         try:
             while waiting or running:
                 while waiting and len(running) * self.settings.num_return_sequences < self.most:
-                    places = [waiting.pop() for _ in range(min(len(waiting), self.batch_size))]
-                    for place, chains in zip(places, unpadded(prompts(places), len(places)), strict=True):
-                        task = self.runner.get_loop().create_task(self._samples(numbers[place], chains))
-                        running[task] = place
+                    group = [requests[waiting.pop()] for _ in range(min(len(waiting), self.batch_size))]
+                    for request, chains in zip(group, unpadded(self.embed(group), len(group)), strict=True):
+                        task = self.runner.get_loop().create_task(self._samples(request.example.index, chains))
+                        running[task] = request
                     self.runner.run(asyncio.sleep(0))  # the engine begins with these
                 done, _ = self.runner.run(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
                 for task in done:
@@ -191,12 +186,12 @@ class VllmSampler(Sampler):
         finally:
             self.runner.run(end(running))
 
-    async def _samples(self, number: int, chains: list[Tensor]) -> list[Sample]:
-        """All samples of a question, behind the prompts of its chains, (T, d_large) each."""
+    async def _samples(self, question: int, chains: list[Tensor]) -> list[Sample]:
+        """All samples of a question, whose number seeds them, behind the prompts of its chains, (T, d_large) each."""
         s = self.settings.num_return_sequences
-        keys = noise_keys(self.settings.seed, torch.full((s,), number), torch.arange(s))[:, 0].tolist()
+        keys = noise_keys(self.settings.seed, torch.full((s,), question), torch.arange(s))[:, 0].tolist()
         prompts = [self._prompt(chain) for chain in chains]
-        samples = (self._sample(prompts[i % len(prompts)], f"{number}.{i}", keys[i] % (1 << 62)) for i in range(s))
+        samples = (self._sample(prompts[i % len(prompts)], f"{question}.{i}", keys[i] % (1 << 62)) for i in range(s))
         return await asyncio.gather(*samples)
 
     def _prompt(self, embeddings: Tensor):

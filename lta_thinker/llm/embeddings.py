@@ -1,7 +1,8 @@
 """The large LLM where an engine elsewhere runs it: its config, its settings and its embeddings, without its layers.
 
-llm = load_embeddings("Qwen/Qwen3-8B", "--base_model_id", torch.bfloat16, "cuda")   # 1.2 GB instead of 16
-weights_fingerprint("Qwen/Qwen3-8B", "--base_model_id", llm)                        # as frozen.fingerprint of the whole
+source = LmSource("Qwen/Qwen3-8B", "--base_model_id", torch.bfloat16, "cuda")
+llm = load_embeddings(source)                # 1.2 GB instead of 16
+weights_fingerprint(source, llm)             # as frozen.fingerprint of the whole LLM
 
 Weights are read from the model's safetensors, memory-mapped: only what is looked at is read.
 """
@@ -9,7 +10,6 @@ Weights are read from the model's safetensors, memory-mapped: only what is looke
 import json
 from pathlib import Path
 
-import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -17,15 +17,15 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.frozen import DTYPE_ARGUMENT, load_config, load_generation_config, weights_hash
+from lta_thinker.llm.frozen import DTYPE_ARGUMENT, LmSource, load_config, load_generation_config, weights_hash
 
 
 class WeightFiles:
     """A model's safetensors, in a folder or on the hub: name -> tensor, memory-mapped."""
 
-    def __init__(self, model_id: str, flag: str):
+    def __init__(self, source: LmSource):
         """InputError where the model has none."""
-        self.model_id, self.flag, self.opened = model_id, flag, {}
+        self.source, self.opened = source, {}
         try:
             index = self._file(SAFE_WEIGHTS_INDEX_NAME)
             if index is not None:
@@ -33,16 +33,16 @@ class WeightFiles:
                 return
             single = self._file(SAFE_WEIGHTS_NAME)
         except (ValueError, KeyError) as error:
-            raise InputError(f"{flag} {model_id}: {SAFE_WEIGHTS_INDEX_NAME} is broken ({error})") from None
+            raise InputError(f"{source.name}: {SAFE_WEIGHTS_INDEX_NAME} is broken ({error})") from None
         if single is None:
             raise InputError(
-                f"{flag} {model_id}: no {SAFE_WEIGHTS_NAME} there; save it as safetensors (save_pretrained does)"
+                f"{source.name}: no {SAFE_WEIGHTS_NAME} there; save it as safetensors (save_pretrained does)"
             )
         self.places = dict.fromkeys(self._open(SAFE_WEIGHTS_NAME).keys(), SAFE_WEIGHTS_NAME)
 
     def _file(self, name: str) -> str | None:
         try:
-            return cached_file(self.model_id, name)
+            return cached_file(self.source.model_id, name)
         except OSError:  # there is no such file
             return None
 
@@ -51,46 +51,46 @@ class WeightFiles:
         if name not in self.opened:
             path = self._file(name)
             if path is None:
-                raise InputError(f"{self.flag} {self.model_id}: no {name} there, which its index names")
+                raise InputError(f"{self.source.name}: no {name} there, which its index names")
             try:
                 self.opened[name] = safe_open(path, framework="pt")
             except SafetensorError as error:
-                raise InputError(f"{self.flag} {self.model_id}: {name} is broken ({error})") from None
+                raise InputError(f"{self.source.name}: {name} is broken ({error})") from None
         return self.opened[name]
 
     def __getitem__(self, name: str) -> Tensor:
         return self._open(self.places[name]).get_tensor(name)
 
 
-def load_embeddings(model_id: str, flag: str, dtype: torch.dtype, device, trust_remote_code: bool = False):
-    """The causal LM with its embedding module alone on `device`; all other parameters are on the meta device.
+def load_embeddings(source: LmSource):
+    """The causal LM with its embedding module alone on the device; all other parameters are on the meta device.
 
     Raises InputError for a missing model, one that cannot be the large LLM as far as its config says, and for one
     without safetensors.
     """
-    config = load_config(model_id, flag, trust_remote_code)
-    files = WeightFiles(model_id, flag)
+    config = load_config(source)
+    files = WeightFiles(source)
     # buffers are made for real: some modules keep a scale in one that no file has
     with init_empty_weights(include_buffers=False):
-        arguments = {DTYPE_ARGUMENT: dtype, "trust_remote_code": trust_remote_code}
+        arguments = {DTYPE_ARGUMENT: source.dtype, "trust_remote_code": source.trust_remote_code}
         lm = AutoModelForCausalLM.from_config(config, **arguments)
-    lm.generation_config = load_generation_config(model_id, config)
+    lm.generation_config = load_generation_config(source.model_id, config)
     embed = lm.get_input_embeddings()
     name = next(name for name, weight in lm.named_parameters() if weight is embed.weight)
     if name not in files.places:
-        raise InputError(f"{flag} {model_id}: its safetensors have no {name}")
-    embed.weight = nn.Parameter(files[name].to(device=device, dtype=dtype), requires_grad=False)
-    embed.to(device)  # its buffers
+        raise InputError(f"{source.name}: its safetensors have no {name}")
+    embed.weight = nn.Parameter(files[name].to(device=source.device, dtype=source.dtype), requires_grad=False)
+    embed.to(source.device)  # its buffers
     lm.tie_weights()
     return lm.requires_grad_(False).eval()
 
 
-def weights_fingerprint(model_id: str, flag: str, lm) -> str | None:
+def weights_fingerprint(source: LmSource, lm) -> str | None:
     """frozen.fingerprint of the whole LM in its dtype, from the files; None where they hold other tensors than the
     model has parameters (weights that the library converts as it loads them)."""
-    files = WeightFiles(model_id, flag)
+    files = WeightFiles(source)
     names = [name for name, _ in lm.named_parameters()]
-    if not files.places.keys() >= {*names}:
-        print(f"note: {flag} {model_id}: its files name the weights in another way: no fingerprint of them")
+    if not files.places.keys() >= set(names):
+        print(f"note: {source.name}: its files name the weights in another way: no fingerprint of them")
         return None
     return weights_hash(((name, files[name]) for name in names), lm.dtype)

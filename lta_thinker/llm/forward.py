@@ -14,9 +14,9 @@ from transformers import DynamicCache
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 
 
-def decoder(lm):
+def body(lm):
     """The causal LM without its head."""
-    # to transformers 4.53 Gemma 3 is its own base model
+    # in transformers 4.53 Gemma 3 is its own base model
     return lm.model if lm.base_model is lm else lm.base_model
 
 
@@ -31,8 +31,8 @@ def attention_mask(lm, mask: Tensor, queries: int) -> Tensor:
     device, which makes the device wait in every pass."""
     config, columns = lm.config.get_text_config(), torch.arange(mask.shape[1], device=mask.device)
     # FSDP2 puts a class of its own before the model's
-    own = any("create_causal_mask" in vars(sys.modules[kind.__module__]) for kind in type(decoder(lm)).__mro__)
-    if not own or config._attn_implementation != "sdpa" or has_windows(config):
+    plain = any("create_causal_mask" in vars(sys.modules[kind.__module__]) for kind in type(body(lm)).__mro__)
+    if not plain or config._attn_implementation != "sdpa" or has_windows(config):
         return mask
     rows = columns[len(columns) - queries :, None]
     # a padding column sees itself: no row of the softmax is empty
@@ -42,7 +42,8 @@ def attention_mask(lm, mask: Tensor, queries: int) -> Tensor:
 def has_windows(config) -> bool:
     """Whether some layers attend to less than all that came before."""
     config = config.to_dict()
-    return bool(config.get("sliding_window") or {*(config.get("layer_types") or [])} - {"full_attention"})
+    other_layers = set(config.get("layer_types") or []) - {"full_attention"}
+    return bool(config.get("sliding_window") or other_layers)
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> DynamicCache:
     it attends to them and adds nothing to them, however often (gradient checkpointing runs it twice)."""
     # layers with a sliding window keep all columns too: the library's masks hold the window
     cache = DynamicCache()
-    decoder(lm)(
+    body(lm)(
         inputs_embeds=embeddings,
         attention_mask=attention_mask(lm, mask, mask.shape[1]),
         position_ids=position_ids(mask),

@@ -11,7 +11,7 @@ import copy
 import importlib.metadata
 import importlib.util
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import Version
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.forward import decoder
+from lta_thinker.llm.forward import body
 
 ROLES = ("base_model", "assistant_model")  # the large LLM and the small LM, in LatentThoughtModel.frozen's order
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # peft's names
@@ -89,7 +89,7 @@ def inject(lm, config, flag: str) -> Adapter:
     from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    inside = {id(module) for module in decoder(lm).modules() if isinstance(module, nn.Linear)}
+    inside = {id(module) for module in body(lm).modules() if isinstance(module, nn.Linear)}
     linear = [name for name, module in lm.named_modules() if id(module) in inside]
     asked = config.target_modules
     for target in asked if isinstance(asked, list | set) else ():
@@ -159,12 +159,12 @@ def read_adapter(folder: Path, flag: str) -> SavedAdapter:
     return SavedAdapter(config, {name.removeprefix(FILE_PREFIX): v for name, v in state.items()}, flag, files)
 
 
-def read_resume_adapter(path: Path, role: str, lora: dict, model_id: str) -> SavedAdapter:
-    """The adapter in a resume checkpoint's model.safetensors; `lora`: thoughts.json's, of Lora."""
+def read_resume_adapter(path: Path, role: str, lora: Lora, model_id: str) -> SavedAdapter:
+    """The adapter in a resume checkpoint's model.safetensors; `lora`: thoughts.json's."""
     check_peft("--checkpoint")
     prefix = f"adapters.{role}."
     state = {name.removeprefix(prefix): v for name, v in load_file(path).items() if name.startswith(prefix)}
-    return SavedAdapter(Lora(**lora).config(model_id), state, "--checkpoint", [])
+    return SavedAdapter(lora.config(model_id), state, "--checkpoint", [])
 
 
 def load_adapter(lm, saved: SavedAdapter) -> Adapter:
@@ -182,8 +182,3 @@ def load_adapter(lm, saved: SavedAdapter) -> Adapter:
             raise InputError(f"{saved.flag}: tensor {name} holds values that are not finite")
     adapter.load_state_dict(saved.state)
     return adapter.requires_grad_(False)
-
-
-def tuned_settings(lora: Lora, roles: list[str]) -> dict:
-    """Of thoughts.json: {"tuned": {role: flags of Lora}}, nothing where nothing is tuned."""
-    return {"tuned": {role: asdict(lora) for role in roles}} if roles else {}

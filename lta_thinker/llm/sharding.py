@@ -5,16 +5,16 @@ stands outside the layers (embedding table, last norm, head) is whole on every r
 gradient is sent; the generator stays in DDP and its checkpoints are the same files.
 """
 
-import os
-from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
 from packaging.version import Version
 from torch import Tensor, nn
 
-from lta_thinker.common import InputError
-from lta_thinker.llm.forward import decoder
+from lta_thinker.common import InputError, ranks
+from lta_thinker.llm.forward import body
+from lta_thinker.llm.frozen import LmSource, load_frozen_lm
 
 # PyTorch's sharding is imported where it is used: it takes a second
 
@@ -27,11 +27,11 @@ def check_can_shard(world_size: int) -> None:
         raise InputError(f"--shard_llm needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}")
     if world_size == 1:
         raise InputError("--shard_llm shares the LLM among processes, and this is one: torchrun --nproc_per_node=GPUS")
-    in_node = int(os.environ["LOCAL_WORLD_SIZE"])
-    if int(os.environ["LOCAL_RANK"]) >= in_node or world_size % in_node:
+    here = ranks()
+    if here.in_node >= here.node_size or world_size % here.node_size:
         raise InputError(
-            f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {in_node} of "
-            f"{world_size}): start them by torchrun"
+            f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {here.node_size} "
+            f"of {world_size}): start them by torchrun"
         )
 
 
@@ -40,24 +40,24 @@ def shard_mesh(device_type: str):
     but one."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    ranks, in_node = dist.get_world_size(), int(os.environ["LOCAL_WORLD_SIZE"])
+    world, in_node = dist.get_world_size(), ranks().node_size
     if in_node == 1:
-        return init_device_mesh(device_type, (ranks,))
-    return init_device_mesh(device_type, (ranks // in_node, in_node), mesh_dim_names=("node", "gpu"))["gpu"]
+        return init_device_mesh(device_type, (world,))
+    return init_device_mesh(device_type, (world // in_node, in_node), mesh_dim_names=("node", "gpu"))["gpu"]
 
 
-def load_sharded(load: Callable[[], nn.Module], device: torch.device) -> nn.Module:
-    """The frozen LM that `load` reads into host memory, its layers sharded and all of it on `device`. A collective:
-    all ranks call it; those of a node take turns, so that the host holds one whole LM at a time.
+def load_sharded(source: LmSource) -> nn.Module:
+    """The frozen LM, read into host memory, its layers sharded, all of it on the source's device. A collective: all
+    ranks call it; those of a node take turns, so that the host holds one whole LM at a time.
 
     InputError where the LM has no `layers`.
     """
-    mesh, lm = shard_mesh(device.type), None
-    for turn in range(int(os.environ["LOCAL_WORLD_SIZE"])):
-        if turn == int(os.environ["LOCAL_RANK"]):
-            lm = load()
+    mesh, lm, here = shard_mesh(torch.device(source.device).type), None, ranks()
+    for turn in range(here.node_size):
+        if turn == here.in_node:
+            lm = load_frozen_lm(replace(source, device="cpu"))
             shard_layers(lm, mesh)
-            lm.to(device)
+            lm.to(source.device)
         dist.barrier()
     return lm
 
@@ -80,7 +80,7 @@ def shard_layers(lm: nn.Module, mesh) -> None:
     """Shard an LM's layers over the mesh, in place."""
     from torch.distributed.fsdp import fully_shard  # of the torch that check_can_shard asks for
 
-    base = decoder(lm)
+    base = body(lm)
     if not isinstance(getattr(base, "layers", None), nn.ModuleList):
         raise InputError(f"--shard_llm: {type(base).__name__} has no `layers` to shard")
     for layer in base.layers:

@@ -2,8 +2,7 @@
 
 import math
 import os
-import re
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from enum import Enum
 
 import torch
@@ -11,11 +10,14 @@ import transformers
 from packaging.version import Version
 from transformers import TrainingArguments
 
+from lta_thinker.build import ModelSpec
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, read_prompts
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, flag
+from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
+from lta_thinker.llm.frozen import LmSource
 from lta_thinker.llm.lora import ROLES, Lora, check_peft
-from lta_thinker.model import GENERATORS, LOSSES, Design
+from lta_thinker.losses import LOSSES, AlignForm, Objective
+from lta_thinker.model import GENERATORS, Design
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
 REFUSED = {
@@ -40,12 +42,17 @@ SET_HERE = {  # flags whose values follow from others
     "train_sampling_strategy": "a step's rows are sorted by length already",
     "ddp_find_unused_parameters": "every trained parameter is used",
 }
-USER_NAMES = {"per_device_train_batch_size": "batch_size", "num_train_epochs": "n_epochs"}  # in messages
-# flags that may differ between a run and its resumption: none of them decides the weights
-FREE = re.compile(
-    r"output_dir|resume|recipe|bf16|thought_cache|shard_llm|(train|dev|test)_file|report_to|run_name|disable_tqdm|local_rank|use_cpu"
-    r"|prediction_loss_only|project|(log|hub_|push_|save_|trackio|ddp_|do_|include_|skip_|dataloader_[npm]|torch_empty|eval_(acc|do|use)).*"
-)
+# of the library's own flags, those that may differ between a run and its resumption: none of them decides the weights
+LIBRARY_FREE = {
+    "output_dir",
+    "disable_tqdm",
+    "local_rank",
+    "use_cpu",
+    "prediction_loss_only",
+    "eval_accumulation_steps",
+}
+LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
+LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
 
 
 @dataclass
@@ -54,64 +61,86 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder")
     small_model_id: str = flag("Qwen/Qwen3-0.6B", "frozen small LM; not loaded when the generator uses none")
-    thought_generator: str | None = flag(None, f"{', '.join(GENERATORS)} (default small_block)")
+    thought_generator: str | None = flag(
+        None, "what makes the thoughts (default small_block)", choices=(*GENERATORS, "none")
+    )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
-    num_thought_tokens: int = flag(32, "N: number of latent thoughts")
-    per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size")
-    gradient_accumulation_steps: int = flag(4, "micro-batches an optimiser step")
-    learning_rate: float = flag(1e-4, "peak learning rate")
+    num_thought_tokens: int = flag(32, "N: number of latent thoughts", at_least=1)
+    per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size", at_least=1)
+    gradient_accumulation_steps: int = flag(4, "micro-batches an optimiser step", at_least=1)
+    learning_rate: float = flag(1e-4, "peak learning rate", above=0)
     num_train_epochs: float = flag(10.0, "epochs", "--n_epochs")
-    warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)")
-    seed: int = flag(41, "of the generator's start and the order of rows")
-    sft_loss_weight: float = flag(1.0, "of L_SFT; 0 skips the loss's work in training")
-    align_loss_weight: float = flag(0.0, "of L_align (published 0.33); 0 skips it")
-    focus_loss_weight: float = flag(0.0, "of L_focus (published 0.33); 0 skips it")
-    diversity_loss_weight: float = flag(0.0, "of the chains' contrastive loss (SoftCoT++)")
+    warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)", at_least=0, below=1)
+    seed: int = flag(41, "of the generator's start and the order of rows", at_least=0, below=2**32)
+    sft_loss_weight: float = flag(1.0, "of L_SFT; 0 skips the loss's work in training", at_least=0)
+    align_loss_weight: float = flag(0.0, "of L_align (published 0.33); 0 skips it", at_least=0)
+    focus_loss_weight: float = flag(0.0, "of L_focus (published 0.33); 0 skips it", at_least=0)
+    diversity_loss_weight: float = flag(0.0, "of the chains' contrastive loss (SoftCoT++)", at_least=0)
     decay_extra_losses: bool = flag(False, "weights other than the SFT loss's fall linearly to 0 over the run")
-    focus_temperature: float = flag(0.1, "tau of L_focus")
-    align_temperature: float = flag(1.0, "of both softmaxes of L_align (published 1)")
+    focus_temperature: float = flag(0.1, "tau of L_focus", above=0)
+    align_temperature: float = flag(1.0, "of both softmaxes of L_align (published 1)", above=0)
     align_mean: bool = flag(False, "L_align of the mean thought, not of each")
     align_stop_gradient: bool = flag(False, "L_align moves the thoughts alone, not the question's z")
-    align_variance_floor: float = flag(0.0, "L_align keeps the standard deviation over the slots above this")
-    num_thought_chains: int = flag(1, "C sets of thoughts a question; evaluation spreads the samples over them")
-    num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)")
+    align_variance_floor: float = flag(
+        0.0, "L_align keeps the standard deviation over the slots above this", at_least=0
+    )
+    num_thought_chains: int = flag(
+        1, "C sets of thoughts a question; evaluation spreads the samples over them", at_least=1
+    )
+    num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)", at_least=1)
     projection: str | None = flag(
-        None, "before or after the TransformerBlock (default small_block before, block after)"
+        None,
+        "before or after the TransformerBlock (default small_block before, block after)",
+        choices=("before", "after"),
     )
     match_scale: bool = flag(False, "give the thoughts the mean norm of the LLM's embedding table")
     thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
     freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
     tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
     tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
-    lora_r: int | None = flag(None, "rank of the adapters (default 16)")
-    lora_alpha: int | None = flag(None, "their scale is alpha / r (default 32)")
-    lora_dropout: float | None = flag(None, "of what they read (default 0.1)")
+    lora_r: int | None = flag(None, "rank of the adapters (default 16)", at_least=1)
+    lora_alpha: int | None = flag(None, "their scale is alpha / r (default 32)", above=0)
+    lora_dropout: float | None = flag(None, "of what they read (default 0.1)", at_least=0, below=1)
     lora_target: str | None = flag(None, "names of the linear layers that get one (default q_proj,v_proj)")
     task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
-    k_shot: int = flag(0, "first k training rows only; 0: all")
+    k_shot: int = flag(0, "first k training rows only; 0: all", at_least=0)
     max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
-    resume: bool = flag(False, "go on from the newest checkpoint of this run")
+    resume: bool = flag(False, "go on from the newest checkpoint of this run", decides_weights=False)
     output_name: str | None = flag(None, "required: names the run and its folders")
-    best_metric: str = flag("sft_loss", "sft_loss (dev SFT loss) or accuracy (greedy dev answers) chooses the best")
-    max_new_tokens: int = flag(512, "for the dev answers of --best_metric accuracy")
-    thought_cache: bool = flag(
-        True, "keep the frozen small LM's states on disk while the run lasts, where they are read more than once"
+    best_metric: str = flag(
+        "sft_loss",
+        "sft_loss (dev SFT loss) or accuracy (greedy dev answers) chooses the best",
+        choices=("sft_loss", "accuracy"),
     )
-    shard_llm: bool = flag(False, "share the frozen LLM's layers among the processes of a node (FSDP2)")
+    max_new_tokens: int = flag(512, "for the dev answers of --best_metric accuracy", at_least=1)
+    thought_cache: bool = flag(
+        True,
+        "keep the frozen small LM's states on disk while the run lasts, where they are read more than once",
+        decides_weights=False,
+    )
+    shard_llm: bool = flag(
+        False, "share the frozen LLM's layers among the processes of a node (FSDP2)", decides_weights=False
+    )
     attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     bf16: bool | None = flag(
-        None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", const=True
+        None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", decides_weights=False
     )
-    eval_strategy: str = flag("epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps")
-    logging_steps: float = flag(10, "steps between two log lines")
-    save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)")
-    report_to: str = flag("none", "tracker: none, tensorboard, wandb, trackio, ...; its files go to logs/<output_name>")
-    run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)")
-    project: str = flag("lta-thinker", "the project's name in a tracker that has projects")
-    recipe: str | None = flag(None, RECIPE_HELP)
+    eval_strategy: str = flag(
+        "epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps", choices=("epoch", "steps")
+    )
+    logging_steps: float = flag(10, "steps between two log lines", decides_weights=False)
+    save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)", decides_weights=False)
+    report_to: str = flag(
+        "none",
+        "tracker: none, tensorboard, wandb, trackio, ...; its files go to logs/<output_name>",
+        decides_weights=False,
+    )
+    run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)", decides_weights=False)
+    project: str = flag("lta-thinker", "the project's name in a tracker that has projects", decides_weights=False)
+    recipe: str | None = flag(None, RECIPE_HELP, decides_weights=False)
 
     def __post_init__(self):
         self._refuse()
@@ -178,51 +207,49 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError("--output_name is required: letters, digits, '.', '_' and '-' that name the run's folders")
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
             raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
-        kind = self.thought_generator = "small" if self.use_assistant_model else self.thought_generator or "small_block"
-        if kind == "none":
+        if self.use_assistant_model:
+            self.thought_generator = "small"
+        self.thought_generator = self.thought_generator or "small_block"
+        if self.thought_generator == "none":
             raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
-        if kind not in GENERATORS:
-            raise InputError(f"--thought_generator {kind}: no such generator; there are {', '.join(GENERATORS)}")
-        self._check_design(GENERATORS[kind])
-        self._check_tuning(GENERATORS[kind])
+        generator = GENERATORS[self.thought_generator]
+        check_ranges(self)
+        self._check_design(generator)
+        self._check_tuning(generator)
+        self._check_length_of_run()
+        self._check_start(generator)
         self.task = self.resolve_task(self.task_name)
         self.prompts = PROMPTS[self.task.answer_type]
         if self.prompt_file:
             self.prompts = read_prompts(self.prompt_file, self.prompts)
-        weights = list(self.loss_weights.values())
-        one = "num_thought_tokens num_thought_chains num_blocks per_device_train_batch_size per_device_eval_batch_size "
-        one += "gradient_accumulation_steps max_new_tokens"
-        rules = {name: (getattr(self, name) >= 1, "must be at least 1") for name in one.split()}
-        for name in ("learning_rate", "focus_temperature", "align_temperature"):
-            rules[name] = (0 < getattr(self, name) < math.inf, "must be a number above 0")
-        for name in LOSSES:
-            good = 0 <= self.loss_weights[name] < math.inf and any(weights)
-            rules[f"{name}_loss_weight"] = (good, "must be a number, 0 or more; one of them above 0")
-        rules["align_variance_floor"] = (0 <= self.align_variance_floor < math.inf, "must be a number, 0 or more")
-        rules["num_train_epochs"] = (self.max_steps > 0 or 0 < self.num_train_epochs < math.inf, "must be above 0")
-        rules["k_shot"] = (self.k_shot >= 0, "must be 0 (all rows) or more")
-        rules["seed"] = (0 <= self.seed < 2**32, "must be from 0 to 2**32 - 1")
-        rules["warmup_ratio"] = (0 <= self.warmup_ratio < 1, "must be at least 0 and below 1")
-        rules["warmup_steps"] = (self.warmup_steps == int(self.warmup_steps), "whole steps; a share is --warmup_ratio")
-        rules["best_metric"] = (self.best_metric in ("sft_loss", "accuracy"), "sft_loss or accuracy")
-        said = "epoch or steps; dev evaluations choose the best"
+
+    def _check_length_of_run(self):
+        if self.per_device_eval_batch_size < 1:
+            raise InputError(f"--per_device_eval_batch_size {self.per_device_eval_batch_size}: must be at least 1")
+        if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
+            raise InputError(f"--n_epochs {self.num_train_epochs}: must be above 0")
+        if self.warmup_steps != int(self.warmup_steps):
+            raise InputError(f"--warmup_steps {self.warmup_steps}: whole steps; a share is --warmup_ratio")
+        if self.eval_steps is not None and self.eval_strategy != "steps":
+            raise InputError(f"--eval_steps {self.eval_steps}: needs --eval_strategy steps")
         if self.shard_llm and self.best_metric == "accuracy":
             raise InputError("--best_metric accuracy with --shard_llm: ranks would wait for each other at every token")
-        rules["eval_strategy"] = (self.eval_strategy in ("epoch", "steps"), said)
-        needs = "needs --eval_strategy steps"
-        rules["eval_steps"] = (self.eval_steps is None or self.eval_strategy == "steps", needs)
-        for name, (good, reason) in rules.items():
-            if not good:
-                raise InputError(f"--{USER_NAMES.get(name, name)} {getattr(self, name)}: {reason}")
-        start, needed = (bool(self.params_file_name), bool(self.att_file_name)), GENERATORS[kind]
-        if any(start) and start != (needed.has_projection, needed.has_prior):
-            names = ("--params_file_name",) * needed.has_projection + ("--att_file_name",) * needed.has_prior
-            raise InputError(f"{kind} starts from {' and '.join(names)}, or from neither file")
-        if any(start) and self.resume:
+
+    def _check_start(self, generator: type):
+        given = [bool(self.params_file_name), bool(self.att_file_name)]
+        needed = [generator.has_projection, generator.has_prior]
+        if not any(given):
+            return
+        if given != needed:
+            names = ["--params_file_name"] * needed[0] + ["--att_file_name"] * needed[1]
+            raise InputError(f"{self.thought_generator} starts from {' and '.join(names)}, or from neither file")
+        if self.resume:
             raise InputError("--params_file_name with --resume: a resumed run has its weights already")
 
     def _check_design(self, generator: type):
         kind, weights = self.thought_generator, self.loss_weights
+        if not any(weights.values()):
+            raise InputError("--sft_loss_weight 0: one of the losses must have a weight above 0")
         if not generator.reads_question and (weights["align"] or weights["focus"]):
             raise InputError(
                 f"--thought_generator {kind} reads no question: --align_loss_weight 0 --focus_loss_weight 0"
@@ -235,12 +262,10 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
         if self.thoughts_see_steps and not generator.reads_question:
             raise InputError(f"--thoughts_see_steps: the generator {kind} reads nothing")
-        if not weights["align"] and self.align != dict.fromkeys(self.align, 0) | {"temperature": 1.0}:
+        if not weights["align"] and self.align_form != AlignForm():
             raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
         if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
             raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")
-        if self.projection not in (None, "before", "after"):
-            raise InputError(f"--projection {self.projection}: before or after")
 
     def _check_tuning(self, generator: type):
         values = {f.name: getattr(self, f"lora_{f.name}") for f in fields(Lora)}
@@ -256,14 +281,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.tune_base_model and self.shard_llm:
             raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of both")
         lora = Lora(**given)
-        for name, good, reason in (
-            ("r", lora.r >= 1, "must be at least 1"),
-            ("alpha", lora.alpha > 0, "must be above 0"),
-            ("dropout", 0 <= lora.dropout < 1, "must be at least 0 and below 1"),
-            ("target", all(map(str.strip, lora.target.split(","))), "names with commas between them"),
-        ):
-            if not good:
-                raise InputError(f"--lora_{name} {getattr(lora, name)}: {reason}")
+        if not all(name.strip() for name in lora.target.split(",")):
+            raise InputError(f"--lora_target {lora.target}: names with commas between them")
         check_peft(f"--tune_{self.tuned_roles[0]}")
         for name, value in vars(lora).items():
             setattr(self, f"lora_{name}", value)
@@ -273,26 +292,45 @@ class TrainArguments(TaskArguments, TrainingArguments):
         return [role for role in ROLES if getattr(self, f"tune_{role}")]
 
     @property
-    def lora(self) -> Lora:
-        return Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target)
+    def adapters(self) -> dict[str, Lora]:
+        """What is put into the LMs, by role."""
+        lora = Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target)
+        return dict.fromkeys(self.tuned_roles, lora)
 
     @property
     def design(self) -> Design:
         return Design(self.num_thought_chains, self.num_blocks, self.projection, self.match_scale)
 
     @property
-    def align(self) -> dict:
-        """How losses.semantic_alignment is computed."""
-        return {
-            "temperature": self.align_temperature,
-            "of_mean": self.align_mean,
-            "stop_question": self.align_stop_gradient,
-            "variance_floor": self.align_variance_floor,
-        }
-
-    @property
     def loss_weights(self) -> dict[str, float]:
         return {name: getattr(self, f"{name}_loss_weight") for name in LOSSES}
+
+    @property
+    def align_form(self) -> AlignForm:
+        return AlignForm(self.align_temperature, self.align_mean, self.align_stop_gradient, self.align_variance_floor)
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.loss_weights, self.focus_temperature, self.align_form)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The models of the run."""
+        how = (getattr(torch, self.dtype), self.device, self.trust_remote_code, self.attn_implementation)
+        small = None
+        if GENERATORS[self.thought_generator].uses_small_lm:
+            small = LmSource(self.small_model_id, "--small_model_id", *how)
+        return ModelSpec(
+            large=LmSource(self.large_model_id, "--large_model_id", *how),
+            small=small,
+            kind=self.thought_generator,
+            num_thoughts=self.num_thought_tokens,
+            design=self.design,
+            objective=self.objective,
+            thoughts_see_steps=self.thoughts_see_steps,
+            large_part="shard" if self.shard_llm else "whole",
+            seed=self.seed,
+        )
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """`warmup_ratio` left the library in transformers 5; here it stays."""
@@ -300,25 +338,42 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     def resolved(self) -> dict:
         """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
-        values = self._values([f.name for f in fields(self) if not FREE.fullmatch(f.name)])
+        values = self._values([one.name for one in fields(self) if decides_weights(one)])
         more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}
         return values | more
 
     def free(self) -> dict:
         """The flags that may differ between a run and its resumption, but for secrets."""
-        names = [f.name for f in fields(self) if FREE.fullmatch(f.name) and not f.name.endswith("hub_token")]
-        return self._values(names)
+        names = [one.name for one in fields(self) if not decides_weights(one)]
+        return self._values([name for name in names if not name.endswith("hub_token")])
 
     def _values(self, names: list[str]) -> dict:
-        names = [name for name in names if self.__dataclass_fields__[name].init and name not in SET_HERE]
-        names = [name for name in names if self.tuned_roles or not name.startswith("lora_")]
-        values = {name: getattr(self, name) for name in names}
-        values = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
-        return {name: value for name, value in values.items() if isinstance(value, str | int | float | None)}
+        """Plain values of the flags, without those that follow from others."""
+        values = {}
+        for name in names:
+            unused = name.startswith("lora_") and not self.tuned_roles
+            if unused or name in SET_HERE or not self.__dataclass_fields__[name].init:
+                continue
+            value = getattr(self, name)
+            value = value.value if isinstance(value, Enum) else value
+            if isinstance(value, str | int | float | None):
+                values[name] = value
+        return values
 
-    def told(self) -> dict:
-        """The resolved flags worth printing: this program's own, and the library's where they are not its defaults."""
-        defaults = {f.name: f.default for f in fields(TrainingArguments)}
-        own = TrainArguments.__annotations__
-        values = {n: v for n, v in self.resolved().items() if n not in TaskArguments.__annotations__ or v is not None}
-        return {n: v for n, v in values.items() if n in own or n not in defaults or v != defaults[n]}
+    def worth_printing(self) -> dict:
+        """Of the resolved flags this program's own, and the library's where they are not its defaults."""
+        defaults = {one.name: one.default for one in fields(TrainingArguments)}
+        kept = {}
+        for name, value in self.resolved().items():
+            own = name in TrainArguments.__annotations__ or name not in defaults
+            of_task = name in TaskArguments.__annotations__
+            if (own and not (of_task and value is None)) or (not own and value != defaults[name]):
+                kept[name] = value
+        return kept
+
+
+def decides_weights(one: Field) -> bool:
+    """Whether a flag decides the weights of a run, so that it must not change when the run goes on."""
+    if "decides_weights" in one.metadata:  # this program's own
+        return one.metadata["decides_weights"]
+    return one.name not in LIBRARY_FREE and not one.name.startswith(LIBRARY_FREE_PREFIXES)

@@ -1,4 +1,4 @@
-"""Preprocessing: the examples of a run -> rows of token ids, tokenised once and kept on disk by `datasets`.
+"""The rows of a run: examples -> token ids, tokenised once and kept on disk by `datasets`.
 
 The files are in <HF_DATASETS_CACHE>/lta-thinker, memory-mapped when read, and named by a hash of all that decides the
 ids: another row, prompt, tokenizer, library or line of layout.py is another file.
@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
@@ -21,39 +23,77 @@ from lta_thinker.rows.layout import Layout
 from lta_thinker.training.flags import TrainArguments
 
 
-def prepare_rows(args: TrainArguments, layout: Layout):
-    """Training rows (datasets.Dataset) and dev rows (list), see token_rows, the dev examples, and counts of what was
-    read, kept and dropped.
+@dataclass(frozen=True)
+class RowCounts:
+    """What became of a split's rows, and the digest of the token ids that are left."""
 
-    Under torchrun one process a node tokenises, the others read what it has written.
+    source: str
+    read: int
+    bad: int
+    in_split: int
+    too_long: int
+    kept: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The rows of a run.
+
+    train, dev: token ids (token_rows), perhaps with the small LM's states (states.py); dev_examples: of the dev rows;
+    widths: columns of the LLM's input of each training row, (prefix; thoughts, suffix and target); counts: by split,
+    "train" and "dev".
+    """
+
+    train: Sequence[dict]
+    dev: Sequence[dict]
+    dev_examples: list[Example]
+    widths: list[tuple[int, int]]
+    counts: dict[str, RowCounts]
+
+
+def prepare_rows(args: TrainArguments, layout: Layout) -> RunRows:
+    """The rows of a run as token ids. Under torchrun one process a node tokenises, the others read what it has written.
+
+    InputError where a split has no usable row.
     """
     with args.main_process_first(desc="tokenising"):
-        return _prepare_rows(args, layout)
-
-
-def _prepare_rows(args: TrainArguments, layout: Layout):
-    counts, rows, kept, warnings = {}, {}, {}, set()
-    for name in ("train", "dev"):
-        split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
-        examples = split.examples[: args.k_shot or None] if name == "train" else split.examples
-        if not examples:
-            raise InputError(f"{split.source}, {name}: no row is left beside the dev rows")
-        encoded = token_rows(layout, examples, quiet=args.disable_tqdm)
-        longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
-        fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
-        if not fits:
-            raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: no row is that short")
-        kept[name], rows[name] = [examples[i] for i in fits], encoded.select(fits)
-        counts[name] = {"source": split.source, "read": split.read, "bad": split.bad, "in_split": len(split.examples)}
-        warnings |= {split.warning} - {""}
-        steps_field = args.task.fields[0].steps
-        if steps_field and not any(example.steps for example in examples):
-            raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
-        digest = hashlib.sha256("".join(rows[name]["sha256"]).encode()).hexdigest()
-        counts[name] |= {"too_long": len(examples) - len(fits), "kept": len(fits), "sha256": digest}
-    for warning in warnings:
+        train, _, train_counts, train_warning = _prepare_split(args, layout, "train")
+        dev, dev_examples, dev_counts, dev_warning = _prepare_split(args, layout, "dev")
+    for warning in sorted({train_warning, dev_warning} - {""}):
         print(f"warning: {warning}")
-    return rows["train"], list(rows["dev"]), kept["dev"], counts
+    lengths = zip(train["prefix_length"], train["length"], strict=True)
+    widths = [(prefix, args.num_thought_tokens + length - prefix) for prefix, length in lengths]
+    return RunRows(train, list(dev), dev_examples, widths, {"train": train_counts, "dev": dev_counts})
+
+
+def _prepare_split(args: TrainArguments, layout: Layout, name: str) -> tuple:
+    """(token rows, their examples, RowCounts, warning) of one split."""
+    split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
+    examples = split.examples
+    if name == "train" and args.k_shot:
+        examples = examples[: args.k_shot]
+    if not examples:
+        raise InputError(f"{split.source}, {name}: no row is left beside the dev rows")
+    encoded = token_rows(layout, examples, quiet=args.disable_tqdm)
+    longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
+    fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
+    if not fits:
+        raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: no row is that short")
+    steps_field = args.task.fields[0].steps
+    if steps_field and not any(example.steps for example in examples):
+        raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
+    rows = encoded.select(fits)
+    counts = RowCounts(
+        source=split.source,
+        read=split.read,
+        bad=split.bad,
+        in_split=len(split.examples),
+        too_long=len(examples) - len(fits),
+        kept=len(fits),
+        sha256=hashlib.sha256("".join(rows["sha256"]).encode()).hexdigest(),
+    )
+    return rows, [examples[i] for i in fits], counts, split.warning
 
 
 def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):

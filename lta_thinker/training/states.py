@@ -9,15 +9,16 @@ trained. The processes of a node share one file, each fills its part.
 
 import errno
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from lta_thinker.common import read_json, write_text
+from lta_thinker.common import Ranks, read_json, write_text
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.model import LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
@@ -57,30 +58,21 @@ def keep_states(
     rows_sha256: str,
     collator: TrainingCollator,
     path: Path,
-    part: tuple[int, int] = (0, 1),
-    all_ranks: Callable[[bool], bool] = lambda here: here,
+    here: Ranks,
     quiet: bool = False,
 ) -> Sequence[dict]:
-    """`rows` with the small LM's states from the file `path`, which is made where it is not there or not of this model
-    and these rows; the rows as they are where the disk has no room. `part` (k, K): this process fills every K-th batch
-    of its node's file; `all_ranks`: waits for all and says whether it is true of all. Prints the disk it takes before
-    taking it."""
-    small_lm = model.frozen[1]
-    weight = small_lm.get_input_embeddings().weight
-    kept, d = RowsWithStates(rows, model.num_thoughts, collator), small_lm.config.get_text_config().hidden_size
+    """`rows` with the small LM's states from the file `path`, or as they are where the disk has no room.
+
+    The file is made where it is not there, or not of this model and these rows (rows_sha256: their digest). Each
+    process of a node fills its part; all ranks call this together. Prints the disk it takes before taking it.
+    """
+    small_lm, kept = model.small_lm, RowsWithStates(rows, model.num_thoughts, collator)
+    d = small_lm.config.get_text_config().hidden_size
     size = kept.starts[-1] * d
-    key = {
-        "rows": rows_sha256,
-        "small_lm": fingerprint(small_lm),
-        "dtype": str(small_lm.dtype),
-        "num_thoughts": model.num_thoughts,
-        "slot_id": model.slot_ids[0],
-        "steps": collator.steps,
-    }
-    key_path = path.with_suffix(".json")
     size_in_bytes = size * small_lm.dtype.itemsize
+    key, key_path = states_key(model, rows_sha256, collator), path.with_suffix(".json")
     there = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
-    complete = all_ranks(there and read_json(key_path) == key)
+    complete = on_all_ranks(there and read_json(key_path) == key)
     what = "are there already" if complete else "are computed once (--no_thought_cache: every step)"
     gigabytes = size_in_bytes / 1e9
     print(
@@ -88,30 +80,54 @@ def keep_states(
         flush=True,
     )
     has_room = True
-    if not complete and part[0] == 0:
+    if not complete and here.in_node == 0:
         key_path.unlink(missing_ok=True)
         has_room = take_room(path, size_in_bytes)
-    if not all_ranks(has_room):
+    if not on_all_ranks(has_room):
         print(f"note: {path.parent} has no room for them; the small LM runs in every step")
-        if part[0] == 0:
+        if here.in_node == 0:
             path.unlink(missing_ok=True)
         return rows
     kept.store = torch.from_file(str(path), shared=True, size=size, dtype=small_lm.dtype).view(-1, d)
     if not complete:
-        by_length = sorted(range(len(rows)), key=lambda i: -sum(kept.widths[i]))
-        batches = range(part[0] * ROWS_AT_ONCE, len(rows), part[1] * ROWS_AT_ONCE)
-        for start in tqdm(batches, desc="small LM's states", disable=quiet, leave=False):
-            group = by_length[start : start + ROWS_AT_ONCE]
-            batch = {name: value.to(weight.device) for name, value in collator([rows[i] for i in group]).items()}
-            thoughts, steps = (states.cpu() for states in model.states(batch))
-            for i, of_thoughts, of_steps in zip(group, thoughts, steps, strict=True):
-                mine = kept.states(i)
-                mine[0].copy_(of_thoughts[len(of_thoughts) - len(mine[0]) :])  # left-padded
-                mine[1].copy_(of_steps[: len(mine[1])])
-    all_ranks(True)
-    if not complete and part[0] == 0:
+        fill(kept, model, here, quiet)
+    on_all_ranks(True)
+    if not complete and here.in_node == 0:
         write_text(key_path, json.dumps(key) + "\n")
     return kept
+
+
+def states_key(model: LatentThoughtModel, rows_sha256: str, collator: TrainingCollator) -> dict:
+    """What decides the states."""
+    return {
+        "rows": rows_sha256,
+        "small_lm": fingerprint(model.small_lm),
+        "dtype": str(model.small_lm.dtype),
+        "num_thoughts": model.num_thoughts,
+        "slot_id": model.slot_ids[0],
+        "steps": collator.steps,
+    }
+
+
+def fill(kept: RowsWithStates, model: LatentThoughtModel, here: Ranks, quiet: bool) -> None:
+    """Compute this process's part of its node's file: every node_size-th batch, rows of similar length together."""
+    device = model.small_lm.get_input_embeddings().weight.device
+    by_length = sorted(range(len(kept)), key=lambda i: -sum(kept.widths[i]))
+    starts = range(here.in_node * ROWS_AT_ONCE, len(kept), here.node_size * ROWS_AT_ONCE)
+    for start in tqdm(starts, desc="small LM's states", disable=quiet, leave=False):
+        group = by_length[start : start + ROWS_AT_ONCE]
+        batch = kept.collator([kept.rows[i] for i in group])
+        batch = {name: value.to(device) for name, value in batch.items()}
+        thoughts, steps = (states.cpu() for states in model.states(batch))
+        for i, of_thoughts, of_steps in zip(group, thoughts, steps, strict=True):
+            thoughts_here, steps_here = kept.states(i)
+            thoughts_here.copy_(of_thoughts[len(of_thoughts) - len(thoughts_here) :])  # left-padded
+            steps_here.copy_(of_steps[: len(steps_here)])
+
+
+def on_all_ranks(here: bool) -> bool:
+    """Whether it is true on all ranks; waits for all of them."""
+    return all(gather_object([here]))
 
 
 def take_room(path: Path, size: int) -> bool:

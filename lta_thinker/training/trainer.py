@@ -1,26 +1,56 @@
 """The Trainer of train.py: its order of rows, losses, dev evaluation and resume checkpoints."""
 
 import functools
-import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
-from lta_thinker.checkpoint import COMPLETE, META_FILE
-from lta_thinker.common import InputError, write_text
+from lta_thinker.checkpoint import COMPLETE, TrainingRecord
+from lta_thinker.common import InputError
 from lta_thinker.generation.samplers import count_right
-from lta_thinker.model import LOSSES
+from lta_thinker.losses import LOSSES
+from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator, loss_counts
-from lta_thinker.rows.examples import Example
-from lta_thinker.rows.layout import Layout
 from lta_thinker.training.preemption import ignore_sigterm
-from lta_thinker.training.watch import gradient_norms, llm_tokens, thought_spread
+from lta_thinker.training.rows import RunRows
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a training log says beside the losses. Nothing here makes the device wait: tensors stay on it until the log
+
+
+def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
+    """Norm of the gradients of each trained part of a LatentThoughtModel, `projection`, `block` and `prior`, as
+    float32 scalars; parts without gradients (a frozen prior) are left out."""
+    parts = {}
+    for name, parameter in model.named_parameters():  # "generator.block.linear1.weight" belongs to "block"
+        if parameter.grad is not None:
+            parts.setdefault(name.split(".")[1], []).append(parameter.grad.norm())
+    return {part: torch.stack(norms).norm() for part, norms in parts.items()}
+
+
+def thought_spread(thoughts: Tensor) -> dict[str, Tensor]:
+    """Variance of the thoughts (B, N, d), as a report has it: over `questions` (mean over slots and features; left out
+    with a single row) and over each question's `slots`, float32 scalars."""
+    thoughts = thoughts.float()
+    spread = {"questions": thoughts.var(0, correction=0).mean()} if len(thoughts) > 1 else {}
+    return spread | {"slots": thoughts.var(1, correction=0).mean()}
+
+
+def llm_tokens(batch: dict[str, Tensor], num_thoughts: int) -> Tensor:
+    """How many columns of the LLM's input in a batch of TrainingCollator are not padding: prompt, thoughts, target."""
+    return batch["prefix_mask"].sum() + batch["suffix_mask"].sum() + num_thoughts * len(batch["prefix_mask"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The order of the rows
 
 
 class ByLengthWithinSteps(torch.utils.data.Sampler):
@@ -54,17 +84,20 @@ def padding_share(widths: list[tuple[int, int]], order: list[int], batch_size: i
     return 1 - real / padded
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# The Trainer
+
+
 class ThoughtTrainer(Trainer):
     """Trainer whose losses are divided by counts over the whole optimiser step: over ranks and micro-batches."""
 
-    def __init__(
-        self, *args, dev_examples: list[Example], layout: Layout, meta: dict, widths: list[tuple[int, int]], **kwargs
-    ):
-        super().__init__(*args, **kwargs)
-        self.widths = widths  # of the training rows, as padding_share takes them
+    def __init__(self, *args, models: Models, rows: RunRows, record: TrainingRecord, **kwargs):
+        """record: of the run, without what differs between its checkpoints. Other arguments: Trainer's."""
+        super().__init__(*args, model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
+        self.widths = rows.widths
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
-        self.dev_examples, self.layout, self.meta = dev_examples, layout, meta
-        self.dev_collator = TrainingCollator(layout, steps=True)
+        self.models, self.dev_examples, self.record = models, rows.dev_examples, record
+        self.dev_collator = TrainingCollator(models.layout, steps=True)
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
         self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
 
@@ -163,11 +196,11 @@ class ThoughtTrainer(Trainer):
         totals = torch.zeros(2, len(LOSSES), dtype=torch.float64)
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
-            mine = rows[start : start + size * ranks][rank::ranks]
+            own_rows = rows[start : start + size * ranks][rank::ranks]
             # a rank without rows runs along: the others may wait for its part of a sharded LLM
-            batch = self.dev_collator([self.eval_dataset[i] for i in mine or rows[:1]])
+            batch = self.dev_collator([self.eval_dataset[i] for i in own_rows or rows[:1]])
             sums = self.model(**self._prepare_inputs(batch))
-            if mine:
+            if own_rows:
                 values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
                 totals += torch.stack([torch.tensor(values), loss_counts(batch)])
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
@@ -185,17 +218,16 @@ class ThoughtTrainer(Trainer):
 
     def _dev_accuracy(self, quiet: bool) -> float:
         """Share of dev questions whose greedy answer is right, over all ranks."""
-        mine = self.dev_examples[self.args.process_index :: self.args.world_size]
+        own_examples = self.dev_examples[self.args.process_index :: self.args.world_size]
         right = count_right(
-            self.model,
-            self.layout,
-            mine,
+            self.models,
+            own_examples,
             self.args.task.answer_type,
             self.args.max_new_tokens,
             self.args.per_device_eval_batch_size,
             quiet,
         )
-        counts = torch.tensor([right, len(mine)], device=self.args.device)
+        counts = torch.tensor([right, len(own_examples)], device=self.args.device)
         right, total = self.accelerator.reduce(counts, "sum").tolist()
         return right / total
 
@@ -207,17 +239,17 @@ class ThoughtTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-            write_text(folder / META_FILE, json.dumps(self.meta_at(self.state.global_step), indent=2) + "\n")
+            self.record_at(self.state.global_step).write(folder)
             (folder / COMPLETE).touch()
 
-    def meta_at(self, step: int) -> dict:
+    def record_at(self, step: int) -> TrainingRecord:
         """thoughts.json of the weights after `step`: `dev` is their own point of the dev curve so far."""
         keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
         logs = [log for log in self.state.log_history if "eval_sft_loss" in log]
         curve = [{key: log[key] for key in keys if key in log} for log in logs]
-        unjudged = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
-        dev = next((point for point in curve if point["step"] == step), unjudged)
-        return self.meta | {"dev": dev, "dev_curve": curve}
+        not_judged = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
+        dev = next((point for point in curve if point["step"] == step), not_judged)
+        return replace(self.record, dev=dev, dev_curve=curve)
 
 
 class EvaluateLastStep(TrainerCallback):

@@ -1,0 +1,136 @@
+"""The models of a run, built once for both scripts: the layout of the prompts, the frozen LMs, the generator.
+
+spec = ModelSpec(large, small, "small_block", num_thoughts=32)
+layout = build_layout(spec, prompts)            # from the tokenizers alone
+models = build_models(spec, layout)             # Models(llm, thoughts, layout)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from transformers import set_seed
+
+from lta_thinker.checkpoint import GeneratorWeights, load_weights
+from lta_thinker.common import InputError, ranks
+from lta_thinker.llm.embeddings import load_embeddings
+from lta_thinker.llm.frozen import LmSource, check_cache, check_vocabulary, load_config, load_frozen_lm, load_tokenizer
+from lta_thinker.llm.lora import Lora, SavedAdapter, inject, load_adapter
+from lta_thinker.llm.sharding import load_sharded
+from lta_thinker.losses import Objective
+from lta_thinker.model import PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
+from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that the models of a run are made from.
+
+    small: None where the generator reads no small LM; it goes to the large LLM's device.
+    kind: of model.GENERATORS, or "none". num_thoughts: N.
+    large_part: what of the large LLM is loaded here: all of it, this rank's shard of its layers, or its embedding table
+    alone (an engine has the rest).
+    seed: of a fresh generator; None leaves the random state as it is.
+    """
+
+    large: LmSource
+    small: LmSource | None
+    kind: str
+    num_thoughts: int
+    design: Design = PUBLISHED_DESIGN
+    objective: Objective | None = None
+    thoughts_see_steps: bool = False
+    large_part: Literal["whole", "shard", "embeddings"] = "whole"
+    seed: int | None = None
+
+    def sizes(self, llm_config, small_config) -> Sizes:
+        """The generator's sizes from the LMs' configs (small_config None without a small LM)."""
+        return generator_sizes(llm_config, small_config, self.num_thoughts)
+
+    def load_configs(self) -> tuple:
+        """Configs of the large LLM and of the small LM (None without one); InputError for LMs that cannot work."""
+        return load_config(self.large), self.small and load_config(self.small)
+
+
+def choose_device(backend: str = "hf") -> str:
+    """This process's GPU ("auto": all that are visible, without torchrun, where the LLM is loaded here), or the CPU."""
+    here, gpus = ranks(), torch.cuda.device_count()
+    if here.in_node >= gpus > 0:
+        raise InputError(f"torchrun started more processes than the {gpus} visible GPUs")
+    if gpus > 1 and not here.under_torchrun and backend == "hf":
+        return "auto"
+    return f"cuda:{here.in_node}" if torch.cuda.is_available() else "cpu"
+
+
+def build_layout(
+    spec: ModelSpec, prompts: dict[str, str], date_string: str = DATE_STRING, separator: str = "\n"
+) -> Layout:
+    """The layout of both prompts, from the LMs' tokenizers alone. `separator` stands between written steps."""
+    llm_tokenizer = load_tokenizer(spec.large)
+    if spec.kind == "none":
+        generator_tokenizer = None
+    else:
+        generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
+    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator)
+
+
+def build_models(
+    spec: ModelSpec,
+    layout: Layout,
+    weights: GeneratorWeights | None = None,
+    adapters: Mapping[str, Lora | SavedAdapter] | None = None,
+) -> Models:
+    """The frozen LMs and the generator before them, on its large LLM's device.
+
+    weights: of the generator, None for a fresh one. adapters: by role, fresh ones (Lora) or saved ones.
+    Raises InputError for LMs that cannot be what they are asked to be.
+    """
+    llm = load_large(spec)
+    check_vocabulary(llm, layout.llm_tokenizer, layout.llm.text, spec.large.flag)
+    check_cache(llm, spec.large.flag)
+    model = None if spec.kind == "none" else build_thoughts(spec, llm, layout, weights)
+    # adapters come last: the generator starts as it would without
+    for role, adapter in (adapters or {}).items():
+        is_large = role == "base_model"
+        lm, source = (llm, spec.large) if is_large else (model.small_lm, spec.small)
+        if isinstance(adapter, Lora):
+            put_in = inject(lm, adapter.config(source.model_id), "--lora_target")
+        else:
+            put_in = load_adapter(lm, adapter)
+        if model is not None:
+            model.adapters[role] = put_in
+    return Models(llm, model, layout)
+
+
+def load_large(spec: ModelSpec):
+    """The large LLM, as much of it as the spec says."""
+    if spec.large_part == "embeddings":
+        return load_embeddings(spec.large)
+    if spec.large_part == "shard":
+        return load_sharded(spec.large)
+    return load_frozen_lm(spec.large)
+
+
+def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeights | None) -> LatentThoughtModel:
+    """The small LM and the generator before the loaded LLM."""
+    device, small_lm = llm.get_input_embeddings().weight.device, None
+    if spec.small is not None:
+        small_lm = load_frozen_lm(replace(spec.small, device=device))
+        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator.text, spec.small.flag)
+    if spec.seed is not None:
+        set_seed(spec.seed)
+    model = LatentThoughtModel(
+        spec.kind,
+        llm,
+        small_lm,
+        spec.num_thoughts,
+        slot_id=pad_token_id(layout.generator_tokenizer),
+        objective=spec.objective,
+        design=spec.design,
+        thoughts_see_steps=spec.thoughts_see_steps,
+    )
+    if weights is not None:
+        load_weights(model, weights)
+    model.generator.to(device)
+    return model

@@ -1,0 +1,132 @@
+"""Questions -> the LLM's inputs: tokenised once, thoughts made once, embedded when they are about to be answered.
+
+    requests = make_requests(layout, examples)
+    embed = PromptEmbedder(models, num_chains=1, num_injected=2)
+    inputs = embed(requests[:4])      # {inputs_embeds (R, T, d_large), attention_mask (R, T)}, left-padded
+
+Shapes: B questions, C chains of thoughts, N thoughts made, n injected, R = B x C rows, T columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lta_thinker.model import Models, llm_inputs
+from lta_thinker.rows.batch import PromptCollator
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to be answered. Its example's index seeds the noise of its samples.
+
+    prompt: token ids, of Layout.prompts; thoughts: (n, d_large) that go into the prompt, None: the model makes them.
+    """
+
+    example: Example
+    prompt: dict[str, list[int]]
+    thoughts: Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of the LLM's prompt, without thoughts."""
+        return len(self.prompt["prefix"]) + len(self.prompt["suffix"])
+
+
+def make_requests(layout: Layout, examples: Sequence[Example]) -> list[Request]:
+    """A request for each example; InputError where a question cannot be put into a prompt."""
+    prompts = layout.prompts([example.question for example in examples])
+    return [Request(example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
+
+
+class ThoughtVariance:
+    """Variance of all N thoughts made, over the questions that were added: sums, so that it can be added up over ranks.
+
+    A question counts once, however often it is added.
+    """
+
+    def __init__(self):
+        self.seen: set[int] = set()
+        self.sums = self.squares = torch.zeros(())  # (C, N, d) float64 from the first question on
+        self.over = torch.zeros(2, dtype=torch.float64)  # sums over questions: of the variance over slots, over chains
+
+    def add(self, requests: Sequence[Request], thoughts: Tensor) -> None:
+        """thoughts (B, C, N, d) of the requests."""
+        new = [i for i, request in enumerate(requests) if request.example.index not in self.seen]
+        self.seen |= {request.example.index for request in requests}
+        if not new:
+            return
+        thoughts = thoughts[new].double().cpu()
+        self.sums = self.sums + thoughts.sum(0)
+        self.squares = self.squares + thoughts.square().sum(0)
+        over_slots = thoughts.var(2, correction=0).mean((1, 2)).sum()
+        over_chains = thoughts.var(1, correction=0).mean((1, 2)).sum()
+        self.over = self.over + torch.stack([over_slots, over_chains])
+
+    @classmethod
+    def sum_of(cls, parts: Sequence["ThoughtVariance"]) -> "ThoughtVariance":
+        """Over all questions of the parts, which share none."""
+        whole = cls()
+        for part in parts:
+            whole.seen |= part.seen
+            whole.sums, whole.squares = whole.sums + part.sums, whole.squares + part.squares
+            whole.over = whole.over + part.over
+        return whole
+
+    def figures(self) -> dict[str, float | None]:
+        """over_questions (mean over chains, slots and features), over_slots and over_chains (of a question; None with
+        one chain). Of no question: all 0."""
+        count = max(1, len(self.seen))
+        over_questions = (self.squares / count - (self.sums / count).square()).clamp(min=0).mean().item()
+        over_slots, over_chains = (self.over / count).tolist()
+        several = self.sums.ndim == 3 and len(self.sums) > 1
+        return {
+            "over_questions": over_questions,
+            "over_slots": over_slots,
+            "over_chains": over_chains if several else None,
+        }
+
+
+class PromptEmbedder:
+    """Requests -> the LLM's inputs, with thoughts in the prompts.
+
+    num_chains: so many chains of thoughts stand in prompts of their own (samples are spread over them); num_injected:
+    so many of the N thoughts go into a prompt, None: all. `variance` has all thoughts that were made here.
+    """
+
+    def __init__(self, models: Models, num_chains: int, num_injected: int | None = None):
+        self.models, self.num_chains, self.num_injected = models, num_chains, num_injected
+        self.collator = PromptCollator(models.layout)
+        self.variance = ThoughtVariance()
+
+    def batch(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """Token ids and masks of the requests, left-padded, where the LLM's embeddings are."""
+        device = self.models.llm.get_input_embeddings().weight.device
+        batch = self.collator([request.prompt for request in requests])
+        return {name: value.to(device) for name, value in batch.items()}
+
+    @torch.no_grad()
+    def make_thoughts(self, requests: Sequence[Request]) -> Tensor:
+        """All thoughts of all chains, (B, C, N, d_large)."""
+        return self._make_thoughts(requests, self.batch(requests))
+
+    def _make_thoughts(self, requests: Sequence[Request], batch: dict[str, Tensor]) -> Tensor:
+        _, thoughts = self.models.thoughts.chain_thoughts(batch["question_ids"], batch["question_mask"])
+        self.variance.add(requests, thoughts)
+        return thoughts
+
+    @torch.no_grad()
+    def __call__(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+        """Inputs of model.llm_inputs: a row for each chain of each request."""
+        batch, llm = self.batch(requests), self.models.llm
+        if self.models.thoughts is None:
+            return llm_inputs(llm, batch, None)
+        if requests[0].thoughts is not None:
+            return llm_inputs(llm, batch, torch.stack([request.thoughts for request in requests]))
+        thoughts = self._make_thoughts(requests, batch)[:, : self.num_chains, : self.num_injected]
+        chains = thoughts.shape[1]
+        batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
+        return llm_inputs(llm, batch, thoughts.flatten(0, 1))
