@@ -5,7 +5,7 @@ import random
 import time
 
 import pytest
-from conftest import SHARED
+from helpers import SHARED
 
 from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.answers.votes import vote

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import cache_with
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
@@ -132,15 +133,6 @@ def test_wrong_arguments_are_one_line_before_anything_is_loaded(trained, wrong):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The hub
-
-
-def cache_with(trained: Path, folder: Path, hub_id: str) -> Path:
-    """A cache as huggingface_hub keeps it, with the checkpoint as the repository's only commit."""
-    commit, repository = "0123456789" * 4, folder / f"models--{hub_id.replace('/', '--')}"
-    shutil.copytree(trained, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    return folder
 
 
 def test_trust_remote_code_is_for_the_configs_too(trained, monkeypatch):

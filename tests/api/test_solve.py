@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from test_evaluate import pair_flags, published
+from helpers import pair_flags, published
 
 from lta_thinker import LatentThoughtModel, evaluate
 from lta_thinker.common import InputError

@@ -11,31 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-
-# says what is run and makes what a training or an evaluation leaves; $FAILS and $HANGS: patterns of what fails or waits
-FAKE_PYTHON = f"""#!/usr/bin/env bash
-case "$*" in
-*device_count*) echo "$FAKE_GPUS"; exit ;;
-benchmarks/paper.py*) exec {sys.executable} "$@" ;;
-esac
-echo "$*" >>record
-if [[ -n "$FAILS" && "$*" =~ $FAILS ]]; then
-    printf 'some lines\\nerror: no luck\\nlines of torchrun\\n'
-    exit 3
-fi
-if [[ -n "$HANGS" && "$*" =~ $HANGS ]]; then
-    trap 'echo stopped >>record; exit 1' TERM
-    sleep 60 &
-    wait
-fi
-if [[ "$*" =~ --output_name\\ ([^ ]+) ]]; then
-    name=${{BASH_REMATCH[1]}}
-    mkdir -p "ckpt/$name-x" && echo '{{"flags": {{"output_name": "'$name'"}}}}' >"ckpt/$name-x/thoughts.json"
-elif [[ "$*" =~ --output_dir\\ ([^ ]+) ]]; then
-    mkdir -p "${{BASH_REMATCH[1]}}" && cp figures.json "${{BASH_REMATCH[1]}}/report.json"
-fi
-"""
+from helpers import PROGRAMS, ROOT
 
 
 @pytest.fixture
@@ -48,6 +24,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         lines = (ROOT / f"data/arithmetic/{split}.jsonl").read_text().splitlines(keepends=True)[:count]
         (tmp_path / "rows/arithmetic").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"rows/arithmetic/{split}.jsonl").write_text("".join(lines))
+    monkeypatch.setenv("REAL_PYTHON", sys.executable)  # of the programs that stand in for it
     monkeypatch.chdir(tmp_path)
     for (
         name
@@ -59,8 +36,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def fake(folder) -> dict[str, str]:
     """Environment of the toy pair with programs that only leave their files."""
-    Path("fake_python").write_text(FAKE_PYTHON)
-    Path("fake_python").chmod(0o755)
+    shutil.copy(PROGRAMS / "fake_paper.sh", "fake_python")
     accuracy = {"value": 0.5, "low": 0.25, "high": 0.75}
     figures = {"num_questions": 7, "sample_accuracy": accuracy, "vote_accuracy": accuracy | {"value": 0.6}}
     Path("figures.json").write_text(json.dumps(figures | {"settings": {"sampling": {"num_return_sequences": 10}}}))
@@ -99,10 +75,7 @@ def comments(printed: str) -> list[str]:
 
 def test_the_toy_pair_is_measured_run_and_not_run_again(folder):
     """For real, on the CPU; `none` is evaluated by --measure alone."""
-    Path("python").write_text(
-        f'#!/bin/sh\ncase "$*" in *device_count*) echo 0 ;; *) exec {sys.executable} "$@" ;; esac\n'
-    )
-    Path("python").chmod(0o755)
+    shutil.copy(PROGRAMS / "python_without_gpus.sh", "python")
     toy = {"PYTHON": "./python", "PAIRS": "toy/large,toy/small", "TASKS": "arithmetic", "DATA_DIR": "rows"}
     toy |= {"GENERATORS": "small_block", "NUM_THOUGHTS": "2", "OUT": "results/t"}
     toy["TRAIN_FLAGS"] = "--num_thought_tokens 4 --max_steps 6 --gradient_accumulation_steps 1 --batch_size 2"

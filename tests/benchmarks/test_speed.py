@@ -5,8 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import ROOT
-from test_model import EXAMPLES
+from helpers import EXAMPLES, ROOT
 
 from benchmarks import train_step
 from lta_thinker.rows.batch import TrainingCollator

@@ -1,4 +1,4 @@
-"""evaluate.py: which thoughts run, what is an error, resuming, the report, the comparison, one rank against two."""
+"""evaluate.py: which thoughts run, what is an error, resuming, one rank against two."""
 
 import json
 import os
@@ -8,62 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from conftest import ROOT
+from helpers import D_LARGE, D_SMALL, ROOT, N, pair_flags, published
 from safetensors.torch import load_file, save_file
 
 from lta_thinker import evaluate
-from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
-from lta_thinker.common import InputError
-from lta_thinker.data_loader import PROMPTS
-from lta_thinker.evaluation import report
+from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE
 from lta_thinker.generation.samplers import Sampler
-from lta_thinker.llm.frozen import fingerprint
-from lta_thinker.rows.layout import DATE_STRING
-
-N = 4
-D_LARGE, D_SMALL, D_FF = 32, 16, 64  # of the tiny pair
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tiny_models, tiny_pair, tmp_path_factory) -> Path:
-    """A folder with a checkpoint folder of each generator, as train.py writes them."""
-    folder = tmp_path_factory.mktemp("ckpt")
-    for kind in ("small_block", "block", "small"):
-        model = tiny_models.model(kind, N)
-        meta = {
-            "thought_generator": kind,
-            "num_thoughts": N,
-            "sizes": vars(model.sizes),
-            "large_model_id": str(tiny_pair / "large"),
-            "small_model_id": None if kind == "block" else str(tiny_pair / "small"),
-            "prompts": PROMPTS["number"],
-            "date_string": DATE_STRING,
-            "task_name": "gsm8k",
-            "answer_type": "number",
-            "dtype": "float32",
-            "fingerprints": [lm and fingerprint(lm) for lm in model.frozen],
-        }
-        save_checkpoint(folder / kind, model, meta)
-    return folder
-
-
-@pytest.fixture
-def run(gsm8k_data, tmp_path, capsys, monkeypatch):
-    """Run evaluate.py in this process, in an empty folder -> what it printed; a failed run gives its error line."""
-    monkeypatch.chdir(tmp_path)
-    common = ["--data_dir", str(gsm8k_data), "--max_new_tokens", "8", "--test_k", "4"]
-
-    def run(*flags, data=True) -> str:
-        try:
-            evaluate.main([str(flag) for flag in (*(common if data else []), *flags)])
-        except SystemExit as stop:
-            return str(stop.code)
-        return capsys.readouterr().out
-
-    return run
 
 
 def samples_of(folder) -> list[dict]:
@@ -72,37 +23,6 @@ def samples_of(folder) -> list[dict]:
 
 def texts_of(folder) -> list[list[str]]:
     return [record["responses"] for record in samples_of(folder)]
-
-
-def pair_flags(tiny_pair) -> list[str]:
-    return ["--base_model_id", str(tiny_pair / "large"), "--assistant_model_id", str(tiny_pair / "small")]
-
-
-def published(folder: Path, d_in: int, block: bool) -> list[str]:
-    """Weights with the published names and shapes and nothing else -> the flags that name them."""
-    generator = torch.Generator().manual_seed(0)
-
-    def tensor(*shape):
-        return torch.randn(shape, generator=generator)
-
-    folder.mkdir()
-    torch.save({"weight": tensor(D_LARGE, d_in), "bias": tensor(D_LARGE)}, folder / PARAMS_FILE)
-    if not block:
-        return ["--params_file_name", str(folder / PARAMS_FILE)]
-    state = {
-        "self_attn.in_proj_weight": tensor(3 * D_LARGE, D_LARGE),
-        "self_attn.in_proj_bias": tensor(3 * D_LARGE),
-        "self_attn.out_proj.weight": tensor(D_LARGE, D_LARGE),
-        "self_attn.out_proj.bias": tensor(D_LARGE),
-        "linear1.weight": tensor(D_FF, D_LARGE),
-        "linear1.bias": tensor(D_FF),
-        "linear2.weight": tensor(D_LARGE, D_FF),
-        "linear2.bias": tensor(D_LARGE),
-        "norm1.weight": tensor(D_LARGE),
-        "norm2.weight": tensor(D_LARGE),
-    }
-    torch.save(state, folder / ATT_FILE)
-    return ["--params_file_name", str(folder / PARAMS_FILE), "--att_file_name", str(folder / ATT_FILE)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -400,94 +320,3 @@ def test_a_folder_of_other_settings_is_not_touched(run, checkpoints):
         assert error.endswith("use another --output_dir")
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
     assert "% right" in run(*flags, "--batch_size", "3", "--print_response")  # these decide no text
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Report and comparison
-
-
-def record(index: int, answers: list, gold: str = "18", tokens: int = 5, finished: bool = True) -> dict:
-    example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold, "options": ()})
-    samples = [type("S", (), {"num_tokens": tokens, "finished": finished, "score": -0.5}) for _ in answers]
-    return report.sample_record(example, samples, [f"The answer is {a}." if a else "Hm." for a in answers], "number")
-
-
-def test_the_figures_of_a_report():
-    """Accuracies, maj@k, pass@k, ties and shares of four questions worked out by hand."""
-    records = [
-        record(0, ["18", "18.0", "7"]),
-        record(1, ["7", None, None], finished=False),
-        record(2, ["18", "7", "9"], tokens=8),
-        record(3, [None, None, None]),
-    ]
-    assert [(r["vote"], r["correct"]) for r in records] == [("18", True), ("7", False), ("18", True), (None, False)]
-    figures = report.make_report(records, "number")
-    assert figures["vote_accuracy"]["value"] == figures["maj_at_k"]["3"] == 0.5
-    assert figures["sample_accuracy"]["value"] == figures["maj_at_k"]["1"] == pytest.approx(0.25)
-    assert figures["pass_at_k"] == pytest.approx({"1": 0.25, "2": (1 + 2 / 3) / 4, "3": 0.5})
-    assert (figures["ties"], figures["no_answer"], figures["cut_off"]) == (1, 5 / 12, 0.25)
-    assert figures["tokens_per_sample"] == pytest.approx(5.75)
-    assert figures["vote_accuracy"]["low"] < 0.5 < figures["vote_accuracy"]["high"]
-
-
-def test_intervals_cover_as_often_as_they_say(monkeypatch):
-    """95 % intervals of a mean of 100 coins hold the truth in about 95 % of 100 draws."""
-    monkeypatch.setattr(report, "RESAMPLES", 1000)
-    rng = np.random.default_rng(1)
-    hits = 0
-    for _ in range(100):
-        figure = report.interval(rng.random(100) < 0.7)
-        hits += figure["low"] <= 0.7 <= figure["high"]
-    assert 88 <= hits <= 99
-
-
-def write_run(folder: Path, records: list[dict], **settings) -> Path:
-    settings = {
-        "answer_type": "number",
-        "num_thought_tokens": 0,
-        "thought_generator": "none",
-        "sampling": {"num_return_sequences": 2},
-    } | settings
-    folder.mkdir()
-    (folder / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    figures = report.make_report(records, "number") | {"settings": settings}
-    (folder / "report.json").write_text(json.dumps(figures))
-    return folder / "report.json"
-
-
-def test_compare_pairs_the_questions(run, tmp_path):
-    """--compare prints both accuracies and B - A with its paired interval, much narrower than unpaired ones."""
-    poor = [record(i, ["18", "7"] if i % 2 else ["7", "7"]) for i in range(60)]
-    good = [record(i, ["18", "18"] if i % 2 else ["18", "7"]) for i in range(60)]
-    a = write_run(tmp_path / "a", poor)
-    b = write_run(tmp_path / "b", good, num_thought_tokens=2, thought_generator="small_block")
-    figures = evaluate.compare(a, b)
-    assert figures["sample"]["difference"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
-    assert figures["sample"]["a"]["value"] == 0.25
-    assert figures["vote"]["difference"]["value"] == 0.5
-    assert figures["vote"]["difference"]["low"] < 0.5 < figures["vote"]["difference"]["high"]
-    printed = run("--compare", a, b, data=False)
-    assert "no thoughts, 2 samples" in printed and "2 thoughts (small_block)" in printed
-    assert re.search(r"B - A, paired +50\.0 \[50\.0, 50\.0\]", printed)
-
-
-def test_compare_names_settings_that_differ_beyond_the_thoughts(run, tmp_path):
-    """A pair that was sampled in two ways is not a fair pair: the table says so."""
-    records = [record(i, ["18", "7"]) for i in range(4)]
-    a = write_run(tmp_path / "a", records, base_model_id="one")
-    b = write_run(tmp_path / "b", records, base_model_id="other", thought_generator="small")
-    assert evaluate.compare(a, b)["differ"] == {"base_model_id": ["one", "other"]}
-    assert "note: base_model_id differs: A 'one', B 'other'" in run("--compare", a, b, data=False)
-
-
-def test_compare_refuses_other_questions(run, tmp_path):
-    """Reports over other questions, and files that are no report, are one line."""
-    a = write_run(tmp_path / "a", [record(i, ["18", "7"]) for i in range(3)])
-    b = write_run(tmp_path / "b", [record(i, ["18", "7"], gold="19") for i in range(3)])
-    with pytest.raises(InputError, match="not about the same questions"):
-        evaluate.compare(a, b)
-    (tmp_path / "c").mkdir()
-    shutil.copy(a, tmp_path / "c")
-    assert "c/samples.jsonl: no such file" in run("--compare", a, tmp_path / "c" / "report.json", data=False)
-    assert "samples.jsonl: not JSON" in run("--compare", a, a.with_name("samples.jsonl"), data=False)
-    assert run("--compare", a, data=False) == "error: --compare takes two report.json"

@@ -1,4 +1,4 @@
-"""--backend vllm as far as no engine is needed: the large LLM's stand-in, flags, folders. The rest: tests_vllm/."""
+"""--backend vllm as far as no engine is needed: the large LLM's stand-in, flags, folders. The rest: tests/vllm/."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import ROOT
+from helpers import PROGRAMS, ROOT
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -182,9 +182,7 @@ def test_prompts_are_unpadded_chain_by_chain():
 
 def test_what_a_killed_process_started_is_ended():
     """A grandchild that nobody would stop, as vLLM's workers are."""
-    middle = "import subprocess; subprocess.run(['sleep', '60'])"
-    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {middle!r}], start_new_session=True)"
-    with subprocess.Popen([sys.executable, "-c", script]) as parent:
+    with subprocess.Popen([sys.executable, str(PROGRAMS / "start_a_sleeper.py")]) as parent:
         reaper = subprocess.Popen([sys.executable, str(ROOT / "lta_thinker/generation/reaper.py"), str(parent.pid)])
         time.sleep(3)
         started = psutil.Process(parent.pid).children(recursive=True)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import EXAMPLES, N, assert_close, logs, plain_z, subprocess_train, training_batch
 from safetensors.torch import load_file, save_file
-from test_model import EXAMPLES, N, plain_z, training_batch
-from test_train import assert_close, logs, subprocess_train
 
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
+from helpers import N, evaluation_thoughts, one_line, prompt_batch
 from safetensors.torch import load_file
-from test_model import N, evaluation_thoughts, one_line, prompt_batch
 
 from lta_thinker.checkpoint import (
     ATT_FILE,
@@ -146,6 +146,14 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(kind, change, parts):
     with pytest.raises(InputError) as error:
         check_weights(kind, SIZES, *change(*published(kind)))
     one_line(error, *parts)
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_models):
+    model = tiny_models.model("small")
+    projection = model.generator.projection.state_dict()
+    projection["bias"] = torch.full_like(projection["bias"], float("nan"))
+    with pytest.raises(InputError, match="--params_file_name: tensor bias holds values that are not finite"):
+        check_weights("small", model.sizes, projection, None)
 
 
 class Planted:

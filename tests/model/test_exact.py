@@ -11,8 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from accelerate.data_loader import SeedableRandomSampler
-from test_model import EXAMPLES, plain_z
-from test_train import meta, weights
+from helpers import EXAMPLES, meta, plain_z, training_batch, weights
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,11 +28,6 @@ SMALL = [name for name, generator in GENERATORS.items() if generator.uses_small_
 
 def relative(a, b):
     return ((a.double() - b.double()).norm() / b.double().norm()).item()
-
-
-def training_batch(tiny_models, kind, examples=EXAMPLES, steps=True):
-    layout = tiny_models.layout_for(kind)
-    return TrainingCollator(layout, steps)([layout.training(example) for example in examples])
 
 
 def plain_losses(model, layout, examples, steps):

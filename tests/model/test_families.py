@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import OWN_TEMPLATES, family_tokenizer
+from helpers import OWN_TEMPLATES, family_tokenizer
 from transformers import (
     BartConfig,
     Gemma3ForCausalLM,

@@ -1,54 +1,17 @@
-"""The frozen LMs, and the thought generators before the LLM."""
-
-import copy
-import json
-import shutil
-from types import SimpleNamespace
+"""The thought generators before the frozen LLM: thoughts, losses, block and prior, chains."""
 
 import pytest
 import torch
+from helpers import EXAMPLES, N, evaluation_thoughts, one_line, plain_z, prompt_batch, training_batch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from lta_thinker import evaluate, train
-from lta_thinker.checkpoint import check_weights
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import PROMPTS
-from lta_thinker.evaluation import plan as loading
 from lta_thinker.llm.forward import position_ids
-from lta_thinker.llm.frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm
+from lta_thinker.llm.frozen import load_frozen_lm
 from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
-from lta_thinker.rows.batch import PromptCollator, TrainingCollator
 from lta_thinker.rows.examples import Example
-from lta_thinker.rows.layout import Layout
 
-N = 4
-EXAMPLES = [
-    Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),
-    Example(1, "How many?", (), "3"),
-    Example(2, "Tom reads 8 pages a day for 5 days.", ("He reads 8 * 5 = 40 pages.",), "40"),
-]
 OTHER_STEPS = [Example(e.index, e.question, ("Quite another step, and a longer one.",), e.answer) for e in EXAMPLES]
-
-
-def training_batch(tiny_models, kind, examples=EXAMPLES, steps=True):
-    layout = tiny_models.layout_for(kind)
-    return TrainingCollator(layout, steps)([layout.training(example) for example in examples])
-
-
-def prompt_batch(tiny_models, kind, examples=EXAMPLES):
-    layout = tiny_models.layout_for(kind)
-    return PromptCollator(layout)([layout.prompt(example.question) for example in examples])
-
-
-def evaluation_thoughts(model, batch):
-    model.eval()
-    with torch.no_grad():
-        return model.thoughts(batch["question_ids"], batch["question_mask"])
-
-
-def one_line(error, *parts):
-    message = str(error.value)
-    assert "\n" not in message and all(part in message for part in parts), message
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -90,20 +53,6 @@ def test_thoughts_see_steps_leaks_in_training_and_only_there(tiny_models):
         leaking = model.train()._thoughts_and_steps(batch)[1]
         changed = (leaking - model._thoughts_and_steps(other)[1]).abs().amax((1, 2))
         assert (changed > 1e-3).all(), f"{kind}: the flag did not show the steps"
-
-
-def plain_z(model, kind, tokens, slots):
-    """z at every column of one unpadded row, written out: (T, d_large)."""
-    generator, tokens = model.generator, torch.tensor([tokens + [model.slot_ids[0]] * (N if slots else 0)])
-    llm, small_lm = model.frozen
-    x = llm.get_input_embeddings()(tokens) if kind == "block" else small_lm.model(tokens).last_hidden_state
-    if kind != "block":
-        x = generator.projection(x)
-    if slots and kind != "small":
-        x = torch.cat([x[:, :-N], generator.prior[None] + (x[:, -N:] if kind == "small_block" else 0)], dim=1)
-    if kind != "small":
-        x = generator.block(x, torch.ones_like(tokens), torch.arange(tokens.shape[1])[None])
-    return generator.projection(x)[0] if kind == "block" else x[0]
 
 
 def test_z_is_read_at_the_end_of_the_question_at_the_slots_and_at_the_end_of_each_step(tiny_models, kind):
@@ -427,79 +376,3 @@ def test_more_thoughts_than_embedding_rows_is_an_error():
     with pytest.raises(InputError) as error:
         prior_row_ids(Qwen3Config(vocab_size=3), 4)
     one_line(error, "--num_thought_tokens", "4 rows", "only 3 rows")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Frozen LMs from disk
-
-
-def test_a_missing_model_gets_one_line_with_near_ids():
-    with pytest.raises(InputError) as error:
-        load_config("Qwen/Qwen3-8B-Instruct", "--large_model_id")
-    one_line(error, "--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B,")
-
-
-def test_a_mistyped_folder_gets_the_near_folder(tiny_pair):
-    with pytest.raises(InputError) as error:
-        load_config(str(tiny_pair / "larg"), "--base_model_id")
-    one_line(error, f"near it: {tiny_pair / 'large'}")
-
-
-def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(tiny_pair, tmp_path):
-    shutil.copytree(tiny_pair / "large", tmp_path / "capped")
-    config = json.loads((tmp_path / "capped" / "config.json").read_text())
-    (tmp_path / "capped" / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
-    shutil.copytree(tiny_pair / "large", tmp_path / "cut")
-    weights = (tmp_path / "cut" / "model.safetensors").read_bytes()
-    (tmp_path / "cut" / "model.safetensors").write_bytes(weights[:-100])
-    for name, part in (("capped", "final_logit_softcapping"), ("cut", "cannot be loaded")):
-        with pytest.raises(InputError) as error:
-            load_frozen_lm(str(tmp_path / name), "--large_model_id", torch.float32, "cpu")
-        one_line(error, part, str(tmp_path / name))
-
-
-def test_weights_that_are_not_finite_are_refused(tiny_models):
-    model = tiny_models.model("small")
-    projection = model.generator.projection.state_dict()
-    projection["bias"] = torch.full_like(projection["bias"], float("nan"))
-    with pytest.raises(InputError, match="--params_file_name: tensor bias holds values that are not finite"):
-        check_weights("small", model.sizes, projection, None)
-
-
-def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scripts(
-    tiny_pair, tiny_models, tmp_path, monkeypatch
-):
-    llm = copy.deepcopy(tiny_models.llm)
-    for module in (train, loading):
-        monkeypatch.setattr(module, "load_frozen_lm", lambda *_: llm)
-    large, args = str(tiny_pair / "large"), SimpleNamespace(device="cpu", trust_remote_code=False)
-    args.dtype, args.thought_generator, args.attn_implementation = "float32", "block", None
-    args.large_model_id = args.small_model_id = large
-    args.shard_llm, args.tuned_roles = False, []
-    asked = ["--base_model_id", large, "--thought_generator", "none", "--split", "sample"]
-    for stateful, types, told in ((False, ["chunked_attention"], "chunked_attention"), (True, [], "recurrent")):
-        llm._is_stateful, llm.config.layer_types = stateful, types
-        with pytest.raises(InputError) as error:
-            train.build_model(args, tiny_models.layout_for("block"), [])
-        one_line(error, "--large_model_id", told, "not supported in the large LM")
-        with pytest.raises(SystemExit) as error:
-            evaluate.main([*asked, "--output_dir", str(tmp_path / "out")])
-        one_line(error, "--base_model_id", told, "not supported in the large LM")
-
-
-def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
-    again = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu")
-    assert fingerprint(again) == fingerprint(tiny_models.llm)
-    again.lm_head.weight.data += 1e-3
-    assert fingerprint(again) != fingerprint(tiny_models.llm)
-
-
-def test_special_tokens_beyond_the_embedding_table_are_refused_where_the_template_writes_them(tiny_models):
-    tokenizer = copy.deepcopy(tiny_models.llm_tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
-    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id")
-    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|image|>")
-    with pytest.raises(InputError, match="token '<.image.>' is beyond the 400 rows"):
-        check_vocabulary(
-            tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id"
-        )

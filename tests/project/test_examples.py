@@ -4,7 +4,7 @@ import os
 import runpy
 import sys
 
-from conftest import ROOT
+from helpers import ROOT
 
 
 def test_the_new_task_is_trained_evaluated_and_asked(tmp_path, monkeypatch, capsys):

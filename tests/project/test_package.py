@@ -11,9 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import PROGRAMS, ROOT, cache_with
 from packaging.requirements import Requirement
-from test_hub import cache_with
 
 from lta_thinker import LatentThoughtModel
 
@@ -70,35 +69,13 @@ def test_its_commands_are_installed(installed):
     assert {path.name for path in (installed / "bin").iterdir()} == {"lta-train", "lta-evaluate"}
 
 
-USE = """
-import contextlib, importlib.metadata, importlib.util, io, json, sys
-from pathlib import Path
-import lta_thinker
-from lta_thinker import LatentThoughtModel
-
-package, said = Path(lta_thinker.__file__).parent, {}
-for name in sys.argv[1:]:
-    solution = LatentThoughtModel.from_pretrained(name).solve(QUESTION, num_samples=3, max_new_tokens=8)
-    said.setdefault("solutions", []).append(vars(solution))
-(installed,) = importlib.metadata.distributions(path=[str(package.parent)], name="lta-thinker")
-for command in installed.entry_points:
-    sys.argv, text = [command.name, "--help"], io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        command.load()()
-    said[command.name] = text.getvalue()
-specs = [importlib.util.find_spec(path.stem) for path in package.glob("*.py")]
-said["at_the_top"] = [spec.origin for spec in specs if spec and str(package.parent) in str(spec.origin)]
-print(json.dumps(said | {"package": str(package)}))
-"""
-
-
 def test_installed_it_works_in_a_fresh_process_far_from_the_checkout(installed, trained, tmp_path):
     """from_pretrained of train.py's folder and of a hub id solves a question as here; both commands start; an `import
     evaluate` finds none of our modules."""
     home, elsewhere = cache_with(trained, tmp_path / "home" / "hub", "owner/thoughts").parent, tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(installed), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", f"QUESTION = {QUESTION!r}\n{USE}", str(trained), "owner/thoughts"]
+    command = [sys.executable, str(PROGRAMS / "use_installed.py"), QUESTION, str(trained), "owner/thoughts"]
     done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])

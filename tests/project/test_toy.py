@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, write_jsonl
+from helpers import ROOT, write_jsonl
 from transformers import AutoTokenizer
 
 from lta_thinker import evaluate, train

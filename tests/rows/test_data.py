@@ -6,7 +6,7 @@ import random
 import datasets
 import pytest
 import torch
-from conftest import SHARED, gsm8k_row, write_jsonl
+from helpers import SHARED, gsm8k_row, write_jsonl
 
 from lta_thinker import data_loader
 from lta_thinker.common import InputError

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import OWN_TEMPLATES, SHARED, TOKENIZER_KINDS, family_tokenizer
+from helpers import OWN_TEMPLATES, SHARED, TOKENIZER_KINDS, family_tokenizer
 from tokenizers import AddedToken
 from transformers import ByT5Tokenizer
 

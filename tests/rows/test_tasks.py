@@ -5,7 +5,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from conftest import ROOT, SHARED, write_jsonl
+from helpers import ROOT, SHARED, write_jsonl
 
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 import pytest
-from conftest import CHAT_TEMPLATE, gsm8k_row, write_jsonl
+from helpers import CHAT_TEMPLATE, gsm8k_row, write_jsonl
 
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS

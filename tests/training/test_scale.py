@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import ROOT, gsm8k_row, write_jsonl
+from helpers import ENVIRONMENT, PROGRAMS, ROOT, assert_close, gsm8k_row, logs, meta, write_jsonl
 from packaging.version import Version
-from test_train import ENVIRONMENT, assert_close, logs, meta
 
 from lta_thinker import common, train
 from lta_thinker.common import InputError
@@ -79,55 +78,13 @@ def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, tm
         assert here - outside == (whole - outside) / 2
 
 
-def test_a_sharded_llm_has_dtensors_in_its_layers_and_gradients_equal_to_the_bit(tiny_pair, tmp_path):
+def test_a_sharded_llm_has_dtensors_in_its_layers_and_gradients_equal_to_the_bit(tiny_pair):
     """Half of every layer's parameters on each of two ranks; what flows back through them is the same to the bit, with
     and without recomputed layers."""
-    script = tmp_path / "ranks.py"
-    script.write_text(f"""
-import functools, gc, sys
-sys.path.insert(0, {str(ROOT)!r})
-import torch, torch.distributed as dist
-from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
-from lta_thinker.llm.forward import attention_mask, decoder, position_ids, read_prefix
-from lta_thinker.llm.frozen import fingerprint, load_frozen_lm
-from lta_thinker.llm.sharding import load_sharded, whole_tensor
-
-def load():
-    return load_frozen_lm({str(tiny_pair / "large")!r}, "--large_model_id", torch.float32, "cpu")
-
-def main():
-    whole, sharded = load(), load_sharded(load, torch.device("cpu"))
-    assert fingerprint(whole) == fingerprint(sharded, whole_tensor)
-    for one, other in zip(decoder(whole).layers.parameters(), decoder(sharded).layers.parameters(), strict=True):
-        assert isinstance(other, DTensor) and 2 * other.to_local().numel() == one.numel() and not other.requires_grad
-    torch.manual_seed(dist.get_rank())
-    x, mask = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.long)
-    mask[1, :2] = 0
-    assert attention_mask(sharded, mask, 5).equal(attention_mask(whole, mask, 5))  # of our own making for both
-    for recomputed in (False, True):
-        grads = []
-        for lm in (whole, sharded):
-            if recomputed:
-                for layer in decoder(lm).layers:
-                    layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
-            thoughts = x[:, 4:].clone().requires_grad_()
-            cache = read_prefix(lm, x[:, :4], mask[:, :4])
-            positions = position_ids(mask)[:, 4:]
-            allowed = attention_mask(lm, mask, 5)
-            states = decoder(lm)(inputs_embeds=thoughts, attention_mask=allowed, position_ids=positions,
-                                 past_key_values=cache, use_cache=True).last_hidden_state
-            states.square().sum().backward()
-            grads.append(thoughts.grad)
-        assert grads[0].abs().max() > 0 and torch.equal(*grads)
-
-dist.init_process_group("gloo")
-main()
-gc.collect()
-dist.destroy_process_group()
-""")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(PROGRAMS / "sharded_gradients.py"), str(tiny_pair / "large")]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
-from test_train import ENVIRONMENT, logs, weights
+from helpers import ENVIRONMENT, PROGRAMS, ROOT, logs, weights
 
 from lta_thinker import train
 from lta_thinker.common import InputError
@@ -93,20 +92,11 @@ def test_the_parts_are_those_that_the_generator_trains(flags, more, parts):
     assert {key.removeprefix("grad_norm_") for key in log if key.startswith("grad_norm_")} == parts
 
 
-RANKS = """
-import itertools, types
-from lta_thinker import train
-from lta_thinker.training import trainer
-trainer.time = types.SimpleNamespace(perf_counter=itertools.count().__next__)
-train.main()
-"""
-
-
-def test_two_ranks_log_the_gradient_norms_and_the_tokens_of_one_process(flags, tmp_path, monkeypatch):
+def test_two_ranks_log_the_gradient_norms_and_the_tokens_of_one_process(flags, monkeypatch):
     """A second goes by whenever the clock is read."""
     flags += ["--k_shot", "12", "--max_steps", "3"]
-    (tmp_path / "ranks.py").write_text(RANKS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "ranks.py", *flags]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(PROGRAMS / "train_by_a_counting_clock.py"), *flags]
     command += ["--output_name", "ranks", "--gradient_accumulation_steps", "1"]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,7 +1,6 @@
 """train.py: what a run promises, on the tiny pair. Runs are in this process where that shows the same."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import ROOT, gsm8k_row, write_jsonl
+from helpers import ENVIRONMENT, ROOT, assert_close, gsm8k_row, logs, meta, subprocess_train, weights, write_jsonl
 from packaging.version import Version
 
 from lta_thinker import evaluate, train
@@ -20,38 +19,6 @@ from lta_thinker.checkpoint import COMPLETE
 from lta_thinker.common import InputError
 from lta_thinker.evaluation import plan as loading
 from lta_thinker.flags import parse_flags
-
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def weights(name: str) -> dict[str, torch.Tensor]:
-    """All trained tensors of a finished run."""
-    (folder,) = Path("ckpt").glob(f"{name}-*")
-    files = [torch.load(path, weights_only=True) for path in sorted(folder.glob("*.bin"))]
-    return {f"{i}.{key}": value for i, file in enumerate(files) for key, value in file.items()}
-
-
-def meta(name: str) -> dict:
-    (path,) = Path("ckpt").glob(f"{name}-*/thoughts.json")
-    return json.loads(path.read_text())
-
-
-def assert_close(a: str, b: str, tolerance: float):
-    left, right = weights(a), weights(b)
-    assert left.keys() == right.keys()
-    for key in left:
-        torch.testing.assert_close(left[key], right[key], atol=tolerance, rtol=0)
-
-
-def logs(name: str) -> list[dict]:
-    """Log history of a run's newest resume checkpoint."""
-    newest = train.newest_checkpoint(Path("results") / name)
-    return json.loads((newest / "trainer_state.json").read_text())["log_history"]
-
-
-def subprocess_train(flags: list[str], *launcher: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, *launcher, str(ROOT / "train.py"), *flags]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluation_needs(flags):

@@ -13,7 +13,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import torch
-from conftest import DATA, ROOT, TOY
+from helpers import ROOT, TOY, TOY_DATA
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lta_thinker import evaluate
@@ -42,7 +42,9 @@ SAMPLING = replace(GREEDY, greedy=False, temperature=0.9, top_p=0.9, top_k=20, n
 
 def models_for(backend: str, *flags: str):
     """(args, plan, models) as evaluate.py makes them."""
-    args = parse_flags(EvaluationArguments, [*flags, *DATA, "--backend", backend, "--batch_size", "16"], "evaluate.py")
+    args = parse_flags(
+        EvaluationArguments, [*flags, *TOY_DATA, "--backend", backend, "--batch_size", "16"], "evaluate.py"
+    )
     plan = make_plan(args)
     return args, plan, load_models(plan, False, None)
 
@@ -191,13 +193,13 @@ def test_the_repetition_penalty_is_for_what_was_written_alone(tmp_path, capsys):
     llm.save_pretrained(folder)
     with pytest.raises(SystemExit, match="repetition_penalty is 4.0.*use --backend hf") as stop:
         evaluate.main(
-            [*bare(folder), *DATA, "--backend", "vllm", "--test_k", "2", "--output_dir", str(tmp_path / "out")]
+            [*bare(folder), *TOY_DATA, "--backend", "vllm", "--test_k", "2", "--output_dir", str(tmp_path / "out")]
         )
     assert "\n" not in str(stop.value.code)
 
 
 def run(*flags, **kwargs):
-    return subprocess.Popen([sys.executable, str(ROOT / "evaluate.py"), *DATA, *map(str, flags)], **kwargs)
+    return subprocess.Popen([sys.executable, str(ROOT / "evaluate.py"), *TOY_DATA, *map(str, flags)], **kwargs)
 
 
 def lines_of(folder) -> list[dict]:
