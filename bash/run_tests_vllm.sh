@@ -16,4 +16,4 @@ if [ "$(cat "$VENV/.installed" 2>/dev/null)" != "$stamp" ]; then
 fi
 # two engines and the tests' own hf models on a small machine
 export OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1
-exec "$PYTHON" -m pytest tests_vllm "$@"
+exec "$PYTHON" -m pytest tests/vllm "$@"

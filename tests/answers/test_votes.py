@@ -1,0 +1,103 @@
+"""What answers/votes.py promises: the vote's rules, maj@k and pass@k."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from lta_thinker.answers import answers_equal
+from lta_thinker.answers.votes import MAX_SUBSETS, _subsets, group_answers, maj_at_k, pass_at_k, vote, vote_index
+
+
+def test_no_answer_never_votes():
+    assert vote([None, None, None, "7"], "number") == "7"
+
+
+def test_nobody_answers():
+    assert vote([None, None], "number") is None
+    assert vote([], "number", scores=[]) is None
+    assert vote_index([None, None]) == (None, False)
+
+
+def test_equal_answers_vote_together_in_the_words_of_the_first():
+    assert vote(["7", "3/4", "7", "0.75", "0.750"], "number") == "3/4"
+    assert group_answers(["7", "3/4", None, "7.0", "0.75", "8"], "number") == [0, 1, None, 0, 1, 2]
+
+
+def test_a_tie_goes_to_the_first_seen():
+    assert vote(["8", "7", "7", "8"], "number") == "8"
+    assert vote(["9", "8", "7", "7", "8"], "number") == "8"
+
+
+def test_a_tie_goes_to_the_higher_mean_score():
+    assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.4]) == "7"
+    assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.1]) == "8"
+
+
+def test_scores_do_not_beat_numbers():
+    assert vote(["8", "7", "7"], "number", scores=[-0.1, -5.0, -5.0]) == "7"
+
+
+def test_equal_mean_scores_leave_the_first_seen():
+    assert vote(["8", "7"], "number", scores=[-0.5, -0.5]) == "8"
+    assert vote(["8", "7"], "number", scores=[-math.inf, -math.inf]) == "8"
+    assert vote(["8", "7"], "number", scores=[math.nan, -0.5]) == "8"
+
+
+def test_ties_are_told_even_where_scores_decide():
+    assert vote_index([0, 1, 1, 0]) == (0, True)
+    assert vote_index([0, 1, 1, 0], [-1.0, -0.5, -0.5, -1.0]) == (1, True)
+    assert vote_index([0, 1, None, 1]) == (1, False)
+    assert vote_index([0, 1, 1, 2]) == (1, False)
+
+
+def test_one_score_and_one_correct_a_sample():
+    with pytest.raises(ValueError, match="2 samples, but 1 scores"):
+        vote(["7", "8"], "number", scores=[-0.5])
+    with pytest.raises(ValueError, match="2 samples, but 'correct' for 3"):
+        maj_at_k([0, 1], [True, False, False])
+
+
+@pytest.mark.parametrize("with_scores", [False, True])
+def test_maj_at_k_is_the_vote_over_all_subsets(with_scores):
+    rng = random.Random(1)
+    for n in (1, 2, 5, 7):
+        for _ in range(4):
+            answers = [rng.choice(["7", "7.0", "8", "9", None]) for _ in range(n)]
+            scores = [rng.choice([-0.1, -0.3, -0.7]) for _ in range(n)] if with_scores else None
+            correct = [answers_equal(a, "7", "number") for a in answers]
+            expected = []
+            for k in range(1, n + 1):
+                votes = [
+                    vote([answers[i] for i in s], "number", [scores[i] for i in s] if scores else None)
+                    for s in itertools.combinations(range(n), k)
+                ]
+                expected.append(sum(answers_equal(v, "7", "number") for v in votes) / len(votes))
+            assert maj_at_k(group_answers(answers, "number"), correct, scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_maj_at_k_breaks_ties_inside_the_subset():
+    # Samples 8, 7, 8 (8 is correct) make the pairs (8, 7), (8, 8) and (7, 8): in the last, 7 was seen first.
+    assert maj_at_k([0, 1, 0], [True, False, True]) == pytest.approx([2 / 3, 2 / 3, 1])
+    assert maj_at_k([0, 1, 0], [True, False, True], [-9, -1, -9]) == pytest.approx([2 / 3, 1 / 3, 1])
+
+
+def test_maj_at_k_samples_large_numbers_of_subsets():
+    n, k = 40, 3
+    assert math.comb(n, k) > MAX_SUBSETS
+    groups = [0] * 30 + [1] * 10
+    correct = [group == 0 for group in groups]
+    majority = (math.comb(30, 3) + math.comb(30, 2) * 10) / math.comb(40, 3)
+    values = maj_at_k(groups, correct)
+    assert values[k - 1] == pytest.approx(majority, abs=0.04)  # four standard errors
+    assert values[k - 1] != majority
+    _subsets.cache_clear()
+    assert values == maj_at_k(groups, correct)
+    assert values[0] == 0.75 and values[-1] == 1
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample():
+    for correct in itertools.product([False, True], repeat=5):
+        expected = [sum(any(s) for s in itertools.combinations(correct, k)) / math.comb(5, k) for k in range(1, 6)]
+        assert pass_at_k(list(correct)) == pytest.approx(expected, abs=1e-12)

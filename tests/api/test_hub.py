@@ -1,0 +1,243 @@
+"""The Python door: checkpoints from folders and from the hub, back to them, the model card, and what is refused."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import cache_with
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
+
+from lta_thinker import LatentThoughtModel, evaluate
+from lta_thinker.api import WEIGHTS_ON_HUB
+from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE
+from lta_thinker.common import InputError
+from lta_thinker.evaluation import plan as loading
+from lta_thinker.evaluation.card import model_card
+
+FILES = sorted([ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE, "README.md"])
+
+
+@pytest.fixture(scope="module")
+def model(trained) -> LatentThoughtModel:
+    return LatentThoughtModel.from_pretrained(trained)
+
+
+@pytest.fixture(scope="module")
+def reports(trained, tiny_pair, gsm8k_data, tmp_path_factory) -> dict[str, Path]:
+    """report.json of the checkpoint, of its bare LLM, and of the same on other questions."""
+    folder = tmp_path_factory.mktemp("reports")
+    bare = ["--base_model_id", str(tiny_pair / "large"), "--thought_generator", "none"]
+    common = ["--data_dir", str(gsm8k_data), "--max_new_tokens", "8", "--num_return_sequences", "3"]
+    for name, flags in {
+        "thoughts": ["--checkpoint", str(trained), "--num_thought_tokens", "2", "--test_k", "4"],
+        "bare": [*bare, "--test_k", "4"],
+        "fewer": [*bare, "--test_k", "3"],
+    }.items():
+        evaluate.main([*flags, *common, "--output_dir", str(folder / name)])
+    return {path.name: path / "report.json" for path in folder.iterdir()}
+
+
+def one_line(call, *args, **kwargs) -> str:
+    """The one line that a refused call raises."""
+    with pytest.raises(InputError) as error:
+        call(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def same_weights(one: LatentThoughtModel, other: LatentThoughtModel) -> bool:
+    wanted = other.state_dict()
+    return all(torch.equal(value, wanted[name]) for name, value in one.state_dict().items()) and len(wanted) > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+
+
+def test_a_model_is_loaded_whole_from_a_folder_and_from_a_resume_checkpoint(trained, model, monkeypatch):
+    """The generator has the file's weights, the LMs, prompts and task are the run's; both folders say the same."""
+    meta = json.loads((trained / META_FILE).read_text())
+    safe = load_file(trained / SAFE_FILE)
+    assert all(torch.equal(value, safe[name]) for name, value in model.generator.state_dict().items())
+    assert not model.training and (model.kind, model.num_thoughts) == ("small_block", 4)
+    assert model.plan.trained == meta and model.plan.prompts == meta["prompts"] and model.plan.weights is None
+    assert model.llm.config.name_or_path == meta["large_model_id"]
+    (resume,) = (trained.parent.parent / "results" / "run").glob("checkpoint-5")
+    assert same_weights(LatentThoughtModel.from_pretrained(str(resume)), model)
+
+
+def test_what_is_saved_is_what_was_loaded_with_a_card_and_nothing_odd(model, trained, tmp_path):
+    folder = tmp_path / "runs" / "copy-0.5"
+    for _ in range(2):  # a second time it is replaced
+        assert model.save_pretrained(folder) is None
+        assert sorted(os.listdir(folder)) == FILES
+    assert os.listdir(tmp_path / "runs") == ["copy-0.5"]
+    for name in (PARAMS_FILE, ATT_FILE, META_FILE):  # to the byte: a report of the one is a report of the other
+        assert (folder / name).read_bytes() == (trained / name).read_bytes()
+    again = LatentThoughtModel.from_pretrained(folder)
+    assert same_weights(again, model) and again.plan.trained == model.plan.trained
+
+
+def test_a_folder_with_other_things_in_it_is_not_replaced(model, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "notes.txt" in one_line(model.save_pretrained, tmp_path)
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card" / "README.md").write_text("mine")  # nothing says that we wrote it
+    assert "README.md" in one_line(model.save_pretrained, tmp_path / "card")
+    assert "notes.txt" in one_line(model.save_pretrained, tmp_path / "notes.txt" / "below")
+    assert sorted(os.listdir(tmp_path)) == ["card", "notes.txt"]
+    assert (tmp_path / "card" / "README.md").read_text() == "mine"
+
+
+def test_a_model_made_elsewhere_keeps_nothing_and_is_refused(tiny_models, tmp_path, monkeypatch):
+    """train.py's own model: its arguments are not kept for a config.json, and it has no thoughts.json to save."""
+    monkeypatch.chdir(tmp_path)
+    made = tiny_models.model("small_block")
+    assert not vars(made).keys() & {"_hub_mixin_config", "plan", "layout"} and made._hub_mixin_config is None
+    assert all(name.startswith("generator.") for name in made.state_dict())
+    for call in (made.save_pretrained, made.push_to_hub, made.solve):
+        assert "from_pretrained" in one_line(call, "owner/name")
+    assert os.listdir() == []
+
+
+def test_lms_are_looked_for_where_thoughts_json_or_the_caller_says(trained, tiny_pair, tmp_path, monkeypatch):
+    """A relative folder is relative to the current one; the same LM elsewhere will do, another one will not."""
+    folder = tmp_path / "moved"
+    shutil.copytree(trained, folder)
+    meta = json.loads((folder / META_FILE).read_text())
+    (folder / META_FILE).write_text(json.dumps(meta | {"large_model_id": "pair/large", "small_model_id": "pair/small"}))
+    monkeypatch.chdir(tmp_path)
+    said = one_line(LatentThoughtModel.from_pretrained, "moved")
+    assert "--base_model_id pair/large: no such folder here" in said
+    elsewhere = {"base_model_id": str(tiny_pair / "large"), "assistant_model_id": str(tiny_pair / "small")}
+    assert LatentThoughtModel.from_pretrained("moved", **elsewhere).llm.config.name_or_path == str(tiny_pair / "large")
+    (tmp_path / "pair").symlink_to(tiny_pair)
+    assert LatentThoughtModel.from_pretrained("moved", device="cpu").num_thoughts == 4
+    other = meta | {"fingerprints": ["0" * 16, meta["fingerprints"][1]]}
+    (folder / META_FILE).write_text(json.dumps(other))
+    assert "not the weights that these thoughts were trained with" in one_line(
+        LatentThoughtModel.from_pretrained, "moved"
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "float16"}, {"device": "gpu"}])
+def test_wrong_arguments_are_one_line_before_anything_is_loaded(trained, wrong):
+    ((name, value),) = wrong.items()
+    assert f"{name} {value}" in one_line(LatentThoughtModel.from_pretrained, trained, **wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The hub
+
+
+def test_trust_remote_code_is_for_the_configs_too(trained, monkeypatch):
+    asked, own = [], loading.load_config
+    monkeypatch.setattr(loading, "load_config", lambda *args: asked.append(args[2]) or own(*args))
+    LatentThoughtModel.from_pretrained(trained, trust_remote_code=True)
+    assert asked == [True, True]
+
+
+def test_a_hub_id_is_read_from_the_cache_without_a_network(trained, model, tmp_path):
+    cache = cache_with(trained, tmp_path / "hub", "owner/thoughts")
+    assert same_weights(LatentThoughtModel.from_pretrained("owner/thoughts", cache_dir=cache), model)
+    for name in ("owner/other", "ckpt/run/deeper", "owner/thoughts-"):
+        said = one_line(LatentThoughtModel.from_pretrained, name, cache_dir=cache)
+        assert said.startswith(f"{name}: no such folder here, and no such hub repository could be read (")
+
+
+def test_of_a_repository_only_what_is_read_is_downloaded():
+    adapters = ["base_model/adapter_model.safetensors", "assistant_model/adapter_config.json"]
+    there = [*FILES, ".gitattributes", "optimizer.pt", *adapters]
+    assert [*filter_repo_objects(there, allow_patterns=WEIGHTS_ON_HUB)] == [ATT_FILE, PARAMS_FILE, META_FILE, *adapters]
+
+
+def test_what_goes_up_is_what_is_saved_and_the_card_says_how_to_get_it(model, reports, monkeypatch):
+    uploads = []
+
+    class Repository:
+        repo_id = "owner/thoughts"
+
+    def upload_folder(self, *, repo_id, repo_type, folder_path, commit_message, **_):
+        files = {path.name: path.read_bytes() for path in Path(folder_path).iterdir()}
+        uploads.append((repo_id, repo_type, commit_message, files))
+        return "https://there"
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, **_: Repository)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    assert "other weights" in one_line(model.push_to_hub, "owner/thoughts", report=reports["bare"])
+    assert uploads == []
+    where = model.push_to_hub("owner/thoughts", report=reports["thoughts"], commit_message="first")
+    [(repo_id, kind, message, files)] = uploads
+    assert (where, repo_id, kind, message) == ("https://there", "owner/thoughts", "model", "first")
+    assert sorted(files) == FILES
+    card = files["README.md"].decode()
+    assert "LatentThoughtModel.from_pretrained('owner/thoughts')" in card and "## Evaluation" in card
+    assert json.loads(files[META_FILE]) == model.plan.trained
+
+
+def test_a_hub_out_of_reach_is_one_line(model):
+    assert one_line(model.push_to_hub, "owner/thoughts").startswith("owner/thoughts: not pushed to the hub (")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The card
+
+
+def test_the_card_has_the_training_and_no_figure_of_an_evaluation_without_a_report(
+    model, trained, tmp_path, monkeypatch
+):
+    model.save_pretrained(tmp_path / "copy")
+    card = ModelCard.load(tmp_path / "copy" / "README.md")
+    assert card.data.library_name == "lta-thinker" and card.data.pipeline_tag == "text-generation"
+    assert card.data.datasets == ["openai/gsm8k"] and card.data.base_model is None  # a folder of this machine
+    meta = json.loads((trained / META_FILE).read_text())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy" / "large").mkdir(parents=True)
+    for folder in ("toy/large", "../large"):
+        assert "base_model:" not in model_card(meta | {"large_model_id": folder}, "x")
+    for fact in ("| thoughts | 4 |", "| loss weights | sft 0.33, align 0.33, focus 0.33 |", "after step 5 (epoch"):
+        assert fact in card.text
+    assert f"sft {meta['dev']['eval_sft_loss']:.4g}" in card.text and meta["versions"]["lta_thinker"] in card.text
+    assert "Evaluation" not in card.text and "%" not in card.text
+    assert str(card) == str(model.generate_model_card(name=str(tmp_path / "copy")))
+    meta["large_model_id"] = "Qwen/Qwen3-8B"
+    other = model_card(meta | {"tuned": {"base_model": {}}}, "x")
+    assert "base_model: Qwen/Qwen3-8B\n" in other
+    assert "is frozen" in card.text and "is frozen" not in other and "large LLM, LoRA adapter" in other
+
+
+def test_the_cards_figures_are_the_reports_with_intervals_and_settings(model, reports, tmp_path):
+    report = json.loads(reports["thoughts"].read_text())
+    for name, value in (("sample", 0.4), ("vote", 0.6)):  # random LMs are never right
+        report[f"{name}_accuracy"] = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    shutil.copytree(reports["thoughts"].parent, tmp_path / "better")
+    (tmp_path / "better" / "report.json").write_text(json.dumps(report))
+    card = model.generate_model_card("x", report=tmp_path / "better" / "report.json").text
+    rows = "|  | one sample | vote of 3 |\n| --- | --- | --- |\n"
+    assert f"{rows}| with 2 thoughts | 40.0 [30.0, 50.0] | 60.0 [50.0, 70.0] |\n" in card and "paired" not in card
+    assert "4 test questions of gsm8k" in card and "max_new_tokens 8, temperature 0.7, top_p 0.8, top_k 20" in card
+    card = model.generate_model_card("x", report=reports["thoughts"], baseline=reports["bare"]).text
+    titles = ("compared with: no thoughts, 3 samples", "with 2 thoughts", "difference, paired")
+    assert all(f"| {title} | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] |\n" in card for title in titles)
+
+
+def test_a_report_of_others_makes_no_card(model, reports, trained, tmp_path):
+    assert "other weights" in one_line(model.generate_model_card, "x", report=reports["bare"])
+    assert "without a report" in one_line(model.generate_model_card, "x", baseline=reports["bare"])
+    both = {"report": reports["thoughts"], "baseline": reports["fewer"]}
+    assert "not about the same questions" in one_line(model.save_pretrained, tmp_path / "new", **both)
+    assert "not a report" in one_line(model.save_pretrained, tmp_path / "new", report=trained / META_FILE)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_older_code_has_a_card_too(trained):
+    """thoughts.json with no more than evaluation needs."""
+    meta = json.loads((trained / META_FILE).read_text())
+    needed = "thought_generator num_thoughts sizes large_model_id small_model_id prompts date_string task_name dtype"
+    card = model_card({key: meta[key] for key in [*needed.split(), "answer_type"]}, "x")
+    assert "| thoughts | 4 |" in card and "dev losses" not in card

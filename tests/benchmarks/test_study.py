@@ -1,0 +1,230 @@
+"""The study: fair to every contestant, resumable, and its tables follow from the stored JSON alone."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import study  # noqa: E402
+import study_report  # noqa: E402
+from study import ARITHMETIC, CONTESTANTS, MAIN, Run, Study, sampled  # noqa: E402
+
+
+def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **training) -> None:
+    """The JSON of a run, as far as the tables read it."""
+    figures = {"sampling": {"num_return_sequences": 2}, "hits": list(hits), "votes": votes, "seconds": 1.0}
+    figures |= {"no_answer": 0.0, "tokens_per_sample": 3.0, "thought_variance": None}
+    record = {"world": run.world, "contestant": run.contestant, "seed": run.seed, "options": dict(run.options)}
+    record["training"] = {"best_sft_loss": dev, "trained_parameters": 10, "seconds": 2.0} | training
+    (folder / f"{run.name}.json").write_text(json.dumps(record | {"evaluations": {label: figures} if votes else {}}))
+
+
+BEST = study.LEARNING_RATES[1]
+
+
+def tune(on: Study, best: dict[str, float] | None = None) -> None:
+    """Tuning runs: the second rate is best, and the contestant's loss there is `best`'s."""
+    for run, _ in on.tuning(ARITHMETIC):
+        rate = dict(run.options)["learning_rate"]
+        write(on.folder, run, (best or {}).get(run.contestant, 1.0) + (rate != BEST))
+
+
+def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path):
+    on = Study(tmp_path)
+    tune(on)
+    pairs = on.main(ARITHMETIC, on.seeds, MAIN)
+    assert len(pairs) == len(CONTESTANTS) * 5 and all(evaluations == [MAIN] for _, evaluations in pairs)
+    own = {name for _, flags in CONTESTANTS.values() for name in flags or ()} | {"learning_rate", "output_name", "seed"}
+    common = {
+        tuple((name, value) for name, value in run.train_flags("study").items() if name not in own)
+        for run, _ in pairs
+        if run.contestant != "none"
+    }
+    assert len(common) == 1
+    assert {dict(run.options)["learning_rate"] for run, _ in pairs if run.contestant != "none"} == {BEST}
+
+
+def test_the_ablations_start_from_the_lta_contestant_that_is_best_on_dev(tmp_path):
+    on = Study(tmp_path)
+    tune(on, {"softcot": 0.1, "block-sft": 0.5})
+    assert on.best_lta("arithmetic") == "block-sft"
+    assert {run.contestant for run, _ in on.losses()} == {"block-sft"}
+
+
+def test_no_two_runs_of_the_study_share_a_name_and_every_name_is_an_output_name(tmp_path):
+    from lta_thinker.flags import RUN_NAME
+
+    on = Study(tmp_path)
+    tune(on)
+    for run, _ in on.tuning(study.BROAD[0]):
+        write(on.folder, run, 1.0)
+    runs = {run for title, stage in on.stages().items() for run, _ in stage()}
+    assert all(on.ready(title) for title in on.stages())
+    assert len({run.name for run in runs}) == len(runs) > 150
+    assert all(RUN_NAME.fullmatch(f"study.{run.name}") for run in runs)
+
+
+def test_an_unready_stage_waits_for_its_tuning(tmp_path):
+    assert Study(tmp_path).ready("tuning") and not Study(tmp_path).ready("main")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def test_intervals_cover_seeds_and_questions():
+    """Values that depend on the seed alone: the interval is that of resampled seeds; on nothing: it is a point."""
+    assert study_report.interval(np.full((5, 40), 7.0)) == pytest.approx((7.0, 7.0, 7.0))
+    seeds = np.repeat([[0.0], [100.0]], 40, axis=1)
+    assert study_report.interval(seeds) == pytest.approx((50.0, 0.0, 100.0))
+    questions = np.tile([0.0, 100.0], (3, 200))  # 400 questions, half right
+    mean, low, high = study_report.interval(questions)
+    assert mean == 50 and low == pytest.approx(50 - 1.96 * 50 / 20, abs=0.3) and high == pytest.approx(54.9, abs=0.3)
+
+
+def test_a_difference_pairs_seeds_and_questions(tmp_path):
+    on = Study(tmp_path)
+    for seed, hits, votes in ((1, [2, 0, 1], "100"), (2, [2, 2, 2], "111")):
+        write(tmp_path, Run("w", "none", seed), 1.0, hits, votes)
+        write(tmp_path, Run("w", "softcot", seed), 1.0, [h - (i == 0) for i, h in enumerate(hits)], votes)
+    write(tmp_path, Run("w", "softcot", 3), 1.0, [0, 0, 0], "000")  # a seed that the other does not have
+    bare = [on.record(Run("w", "none", seed)) for seed in (1, 2)]
+    softcot = [on.record(Run("w", "softcot", seed)) for seed in (3, 2, 1)]
+    told = study_report.difference(softcot, bare, "test-x2", "one sample")
+    assert (
+        told.startswith("-16.7 [") and study_report.difference(softcot, bare, "test-x2", "vote") == "+0.0 [+0.0, +0.0]"
+    )
+
+
+def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
+    on, rate = study_report.Report(Study(tmp_path), CONTESTANTS), ("learning_rate", 0.1)
+    runs = {options: Run("w", "softcot", 1, (*options, rate)) for options in ((), (("k_shot", 9),))}
+    write(tmp_path, runs[()], 1.0, [2, 2], "11")
+    write(tmp_path, runs[(("k_shot", 9),)], 1.0, [0, 2], "01")
+    evaluation = [sampled("test", 2)]
+    for order in (list(runs.values()), list(runs.values())[::-1]):
+        lines = on.variants([(run, evaluation) for run in order], "test-x2").splitlines()[2:]
+        plain, varied = (
+            next(line for line in lines if ("k shot 9" in line) == is_varied) for is_varied in (False, True)
+        )
+        assert "-50.0 [" in varied and "-50.0" not in plain
+
+
+def test_two_contestants_are_compared_under_each_of_a_stages_options(tmp_path):
+    on, rates = study_report.Report(Study(tmp_path), CONTESTANTS), {"prompt": 0.1, "softcot": 0.2}
+    runs = [
+        Run("w", name, 1, (*options, ("learning_rate", rate)))
+        for name, rate in rates.items()
+        for options in ((), (("max_steps", 9),))
+    ]
+    for run, hits in zip(runs, ([2, 2], [2, 0], [2, 0], [2, 0]), strict=True):
+        write(tmp_path, run, 1.0, hits, "11")
+    table = on.versus([(run, [sampled("test", 2)]) for run in runs], "test-x2", "prompt", "softcot")
+    plain, longer = table.splitlines()[2:]
+    assert plain.startswith("| plain | 1 | +50.0 [") and longer.startswith("| max steps 9 | 1 | +0.0 [")
+
+
+def test_headroom_chooses_the_better_lm_by_one_seed_and_scores_it_on_the_other(tmp_path):
+    on = study_report.Report(Study(tmp_path), CONTESTANTS)
+    runs = [Run("w", "none", seed) for seed in (1, 2)]
+    for run, large, small in zip(runs, ([2, 0, 1], [2, 0, 1]), ([0, 2, 2], [0, 2, 0]), strict=True):
+        write(tmp_path, run, 1.0, large, "000", label="large")
+        record = on.study.record(run)
+        record["evaluations"]["small"] = record["evaluations"]["large"] | {"hits": small}
+        (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
+    (row,) = on.headroom([(run, []) for run in runs], "large", "small").splitlines()[2:]
+    _, world, large, small, best, gain, _ = (cell.strip().partition(" ")[0] for cell in row.split("|"))
+    # third question: seed 1 says small (2 > 1), which on seed 2 has 0; seed 2 says large, which on seed 1 has 1
+    assert (world, large, small, best, gain) == ("w", "50.0", "50.0", "75.0", "+25.0")
+
+
+def test_a_word_with_a_line_break_or_a_bar_does_not_break_its_table():
+    assert [study_report.code(word) for word in (" keep", "'s", "\n", "a|b")] == [" keep", "'s", "\\n", "a\\|b"]
+
+
+def test_ranks_are_averaged_where_values_are_equal():
+    assert study_report.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]
+
+
+def test_a_rate_that_diverged_is_no_candidate_and_the_others_are(tmp_path):
+    on = Study(tmp_path)
+    tune(on)
+    (tmp_path / f"{on.at_rate('arithmetic', 'softcot', 41, BEST).name}.json").unlink()
+    assert on.ready("main") and dict(on.tuned("arithmetic", "softcot", 41).options)["learning_rate"] != BEST
+
+
+def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path):
+    path = tmp_path / "RESULTS.md"
+    path.write_text("a\n<!-- study: main -->\nold\n<!-- end -->\nb\n<!-- study: other -->\nkept\n<!-- end -->\n")
+    study_report.fill(path, {"main": "| new \\1 |"})
+    kept = "b\n<!-- study: other -->\nkept\n<!-- end -->\n"
+    assert path.read_text() == "a\n<!-- study: main -->\n| new \\1 |\n<!-- end -->\n" + kept
+    with pytest.raises(SystemExit, match="nothere"):
+        study_report.fill(path, {"nothere": ""})
+
+
+def test_results_md_is_what_report_makes_of_the_stored_json(tmp_path, monkeypatch):
+    stored, copy = ROOT / "benchmarks" / "study", tmp_path / "benchmarks" / "study"
+    shutil.copytree(stored, copy, ignore=shutil.ignore_patterns("*.svg"))
+    shutil.copy(ROOT / "RESULTS.md", tmp_path)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study.py", "--report"])
+    monkeypatch.chdir(tmp_path)
+    study.main()
+    assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
+    plots = {path.name for path in stored.glob("*.svg")}
+    assert plots and plots == {path.name for path in copy.glob("*.svg")}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running
+
+
+def test_a_study_runs_the_two_scripts_keeps_json_and_does_only_what_is_missing(tmp_path, monkeypatch):
+    for name in ("toy", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    tiny = study.World("arithmetic", "toy", "arithmetic", ARITHMETIC.task, steps=2, test_k=4, max_new_tokens=8)
+    monkeypatch.setitem(study.WORLDS, "arithmetic", tiny)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    on = Study(tmp_path / "json")
+    run = Run("arithmetic", "prompt", 41, (("k_shot", 20), ("learning_rate", 0.01)))
+    bare, two = Run("arithmetic", "none", 41), sampled("test", 2)
+    runner = study.Runner(on, jobs=1)
+    runner.stage("a", [(run, [two]), (bare, [two])])
+    assert runner.failed == [] and {path.stem for path in on.folder.iterdir()} == {run.name, bare.name}
+    record = on.record(run)
+    assert record["training"]["trained_parameters"] == 8 * 128 and len(record["training"]["dev_curve"]) == 1
+    assert len(record["evaluations"]["test-x2"]["hits"]) == len(record["evaluations"]["test-x2"]["votes"]) == 4
+    assert "training" not in on.record(bare)
+
+    asked = []
+    monkeypatch.setattr(runner, "script", lambda name, flags, log: asked.append((name, flags)) or "")
+    runner.stage("b", [(run, [two]), (bare, [two])])
+    assert asked == []
+    one = sampled("test", 1)
+    runner.stage("c", [(run, [two, one])])  # the weights are still there
+    assert [name for name, _ in asked] == ["evaluate"] and asked[0][1]["num_return_sequences"] == 1
+    asked.clear()
+    shutil.rmtree(tmp_path / "ckpt")
+    runner.stage("d", [(run, [two, one])])  # JSON without weights: trained again for what is missing
+    assert asked[0][0] == "train" and runner.failed
+
+
+def test_a_failing_script_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = study.Runner(Study(tmp_path / "json"), jobs=1)
+
+    def script(name, flags, log):
+        if "thought_generator" in flags and flags["thought_generator"] == "none":
+            raise RuntimeError("evaluate.py failed")
+        return ""
+
+    monkeypatch.setattr(runner, "script", script)
+    runner.stage("a", [(Run("arithmetic", "none", 41), [MAIN]), (Run("arithmetic", "none", 42), [MAIN])])
+    assert runner.failed == ["arithmetic.none.s41", "arithmetic.none.s42"]

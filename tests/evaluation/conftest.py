@@ -1,0 +1,51 @@
+"""Fixtures of evaluation: a checkpoint of each generator, and evaluate.py run in this process."""
+
+from pathlib import Path
+
+import pytest
+from helpers import N
+
+from lta_thinker import evaluate
+from lta_thinker.checkpoint import save_checkpoint
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.llm.frozen import fingerprint
+from lta_thinker.rows.layout import DATE_STRING
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tiny_models, tiny_pair, tmp_path_factory) -> Path:
+    """A folder with a checkpoint folder of each generator, as train.py writes them."""
+    folder = tmp_path_factory.mktemp("ckpt")
+    for kind in ("small_block", "block", "small"):
+        model = tiny_models.model(kind, N)
+        meta = {
+            "thought_generator": kind,
+            "num_thoughts": N,
+            "sizes": vars(model.sizes),
+            "large_model_id": str(tiny_pair / "large"),
+            "small_model_id": None if kind == "block" else str(tiny_pair / "small"),
+            "prompts": PROMPTS["number"],
+            "date_string": DATE_STRING,
+            "task_name": "gsm8k",
+            "answer_type": "number",
+            "dtype": "float32",
+            "fingerprints": [lm and fingerprint(lm) for lm in model.frozen],
+        }
+        save_checkpoint(folder / kind, model, meta)
+    return folder
+
+
+@pytest.fixture
+def run(gsm8k_data, tmp_path, capsys, monkeypatch):
+    """Run evaluate.py in this process, in an empty folder -> what it printed; a failed run gives its error line."""
+    monkeypatch.chdir(tmp_path)
+    common = ["--data_dir", str(gsm8k_data), "--max_new_tokens", "8", "--test_k", "4"]
+
+    def run(*flags, data=True) -> str:
+        try:
+            evaluate.main([str(flag) for flag in (*(common if data else []), *flags)])
+        except SystemExit as stop:
+            return str(stop.code)
+        return capsys.readouterr().out
+
+    return run

@@ -1,0 +1,322 @@
+"""evaluate.py: which thoughts run, what is an error, resuming, one rank against two."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import D_LARGE, D_SMALL, ROOT, N, pair_flags, published
+from safetensors.torch import load_file, save_file
+
+from lta_thinker import evaluate
+from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE
+from lta_thinker.generation.samplers import Sampler
+
+
+def samples_of(folder) -> list[dict]:
+    return [json.loads(line) for line in (Path(folder) / "samples.jsonl").read_text().splitlines()]
+
+
+def texts_of(folder) -> list[list[str]]:
+    return [record["responses"] for record in samples_of(folder)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Which thoughts run
+
+
+def test_the_users_command_and_the_checkpoint_flag_agree(run, checkpoints, tiny_pair):
+    """Both ways to name a checkpoint give the same texts; n of N thoughts; the report has all that is promised."""
+    files = [checkpoints / "small_block" / name for name in (PARAMS_FILE, ATT_FILE)]
+    common = ["--batch_size", "4", "--task_name", "gsm8k", "--num_thought_tokens", "2", "--num_return_sequences", "3"]
+    flags = [*pair_flags(tiny_pair), "--params_file_name", files[0], "--att_file_name", files[1], *common]
+    printed = run(*flags, "--print_response", "--print_input")
+    folder = Path("results/eval-small_block/test-n2-x3-seed41")
+    lines = samples_of(folder)
+    assert [line["index"] for line in lines] == [0, 1, 2, 3]
+    keys = {"index", "question", "gold", "responses", "answers", "vote", "correct", "num_tokens", "finished", "scores"}
+    assert set(lines[0]) == keys
+    assert all(line["responses"][0].strip() in printed and line["question"] in printed for line in lines)
+    assert printed.count("<2 thoughts>") == 4
+    figures = json.loads((folder / "report.json").read_text())
+    assert set(figures["vote_accuracy"]) == set(figures["sample_accuracy"]) == {"value", "low", "high"}
+    assert list(figures["maj_at_k"]) == list(figures["pass_at_k"]) == ["1", "2", "3"]
+    assert figures["settings"]["sampling"]["temperature"] == 0.7  # Qwen3's published setting
+    assert (figures["settings"]["num_thought_tokens"], figures["settings"]["num_thoughts_made"]) == (2, N)
+    assert figures["settings"] == json.loads((folder / "settings.json").read_text())
+    assert figures["thought_variance"]["over_questions"] > 0 < figures["thought_variance"]["over_slots"]
+    assert figures["speed"]["tokens"] > 0 and "vote of 3" in printed
+
+    run("--checkpoint", checkpoints / "small_block", *common[-4:], "--output_dir", "by_checkpoint")
+    assert texts_of("by_checkpoint") == texts_of(folder)
+
+
+@pytest.mark.parametrize("kind", ["block", "small"])
+def test_each_generator_runs_from_its_checkpoint(run, checkpoints, kind):
+    """--checkpoint alone is enough: generator, ids, task and N come from thoughts.json."""
+    assert "one sample, % right" in run("--checkpoint", checkpoints / kind)
+    settings = json.loads(Path(f"results/eval-{kind}/test-n{N}-x1-seed41/settings.json").read_text())
+    assert (settings["thought_generator"], settings["num_thought_tokens"]) == (kind, N)
+    assert (settings["assistant_model_id"] is None) == (kind == "block")
+
+
+def test_none_runs_the_llm_alone(run, checkpoints, tiny_pair):
+    """Without thoughts: by ids, or with a checkpoint's ids, prompts and task; the same texts, no thoughts made."""
+    run("--base_model_id", tiny_pair / "large", "--thought_generator", "none")
+    run("--checkpoint", checkpoints / "small_block", "--thought_generator", "none", "--output_dir", "other")
+    assert texts_of("results/eval-none-large-gsm8k/test-n0-x1-seed41") == texts_of("other")
+    assert json.loads(Path("other/report.json").read_text())["thought_variance"] is None
+    run("--checkpoint", checkpoints / "small_block", "--output_dir", "thoughts")
+    assert texts_of("thoughts") != texts_of("other")
+
+
+@pytest.mark.parametrize(("kind", "d_in", "block"), [("block", D_LARGE, True), ("small", D_SMALL, False)])
+def test_published_weights_run(run, tiny_pair, tmp_path, kind, d_in, block):
+    """Plain state dicts with the published names load, the generator is found, 32 are made and the first n injected."""
+    files = published(tmp_path / "weights", d_in, block)
+    printed = run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "2", "--output_dir", "out")
+    settings = json.loads(Path("out/settings.json").read_text())
+    assert [settings[key] for key in ("thought_generator", "num_thoughts_made", "num_thought_tokens")] == [kind, 32, 2]
+    assert ("no learnable prior" in printed) == block
+    assert "--num_thought_tokens is needed" in run(*pair_flags(tiny_pair), *files)
+
+
+def test_the_generator_is_found_from_the_files(run, tiny_pair, tmp_path):
+    """An att file and a projection from d_small: small_block. Equal sizes leave it open: then the flag is required."""
+    files = published(tmp_path / "weights", D_SMALL, True)
+    printed = run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "2")
+    assert "thought_generator = 'small_block'" in printed
+    files = published(tmp_path / "equal", D_LARGE, True)
+    equal = ["--base_model_id", tiny_pair / "large", "--assistant_model_id", tiny_pair / "large", *files]
+    assert "error: --thought_generator is needed" in run(*equal, "--num_thought_tokens", "2")
+    printed = run(*equal, "--num_thought_tokens", "2", "--thought_generator", "small_block")
+    assert "thought_generator = 'small_block'" in printed
+
+
+def test_a_prior_says_how_many_thoughts_there_are(run, checkpoints, tiny_pair, tmp_path):
+    """Weights with a prior but without thoughts.json make as many thoughts as it has rows, and no more."""
+    for name in (PARAMS_FILE, ATT_FILE):
+        shutil.copy(checkpoints / "block" / name, tmp_path / name)
+    files = ["--params_file_name", tmp_path / PARAMS_FILE, "--att_file_name", tmp_path / ATT_FILE]
+    run(*pair_flags(tiny_pair), *files, "--output_dir", "out")
+    run("--checkpoint", checkpoints / "block", "--output_dir", "same")
+    assert texts_of("out") == texts_of("same")
+    assert "make only 4 thoughts" in run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "5")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is an error, in one line and before a model is loaded
+
+
+CKPT = "CKPT"  # stands for the small_block checkpoint
+
+ERRORS = {
+    "n > N": (["--checkpoint", CKPT, "--num_thought_tokens", "5"], "makes only 4 thoughts"),
+    "other generator": (["--checkpoint", CKPT, "--thought_generator", "block"], "says small_block"),
+    "assistant flag": (
+        ["--checkpoint", CKPT, "--use_assistant_model"],
+        "--thought_generator small: .* says small_block",
+    ),
+    "other LLM": (["--checkpoint", CKPT, "--base_model_id", "Qwen/Qwen3-4B"], "Qwen3-4B: .* trained with .*large"),
+    "other small LM": (["--checkpoint", CKPT, "--assistant_model_id", "x/y"], "x/y: .* trained with .*small"),
+    "no thoughts named": ([], "which thoughts"),
+    "no checkpoint there": (["--checkpoint", "nowhere"], "nowhere/thoughts.json: no such file"),
+    "no params there": (["--params_file_name", "no.bin"], "no.bin: no such file"),
+    "att alone": (["--att_file_name", f"{CKPT}/{ATT_FILE}"], f"small_block needs {PARAMS_FILE}"),
+    "att alone with none": (["--thought_generator", "none", "--att_file_name", "b.bin"], "injects no thoughts"),
+    "att missing": (["--params_file_name", f"{CKPT}/{PARAMS_FILE}"], f"small_block needs {ATT_FILE}"),
+    "both": (["--checkpoint", CKPT, "--params_file_name", f"{CKPT}/{PARAMS_FILE}"], "--params_file_name"),
+    "none with files": (
+        ["--thought_generator", "none", "--params_file_name", f"{CKPT}/{PARAMS_FILE}"],
+        "none injects no thoughts",
+    ),
+    "not weights": (
+        ["--params_file_name", f"{CKPT}/{META_FILE}", "--att_file_name", f"{CKPT}/{ATT_FILE}"],
+        "not a PyTorch file",
+    ),
+    "greedy, many": (["--checkpoint", CKPT, "--greedy", "--num_return_sequences", "2"], "--greedy .* the same"),
+    "temperature": (["--checkpoint", CKPT, "--temperature", "0"], "--temperature 0.0: must be above 0"),
+    "task": (["--checkpoint", CKPT, "--task_name", "poetry"], "poetry: no such task"),
+    "split": (["--checkpoint", CKPT, "--split", "tests"], "tests: no such split"),
+    "batch": (["--checkpoint", CKPT, "--batch_size", "0"], "--batch_size 0"),
+    "batch, no number": (["--checkpoint", CKPT, "--batch_size", "abc"], "--batch_size abc: .* or auto"),
+    "no thoughts": (["--checkpoint", CKPT, "--num_thought_tokens", "0"], "--thought_generator none"),
+    "unknown flag": (["--checkpoint", CKPT, "--temprature", "1"], "--temprature"),
+    "no number": (["--checkpoint", CKPT, "--seed", "one"], "invalid int value"),
+    "missing LLM": (
+        ["--base_model_id", "Qwen/Qwen3-8B-Instruct", "--thought_generator", "none"],
+        "near it: Qwen/Qwen3-8B",
+    ),
+}
+
+
+@pytest.mark.parametrize(("flags", "reason"), ERRORS.values(), ids=ERRORS)
+def test_wrong_input_is_one_line(run, checkpoints, monkeypatch, flags, reason):
+    """One line that starts with `error:`; no LM is loaded and nothing is written."""
+    monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
+    error = run(*(flag.replace(CKPT, str(checkpoints / "small_block")) for flag in flags))
+    assert re.fullmatch(f"error: .*{reason}.*", error), error
+    assert os.listdir() == []
+
+
+def test_other_models_than_in_training_are_an_error(run, checkpoints, tiny_pair, tmp_path, monkeypatch):
+    """A model moved to another folder is the same model; one of another size under the same name is an error."""
+    moved = shutil.copytree(tiny_pair / "large", tmp_path / "moved" / "large")
+    assert "% right" in run("--checkpoint", checkpoints / "small_block", "--base_model_id", f"{moved}/")
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(config | {"intermediate_size": 80}))
+    monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
+    error = run("--checkpoint", checkpoints / "small_block", "--base_model_id", moved)
+    assert error == f"error: {META_FILE}: d_ff was 64 in training, these models and flags have 80"
+
+
+def other_weights(tiny_pair, folder: Path) -> Path:
+    """A copy of the large model, of the same name, with one tensor changed."""
+    shutil.copytree(tiny_pair / "large", folder / "large")
+    path = folder / "large" / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"] += 0.01
+    save_file(weights, path, metadata={"format": "pt"})
+    return folder / "large"
+
+
+def test_an_llm_of_the_same_name_with_other_weights_is_an_error(run, checkpoints, tiny_pair, tmp_path):
+    """Thoughts are for the LLM that they were trained with, not for its fine-tuned namesake."""
+    model = other_weights(tiny_pair, tmp_path)
+    error = run("--checkpoint", checkpoints / "small", "--base_model_id", model)
+    assert error.startswith("error: ") and "not the weights that these thoughts were trained with" in error
+
+
+def test_answers_of_a_replaced_llm_do_not_join_those_of_the_old_one(run, tiny_pair, tmp_path):
+    """Same folder, same flags, other weights on disk: the run does not go on."""
+    model = tmp_path / "model" / "large"
+    shutil.copytree(tiny_pair / "large", model)
+    flags = ("--base_model_id", model, "--thought_generator", "none", "--output_dir", "out")
+    run(*flags)
+    before = samples_of("out")
+    other_weights(tiny_pair, tmp_path)
+    shutil.copy(tmp_path / "large" / "model.safetensors", model)
+    error = run(*flags, "--test_k", "8")
+    assert "fingerprints.large" in error and samples_of("out") == before
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line_before_the_llm_loads(run, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "file").touch()
+    error = run("--checkpoint", checkpoints / "small", "--output_dir", tmp_path / "file" / "out")
+    assert error.startswith("error: ") and "cannot be made" in error and "\n" not in error
+
+
+def test_a_missing_data_folder_is_one_line(run, checkpoints, monkeypatch):
+    """Where there are neither files nor a hub, the error says what to put where."""
+    monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
+    error = run("--checkpoint", checkpoints / "small", "--data_dir", "nowhere", data=False)
+    assert error.startswith("error: nowhere/gsm8k: no test_socratic.jsonl") and "\n" not in error
+
+
+def test_departures_are_said(run, checkpoints, tmp_path):
+    """The checkpoint's prompts are used, whatever the code's are; another dtype and other prompts are noted."""
+    folder = shutil.copytree(checkpoints / "small", tmp_path / "small")
+    meta = json.loads((folder / META_FILE).read_text())
+    meta["prompts"] = {name: "Well: " + prompt for name, prompt in meta["prompts"].items()}
+    (folder / META_FILE).write_text(json.dumps(meta))
+    printed = run("--checkpoint", folder, "--dtype", "bfloat16", "--print_input")
+    assert "note: --dtype bfloat16; the thoughts were trained with float32" in printed
+    assert "note: the prompt" not in printed and printed.count("Well: Solve the problem") >= 4
+    (tmp_path / "prompts.json").write_text(json.dumps({"problem": "Oh: {question}"}))
+    asked = ["--checkpoint", folder, "--prompt_file", tmp_path / "prompts.json", "--print_input"]
+    printed = run(*asked, "--output_dir", "other")
+    assert "note: the prompt 'problem' is not the one that the thoughts were trained with" in printed
+    assert "note: the prompt 'generator'" not in printed
+    assert printed.count("Oh: ") >= 4 and "Well: Solve" not in printed
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Samples: the same for every batch size and number of ranks, and after a kill
+
+
+def test_batch_size_changes_no_text(run, checkpoints):
+    """Batch 1 against 8 and auto, lengths mixed: identical texts (float32, CPU)."""
+    flags = ["--checkpoint", checkpoints / "small_block", "--num_return_sequences", "2", "--test_k", "12"]
+    for size in ("1", "8", "auto"):
+        printed = run(*flags, "--batch_size", size, "--output_dir", size)
+        assert ("  batch_size = 12 (auto): a question takes up to" in printed) == (size == "auto")
+    assert len(texts_of("1")) == 12
+    assert texts_of("1") == texts_of("8") == texts_of("auto")
+
+
+def test_two_ranks_give_the_texts_of_one(run, checkpoints, gsm8k_data, tmp_path):
+    """torchrun with two ranks writes the samples.jsonl of one process, reports once, and leaves no rank files."""
+    flags = ["--checkpoint", str(checkpoints / "small_block"), "--num_return_sequences", "2", "--test_k", "5"]
+    flags += ["--data_dir", str(gsm8k_data), "--max_new_tokens", "8", "--batch_size", "2"]
+    run(*flags, "--output_dir", "one", data=False)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(ROOT / "evaluate.py"), *flags, "--output_dir", "two"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("one sample, % right") == 1
+    assert sorted(os.listdir("two")) == ["report.json", "samples.jsonl", "settings.json"]
+    assert texts_of("two") == texts_of("one")
+
+
+def test_a_killed_run_goes_on_where_it_stopped(run, checkpoints, monkeypatch):
+    """After a kill in the middle of a line only the missing questions are asked, and the texts are those of one run."""
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--batch_size", "1"]
+    run(*flags, "--output_dir", "whole")
+    run(*flags, "--output_dir", "cut")
+    path = Path("cut/samples.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[2])  # as after a run with two ranks: some lines in each file, the last one torn
+    Path("cut/samples.rank1.jsonl").write_text(lines[0] + lines[3][:20])
+    Path("cut/report.json").unlink()
+    asked = []
+    answers = Sampler.answers
+
+    def watch(sampler, examples):
+        asked.extend(example.index for example in examples)
+        return answers(sampler, examples)
+
+    monkeypatch.setattr(Sampler, "answers", watch)
+    run(*flags, "--output_dir", "cut", "--batch_size", "8")
+    assert asked == [1, 3]
+    assert texts_of("cut") == texts_of("whole")
+    assert sorted(os.listdir("cut")) == ["report.json", "samples.jsonl", "settings.json"]
+    one, other = (json.loads(Path(f"{name}/report.json").read_text()) for name in ("whole", "cut"))
+    assert one["thought_variance"] == pytest.approx(other["thought_variance"])
+    assert one["vote_accuracy"] == other["vote_accuracy"]
+
+    run(*flags, "--output_dir", "cut")  # finished: nothing is asked, the report is made again
+    assert asked == [1, 3]
+    assert json.loads(Path("cut/report.json").read_text())["speed"] is None
+
+
+def test_a_run_that_ended_before_its_first_question_does_not_bind_the_next(run, checkpoints):
+    flags = ["--checkpoint", checkpoints / "small", "--test_k", "1", "--output_dir", "out"]
+    Path("out").mkdir()
+    Path("out/settings.json").write_text('{"backend": "vllm"}')
+    Path("out/samples.jsonl").touch()
+    run(*flags)
+    assert json.loads(Path("out/settings.json").read_text())["split"] == "test"
+
+
+def test_a_folder_of_other_settings_is_not_touched(run, checkpoints):
+    """Other settings than the folder's: one line that names the first that differs, and the files stay as they are."""
+    flags = ["--checkpoint", checkpoints / "small", "--output_dir", "out"]
+    run(*flags)
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    for more, key in ((["--seed", "5"], "sampling.seed"), (["--num_thought_tokens", "1"], "num_thought_tokens")):
+        error = run(*flags, *more)
+        assert error.startswith(f"error: out: its samples were made with {key} = ")
+        assert error.endswith("use another --output_dir")
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    assert "% right" in run(*flags, "--batch_size", "3", "--print_response")  # these decide no text

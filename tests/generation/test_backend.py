@@ -1,0 +1,192 @@
+"""--backend vllm as far as no engine is needed: the large LLM's stand-in, flags, folders. The rest: tests/vllm/."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from helpers import PROGRAMS, ROOT
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, Gemma3ForCausalLM, Gemma3TextConfig
+
+from lta_thinker import evaluate
+from lta_thinker.common import InputError
+from lta_thinker.evaluation.compare import differing
+from lta_thinker.evaluation.report import check_folder
+from lta_thinker.generation.vllm import memory_share, model_length, unpadded
+from lta_thinker.llm import embeddings
+from lta_thinker.llm.embeddings import load_embeddings, weights_fingerprint
+from lta_thinker.llm.frozen import check_cache, fingerprint, load_frozen_lm
+
+TOY = ROOT / "toy" / "large"  # bf16 files, tied
+
+
+def models(folder, dtype: torch.dtype):
+    """(the whole LLM, its stand-in)."""
+    folder = str(folder)
+    whole = load_frozen_lm(folder, "--base_model_id", dtype, "cpu")
+    return whole, load_embeddings(folder, "--base_model_id", dtype, "cpu")
+
+
+@pytest.fixture
+def gemma(tmp_path) -> Path:
+    """A tiny Gemma 3, whose embedding module scales what it looks up."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16}
+    torch.manual_seed(0)
+    llm = Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=300, num_attention_heads=2, num_key_value_heads=1, **sizes))
+    llm.save_pretrained(tmp_path / "gemma")
+    return tmp_path / "gemma"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("which", ["untied, float32", "tied, bfloat16", "gemma"])
+def test_the_stand_in_embeds_and_is_known_as_the_whole_llm(tiny_pair, gemma, which, dtype):
+    """The fingerprint of the files is that of the loaded weights, in any dtype of either."""
+    folder = {"untied, float32": tiny_pair / "large", "tied, bfloat16": TOY, "gemma": gemma}[which]
+    whole, embedding = models(folder, dtype)
+    ids = torch.arange(0, 300, 7)[None]
+    expected = whole.get_input_embeddings()(ids)
+    made = embedding.get_input_embeddings()(ids)
+    assert torch.equal(made, expected) and made.dtype == embedding.dtype == dtype
+    assert weights_fingerprint(str(folder), "--base_model_id", embedding) == fingerprint(whole)
+    assert embedding.generation_config.eos_token_id == whole.generation_config.eos_token_id
+    assert sum(not weight.is_meta for weight in embedding.parameters()) == 1
+    check_cache(embedding, "--base_model_id")
+
+
+def test_another_weight_is_another_fingerprint_and_shards_change_none(tiny_pair, tmp_path):
+    whole, _ = models(tiny_pair / "large", torch.float32)
+    whole.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    _, embedding = models(tmp_path / "shards", torch.float32)
+    assert weights_fingerprint(str(tmp_path / "shards"), "--f", embedding) == fingerprint(whole)
+    path = next((tmp_path / "shards").glob("*-00002-of-*.safetensors"))
+    weights = load_file(path)
+    save_file({name: weight + 1 for name, weight in weights.items()}, path, metadata={"format": "pt"})
+    assert weights_fingerprint(str(tmp_path / "shards"), "--f", embedding) != fingerprint(whole)
+
+
+def test_files_without_what_is_needed(tiny_pair, tmp_path, capsys):
+    """Other names: no fingerprint, and a note; no embeddings, no safetensors: one line."""
+    config = AutoConfig.from_pretrained(tiny_pair / "large")
+    config.save_pretrained(tmp_path)
+    weights = load_file(tiny_pair / "large" / "model.safetensors")
+
+    def write(rename):
+        save_file({rename(name): weight for name, weight in weights.items()}, tmp_path / "model.safetensors")
+
+    write(lambda name: name.replace("q_proj", "query"))
+    embedding = load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    assert weights_fingerprint(str(tmp_path), "--base_model_id", embedding) is None
+    assert "no fingerprint" in capsys.readouterr().out
+    write(lambda name: name.replace("embed_tokens", "words"))
+    with pytest.raises(InputError, match=r"--base_model_id .*: its safetensors have no model\.embed_tokens\.weight"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(InputError, match="--base_model_id .*: model.safetensors is broken"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    (tmp_path / "model.safetensors").unlink()
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"model.embed_tokens.weight": "gone.safetensors"}}')
+    with pytest.raises(InputError, match="--base_model_id .*: no gone.safetensors there, which its index names"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    index.write_text("{}")
+    with pytest.raises(InputError, match="--base_model_id .*: model.safetensors.index.json is broken"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+    index.unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="--base_model_id .*: no model.safetensors there; save it as safetensors"):
+        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+
+
+def test_a_file_of_weights_is_looked_for_once(tiny_pair, monkeypatch):
+    """On the hub every look is a request."""
+    looks, own = [], embeddings.cached_file
+    monkeypatch.setattr(embeddings, "cached_file", lambda *args: (looks.append(args[1]), own(*args))[1])
+    llm = load_embeddings(str(tiny_pair / "large"), "--f", torch.float32, "cpu")
+    weights_fingerprint(str(tiny_pair / "large"), "--f", llm)
+    assert len(looks) == 2 * 3  # the index, whether there is the one file, and the file
+
+
+def test_the_engine_gets_what_the_thoughts_models_leave_of_a_gpu():
+    gib = 2**30
+    assert memory_share(75 * gib, 80 * gib) == pytest.approx(0.91)
+    assert memory_share(20 * gib, 24 * gib) == 0.75
+    assert memory_share(139 * gib, 140 * gib) == 0.92
+
+
+@pytest.mark.parametrize(
+    "flags, environment, message",
+    [
+        (["--max_model_len", "9"], {}, "--max_model_len is for --backend vllm"),
+        (["--tensor_parallel_size", "2"], {}, "--tensor_parallel_size is for --backend vllm"),
+        (["--backend", "vllm", "--data_parallel_size", "0"], {}, "--data_parallel_size 0: must be at least 1"),
+        (["--backend", "vllm", "--gpu_memory_utilization", "1.5"], {}, "--gpu_memory_utilization 1.5: must be above 0"),
+        (["--backend", "vllm", "--inspect", "3"], {}, "--inspect looks into the LLM's own layers"),
+        (["--backend", "vllm"], {"WORLD_SIZE": "2"}, "--data_parallel_size K, without torchrun"),
+        # neither the ordinary suite nor a user of hf needs vLLM
+        (["--backend", "vllm"], {}, "vllm cannot be imported .*; pip install -r requirements-vllm.txt"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, flags, environment, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "vllm", None)  # not there, whatever is installed
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    bare = ["--thought_generator", "none", "--base_model_id", str(TOY), "--task_name", "arithmetic"]
+    with pytest.raises(SystemExit, match=message) as stop:
+        evaluate.main([*bare, "--data_dir", str(ROOT / "data"), *flags])
+    assert "\n" not in str(stop.value.code) and not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_one_backend_is_not_continued_with_the_other(tmp_path):
+    (tmp_path / "samples.jsonl").write_text("{}\n")
+    settings = {"seed": 41, "backend": "hf"}
+
+    def check(there: dict, now: str) -> None:
+        (tmp_path / "settings.json").write_text(json.dumps(there))
+        check_folder(tmp_path, settings | {"backend": now})
+
+    check(settings, "hf")
+    with pytest.raises(InputError, match="made with backend = 'hf', now it is 'vllm'"):
+        check(settings, "vllm")
+    with pytest.raises(InputError, match="made with backend = 'vllm', now it is 'hf'"):
+        check(settings | {"backend": "vllm"}, "hf")
+    reports = [{"settings": settings}, {"settings": settings | {"backend": "vllm"}}]
+    assert differing(*reports) == {"backend": ["hf", "vllm"]}
+
+
+def test_the_engine_has_room_for_every_answer_as_far_as_the_model_has_positions(capsys):
+    config = AutoConfig.from_pretrained(TOY)
+    assert model_length(None, 300, 1000, config) == 1300 and capsys.readouterr().out == ""
+    assert model_length(None, 300, 4096, config) == 2048 == config.max_position_embeddings
+    assert "ends after 1748 tokens" in capsys.readouterr().out
+    assert model_length(320, 300, 1000, config) == 320
+    assert "--max_model_len: 320, so an answer behind the longest prompt ends after 20" in capsys.readouterr().out
+    for given, longest in ((300, 300), (None, 2048)):
+        with pytest.raises(InputError, match="the longest prompt has"):
+            model_length(given, longest, 10, config)
+
+
+def test_prompts_are_unpadded_chain_by_chain():
+    mask = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1], [1, 1, 1]])
+    embeddings = torch.arange(24.0).view(4, 3, 2)
+    made = list(unpadded({"inputs_embeds": embeddings, "attention_mask": mask}, 2))
+    assert [[len(chain) for chain in chains] for chains in made] == [[1, 1], [3, 3]]
+    assert torch.equal(made[0][1], embeddings[1, 2:]) and torch.equal(made[1][0], embeddings[2])
+
+
+def test_what_a_killed_process_started_is_ended():
+    """A grandchild that nobody would stop, as vLLM's workers are."""
+    with subprocess.Popen([sys.executable, str(PROGRAMS / "start_a_sleeper.py")]) as parent:
+        reaper = subprocess.Popen([sys.executable, str(ROOT / "lta_thinker/generation/reaper.py"), str(parent.pid)])
+        time.sleep(3)
+        started = psutil.Process(parent.pid).children(recursive=True)
+        assert len(started) == 2 and reaper.poll() is None
+        parent.kill()
+    assert reaper.wait(timeout=10) == 0
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in started)

@@ -1,0 +1,81 @@
+"""The frozen LMs from disk: found, checked, told apart by their weights."""
+
+import copy
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import one_line
+
+from lta_thinker import evaluate, train
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.evaluation import plan as loading
+from lta_thinker.llm.frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm
+from lta_thinker.rows.layout import Layout
+
+
+def test_a_missing_model_gets_one_line_with_near_ids():
+    with pytest.raises(InputError) as error:
+        load_config("Qwen/Qwen3-8B-Instruct", "--large_model_id")
+    one_line(error, "--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B,")
+
+
+def test_a_mistyped_folder_gets_the_near_folder(tiny_pair):
+    with pytest.raises(InputError) as error:
+        load_config(str(tiny_pair / "larg"), "--base_model_id")
+    one_line(error, f"near it: {tiny_pair / 'large'}")
+
+
+def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(tiny_pair, tmp_path):
+    shutil.copytree(tiny_pair / "large", tmp_path / "capped")
+    config = json.loads((tmp_path / "capped" / "config.json").read_text())
+    (tmp_path / "capped" / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
+    shutil.copytree(tiny_pair / "large", tmp_path / "cut")
+    weights = (tmp_path / "cut" / "model.safetensors").read_bytes()
+    (tmp_path / "cut" / "model.safetensors").write_bytes(weights[:-100])
+    for name, part in (("capped", "final_logit_softcapping"), ("cut", "cannot be loaded")):
+        with pytest.raises(InputError) as error:
+            load_frozen_lm(str(tmp_path / name), "--large_model_id", torch.float32, "cpu")
+        one_line(error, part, str(tmp_path / name))
+
+
+def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scripts(
+    tiny_pair, tiny_models, tmp_path, monkeypatch
+):
+    llm = copy.deepcopy(tiny_models.llm)
+    for module in (train, loading):
+        monkeypatch.setattr(module, "load_frozen_lm", lambda *_: llm)
+    large, args = str(tiny_pair / "large"), SimpleNamespace(device="cpu", trust_remote_code=False)
+    args.dtype, args.thought_generator, args.attn_implementation = "float32", "block", None
+    args.large_model_id = args.small_model_id = large
+    args.shard_llm, args.tuned_roles = False, []
+    asked = ["--base_model_id", large, "--thought_generator", "none", "--split", "sample"]
+    for stateful, types, told in ((False, ["chunked_attention"], "chunked_attention"), (True, [], "recurrent")):
+        llm._is_stateful, llm.config.layer_types = stateful, types
+        with pytest.raises(InputError) as error:
+            train.build_model(args, tiny_models.layout_for("block"), [])
+        one_line(error, "--large_model_id", told, "not supported in the large LM")
+        with pytest.raises(SystemExit) as error:
+            evaluate.main([*asked, "--output_dir", str(tmp_path / "out")])
+        one_line(error, "--base_model_id", told, "not supported in the large LM")
+
+
+def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
+    again = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu")
+    assert fingerprint(again) == fingerprint(tiny_models.llm)
+    again.lm_head.weight.data += 1e-3
+    assert fingerprint(again) != fingerprint(tiny_models.llm)
+
+
+def test_special_tokens_beyond_the_embedding_table_are_refused_where_the_template_writes_them(tiny_models):
+    tokenizer = copy.deepcopy(tiny_models.llm_tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
+    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|image|>")
+    with pytest.raises(InputError, match="token '<.image.>' is beyond the 400 rows"):
+        check_vocabulary(
+            tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id"
+        )

@@ -1,0 +1,432 @@
+"""LoRA adapters in the LMs: trained, saved, resumed, evaluated; nothing else of the LMs moves."""
+
+import importlib.metadata
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import EXAMPLES, N, assert_close, logs, plain_z, subprocess_train, training_batch
+from safetensors.torch import load_file, save_file
+
+from lta_thinker import evaluate, train
+from lta_thinker.common import InputError
+from lta_thinker.evaluation.compare import compare
+from lta_thinker.llm import lora as tuning
+from lta_thinker.llm.frozen import fingerprint, load_frozen_lm
+from lta_thinker.llm.lora import ROLES, Lora, inject, load_adapter, read_adapter
+from lta_thinker.losses import reasoning_focus, semantic_alignment
+from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.training import trainer
+
+BOTH = ["--tune_base_model", "--tune_assistant_model"]
+FAST = ["--learning_rate", "0.05"]  # so that the adapters change what is said
+
+
+def load(tiny_pair, name: str, dtype=torch.float32):
+    """A tiny LM of the test's own: an adapter is put into it in place."""
+    return load_frozen_lm(str(tiny_pair / name), f"--{name}", dtype, "cpu")
+
+
+def tuned_model(tiny_models, tiny_pair, kind: str, dropout: float) -> LatentThoughtModel:
+    """A generator of that kind, its LMs tuned by adapters that are not at their start."""
+    fresh = tiny_models.model(kind)
+    lms = [
+        load(tiny_pair, name) if lm is not None else None
+        for name, lm in zip(("large", "small"), fresh.frozen, strict=True)
+    ]
+    fresh.frozen = tuple(lms)
+    for role, lm in zip(ROLES, lms, strict=True):
+        if lm is not None:
+            fresh.adapters[role] = inject(lm, Lora(4, 8, dropout).config("x"), "--lora_target")
+            for name, weight in fresh.adapters[role].named_parameters():
+                torch.nn.init.normal_(weight, std=0.1 if "lora_B" in name else 0.3)
+    return fresh
+
+
+def final(name: str) -> Path:
+    (folder,) = Path("ckpt").glob(f"{name}-*")
+    return folder
+
+
+def adapters(name: str) -> dict[str, torch.Tensor]:
+    """All tensors of a finished run's adapters."""
+    paths = sorted(final(name).glob(f"*/{tuning.WEIGHTS_FILE}"))
+    return {f"{path.parent.name}.{key}": value for path in paths for key, value in load_file(path).items()}
+
+
+def assert_same_run(a: str, b: str, tolerance: float):
+    """The generators and the adapters."""
+    assert_close(a, b, tolerance)
+    left, right = adapters(a), adapters(b)
+    assert left and left.keys() == right.keys()
+    for key in left:
+        torch.testing.assert_close(left[key], right[key], atol=tolerance, rtol=0)
+
+
+def run_evaluation(*flags) -> list[str]:
+    """Lines of samples.jsonl of a short evaluation ; the last flag is its folder."""
+    evaluate.main([*map(str, flags), "--max_new_tokens", "12", "--test_k", "4", "--num_return_sequences", "2"])
+    return Path(flags[-1], "samples.jsonl").read_text().splitlines()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gradients
+
+
+def plain_losses(model, layout, kind) -> torch.Tensor:
+    """The sum of the three losses over EXAMPLES, written out row by row: no padding, no cached prefix."""
+    llm, total = model.llm, 0.0
+    for row in (layout.training(example) for example in EXAMPLES):
+        z = plain_z(model, kind, row["question"], slots=True)
+        z_question, thoughts = z[-N - 1 : -N], z[None, -N:]
+        prefix, rest = (torch.tensor([ids]) for ids in (row["prefix"], row["suffix"] + row["target"]))
+        embed = llm.get_input_embeddings()
+        logits = llm(inputs_embeds=torch.cat([embed(prefix), thoughts, embed(rest)], dim=1)).logits[0]
+        target = torch.tensor(row["target"])
+        total += F.cross_entropy(logits[-len(target) - 1 : -1], target, reduction="sum")
+        total += semantic_alignment(z_question, thoughts).sum()
+        if row["steps"]:
+            z = plain_z(model, kind, row["question"] + sum(row["steps"], row["header"]), slots=False)
+            ends = [len(z) - 1 - len(sum(row["steps"][m + 1 :], [])) for m in range(len(row["steps"]))]
+            answer = embed(torch.tensor(row["answer"])).mean(0, keepdim=True)
+            valid = torch.ones(1, len(ends), dtype=torch.bool)
+            total += reasoning_focus(z_question, z[None, ends], valid, answer, 0.1).sum()
+    return total
+
+
+def test_gradients_of_generator_and_adapters_are_those_of_a_plain_pass_without_a_cached_prefix(
+    tiny_models, tiny_pair, kind
+):
+    """Every trained parameter gets one, as DDP expects."""
+    model = tuned_model(tiny_models, tiny_pair, kind, dropout=0.0).train()
+    assert list(model.adapters) == list(ROLES[: 1 + GENERATORS[kind].uses_small_lm])
+    sums = model(**training_batch(tiny_models, kind))
+    sum(sums[name] for name in ("sft", "align", "focus")).backward()
+    ours = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    assert all(grad.abs().max() > 0 for name, grad in ours.items() if name.startswith("adapters."))
+    model.zero_grad()
+    plain_losses(model, tiny_models.layout_for(kind), kind).backward()
+    for name, weight in model.named_parameters():
+        scale = weight.grad.abs().max().item()
+        torch.testing.assert_close(ours[name], weight.grad, atol=1e-4 * scale + 1e-6, rtol=0, msg=name)
+
+
+def test_only_the_adapters_dropout_is_ever_in_train_mode_and_it_is_off_in_evaluation(tiny_models, tiny_pair):
+    model = tuned_model(tiny_models, tiny_pair, "small_block", dropout=0.5).train()
+    on = [type(m) for lm in model.frozen for m in lm.modules() if m.training]
+    assert on.count(torch.nn.Dropout) == 2 * 3 and set(on) == {torch.nn.Dropout, torch.nn.Linear}  # lora_A, lora_B
+    batch = training_batch(tiny_models, "small_block")
+    first, second = (model(**batch)["sft"].item() for _ in range(2))
+    assert first != second
+    model.eval()
+    assert not any(module.training for lm in model.frozen for module in lm.modules())
+    assert model(**batch)["sft"].item() == model(**batch)["sft"].item()
+
+
+def test_an_adapter_is_float32_and_leaves_the_lms_own_weights_and_fingerprint(tiny_pair):
+    lm = load(tiny_pair, "large", torch.bfloat16)
+    before, bare = fingerprint(lm), {name: weight.clone() for name, weight in lm.named_parameters()}
+    adapter = inject(lm, Lora(target="q_proj, down_proj").config("x"), "--lora_target")
+    assert fingerprint(lm) == before
+    assert {weight.dtype for weight in adapter.parameters()} == {torch.float32}
+    assert all(weight.requires_grad for weight in adapter.parameters())
+    own = {n.replace(".base_layer.", "."): w for n, w in lm.named_parameters() if ".lora_" not in n}
+    assert own.keys() == bare.keys() and all(own[name].equal(bare[name]) for name in bare)
+    assert not any(weight.requires_grad for weight in own.values())
+    assert len(list(adapter.parameters())) == 2 * 2 * 2 and "model.layers.1.mlp.down_proj.lora_B.weight" in dict(
+        adapter.named_parameters()
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
+
+
+def test_both_lms_are_tuned_saved_and_evaluated_from_every_place_with_the_same_texts(flags, tiny_pair, gsm8k_data):
+    train.run([*flags, *FAST, *BOTH, "--output_name", "tuned", "--eval_strategy", "steps", "--eval_steps", "5"])
+    folder = final("tuned")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    own = {f"{role}/{name}" for role in ROLES for name in (tuning.WEIGHTS_FILE, tuning.CONFIG_FILE)}
+    assert files == {"projection.bin", "TransformerBlock.bin", "generator.safetensors", "thoughts.json"} | own
+    stored = json.loads((folder / "thoughts.json").read_text())
+    assert stored["tuned"] == {role: vars(Lora()) for role in ROLES}
+    assert stored["flags"]["lora_r"] == 16 and stored["flags"]["lora_target"] == "q_proj,v_proj"
+    assert stored["fingerprints"] == [fingerprint(load(tiny_pair, name)) for name in ("large", "small")]
+    config = json.loads((folder / "base_model" / tuning.CONFIG_FILE).read_text())
+    assert config["target_modules"] == ["q_proj", "v_proj"] and config["inference_mode"] is True
+    moved = {name: value.abs().max() > 1e-3 for name, value in adapters("tuned").items() if "lora_B" in name}
+    assert len(moved) == 2 * 2 + 2 and all(moved.values())
+    assert not list(Path("results/tuned").glob("states-*"))
+
+    shared = ["--data_dir", gsm8k_data, "--output_dir"]
+    models = ["--base_model_id", tiny_pair / "large", "--assistant_model_id", tiny_pair / "small"]
+    published = ["--params_file_name", "moved/projection.bin", "--att_file_name", "moved/TransformerBlock.bin"]
+    published += ["--base_model_ckpt", "moved/base_model", "--assistant_model_ckpt", "moved/assistant_model"]
+    whole = run_evaluation("--checkpoint", folder, *shared, "whole")
+    assert run_evaluation("--checkpoint", "results/tuned/checkpoint-5", *shared, "resumed") == whole
+    shutil.copytree(folder, "moved")
+    assert run_evaluation(*models, *published[:4], *shared, "by_meta") == whole  # its thoughts.json says it all
+    Path("moved/thoughts.json").unlink()
+    assert run_evaluation(*models, *published, *shared, "by_flags") == whole
+    settings = [json.loads(Path(name, "settings.json").read_text()) for name in ("whole", "by_meta", "by_flags")]
+    assert settings[0] == settings[1] and {*own} <= settings[2].keys()
+    assert {name: settings[0][name] for name in own} == {name: settings[2][name] for name in own}
+    assert settings[0]["fingerprints"] == dict(zip(("large", "small"), stored["fingerprints"], strict=True))
+    for left_out in (2, 4):  # each adapter has its part in what is said
+        some = [*published[:4], *(published[4:6] if left_out == 2 else published[6:8])]
+        assert run_evaluation(*models, *some, *shared, f"without_{left_out}") != whole
+
+
+def test_the_tuned_llm_alone_is_evaluated_as_peft_loads_it_and_never_mixed_with_the_bare_one(
+    flags, tiny_pair, gsm8k_data, capsys
+):
+    train.run([*flags, *FAST, "--tune_base_model", "--lora_r", "4", "--output_name", "alone"])
+    folder = final("alone")
+    assert not (folder / "assistant_model").exists()
+    from peft import PeftModel
+
+    ids = torch.tensor([[5, 9, 30, 7]])
+    theirs = PeftModel.from_pretrained(load(tiny_pair, "large"), str(folder / "base_model")).eval()
+    ours = load(tiny_pair, "large")
+    with torch.no_grad():
+        bare = ours(ids).logits
+        load_adapter(ours, read_adapter(folder / "base_model", "--base_model_ckpt"))
+        assert torch.equal(ours(ids).logits, theirs(ids).logits) and not torch.allclose(ours(ids).logits, bare)
+
+    shared = ["--thought_generator", "none", "--data_dir", gsm8k_data, "--base_model_id", tiny_pair / "large"]
+    adapter = ["--base_model_ckpt", folder / "base_model"]
+    lora, bare = run_evaluation(*shared, *adapter, "--output_dir", "lora"), run_evaluation(*shared, "--output_dir", "b")
+    assert lora != bare
+    assert "note: " not in capsys.readouterr().out
+    assert run_evaluation("--checkpoint", folder, *shared, "--output_dir", "of_checkpoint") == bare
+    assert "note: --thought_generator none: the bare LLM" in capsys.readouterr().out
+    assert run_evaluation("--checkpoint", folder, *shared, *adapter, "--output_dir", "both") == lora
+    for there, other in ((["lora"], []), (["b"], adapter)):
+        with pytest.raises(SystemExit, match="samples were made with base_model/adapter_model.safetensors"):
+            run_evaluation(*shared, *other, "--output_dir", *there)
+    figures = compare("b/report.json", "lora/report.json")
+    assert figures["titles"] == ["no thoughts, 2 samples", "no thoughts, LoRA, 2 samples"] and not figures["differ"]
+    train.run([*flags, *FAST, "--tune_base_model", "--lora_r", "2", "--output_name", "other"])
+    run_evaluation(*shared, "--base_model_ckpt", final("other") / "base_model", "--output_dir", "other")
+    assert not compare("lora/report.json", "other/report.json")["differ"]
+    evaluate.main([*map(str, [*shared, *adapter]), "--max_new_tokens", "2", "--test_k", "1"])
+    assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41/report.json").is_file()
+
+
+def test_from_python_a_tuned_checkpoint_is_loaded_asked_and_saved_again_with_its_adapters(checkpoint):
+    model = LatentThoughtModel.from_pretrained(checkpoint)
+    model.save_pretrained("again")
+    for path in checkpoint.rglob("*.safetensors"):
+        first, again = load_file(path), load_file("again" / path.relative_to(checkpoint))
+        assert first.keys() == again.keys() and all(first[name].equal(again[name]) for name in first)
+    assert not any(weight.requires_grad for weight in model.adapters.parameters())
+    said = [LatentThoughtModel.from_pretrained("again"), model]
+    said = [one.solve("How many pens?", num_samples=3, max_new_tokens=8) for one in said]
+    assert said[0] == said[1]
+    for weight in model.adapters["base_model"].parameters():
+        weight.data.zero_()
+    assert model.solve("How many pens?", num_samples=3, max_new_tokens=8) != said[0]  # the adapter is in what is said
+
+
+def test_a_run_without_the_flags_says_nothing_of_adapters(flags, capsys):
+    train.run([*flags, "--output_name", "plain", "--max_steps", "1"])
+    stored = json.loads((final("plain") / "thoughts.json").read_text())
+    assert "tuned" not in stored and not any(name.startswith("lora_") for name in stored["flags"])
+    assert "lora_" not in capsys.readouterr().out
+    assert not any(name.startswith("adapters") for name in load_file("results/plain/checkpoint-1/model.safetensors"))
+
+
+def test_the_generator_starts_as_it_would_without_adapters(flags):
+    still = ["--max_steps", "1", "--learning_rate", "1e-12"]
+    train.run([*flags, *still, "--output_name", "bare"])
+    train.run([*flags, *still, *BOTH, "--output_name", "tuned"])
+    assert_close("bare", "tuned", 1e-9)
+
+
+def test_the_small_lms_states_are_kept_only_where_it_is_not_tuned(flags):
+    def kept(*more):
+        args = train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *more], "train.py")
+        return train.can_keep_states(args, num_rows=5)
+
+    assert kept() and kept("--tune_base_model") and not kept("--tune_assistant_model")
+
+
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
+    flags += ["--k_shot", "12", *BOTH, "--lora_dropout", "0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
+    assert done.returncode == 0, done.stderr
+    train.run([*flags, "--output_name", "one"])
+    assert_same_run("ranks", "one", 1e-6)
+    grads = [[log["grad_norm"] for log in logs(name) if "grad_norm" in log] for name in ("ranks", "one")]
+    assert len(grads[0]) == 5 and grads[0] == pytest.approx(grads[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("cut_at", [2, 3, 4])  # inside the first epoch, at its end, inside the second
+def test_a_run_that_goes_on_ends_with_the_weights_of_the_run_that_was_never_cut(flags, cut_at):
+    flags += ["--k_shot", "6", "--gradient_accumulation_steps", "1", *BOTH, "--eval_strategy", "steps"]
+    flags += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST]
+    train.run(flags)
+    shutil.move("ckpt", "before")
+    for step in range(cut_at + 1, 6):
+        shutil.rmtree(f"results/cut/checkpoint-{step}")
+    with pytest.raises(InputError, match="started with tune_base_model = True, not False"):
+        train.run([*(flag for flag in flags if flag != "--tune_base_model"), "--resume"])
+    train.run([*flags, "--resume"])
+    shutil.copytree(next(Path("before").iterdir()), "ckpt/before-x")
+    assert_same_run("before", "cut", 0)
+
+
+def test_recomputed_layers_change_no_weight(flags):
+    """The prefix has gradients now, and the dropout of the second pass must be that of the first."""
+    flags += [*BOTH, "--optim", "sgd"]
+    train.run([*flags, "--output_name", "plain"])
+    train.run([*flags, "--output_name", "recomputed", "--gradient_checkpointing", "True"])
+    assert_same_run("plain", "recomputed", 1e-7)
+
+
+def test_dev_answers_are_given_by_the_tuned_lms_without_dropout(flags, monkeypatch):
+    seen, own = [], trainer.count_right
+
+    def count_right(model, *args):
+        seen.append((list(model.adapters), any(module.training for module in model.modules())))
+        return own(model, *args)
+
+    monkeypatch.setattr(trainer, "count_right", count_right)
+    more = ["--best_metric", "accuracy", "--max_new_tokens", "4", "--max_steps", "2"]
+    train.run([*flags, *BOTH, *more, "--output_name", "accuracy", "--bf16"])
+    assert seen and all(one == (list(ROLES), False) for one in seen)
+    assert {value.dtype for value in adapters("accuracy").values()} == {torch.float32}
+
+
+def test_every_generator_and_the_leak_train_with_adapters(flags, kind):
+    mine = BOTH if GENERATORS[kind].uses_small_lm else BOTH[:1]
+    train.run([*flags, "--output_name", "a", "--thought_generator", kind, *mine, "--max_steps", "1"])
+    more = ["--thoughts_see_steps", "--max_steps", "1"]
+    train.run([*flags, "--output_name", "leak", "--thought_generator", kind, *mine, *more])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--lora_r 8", "--lora_r: nothing is tuned without --tune_base_model or --tune_assistant_model"),
+        ("--lora_target k_proj", "--lora_target: nothing is tuned without"),
+        ("--tune_base_model --lora_r 0", "--lora_r 0: must be at least 1"),
+        ("--tune_base_model --lora_alpha 0", "--lora_alpha 0: must be above 0"),
+        ("--tune_base_model --lora_dropout 1", "--lora_dropout 1.0: must be at least 0 and below 1"),
+        ("--tune_base_model --lora_dropout nan", "--lora_dropout nan: must be at least 0"),
+        ("--tune_base_model --lora_target q_proj,", "--lora_target q_proj,: names with commas"),
+        ("--tune_assistant_model --thought_generator block", "the generator block has no small LM"),
+        ("--tune_base_model --sft_loss_weight 0", "no other loss reads what the large LLM says"),
+    ],
+)
+def test_a_wrong_flag_of_training_is_one_line(flags, wrong, message):
+    with pytest.raises(InputError) as error:
+        train.run([*flags, "--output_name", "wrong", *wrong.split()])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not Path("ckpt").exists() and not Path("results").exists()
+
+
+@pytest.mark.parametrize("target", ["query", "lm_head", "embed_tokens", "self_attn", "proj"])
+def test_a_target_that_is_no_linear_layer_below_the_head_is_one_line_with_those_that_are(tiny_pair, target):
+    with pytest.raises(InputError) as error:
+        inject(load(tiny_pair, "large"), Lora(target=f"q_proj,{target}").config("x"), "--lora_target")
+    assert f"has no linear layer '{target}' to tune; it has down_proj, gate_proj, k_proj, o_proj" in str(error.value)
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "peft is missing"), ("0.9.0", "peft 0.9.0 is too old")])
+def test_a_missing_or_old_peft_is_one_line_in_both_scripts(flags, monkeypatch, version, said):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: version)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    with pytest.raises(InputError, match=f'--tune_base_model: {said}; pip install "peft>='):
+        train.run([*flags, "--output_name", "wrong", "--tune_base_model"])
+    with pytest.raises(InputError, match=f"--base_model_ckpt: {said}"):
+        read_adapter(Path("folder"), "--base_model_ckpt")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("tuned") / "ckpt"
+
+
+@pytest.fixture
+def checkpoint(flags, kept) -> Path:
+    """Folder of a tuned run that was trained once, to be broken."""
+    if not kept.exists():
+        train.run([*flags, *BOTH, "--max_steps", "1", "--output_name", "run"])
+        shutil.move("ckpt", kept)
+    shutil.copytree(kept, "ckpt")
+    return final("run")
+
+
+def change_config(**values):
+    def change(folder: Path):
+        path = folder / "base_model" / tuning.CONFIG_FILE
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def change_weights(change):
+    def write(folder: Path):
+        path = folder / "base_model" / tuning.WEIGHTS_FILE
+        state = load_file(path)
+        change(state)
+        save_file(state, path)
+
+    return write
+
+
+BROKEN = [  # what is done to the checkpoint's folder, flags besides it, what is said
+    (lambda folder: shutil.rmtree(folder / "assistant_model"), "", "trained with an adapter, ckpt/run"),
+    (lambda folder: (folder / "base_model" / tuning.CONFIG_FILE).unlink(), "", "adapter_config.json: no such file"),
+    (lambda folder: (folder / "base_model" / tuning.CONFIG_FILE).write_text("{"), "", "not the folder of a LoRA"),
+    (lambda folder: (folder / "base_model" / tuning.WEIGHTS_FILE).write_text(""), "", "not the folder of a LoRA"),
+    (change_config(r=8), "", "is (16, 32), "),
+    (change_config(target_modules=["q_proj"]), "", "unknown tensor model.layers.0.self_attn.v_proj.lora_A.weight"),
+    (change_config(target_modules=["q_proj", "v_proj", "o_proj"]), "", "no tensor model.layers.0.self_attn.o_proj"),
+    (change_config(target_modules=["query"]), "", "has no linear layer 'query' to tune"),
+    (change_config(target_modules="nothing.*"), "", "Target modules nothing.* not found"),
+    (change_config(target_modules=".*embed_tokens"), "", "it tunes model.embed_tokens; only linear layers"),
+    (change_config(target_modules="lm_head"), "", "it tunes lm_head; only linear layers below the head"),
+    (change_config(use_dora=True), "", "use_dora = True; only plain LoRA is read"),
+    (change_config(init_lora_weights="pissa"), "", "init_lora_weights = pissa; only plain LoRA is read"),
+    (change_config(peft_type="IA3"), "", "says IA3, not LORA"),
+    (change_weights(lambda state: next(iter(state.values())).fill_(math.nan)), "", "values that are not finite"),
+    (None, "--base_model_ckpt x", "--checkpoint names the adapters already"),
+    (None, "--thought_generator none --assistant_model_ckpt x", "without thoughts there is no small LM"),
+    (None, "--thought_generator none --base_model_ckpt x", "--base_model_ckpt x/adapter_model.safetensors: no such"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "more", "message"), BROKEN)
+def test_an_adapter_that_does_not_fit_is_one_line(checkpoint, gsm8k_data, break_it, more, message):
+    if break_it:
+        break_it(checkpoint)
+    with pytest.raises(SystemExit) as stop:
+        run_evaluation("--checkpoint", checkpoint, "--data_dir", gsm8k_data, *more.split(), "--output_dir", "out")
+    said = str(stop.value.code)
+    assert message in said and said.startswith("error: ") and "\n" not in said
+    assert not list(Path("out").glob("*"))
+
+
+def test_flags_that_contradict_thoughts_json_or_the_generator_are_one_line(checkpoint, flags, tiny_pair):
+    train.run([*flags, "--thought_generator", "block", "--max_steps", "1", "--output_name", "bare"])
+    files = ["--params_file_name", final("bare") / "projection.bin", "--att_file_name"]
+    files += [final("bare") / "TransformerBlock.bin", "--base_model_id", tiny_pair / "large", "--data_dir", flags[5]]
+    with pytest.raises(SystemExit, match="thoughts.json says that these thoughts were trained with the bare LM"):
+        run_evaluation(*files, "--base_model_ckpt", checkpoint / "base_model", "--output_dir", "out")
+    with pytest.raises(SystemExit, match="the generator block has no small LM"):
+        run_evaluation(*files, "--assistant_model_ckpt", checkpoint / "assistant_model", "--output_dir", "out")
+    path = checkpoint / "thoughts.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tuned": {"base_model": 3}}))
+    with pytest.raises(SystemExit, match="its `tuned` is not what train.py writes"):
+        run_evaluation("--checkpoint", checkpoint, "--output_dir", "out")

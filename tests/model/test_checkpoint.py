@@ -1,0 +1,216 @@
+"""Checkpoints: what is written is read again, what does not fit is refused in one line, nothing is half-written."""
+
+import pickle
+import shutil
+
+import pytest
+import torch
+from helpers import N, evaluation_thoughts, one_line, prompt_batch
+from safetensors.torch import load_file
+
+from lta_thinker.checkpoint import (
+    ATT_FILE,
+    META_FILE,
+    PARAMS_FILE,
+    SAFE_FILE,
+    check_weights,
+    infer_generator,
+    load_weights,
+    read_meta,
+    read_weights,
+    save_checkpoint,
+    split_state,
+)
+from lta_thinker.common import InputError
+from lta_thinker.model import Design, Sizes
+
+SIZES = Sizes(N, 16, 32, 64, 1e-6)
+PUBLISHED_BLOCK = {
+    "self_attn.in_proj_weight": (96, 32),
+    "self_attn.in_proj_bias": (96,),
+    "self_attn.out_proj.weight": (32, 32),
+    "self_attn.out_proj.bias": (32,),
+    "linear1.weight": (64, 32),
+    "linear1.bias": (64,),
+    "linear2.weight": (32, 64),
+    "linear2.bias": (32,),
+    "norm1.weight": (32,),
+    "norm2.weight": (32,),
+}
+
+
+def published(kind):
+    """Plain state dicts with the published names and shapes, as float32: (projection, block or None)."""
+    torch.manual_seed(7)
+    d_in = 32 if kind == "block" else 16
+    projection = {"weight": torch.randn(32, d_in), "bias": torch.randn(32)}
+    block = {name: torch.randn(shape) for name, shape in PUBLISHED_BLOCK.items()}
+    return projection, None if kind == "small" else block
+
+
+def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path, kind, capsys):
+    model, folder, meta = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5", {"kind": kind, "text": "½"}
+    save_checkpoint(folder, model, meta)
+    files = {PARAMS_FILE, META_FILE, SAFE_FILE} | (set() if kind == "small" else {ATT_FILE})
+    assert {path.name for path in folder.iterdir()} == files and read_meta(folder) == meta
+    projection = read_weights(folder / PARAMS_FILE, "--params_file_name")
+    assert {name: tuple(t.shape) for name, t in projection.items()} == {
+        "weight": (32, 32 if kind == "block" else 16),
+        "bias": (32,),
+    }
+    block = None
+    if kind != "small":
+        block = read_weights(folder / ATT_FILE, "--att_file_name")
+        assert {name: tuple(t.shape) for name, t in block.items()} == PUBLISHED_BLOCK | {"prior": (N, 32)}
+    check_weights(kind, model.sizes, projection, block)
+    safe = load_file(folder / SAFE_FILE)
+    assert safe.keys() == model.generator.state_dict().keys()
+    for there, here in zip(split_state(safe), (projection, block), strict=True):  # both formats hold the same tensors
+        assert (there or {}).keys() == (here or {}).keys()
+        assert all(torch.equal(value, here[name]) for name, value in (there or {}).items())
+    other = tiny_models.model(kind, seed=2)
+    load_weights(other, projection, block)
+    assert capsys.readouterr().out == ""
+    wanted = model.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "kind, design",
+    [("prompt", Design()), ("prompt", Design(num_chains=2)), ("small_block", Design(num_blocks=2, num_chains=2))]
+    + [("small_block", Design(projection="after")), ("block", Design(projection="before", match_scale=True))],
+)
+def test_other_designs_go_round_and_do_not_fit_the_published_one(tiny_models, tmp_path, kind, design):
+    model = tiny_models.model(kind, seed=1, design=design)
+    save_checkpoint(tmp_path / "run", model, {})
+    paths = {flag: tmp_path / "run" / file for flag, file in (("-p", PARAMS_FILE), ("-a", ATT_FILE))}
+    weights = [read_weights(path, flag) if path.exists() else None for flag, path in paths.items()]
+    assert (weights[0] is None) == (kind == "prompt")
+    check_weights(kind, model.sizes, *weights, design)
+    other = tiny_models.model(kind, seed=2, design=design)
+    load_weights(other, *weights)
+    wanted = model.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
+    if design.num_chains > 1 or design.num_blocks > 1 or design.projection == "after":
+        with pytest.raises(InputError):
+            check_weights(kind, model.sizes, *weights)
+
+
+def test_a_checkpoint_is_replaced_as_a_whole_even_after_a_killed_save(tiny_models, tmp_path):
+    folder = tmp_path / "run"
+    save_checkpoint(folder, tiny_models.model("small_block"), {"save": 1})
+    for suffix in (".partial", ".old"):  # what kills leave behind
+        shutil.copytree(folder, tmp_path / f"run{suffix}")
+    save_checkpoint(folder, tiny_models.model("small"), {"save": 2})
+    assert read_meta(folder) == {"save": 2} and not (folder / ATT_FILE).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_published_files_load_and_say_that_they_have_no_prior(tiny_models, tmp_path, kind, capsys):
+    projection, block = published(kind)
+    torch.save({name: t.bfloat16() for name, t in projection.items()}, tmp_path / PARAMS_FILE)
+    projection = read_weights(tmp_path / PARAMS_FILE, "--params_file_name")
+    assert all(t.dtype == torch.float32 for t in projection.values())
+    check_weights(kind, SIZES, projection, block)
+    model = tiny_models.model(kind)
+    rows = None if kind == "small" else model.generator.prior.clone()
+    load_weights(model, projection, block)
+    assert torch.equal(model.generator.projection.weight, projection["weight"])
+    note = capsys.readouterr().out
+    if kind == "small":
+        assert note == ""
+    else:
+        assert torch.equal(model.generator.prior, rows) and note.count("\n") == 1 and "no learnable prior" in note
+        assert torch.equal(model.generator.block.linear1.weight, block["linear1.weight"])
+    assert evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "kind, change, parts",
+    [
+        ("small_block", lambda p, b: (p, None), ("--att_file_name", "needs")),
+        ("small", lambda p, b: (p, published("block")[1]), ("--att_file_name", "takes no")),
+        ("small_block", lambda p, b: ({"weight": p["weight"]}, b), ("--params_file_name", "no tensor bias")),
+        ("block", lambda p, b: (p, b | {"norm3.weight": b["norm1.weight"]}), ("--att_file_name", "unknown", "norm3")),
+        ("block", lambda p, b: (p, {k: v for k, v in b.items() if k != "norm2.weight"}), ("no tensor norm2.weight",)),
+        ("block", lambda p, b: (published("small")[0], b), ("--params_file_name", "(32, 16)", "(32, 32)")),
+        (
+            "block",
+            lambda p, b: (p, b | {"linear1.weight": torch.ones(48, 32)}),
+            ("linear1.weight", "(48, 32)", "(64, 32)"),
+        ),
+        ("small_block", lambda p, b: (p, b | {"prior": torch.ones(9, 32)}), ("prior", "(9, 32)", "(4, 32)")),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(kind, change, parts):
+    with pytest.raises(InputError) as error:
+        check_weights(kind, SIZES, *change(*published(kind)))
+    one_line(error, *parts)
+
+
+def test_weights_that_are_not_finite_are_refused(tiny_models):
+    model = tiny_models.model("small")
+    projection = model.generator.projection.state_dict()
+    projection["bias"] = torch.full_like(projection["bias"], float("nan"))
+    with pytest.raises(InputError, match="--params_file_name: tensor bias holds values that are not finite"):
+        check_weights("small", model.sizes, projection, None)
+
+
+class Planted:
+    def __reduce__(self):
+        return (print, ("a pickled object ran",))
+
+
+@pytest.mark.parametrize(
+    "write, part",
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "not a PyTorch file"),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "not a PyTorch file"),
+        (lambda path: path.write_bytes(b""), "not a PyTorch file"),
+        (lambda path: path.write_bytes(b"\x80\x02K\x01"), "not a PyTorch file"),
+        (lambda path: path.write_bytes(pickle.dumps(Planted(), protocol=2)), "not a PyTorch file"),
+        (lambda path: torch.save({"weight": Planted()}, path), "not a PyTorch file"),
+        (lambda path: torch.save([torch.ones(2)], path), "not a state dict"),
+        (lambda path: torch.save({"weight": 1.0}, path), "not a state dict"),
+        (lambda path: torch.save({0: torch.ones(2)}, path), "not a state dict"),
+    ],
+)
+def test_files_that_are_no_plain_tensors_are_refused_in_one_line(tmp_path, write, part, capsys):
+    write(tmp_path / "x.bin")
+    with pytest.raises(InputError) as error:
+        read_weights(tmp_path / "x.bin", "--att_file_name")
+    one_line(error, "--att_file_name", str(tmp_path / "x.bin"), part)
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_a_truncated_file_is_refused_in_one_line(tmp_path):
+    torch.save(published("block")[1], tmp_path / "x.bin")
+    whole = (tmp_path / "x.bin").read_bytes()
+    for size in range(1, len(whole), len(whole) // 20):
+        (tmp_path / "x.bin").write_bytes(whole[:size])
+        with pytest.raises(InputError, match="not a PyTorch file"):
+            read_weights(tmp_path / "x.bin", "--att_file_name")
+
+
+def test_a_missing_or_broken_meta_file_is_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError) as error:
+        read_meta(tmp_path)
+    one_line(error, "no such file", META_FILE)
+    for content in (b"{", b"\xff\xfe\x00"):
+        (tmp_path / META_FILE).write_bytes(content)
+        with pytest.raises(InputError) as error:
+            read_meta(tmp_path)
+        one_line(error, "not readable", META_FILE)
+
+
+def test_the_generator_of_published_files_follows_from_their_sizes():
+    assert infer_generator(published("small")[0], None, 16, 32) == "small"
+    assert infer_generator(*published("small_block"), 16, 32) == "small_block"
+    assert infer_generator(*published("block"), 16, 32) == "block"
+    for d_small, d_large, part in ((32, 32, "--thought_generator"), (8, 64, "32 features")):
+        with pytest.raises(InputError) as error:
+            infer_generator(*published("block"), d_small, d_large)
+        one_line(error, part)
+    with pytest.raises(InputError, match="not a projection"):
+        infer_generator({"linear.weight": torch.ones(2, 2)}, None, 16, 32)

@@ -1,0 +1,378 @@
+"""The thought generators before the frozen LLM: thoughts, losses, block and prior, chains."""
+
+import pytest
+import torch
+from helpers import EXAMPLES, N, evaluation_thoughts, one_line, plain_z, prompt_batch, training_batch
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from lta_thinker.common import InputError
+from lta_thinker.llm.forward import position_ids
+from lta_thinker.llm.frozen import load_frozen_lm
+from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
+from lta_thinker.rows.examples import Example
+
+OTHER_STEPS = [Example(e.index, e.question, ("Quite another step, and a longer one.",), e.answer) for e in EXAMPLES]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Thoughts
+
+
+def test_thoughts_are_the_same_to_the_bit_in_training_and_evaluation(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    z_question, thoughts, _ = model._thoughts_and_steps(training_batch(tiny_models, kind))
+    assert thoughts.requires_grad and thoughts.shape == (3, N, 32)
+    again_question, again = evaluation_thoughts(model, prompt_batch(tiny_models, kind))
+    assert torch.equal(thoughts, again) and torch.equal(z_question, again_question)
+    assert not torch.allclose(thoughts[0], thoughts[2], atol=1e-2), "the thoughts do not depend on the question"
+
+
+def test_thoughts_do_not_depend_on_padding_and_other_rows(tiny_models, kind):
+    model = tiny_models.model(kind)
+    z_question, thoughts = evaluation_thoughts(model, prompt_batch(tiny_models, kind))
+    for i, example in enumerate(EXAMPLES):
+        alone_question, alone = evaluation_thoughts(model, prompt_batch(tiny_models, kind, [example]))
+        torch.testing.assert_close(alone[0], thoughts[i], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone_question[0], z_question[i], atol=1e-5, rtol=0)
+
+
+def test_steps_never_influence_thoughts(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    _, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
+    _, again, _ = model._thoughts_and_steps(training_batch(tiny_models, kind, OTHER_STEPS))
+    assert torch.equal(thoughts, again)
+    assert z_steps.shape == (3, 2, 32) and z_steps.isfinite().all()
+
+
+def test_thoughts_see_steps_leaks_in_training_and_only_there(tiny_models):
+    for kind in ("small_block", "block", "small"):
+        model = tiny_models.model(kind, thoughts_see_steps=True)
+        expected = evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1]
+        batch, other = training_batch(tiny_models, kind), training_batch(tiny_models, kind, OTHER_STEPS)
+        assert torch.equal(model.eval()._thoughts_and_steps(batch)[1], expected), kind
+        leaking = model.train()._thoughts_and_steps(batch)[1]
+        changed = (leaking - model._thoughts_and_steps(other)[1]).abs().amax((1, 2))
+        assert (changed > 1e-3).all(), f"{kind}: the flag did not show the steps"
+
+
+def test_z_is_read_at_the_end_of_the_question_at_the_slots_and_at_the_end_of_each_step(tiny_models, kind):
+    model, layout = tiny_models.model(kind), tiny_models.layout_for(kind)
+    with torch.no_grad():
+        z_question, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
+        for i, row in enumerate(layout.training(example) for example in EXAMPLES):
+            z = plain_z(model, kind, row["question"], slots=True)
+            torch.testing.assert_close(thoughts[i], z[-N:], atol=1e-5, rtol=0)
+            torch.testing.assert_close(z_question[i], z[-N - 1], atol=1e-5, rtol=0)
+            z = plain_z(model, kind, row["question"] + sum(row["steps"], row["header"]), slots=False)
+            for m in range(len(row["steps"])):
+                after = len(sum(row["steps"][m + 1 :], []))
+                torch.testing.assert_close(z_steps[i, m], z[len(z) - 1 - after], atol=1e-5, rtol=0)
+
+
+def test_leaking_thoughts_too_do_not_depend_on_padding_between_steps_and_slots(tiny_models, kind):
+    model = tiny_models.model(kind, thoughts_see_steps=True).train()
+    _, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
+    for i, example in enumerate(EXAMPLES):
+        _, alone, z_alone = model._thoughts_and_steps(training_batch(tiny_models, kind, [example]))
+        torch.testing.assert_close(alone[0], thoughts[i], atol=1e-5, rtol=0)
+        m = len(example.steps)
+        torch.testing.assert_close(z_alone[0, :m], z_steps[i, :m], atol=1e-5, rtol=0)
+
+
+def test_llm_input_is_prefix_thoughts_suffix_with_the_slots_in_the_same_columns(tiny_models):
+    model, batch = tiny_models.model("small_block"), prompt_batch(tiny_models, "small_block")
+    thoughts = evaluation_thoughts(model, batch)[1]
+    embed, width = tiny_models.llm.get_input_embeddings(), batch["prefix_ids"].shape[1]
+    for n in (N, 2):  # evaluation may inject the first n of N
+        inputs = llm_inputs(tiny_models.llm, batch, thoughts[:, :n].bfloat16())
+        embeds, mask = inputs["inputs_embeds"], inputs["attention_mask"]
+        assert embeds.dtype == torch.float32  # the LLM's
+        assert torch.equal(embeds[:, :width], embed(batch["prefix_ids"]))
+        assert torch.equal(embeds[:, width : width + n], thoughts[:, :n].bfloat16().float())
+        assert torch.equal(embeds[:, width + n :], embed(batch["suffix_ids"]))
+        assert torch.equal(mask[:, :width], batch["prefix_mask"]) and mask[:, width:].all()
+        assert mask.shape == embeds.shape[:2]
+    bare = llm_inputs(tiny_models.llm, batch, None)
+    assert bare["inputs_embeds"].shape[1] == width + batch["suffix_ids"].shape[1] == bare["attention_mask"].shape[1]
+
+
+def test_positions_count_real_tokens_only():
+    assert position_ids(torch.tensor([[0, 0, 1, 1, 0, 1]])).tolist() == [[0, 0, 0, 1, 1, 2]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Frozen and trained
+
+
+def test_frozen_means_frozen(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    names = {name.split(".")[0] for name in model.state_dict()} | {
+        name.split(".")[0] for name, _ in model.named_parameters()
+    }
+    assert names == {"generator"}
+    lms = [lm for lm in model.frozen if lm is not None]
+    assert len(lms) == (1 if kind == "block" else 2)
+    sum(model(**training_batch(tiny_models, kind)).values()).backward()
+    for lm in lms:
+        assert not lm.training and not any(module.training for module in lm.modules())
+        assert all(not p.requires_grad and p.grad is None for p in lm.parameters())
+
+
+def test_each_loss_alone_reaches_every_trained_parameter(tiny_models, kind):
+    """DDP runs without find_unused_parameters, so none may be left out, not even by rows without steps."""
+    for name, examples in (("sft", EXAMPLES), ("align", EXAMPLES), ("focus", EXAMPLES), ("focus", EXAMPLES[1:2])):
+        weights = dict.fromkeys(("sft", "align", "focus"), 0.0) | {name: 1.0}
+        model = tiny_models.model(kind, weights=weights).train()
+        sums = model(**training_batch(tiny_models, kind, examples))
+        assert list(sums) == [name]
+        sums[name].backward()
+        for parameter, p in model.named_parameters():
+            assert p.grad is not None and p.grad.isfinite().all(), f"{name}: {parameter}"
+            assert name == "focus" or p.grad.any(), f"{name}: {parameter}"
+
+
+def test_a_weight_of_zero_leaves_the_loss_out_in_training_and_dev_computes_all(tiny_models, kind):
+    weights = {"sft": 1.0, "align": 0.0, "focus": 0.0}
+    model, batch = tiny_models.model(kind, weights=weights), training_batch(tiny_models, kind)
+    dev = model.eval()(**batch)
+    assert list(dev) == ["sft", "align", "focus"] and all(value.dtype == torch.float32 for value in dev.values())
+    train = model.train()(**training_batch(tiny_models, kind, steps=False))
+    assert list(train) == ["sft"] and train["sft"] == dev["sft"]
+
+
+def test_padding_changes_no_loss_and_a_batch_sums_its_rows(tiny_models, kind):
+    model = tiny_models.model(kind).train()
+    together = model(**training_batch(tiny_models, kind))
+    alone = [model(**training_batch(tiny_models, kind, [example])) for example in EXAMPLES]
+    for name, value in together.items():
+        torch.testing.assert_close(value, sum(sums[name] for sums in alone), atol=1e-5, rtol=1e-5)
+    assert alone[1]["focus"] == 0 and alone[0]["focus"] > 0 and alone[0]["align"] > 0
+
+
+def test_sft_is_the_library_loss_with_its_gradients(tiny_models, kind):
+    model, batch = tiny_models.model(kind).train(), training_batch(tiny_models, kind)
+    _, thoughts, _ = model._thoughts_and_steps(batch)
+    inputs = llm_inputs(tiny_models.llm, batch, thoughts)
+    labels = torch.nn.functional.pad(
+        batch["labels"], (inputs["inputs_embeds"].shape[1] - batch["labels"].shape[1], 0), value=-100
+    )
+    mean = tiny_models.llm(**inputs, position_ids=position_ids(inputs["attention_mask"]), labels=labels).loss
+    expected, sft = mean * (labels != -100).sum(), model(**batch)["sft"]
+    torch.testing.assert_close(sft, expected, atol=1e-4, rtol=1e-5)
+    parameters = list(model.parameters())
+    gradients, wanted = torch.autograd.grad(sft, parameters), torch.autograd.grad(expected, parameters)
+    torch.testing.assert_close(gradients, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_answer_of_the_focus_loss_is_the_mean_embedding_of_its_own_tokens(tiny_models, monkeypatch):
+    model, batch, seen = tiny_models.model("small_block"), training_batch(tiny_models, "small_block"), []
+    monkeypatch.setattr("lta_thinker.model.reasoning_focus", lambda *args: seen.append(args) or torch.zeros(3))
+    model.eval()(**batch)
+    (_, _, step_valid, answers, temperature) = seen[0]
+    embed = tiny_models.llm.get_input_embeddings()
+    for i, example in enumerate(EXAMPLES):
+        tokens = tiny_models.llm_tokenizer(example.answer, add_special_tokens=False, return_tensors="pt").input_ids
+        torch.testing.assert_close(answers[i], embed(tokens)[0].mean(0))
+    assert torch.equal(step_valid, batch["step_valid"]) and temperature == 0.1
+
+
+def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, tiny_pair):
+    batch, results = training_batch(tiny_models, "small_block"), []
+    for enabled in (False, True):
+        llm, calls = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu"), []
+        llm.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        torch.manual_seed(0)
+        weights = {"sft": 1.0, "align": 1.0, "focus": 1.0}
+        model = LatentThoughtModel("small_block", llm, tiny_models.small_lm, N, 0, weights).train()
+        if enabled:
+            model.recompute_layers()
+        sum(model(**batch).values()).backward()
+        results.append([p.grad for p in model.parameters()])
+        assert len(calls) == 2 + enabled  # the prefix, the rest, and the rest again
+        with torch.no_grad():
+            model.eval()(**batch)
+        assert len(calls) == 4 + enabled
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
+
+
+def test_bf16_models_train_float32_generators_and_stay_close(tiny_models, tiny_pair, kind):
+    lms = [load_frozen_lm(str(tiny_pair / name), "", torch.bfloat16, "cpu") for name in ("large", "small")]
+    expected = tiny_models.model(kind, seed=3).train()(**training_batch(tiny_models, kind))
+    half = tiny_models.model(kind, seed=3).train()
+    half.frozen = (lms[0], None if kind == "block" else lms[1])
+    batch = training_batch(tiny_models, kind)
+    sums = half(**batch)
+    for name in ("sft", "align"):
+        torch.testing.assert_close(sums[name], expected[name], atol=0, rtol=0.05)
+    assert sums["focus"].isfinite()
+    sum(sums.values()).backward()
+    assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in half.parameters())
+    thoughts = half._thoughts_and_steps(batch)[1]
+    assert torch.equal(thoughts, evaluation_thoughts(half, prompt_batch(tiny_models, kind))[1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Block and prior
+
+
+def test_transformer_block_is_the_written_out_layer_at_any_columns():
+    torch.manual_seed(0)
+    block, d, eps = TransformerBlock(6, 10, norm_eps=0.1).double(), 6, 0.1
+    for p in block.parameters():
+        torch.nn.init.normal_(p)
+    x, mask = torch.randn(2, 5, d, dtype=torch.float64), torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    w = dict(block.named_parameters())
+
+    def norm(v, weight):
+        return v / (v.pow(2).mean() + eps).sqrt() * weight
+
+    expected = torch.empty_like(x)
+    for b in range(2):
+        q, k, v = (
+            (x[b] @ w["self_attn.in_proj_weight"].T + w["self_attn.in_proj_bias"])[:, i * d : i * d + d]
+            for i in range(3)
+        )
+        for t in range(5):
+            seen = mask[b].bool()
+            attention = (k[seen] @ q[t] / d**0.5).softmax(0) @ v[seen]
+            y = norm(
+                x[b, t] + w["self_attn.out_proj.weight"] @ attention + w["self_attn.out_proj.bias"], w["norm1.weight"]
+            )
+            ffn = w["linear2.weight"] @ (w["linear1.weight"] @ y + w["linear1.bias"]).clamp(min=0) + w["linear2.bias"]
+            expected[b, t] = norm(y + ffn, w["norm2.weight"])
+    everywhere = torch.arange(5).expand(2, -1)
+    torch.testing.assert_close(block(x, mask, everywhere), expected)
+    columns = torch.tensor([[4, 2], [0, 4]])
+    asked = torch.stack([expected[b, columns[b]] for b in range(2)])
+    torch.testing.assert_close(block(x, mask, columns), asked)
+
+
+def test_prior_starts_as_distinct_embedding_rows_or_zero(tiny_models):
+    table = tiny_models.llm.get_input_embeddings().weight
+    prior = tiny_models.model("block").generator.prior
+    assert torch.equal(prior, table[-N:]) and len(prior.unique(dim=0)) == N and prior.requires_grad
+    before = table.clone()
+    prior.data.zero_()
+    assert torch.equal(table, before), "the prior is a view of the LLM's table"
+    model = LatentThoughtModel("small_block", tiny_models.llm, tiny_models.small_lm, N, 0)
+    assert model.generator.prior.shape == (N, 32) and not model.generator.prior.any()
+
+
+@pytest.mark.parametrize(
+    "config, num_thoughts, start",
+    [
+        (Qwen3Config(vocab_size=151936), 32, 150001),
+        (Qwen2Config(vocab_size=152064), 32, 150001),
+        (Qwen3Config(vocab_size=150033), 32, 150001),  # reaches the last one exactly
+        (Qwen3Config(vocab_size=150032), 32, 150000),
+        (LlamaConfig(vocab_size=128256), 32, 128011),
+        (LlamaConfig(vocab_size=32000), 4, 31996),
+        (MistralConfig(vocab_size=200000), 4, 199996),
+        (Qwen3Config(vocab_size=4), 4, 0),
+    ],
+)
+def test_prior_rows_are_the_published_ids_or_the_last_rows(config, num_thoughts, start):
+    assert prior_row_ids(config, num_thoughts) == range(start, start + num_thoughts)
+
+
+def test_match_scale_gives_thoughts_the_mean_norm_of_the_embedding_table(tiny_models, kind):
+    table = tiny_models.llm.get_input_embeddings().weight
+    batch = prompt_batch(tiny_models, kind)
+    plain = evaluation_thoughts(tiny_models.model(kind), batch)[1]
+    scaled = evaluation_thoughts(tiny_models.model(kind, design=Design(match_scale=True)), batch)[1]
+    torch.testing.assert_close(scaled.norm(dim=-1), table.norm(dim=-1).mean().expand(3, N))
+    torch.testing.assert_close(scaled, plain * scaled.norm(dim=-1, keepdim=True) / plain.norm(dim=-1, keepdim=True))
+
+
+def test_two_blocks_are_one_after_the_other(tiny_models):
+    torch.manual_seed(0)
+    two = TransformerBlock(6, 10, 1e-6, num_blocks=2)
+    x, mask, columns = torch.randn(2, 5, 6), torch.ones(2, 5), torch.tensor([[4], [1]])
+    everywhere = torch.arange(5).expand(2, -1)
+    upper = TransformerBlock(6, 10, 1e-6)
+    upper.load_state_dict({name: v for name, v in two.state_dict().items() if not name.startswith("before.")})
+    torch.testing.assert_close(two(x, mask, columns), upper(two.before(x, mask, everywhere), mask, columns))
+
+
+@pytest.mark.parametrize("kind", ["small_block", "block"])
+def test_the_projection_stands_before_or_after_the_block(tiny_models, kind):
+    d_in = 32 if kind == "block" else 16
+    for place, d in (("before", 32), ("after", d_in)):
+        model = tiny_models.model(kind, design=Design(projection=place))
+        shapes = {name: tuple(value.shape) for name, value in model.generator.state_dict().items()}
+        assert shapes["prior"] == (N, d) and shapes["block.linear1.weight"] == (64, d), place
+        assert shapes["projection.weight"] == (32, d_in)
+        assert evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1].shape == (3, N, 32)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The constant prompt, and chains
+
+
+def test_a_prompt_is_the_same_for_every_question_and_trained_by_the_sft_loss(tiny_models):
+    model = tiny_models.model("prompt").train()
+    table = tiny_models.llm.get_input_embeddings().weight
+    assert torch.equal(model.generator.prior, table[-N:]) and model.losses == ("sft",)
+    thoughts = evaluation_thoughts(model, prompt_batch(tiny_models, "prompt"))[1]
+    assert torch.equal(thoughts, model.generator.prior.expand(3, -1, -1))
+    sums = model.train()(**training_batch(tiny_models, "prompt"))
+    assert sums.keys() == {"sft"}
+    sums["sft"].backward()
+    assert (model.generator.prior.grad.abs().sum(-1) > 0).all()
+
+
+CHAINS = Design(num_chains=3)
+
+
+@pytest.mark.parametrize("kind", ["small_block", "block", "small", "prompt"])
+def test_each_chain_has_its_own_thoughts_and_the_first_of_them_is_none_of_the_others(tiny_models, kind):
+    model = tiny_models.model(kind, design=CHAINS)
+    batch = prompt_batch(tiny_models, kind)
+    question = (batch["question_ids"], batch["question_mask"])
+    with torch.no_grad():
+        _, all_chains = model.eval().chain_thoughts(*question)
+        assert all_chains.shape == (3, 3, N, 32)
+        for chain in range(3):
+            _, alone = model.thoughts(*question, torch.full((3,), chain))
+            torch.testing.assert_close(all_chains[:, chain], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(all_chains[:, 0], model.thoughts(*question)[1], atol=1e-5, rtol=0)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (all_chains[:, one] - all_chains[:, other]).abs().max() > 1e-3
+
+
+def test_training_draws_a_chain_for_each_row_and_dev_takes_the_mean_over_all(tiny_models, monkeypatch):
+    weights = {"sft": 1.0, "align": 0.0, "focus": 0.0, "diversity": 0.0}
+    model, batch = tiny_models.model("block", design=CHAINS, weights=weights), training_batch(tiny_models, "block")
+    with torch.no_grad():
+        alone = [model.train()._losses(batch, torch.full((3,), chain))["sft"] for chain in range(3)]
+        drawn = set()
+        for _ in range(20):
+            sums = model(**batch)
+            assert sums.keys() == {"sft"}
+            drawn.add(round(sums["sft"].item(), 5))
+        assert len(drawn) > 3 and not torch.allclose(alone[0], alone[1])
+        torch.testing.assert_close(model.eval()(**batch)["sft"], sum(alone) / 3)
+
+
+def test_a_step_down_the_diversity_loss_parts_the_chains(tiny_models):
+    weights = {"sft": 0.0, "align": 0.0, "focus": 0.0, "diversity": 1.0}
+    model = tiny_models.model("small_block", design=CHAINS, weights=weights).train()
+    batch = training_batch(tiny_models, "small_block", steps=False)
+    before = model(**batch)["diversity"]
+    before.backward()
+    model.generator.prior.data -= model.generator.prior.grad
+    assert model(**batch)["diversity"] < before
+
+
+def test_parameters_stand_in_the_order_that_optimizer_states_on_disk_have(tiny_models):
+    def names(kind):
+        return [name.split(".")[1] for name, _ in tiny_models.model(kind).named_parameters()]
+
+    assert list(dict.fromkeys(names("small_block"))) == ["prior", "projection", "block"]
+    assert list(dict.fromkeys(names("block"))) == ["prior", "block", "projection"]
+
+
+def test_more_thoughts_than_embedding_rows_is_an_error():
+    with pytest.raises(InputError) as error:
+        prior_row_ids(Qwen3Config(vocab_size=3), 4)
+    one_line(error, "--num_thought_tokens", "4 rows", "only 3 rows")

@@ -1,0 +1,116 @@
+"""The package: what a wheel holds, what works once it is installed, far from any checkout; and one name a module."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from helpers import PROGRAMS, ROOT, cache_with
+from packaging.requirements import Requirement
+
+from lta_thinker import LatentThoughtModel
+
+MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
+QUESTION = "How many pens are there?"
+
+
+def pip(*arguments) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, arguments)], check=True)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout, built with what is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", folder, ROOT)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel's package in it, as site-packages would have it."""
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", "--no-deps", "--no-index", "--target", folder, wheel)
+    return folder
+
+
+def test_the_dependencies_are_those_of_the_requirements_files():
+    """One list in two files: name and range of each."""
+
+    def wanted(name: str) -> list[str]:
+        lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+        return sorted(str(Requirement(line)) for line in lines if line and not line.startswith("-r "))
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = {"requirements.txt": project["dependencies"]}
+    lists |= {f"requirements-{name}.txt": project["optional-dependencies"][name] for name in ("lora", "vllm")}
+    for name, texts in lists.items():
+        assert sorted(str(Requirement(text)) for text in texts) == wanted(name)
+
+
+def test_all_modules_are_in_one_package_and_nothing_else_is_at_the_top(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    inside = {name for name in names if ".dist-info/" not in name}
+    samples = {f"lta_thinker/{path.relative_to(ROOT)}" for path in ROOT.glob("data/*/sample.jsonl")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "lta_thinker").rglob("*.py")}
+    assert {f"lta_thinker/{name}.py" for name in MODULES} < modules
+    assert inside == {*modules, "lta_thinker/data/convert.py", *samples}
+    assert len(samples) == 8 and MODULES == ["data_loader", "evaluate", "losses", "model", "train"]
+
+
+def test_its_commands_are_installed(installed):
+    assert {path.name for path in (installed / "bin").iterdir()} == {"lta-train", "lta-evaluate"}
+
+
+def test_installed_it_works_in_a_fresh_process_far_from_the_checkout(installed, trained, tmp_path):
+    """from_pretrained of train.py's folder and of a hub id solves a question as here; both commands start; an `import
+    evaluate` finds none of our modules."""
+    home, elsewhere = cache_with(trained, tmp_path / "home" / "hub", "owner/thoughts").parent, tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(installed), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(PROGRAMS / "use_installed.py"), QUESTION, str(trained), "owner/thoughts"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said["package"] == str(installed / "lta_thinker") and said["at_the_top"] == []
+    here = LatentThoughtModel.from_pretrained(trained).solve(QUESTION, num_samples=3, max_new_tokens=8)
+    assert said["solutions"] == [vars(here)] * 2
+    assert "--num_thought_tokens" in said["lta-train"] and "--ask" in said["lta-evaluate"]
+    assert os.listdir(elsewhere) == []
+
+
+def test_no_file_imports_a_module_by_its_bare_name():
+    """`import model` in the checkout makes a second copy of lta_thinker.model, with classes of its own; installed, it
+    fails."""
+    listing = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = [ROOT / name for name in subprocess.run(listing, capture_output=True, text=True).stdout.splitlines()]
+    assert ROOT / "train.py" in files
+    bare, found = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(MODULES)})\b"), []
+    for path in (path for path in files if path.suffix in (".sh", ".md") and path.is_file()):
+        found += [(path.name, line) for line in path.read_text(encoding="utf-8").splitlines() if bare.match(line)]
+    for path in (path for path in files if path.suffix == ".py" and path.is_file()):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "."] if node.level == 0 else ["."]  # relative ones are no way either
+            found += [(path.name, name) for name in names if name.split(".")[0] in {*MODULES, ""}]
+    assert found == []
+
+
+def test_make_lists_its_targets_and_each_runs_what_is_there():
+    """`make` alone explains; no recipe names a file that is not in the repository."""
+    targets = ["setup", "demo", "test", "lint", "bench"]
+    make = ["make", "--no-print-directory", "-C", str(ROOT)]
+    listed = subprocess.run(make, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[:2] for line in listed] == [["make", target] for target in targets]
+    recipes = subprocess.run([*make, "--dry-run", *targets], capture_output=True, text=True, check=True).stdout
+    files = re.findall(r"[-\w/.]+\.(?:py|sh|txt)\b", recipes)
+    assert len(files) == 6 and all((ROOT / name).is_file() for name in files)
+    assert recipes.count("ruff") == 2

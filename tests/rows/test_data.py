@@ -1,0 +1,168 @@
+"""Tasks and splits: where rows come from, which rows are dev, and what a broken row says."""
+
+import json
+import random
+
+import datasets
+import pytest
+import torch
+from helpers import SHARED, gsm8k_row, write_jsonl
+
+from lta_thinker import data_loader
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import TASKS, get_task, load_split
+
+GSM8K = TASKS["gsm8k"]
+
+
+def message(call, *args, **kwargs):
+    """The one line of the InputError that a call ends with."""
+    with pytest.raises(InputError) as error:
+        call(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def unreachable_hub(monkeypatch):
+    def load_dataset(*args, **kwargs):
+        raise ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub\nwith a second line")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+
+def test_socratic_and_plain_rows_give_question_steps_and_answer(gsm8k_data, tmp_path):
+    split = load_split(GSM8K, "test", str(gsm8k_data))
+    assert (len(split.examples), split.read, split.bad) == (12, 12, 0)
+    assert split.source == str(gsm8k_data / "gsm8k" / "test_socratic.jsonl")
+    example = split.examples[1]  # row 41
+    assert example.index == 1 and example.answer == "1725" and example.question == gsm8k_row(41)["question"]
+    assert example.steps == (
+        "How many in both boxes? Both boxes hold 44 + 1683 = 1727 pens.",
+        "How many are left? 1727 - 2 = 1725 are left.",
+    )
+    rows = [gsm8k_row(41) | {"answer": gsm8k_row(41)["answer"].replace("How many are left? ** ", "")}]
+    write_jsonl(tmp_path / "gsm8k" / "test.jsonl", rows)
+    plain = load_split(GSM8K, "test", str(tmp_path))
+    assert plain.source.endswith("test.jsonl") and plain.examples[0].steps[1] == "1727 - 2 = 1725 are left."
+
+
+def test_socratic_files_come_before_plain_ones(gsm8k_data, tmp_path):
+    write_jsonl(tmp_path / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(40)])
+    write_jsonl(tmp_path / "gsm8k" / "train.jsonl", ["not read"])
+    assert load_split(GSM8K, "train", str(tmp_path)).source.endswith("train_socratic.jsonl")
+
+
+def test_dev_is_a_fixed_twentieth_of_train_and_never_test(gsm8k_data):
+    def questions(split):
+        return {example.question for example in load_split(GSM8K, split, str(gsm8k_data)).examples}
+
+    train, dev, test = (questions(split) for split in ("train", "dev", "test"))
+    assert len(dev) == 2 and len(train) == 38 and not dev & train and not dev & test
+    assert train | dev == {gsm8k_row(i)["question"] for i in range(40)}
+    assert load_split(GSM8K, "dev", str(gsm8k_data)).read == 40
+    random.seed(1)
+    torch.manual_seed(1)
+    assert questions("dev") == dev, "the dev rows depend on a run's seed"
+
+
+def test_dev_needs_no_test_file_and_test_no_train_file(gsm8k_data, tmp_path, unreachable_hub):
+    write_jsonl(tmp_path / "a" / "gsm8k" / "train.jsonl", [gsm8k_row(i) for i in range(20)])
+    write_jsonl(tmp_path / "b" / "gsm8k" / "test.jsonl", [gsm8k_row(0)])
+    assert len(load_split(GSM8K, "dev", str(tmp_path / "a")).examples) == 1
+    assert len(load_split(GSM8K, "test", str(tmp_path / "b")).examples) == 1
+    message(load_split, GSM8K, "test", str(tmp_path / "a"))
+    message(load_split, GSM8K, "dev", str(tmp_path / "b"))
+
+
+def test_a_task_with_a_dev_file_reads_it_and_keeps_all_of_train(tmp_path):
+    for i, name in enumerate(("train", "dev", "test")):
+        write_jsonl(tmp_path / "arithmetic" / f"{name}.jsonl", [gsm8k_row(100 * i + k) for k in range(20)])
+    for i, name in enumerate(("train", "dev", "test")):
+        examples = load_split(TASKS["arithmetic"], name, str(tmp_path)).examples
+        assert [example.question for example in examples] == [gsm8k_row(100 * i + k)["question"] for k in range(20)]
+
+
+GOOD = gsm8k_row(0)
+BAD_ROWS = {
+    "not JSON": '{"question": "How many?", "answer": ',
+    "not a JSON object": "[1, 2]",
+    'field "question"': {"answer": "#### 1"},
+    'field "answer" is missing or not a text': {"question": "How many?", "answer": [18]},
+    'field "question" is missing or not a text': {"question": "  ", "answer": "#### 1"},
+    "no final answer": {"question": "How many?", "answer": "3 + 4 = 7\n7"},
+    '"seven" is not a number answer': {"question": "How many?", "answer": "3 + 4 = 7\n#### seven"},
+}
+
+
+@pytest.mark.parametrize("reason", BAD_ROWS)
+def test_a_bad_row_stops_with_its_line_and_the_reason(tmp_path, reason):
+    path = tmp_path / "gsm8k" / "test.jsonl"
+    write_jsonl(path, [GOOD, "", BAD_ROWS[reason], GOOD])
+    said = message(load_split, GSM8K, "test", str(tmp_path))
+    assert said.startswith(f"{path}:3: ") and reason in said and "--skip_bad_rows" in said
+
+
+def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path):
+    path = tmp_path / "gsm8k" / "test.jsonl"
+    write_jsonl(path, [GOOD])
+    path.write_bytes(path.read_bytes() + json.dumps(GOOD).encode().replace(b"pens", b"p\xe4ns") + b"\r\n")
+    said = message(load_split, GSM8K, "test", str(tmp_path))
+    assert said.startswith(f"{path}:2: not JSON ('utf-8' codec")
+    assert load_split(GSM8K, "test", str(tmp_path), skip_bad_rows=True).bad == 1
+
+
+def test_skip_bad_rows_leaves_them_out_and_counts_them(tmp_path):
+    write_jsonl(tmp_path / "gsm8k" / "test.jsonl", [GOOD, *BAD_ROWS.values(), gsm8k_row(1)])
+    split = load_split(GSM8K, "test", str(tmp_path), skip_bad_rows=True)
+    assert (len(split.examples), split.read, split.bad) == (2, 2 + len(BAD_ROWS), len(BAD_ROWS))
+    assert [example.index for example in split.examples] == [0, 1 + len(BAD_ROWS)]
+    write_jsonl(tmp_path / "gsm8k" / "test.jsonl", list(BAD_ROWS.values()))
+    assert "no usable row" in message(load_split, GSM8K, "test", str(tmp_path), skip_bad_rows=True)
+
+
+def test_missing_files_with_the_hub_unreachable_say_what_to_put_where(tmp_path, unreachable_hub):
+    said = message(load_split, GSM8K, "train", str(tmp_path))
+    folder = tmp_path / "gsm8k"
+    assert f"put train_socratic.jsonl or train.jsonl into {folder}" in said and "--data_dir" in said
+    assert "openai/gsm8k" in said and "Couldn't reach" in said and "second line" not in said
+    said = message(load_split, TASKS["arithmetic"], "test", str(tmp_path))
+    assert f"{tmp_path / 'arithmetic'}: no test.jsonl there" in said and "toy/build.py" in said
+
+
+def test_missing_files_come_from_the_hub_with_the_row_named(tmp_path, monkeypatch):
+    rows, asked = [gsm8k_row(i) for i in range(20)], []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or rows)
+    split = load_split(GSM8K, "train", str(tmp_path))
+    assert asked == [(("openai/gsm8k", "socratic"), {"split": "train"})]
+    assert len(split.examples) == 19 and split.source == "hub:openai/gsm8k:socratic:train"
+    rows[4] = {"question": "How many?"}
+    assert message(load_split, GSM8K, "dev", str(tmp_path)).startswith("hub:openai/gsm8k:socratic:train: row 5: field")
+
+
+def test_a_sample_is_read_from_the_repository_only_and_stands_in_for_nothing(tmp_path, monkeypatch, unreachable_hub):
+    monkeypatch.setattr(data_loader, "ROOT", tmp_path / "repository")
+    write_jsonl(tmp_path / "repository" / "data" / "gsm8k" / "sample.jsonl", [gsm8k_row(7)])
+    write_jsonl(tmp_path / "user" / "gsm8k" / "sample.jsonl", [gsm8k_row(8)])
+    split = load_split(GSM8K, "sample", str(tmp_path / "user"))
+    assert [example.question for example in split.examples] == [gsm8k_row(7)["question"]]
+    for name in ("train", "dev", "test"):
+        message(load_split, GSM8K, name, str(tmp_path / "user"))
+        message(load_split, GSM8K, name, str(tmp_path / "repository" / "data"))
+    assert "sample.jsonl: no such file" in message(load_split, TASKS["arithmetic"], "sample", str(tmp_path / "user"))
+
+
+def test_unknown_tasks_and_splits_are_one_line_that_names_the_known_ones(gsm8k_data):
+    assert "gsm8k, strategyqa, math, asdiv-aug, asdiv, aqua, du, arithmetic" in message(get_task, "gsm9k")
+    assert "train, dev, test, sample" in message(load_split, GSM8K, "validation", str(gsm8k_data))
+
+
+def test_every_real_row_of_gsm8k_parses(unreachable_hub):
+    if not (SHARED / "data" / "gsm8k" / "train.jsonl").is_file():
+        pytest.skip(f"{SHARED}/data/gsm8k is not here")
+    splits = {name: load_split(GSM8K, name, str(SHARED / "data")) for name in ("train", "dev", "test")}
+    assert {name: len(split.examples) for name, split in splits.items()} == {"train": 7099, "dev": 374, "test": 1319}
+    for split in splits.values():
+        for example in split.examples:
+            assert example.steps and not any(mark in step for step in example.steps for mark in ("<<", ">>", " ** "))
+            assert example.answer.removeprefix("-").replace(".", "", 1).isdigit()

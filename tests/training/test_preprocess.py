@@ -1,0 +1,114 @@
+"""preprocess.py: rows are tokenised once and read from the cache after that; nothing stale is ever read."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+
+import pytest
+from helpers import CHAT_TEMPLATE, gsm8k_row, write_jsonl
+
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
+from lta_thinker.flags import parse_flags
+from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import THOUGHTS, Layout
+from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.rows import prepare_rows, token_rows
+
+EXAMPLES = [
+    Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),
+    Example(1, "Tom reads 8 pages.", (), "40"),
+]
+COLUMNS = {"prefix", "suffix", "question", "target", "header", "steps", "answer", "length", "prefix_length", "sha256"}
+
+
+def arguments(tiny_pair, data_dir, *more: str) -> TrainArguments:
+    models = ["--large_model_id", str(tiny_pair / "large"), "--small_model_id", str(tiny_pair / "small")]
+    return parse_flags(TrainArguments, [*models, "--data_dir", str(data_dir), "--output_name", "x", *more], "train.py")
+
+
+def test_rows_are_tokenised_once_and_then_read_with_the_same_ids_and_counts(
+    tiny_pair, tiny_models, tmp_path, monkeypatch
+):
+    write_jsonl(tmp_path / "gsm8k" / "train.jsonl", [gsm8k_row(i) for i in range(60)])  # rows of no other test
+    args = arguments(tiny_pair, tmp_path)
+    train, dev, dev_examples, counts = prepare_rows(args, tiny_models.layout)
+    monkeypatch.setattr(Layout, "training_rows", lambda *_: pytest.fail("tokenised again"))
+    again, dev_again, *rest = prepare_rows(args, tiny_models.layout)
+    assert list(again) == list(train) and dev_again == dev and rest == [dev_examples, counts]
+    short = arguments(tiny_pair, tmp_path, "--max_len", "190", "--num_thought_tokens", "2")  # of the same file
+    kept = prepare_rows(short, tiny_models.layout)[0]
+    assert list(kept) == [row for row in train if row["length"] <= 188] and 0 < len(kept) < len(train)
+
+
+def test_a_row_has_the_ids_of_the_layout_their_number_and_their_digest(tiny_models):
+    rows = list(token_rows(tiny_models.layout, EXAMPLES))
+    assert [row.keys() for row in rows] == [COLUMNS] * 2
+    for row, example in zip(rows, EXAMPLES, strict=True):
+        ids = tiny_models.layout.training(example)
+        assert {name: row[name] for name in ids} == ids
+        assert row["prefix_length"] == len(ids["prefix"])
+        assert row["length"] == len(ids["prefix"] + ids["suffix"] + ids["target"])
+        assert row["sha256"] == hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def tokenizer_that(tokenizer, change):
+    tokenizer = copy.deepcopy(tokenizer)
+    change(tokenizer)
+    return tokenizer
+
+
+DATED = CHAT_TEMPLATE.replace("{%- for", "{{- date_string }}{%- for", 1)
+CHANGES = {
+    "rows": lambda a: a | {"examples": EXAMPLES[::-1]},
+    "an answer": lambda a: a | {"examples": [dataclasses.replace(EXAMPLES[0], answer="20"), EXAMPLES[1]]},
+    "the LLM's prompt": lambda a: a | {"prompts": a["prompts"] | {"problem": "Solve: {question}"}},
+    "the generator's prompt": lambda a: a | {"prompts": a["prompts"] | {"generator": "Read: {question}"}},
+    "the separator": lambda a: a | {"separator": "\n\n"},
+    "the date": lambda a: a | {"date_string": "1 Jan 2020"},
+    "the LLM's tokenizer": lambda a: a | {"large": a["small"]},
+    "the generator's tokenizer": lambda a: a | {"small": a["large"]},
+    "a token of the LLM's": lambda a: a | {"large": tokenizer_that(a["large"], lambda t: t.add_tokens(["pens"]))},
+    "a token of the generator's": lambda a: a | {"small": tokenizer_that(a["small"], lambda t: t.add_tokens(["Mia"]))},
+    "special tokens as text": lambda a: (
+        a | {"small": tokenizer_that(a["small"], lambda t: setattr(t, "split_special_tokens", True))}
+    ),
+    "the chat template": lambda a: (
+        a | {"large": tokenizer_that(a["large"], lambda t: setattr(t, "chat_template", CHAT_TEMPLATE))}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_of_other_rows_prompts_or_tokenizers_is_never_read(tiny_models, change):
+    def rows(large, small, prompts, examples, **more):
+        layout = Layout(large, small, prompts, **more)
+        return list(token_rows(layout, examples)), layout.training_rows(examples)
+
+    large, small = (copy.deepcopy(t) for t in (tiny_models.llm_tokenizer, tiny_models.small_tokenizer))
+    large.chat_template = small.chat_template = DATED
+    plain = {"large": large, "small": small, "prompts": PROMPTS["number"], "examples": EXAMPLES}
+    before, _ = rows(**plain)
+    after, expected = rows(**CHANGES[change](plain))
+    assert [{name: row[name] for name in ids} for row, ids in zip(after, expected, strict=True)] == expected
+    assert [row["sha256"] for row in after] != [row["sha256"] for row in before]
+
+
+def test_a_row_that_cannot_be_laid_out_is_one_line(tiny_pair, tiny_models, tmp_path):
+    rows = [gsm8k_row(i) for i in range(40)]
+    rows[20]["question"] += THOUGHTS
+    write_jsonl(tmp_path / "gsm8k" / "train.jsonl", rows)
+    with pytest.raises(InputError, match="this row has the very characters that stand for the thoughts"):
+        prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)
+
+
+def test_a_single_row_leaves_none_for_training_and_a_cache_that_cannot_be_made_is_one_line(
+    tiny_pair, tiny_models, tmp_path, monkeypatch
+):
+    write_jsonl(tmp_path / "gsm8k" / "train.jsonl", [gsm8k_row(0)])
+    with pytest.raises(InputError, match="train: no row is left beside the dev rows"):
+        prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "gsm8k" / "train.jsonl"))
+    with pytest.raises(InputError, match="HF_DATASETS_CACHE names another"):
+        token_rows(tiny_models.layout, EXAMPLES)

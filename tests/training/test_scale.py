@@ -1,0 +1,231 @@
+"""Training on several processes and machines (here: two "nodes" on loopback), a sharded LLM, preempted jobs."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers import ENVIRONMENT, PROGRAMS, ROOT, assert_close, gsm8k_row, logs, meta, write_jsonl
+from packaging.version import Version
+
+from lta_thinker import common, train
+from lta_thinker.common import InputError
+from lta_thinker.llm import sharding
+from lta_thinker.training import preemption, trainer
+
+PLACES = ["one node", "two nodes"]
+
+
+def start(place: str, flags: list[str]) -> list[subprocess.Popen]:
+    """train.py in two processes: of one torchrun with --shard_llm, or of two torchruns that find each other."""
+    launchers = [["--standalone", "--nproc_per_node=2"]]
+    if place == "one node":
+        flags = [*flags, "--shard_llm"]
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        rendezvous = ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{port}", "--rdzv_id=test"]
+        launchers = [["--nnodes=2", "--nproc_per_node=1", *rendezvous]] * 2
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-u", "-m", "torch.distributed.run", *launcher, str(ROOT / "train.py"), *flags],
+            env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+            **pipes,
+        )
+        for launcher in launchers
+    ]
+
+
+def finish(processes: list[subprocess.Popen]) -> tuple[str, list[int]]:
+    """(what all have printed on stdout, exit codes)."""
+    done = [process.communicate(timeout=120) for process in processes]
+    codes = [process.returncode for process in processes]
+    return "".join(out for out, _ in done), codes
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, tmp_path, place):
+    """Three dev rows, one at a time: in the second round one of the ranks has none."""
+    write_jsonl(tmp_path / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(60)])
+    flags += ["--k_shot", "12", "--data_dir", str(tmp_path / "rows"), "--per_device_eval_batch_size", "1"]
+    out, codes = finish(start(place, [*flags, "--output_name", "two", "--gradient_accumulation_steps", "1"]))
+    assert codes == [0] * len(codes), out
+    train.run([*flags, "--output_name", "alone"])
+    assert_close("two", "alone", 1e-5)
+    losses = [[log["sft_loss"] for log in logs(name) if "sft_loss" in log] for name in ("two", "alone")]
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert [log["eval_sft_loss"] for log in meta("two")["dev_curve"]] == pytest.approx(
+        [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
+    )
+    assert meta("two")["rows"]["dev"]["kept"] == 3
+    assert meta("two")["fingerprints"] == meta("alone")["fingerprints"]
+    files = {path.name for path in next(Path("ckpt").glob("two-*")).iterdir()}
+    assert files == {path.name for path in next(Path("ckpt").glob("alone-*")).iterdir()}
+    told = re.search(r"--shard_llm: this rank holds ([\d,]+) of the LLM's ([\d,]+) parameters", out)
+    assert bool(told) == (place == "one node")
+    if told:  # half of each layer, all of embedding table, norm and head
+        here, whole = (int(number.replace(",", "")) for number in told.groups())
+        outside = 2 * 400 * 32 + 32
+        assert here - outside == (whole - outside) / 2
+
+
+def test_a_sharded_llm_has_dtensors_in_its_layers_and_gradients_equal_to_the_bit(tiny_pair):
+    """Half of every layer's parameters on each of two ranks; what flows back through them is the same to the bit, with
+    and without recomputed layers."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(PROGRAMS / "sharded_gradients.py"), str(tiny_pair / "large")]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def wait_for_a_step(process: subprocess.Popen) -> None:
+    while "'loss'" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+
+
+@pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="4.53 cannot resume ranks on CPUs")
+@pytest.mark.parametrize("place", PLACES)
+def test_preempted_ranks_stop_at_one_step_and_go_on_to_the_weights_of_the_run_that_was_never_stopped(flags, place):
+    """SIGTERM to one torchrun, which sends it to the rows' workers too; the other node only learns of it."""
+    flags += ["--k_shot", "24", "--max_steps", "80", "--eval_strategy", "steps", "--eval_steps", "40"]
+    train.run([*flags, "--output_name", "whole"])
+    flags += ["--output_name", "cut", "--gradient_accumulation_steps", "1"]
+    flags += ["--dataloader_num_workers", "1" if place == "one node" else "0"]
+    processes = start(place, flags)
+    wait_for_a_step(processes[0])
+    processes[-1].send_signal(signal.SIGTERM)
+    out, codes = finish(processes)
+    told = re.search(r"stopped by SIGTERM after step (\d+): --resume goes on from (\S+)", out)
+    assert told and 0 not in codes and 0 < int(told[1]) < 80, out
+    assert told[2] == f"results/cut/checkpoint-{told[1]}" == str(train.newest_checkpoint(Path("results/cut")))
+    assert not list(Path("ckpt").glob("cut-*"))
+    out, codes = finish(start(place, [*flags, "--resume"]))
+    assert codes == [0] * len(codes), out
+    assert_close("cut", "whole", 1e-5)
+    assert [point["step"] for point in meta("cut")["dev_curve"]] == [40, 80]
+
+
+PREEMPTED = {  # when and how -> the checkpoint to go on from
+    "inside an epoch": (8, ["--eval_strategy", "epoch"], 8),
+    "at an epoch's end": (6, ["--eval_strategy", "epoch"], 6),
+    "between dev evaluations": (8, ["--eval_strategy", "steps", "--eval_steps", "5"], 8),
+    "at a dev evaluation": (10, ["--eval_strategy", "steps", "--eval_steps", "5"], 10),
+    "with one checkpoint kept": (8, ["--eval_strategy", "steps", "--eval_steps", "5", "--save_total_limit", "1"], 8),
+}
+
+
+def preempt(monkeypatch, step: int) -> None:
+    """SIGTERM to this process while that step is made."""
+    begin = preemption.StopAtSigterm.on_step_begin
+
+    def send(self, args, state, control, **kwargs):
+        begin(self, args, state, control, **kwargs)
+        if state.global_step == step - 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(preemption.StopAtSigterm, "on_step_begin", send)
+
+
+@pytest.mark.parametrize("when", PREEMPTED)
+def test_a_preempted_run_saves_says_so_and_is_in_the_end_the_run_that_was_never_stopped(
+    flags, monkeypatch, capsys, when
+):
+    """Weights to the bit, the same dev evaluations, the same one chosen; 24 rows are six steps an epoch."""
+    step, more, newest = PREEMPTED[when]
+    flags += ["--k_shot", "24", "--max_steps", "18", *more]
+    assert train.run([*flags, "--output_name", "whole"]) == 0
+    handler, saved, save = signal.getsignal(signal.SIGTERM), [], trainer.ThoughtTrainer._save_checkpoint
+    with monkeypatch.context() as patch:
+        preempt(patch, step)
+        patch.setattr(
+            trainer.ThoughtTrainer,
+            "_save_checkpoint",
+            lambda self, *args: saved.append(self.state.global_step) or save(self, *args),
+        )
+        assert train.run([*flags, "--output_name", "cut"]) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert saved[-1] == step and len(saved) == len({*saved})  # a second time would be over a whole one
+    told = f"stopped by SIGTERM after step {step}: --resume goes on from results/cut/checkpoint-{newest}\n"
+    assert told in capsys.readouterr().out and not list(Path("ckpt").glob("cut-*"))
+    assert train.run([*flags, "--output_name", "cut", "--resume"]) == 0
+    assert_close("cut", "whole", 0)
+    assert meta("cut")["dev_curve"] == meta("whole")["dev_curve"] and meta("cut")["best"] == meta("whole")["best"]
+    assert len(json.loads(Path("results/cut/flags.json").read_text())["starts"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "told"), [(8, "--resume goes on from results/cut/checkpoint-5"), (3, "no checkpoint")]
+)
+def test_a_preempted_run_saves_nothing_that_the_library_cannot_go_on_from(flags, monkeypatch, capsys, step, told):
+    """As transformers before 4.57 cannot inside some epochs."""
+    monkeypatch.setattr(train, "library_can_resume", lambda args, num_rows, step: step % 5 == 0)
+    preempt(monkeypatch, step)
+    train.run([*flags, "--output_name", "cut", "--max_steps", "18", "--eval_strategy", "steps", "--eval_steps", "5"])
+    assert f"stopped by SIGTERM after step {step}: " in (out := capsys.readouterr().out) and told in out
+    assert not Path(f"results/cut/checkpoint-{step}").exists()
+
+
+def test_a_run_that_is_done_when_sigterm_comes_ends_as_ever(flags, monkeypatch):
+    preempt(monkeypatch, 5)
+    assert train.run([*flags, "--output_name", "done"]) == 0 and meta("done")["best"]["step"] == 5
+
+
+def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
+    common.source_version.cache_clear()
+    flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--hub_token", "secret"]
+    train.run(flags)
+    kept = json.loads(Path("results/a/flags.json").read_text())
+    assert kept["learning_rate"] == 1e-3 and re.fullmatch("[0-9a-f]{64}", kept["train_sha256"])
+    assert kept["starts"][0]["versions"]["transformers"] == transformers.__version__
+    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = kept["starts"][0]["versions"]["lta_thinker"]
+    assert commit.removesuffix("-dirty") == head and commit == meta("a")["versions"]["lta_thinker"]
+    assert kept["starts"][0]["flags"]["logging_steps"] == 1
+    assert "secret" not in Path("results/a/flags.json").read_text()
+    kept["starts"][0]["versions"]["torch"] = "2.4.0"
+    Path("results/a/flags.json").write_text(json.dumps(kept))
+    shutil.rmtree(next(Path("ckpt").iterdir()))
+    train.run([*flags, "--resume"])
+    assert f"note: this run came here with torch 2.4.0, and goes on with {torch.__version__}" in capsys.readouterr().out
+
+
+def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "CHECKOUT", tmp_path)
+    assert common.source_version.__wrapped__() in ("a copy without git", "0.6.0")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--shard_llm"], "--shard_llm shares the LLM among processes, and this is one: torchrun"),
+        (["--shard_llm", "--tune_base_model"], "--tune_base_model with --shard_llm: a sharded LLM takes no adapter"),
+        (["--shard_llm", "--best_metric", "accuracy"], "--best_metric accuracy with --shard_llm"),
+    ],
+)
+def test_shard_llm_where_it_cannot_be_is_one_line(flags, more, message):
+    with pytest.raises(InputError, match=message):
+        train.run([*flags, "--output_name", "x", *more])
+    assert not Path("results").exists()
+
+
+def test_shard_llm_without_torchruns_variables_is_one_line(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="--shard_llm needs .* LOCAL_WORLD_SIZE, how many .now 1 of 2.: start them by"):
+        sharding.check_can_shard(2)
+
+
+def test_shard_llm_needs_a_torch_that_has_it(monkeypatch):
+    monkeypatch.setattr(sharding.torch, "__version__", "2.6.0")
+    with pytest.raises(InputError, match="--shard_llm needs torch 2.7 or newer, this is 2.6.0"):
+        sharding.check_can_shard(2)

@@ -1,0 +1,187 @@
+"""--report_to, and what a training log says: gradient norms by part, variance of the thoughts, tokens a second."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import ENVIRONMENT, PROGRAMS, ROOT, logs, weights
+
+from lta_thinker import train
+from lta_thinker.common import InputError
+from lta_thinker.evaluation.report import thought_variance
+from lta_thinker.flags import parse_flags
+from lta_thinker.rows.batch import TrainingCollator
+from lta_thinker.rows.examples import Example
+from lta_thinker.training.trainer import ThoughtTrainer
+from lta_thinker.training.watch import thought_spread
+
+PARTS = ("projection", "block", "prior")
+WATCHED = {"tokens_per_second", "thought_variance_questions", "thought_variance_slots"}
+WATCHED |= {f"grad_norm_{part}" for part in PARTS}
+TRACKER_FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "TRACKIO_DIR", "WANDB_PROJECT")
+
+
+@pytest.fixture
+def no_tracker_set(monkeypatch):
+    """What another run of this process, or the user, has set is not there."""
+    for name in TRACKER_FOLDERS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def training_logs(name: str) -> list[dict]:
+    return [log for log in logs(name) if "loss" in log]
+
+
+def test_tensorboards_file_in_the_runs_logs_holds_every_value_of_the_log(flags, no_tracker_set):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    steps = ["--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2"]
+    train.run([*flags, "--output_name", "run", "--report_to", "tensorboard", *steps])
+    (file,) = Path("logs/run").glob("events.*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    expected = defaultdict(list)
+    for log in logs("run"):
+        for key, value in log.items():
+            title = f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
+            expected[title].append((log["step"], value))
+    losses = {f"{name}_loss" for name in ("sft", "align", "focus")}
+    told = {f"train/{key}" for key in {"loss", "grad_norm", "learning_rate"} | losses | WATCHED}
+    assert told | {f"eval/{key}" for key in losses} <= expected.keys()
+    for title in expected.keys() - {"train/step", "train/epoch"}:
+        found = [(event.step, event.value) for event in events.Scalars(title)]
+        assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected[title]], title
+
+
+def test_gradient_norms_are_those_of_the_whole_steps_gradient_before_clipping(flags):
+    """By hand: one step of plain SGD on the same four rows in one batch, not clipped, moves each weight by its
+    gradient."""
+    flags += ["--k_shot", "4", "--max_steps", "1", "--optim", "sgd", "--lr_scheduler_type", "constant"]
+    train.run([*flags, "--output_name", "run", "--max_grad_norm", "0.01"])  # two micro-batches of two rows
+    whole = ["--batch_size", "4", "--gradient_accumulation_steps", "1", "--max_grad_norm", "0"]
+    train.run([*flags, "--output_name", "start", *whole, "--learning_rate", "1e-30"])
+    train.run([*flags, "--output_name", "moved", *whole, "--learning_rate", "1"])
+    start, moved, squares = weights("start"), weights("moved"), dict.fromkeys(PARTS, 0.0)
+    for name in start:
+        part = "prior" if name == "0.prior" else PARTS[1 - int(name[0])]  # TransformerBlock.bin, projection.bin
+        squares[part] += (moved[name] - start[name]).square().sum().item()
+    (log,) = training_logs("run")
+    assert log["grad_norm"] > 0.02  # clipped
+    for part in PARTS:
+        assert log[f"grad_norm_{part}"] == pytest.approx(squares[part] ** 0.5, rel=1e-4), part
+    assert sum(log[f"grad_norm_{part}"] ** 2 for part in PARTS) == pytest.approx(log["grad_norm"] ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        (["--thought_generator", "small"], {"projection"}),
+        (["--thought_generator", "prompt", "--align_loss_weight", "0", "--focus_loss_weight", "0"], {"prior"}),
+        (["--freeze_prior"], {"projection", "block"}),
+    ],
+)
+def test_the_parts_are_those_that_the_generator_trains(flags, more, parts):
+    train.run([*flags, "--output_name", "run", "--max_steps", "1", *more])
+    (log,) = training_logs("run")
+    assert {key.removeprefix("grad_norm_") for key in log if key.startswith("grad_norm_")} == parts
+
+
+def test_two_ranks_log_the_gradient_norms_and_the_tokens_of_one_process(flags, monkeypatch):
+    """A second goes by whenever the clock is read."""
+    flags += ["--k_shot", "12", "--max_steps", "3"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(PROGRAMS / "train_by_a_counting_clock.py"), *flags]
+    command += ["--output_name", "ranks", "--gradient_accumulation_steps", "1"]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr("lta_thinker.training.trainer.time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    train.run([*flags, "--output_name", "alone"])
+    for one, other in zip(training_logs("ranks"), training_logs("alone"), strict=True):
+        for key in ("tokens_per_second", *(f"grad_norm_{part}" for part in PARTS)):
+            assert one[key] == pytest.approx(other[key], rel=1e-4)
+
+
+def test_the_variance_of_the_thoughts_is_defined_as_in_a_report(tiny_models):
+    model, layout = tiny_models.model("small_block"), tiny_models.layout
+    examples = [Example(i, f"Mia has {i} pens and buys {2 * i} more.", ("12",), f"{3 * i}", None) for i in range(5)]
+    model(**TrainingCollator(layout, steps=True)(layout.training_rows(examples)))
+    expected = thought_variance(model, layout, examples, batch_size=2)
+    found = {name: value.item() for name, value in thought_spread(model.last_thoughts).items()}
+    assert found == {name: pytest.approx(expected[f"over_{name}"], rel=1e-4) for name in ("questions", "slots")}
+    assert thought_spread(model.last_thoughts[:1]).keys() == {"slots"}
+
+
+def test_tokens_a_second_counts_no_padding_and_no_time_of_dev_evaluations_and_checkpoints(flags, monkeypatch):
+    clock, trainers = [0.0], []
+    monkeypatch.setattr("lta_thinker.training.trainer.time.perf_counter", lambda: clock[0])
+
+    def takes(seconds: float, name: str):
+        own = getattr(ThoughtTrainer, name)
+
+        def slow(self, *args, **kwargs):
+            clock[0] += seconds
+            trainers.append(self)
+            return own(self, *args, **kwargs)
+
+        monkeypatch.setattr(ThoughtTrainer, name, slow)
+
+    takes(1, "compute_loss")
+    takes(100, "evaluate")
+    takes(1000, "_save_checkpoint")
+    takes(10, "log")  # on a GPU: it waits there until the steps are done
+    # every step has the same four rows, of different lengths, in two micro-batches
+    steps = ["--k_shot", "4", "--max_steps", "6", "--eval_strategy", "steps", "--eval_steps", "1"]
+    train.run([*flags, "--output_name", "run", *steps, "--logging_steps", "2"])
+    step_tokens = sum(prefix + rest for prefix, rest in trainers[0].widths)  # rest: thoughts, suffix and target
+    assert len({prefix for prefix, _ in trainers[0].widths}) > 1
+    seconds = [log["tokens_per_second"] for log in training_logs("run")]
+    # four micro-batches and a log, but the clock starts behind the first second
+    assert seconds == pytest.approx([2 * step_tokens / 13, 2 * step_tokens / 14, 2 * step_tokens / 14])
+
+
+def test_what_is_watched_changes_no_weight(flags, monkeypatch):
+    train.run([*flags, "--output_name", "watched"])
+    monkeypatch.delattr(ThoughtTrainer, "training_step")
+    monkeypatch.setattr(ThoughtTrainer, "_watched", lambda self: {})
+    train.run([*flags, "--output_name", "plain"])
+    one, other = weights("watched"), weights("plain")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    kept = [{key: value for key, value in log.items() if key not in WATCHED} for log in training_logs("watched")]
+    assert kept == training_logs("plain")
+
+
+def test_a_run_is_called_by_its_output_name_in_every_tracker_unless_the_user_says_otherwise(flags, no_tracker_set):
+    def parsed(*more):
+        return parse_flags(train.TrainArguments, [*flags, "--output_name", "first", *more], "train.py")
+
+    args = parsed()
+    assert (args.run_name, args.project) == ("first", "lta-thinker")
+    set_here = {name: train.os.environ[name] for name in TRACKER_FOLDERS}
+    assert set_here == dict.fromkeys(TRACKER_FOLDERS[:3], "logs/first") | {"WANDB_PROJECT": "lta-thinker"}
+    own = parsed("--run_name", "mine", "--project", "ours")
+    assert (own.run_name, own.project) == ("mine", "ours")
+    assert own.resolved() == args.resolved()  # a resumed run may have another name
+    assert parsed("--projection", "after").resolved() != args.resolved()  # not another generator
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_loaded(flags, monkeypatch):
+    from transformers.integrations import integration_utils
+
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
+    with pytest.raises(InputError, match="^--report_to: .*tensorboard.*install") as error:
+        train.run([*flags, "--output_name", "run", "--report_to", "tensorboard", "--large_model_id", "nowhere"])
+    assert "\n" not in str(error.value)
+
+
+def test_the_whole_log_is_kept_with_the_run_when_it_ends(flags):
+    train.run([*flags, "--output_name", "run"])
+    state = json.loads(Path("results/run/trainer_state.json").read_text())
+    assert state["log_history"][:-1] == logs("run") and "train_loss" in state["log_history"][-1]
+    assert state["best_global_step"] == 5

@@ -1,0 +1,430 @@
+"""train.py: what a run promises, on the tiny pair. Runs are in this process where that shows the same."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers import ENVIRONMENT, ROOT, assert_close, gsm8k_row, logs, meta, subprocess_train, weights, write_jsonl
+from packaging.version import Version
+
+from lta_thinker import evaluate, train
+from lta_thinker.checkpoint import COMPLETE
+from lta_thinker.common import InputError
+from lta_thinker.evaluation import plan as loading
+from lta_thinker.flags import parse_flags
+
+
+def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluation_needs(flags):
+    done = subprocess_train([*flags, "--output_name", "cli"])
+    assert done.returncode == 0, done.stderr
+    (folder,) = Path("ckpt").iterdir()
+    assert folder.name == "cli-gsm8k-small_block-10-4-large-small"
+    files = {"TransformerBlock.bin", "generator.safetensors", "projection.bin", "thoughts.json"}
+    assert {path.name for path in folder.iterdir()} == files
+    stored = meta("cli")
+    assert stored["thought_generator"] == "small_block" and stored["num_thoughts"] == 4
+    assert stored["dtype"] == "float32" and stored["seed"] == 41 and stored["dev_curve"]
+    assert stored["rows"]["train"]["kept"] == 38 and stored["rows"]["dev"]["kept"] == 2
+    assert "parameters: 9,152 trained, " in done.stdout and "learning_rate = 0.001" in done.stdout
+    state = json.loads(Path("results/cli/checkpoint-5/trainer_state.json").read_text())
+    assert Path("results/cli/checkpoint-5/model.safetensors").stat().st_size < 60_000  # no frozen LM in a checkpoint
+    assert state["best_metric"] == stored["best"]["value"]
+
+
+def test_a_trained_checkpoint_is_evaluated_by_the_users_flags_and_by_its_folder_with_the_same_texts(
+    flags, tiny_pair, gsm8k_data
+):
+    train.run([*flags, "--output_name", "whole", "--max_steps", "1"])
+    (folder,) = Path("ckpt").iterdir()
+    shared = ["--data_dir", str(gsm8k_data), "--num_thought_tokens", "2", "--num_return_sequences", "3"]
+    shared += ["--max_new_tokens", "8", "--test_k", "4"]
+    files = ["--params_file_name", f"{folder}/projection.bin", "--att_file_name", f"{folder}/TransformerBlock.bin"]
+    models = ["--base_model_id", f"{tiny_pair}/large", "--assistant_model_id", f"{tiny_pair}/small"]
+    task = ["--batch_size", "4", "--task_name", "gsm8k", "--print_response"]
+    evaluate.main([*models, *files, *task, *shared, "--output_dir", "by_flags"])
+    evaluate.main(["--checkpoint", str(folder), *shared, "--output_dir", "by_checkpoint"])
+    assert Path("by_flags/samples.jsonl").read_bytes() == Path("by_checkpoint/samples.jsonl").read_bytes()
+    first = json.loads(Path("by_flags/samples.jsonl").read_text().splitlines()[0])
+    named = {"index", "question", "gold", "responses", "answers", "vote", "correct", "num_tokens"}
+    assert named <= first.keys() and len(first["responses"]) == 3
+    report = json.loads(Path("by_flags/report.json").read_text())
+    assert {"vote_accuracy", "sample_accuracy", "maj_at_k", "pass_at_k", "settings"} <= report.keys()
+    evaluate.main(["--checkpoint", str(folder), *shared, "--output_dir", "by_flags"])  # again: only reports
+    assert json.loads(Path("by_flags/report.json").read_text())["vote_accuracy"] == report["vote_accuracy"]
+
+
+def test_the_three_losses_are_logged_one_by_one_and_add_up(flags):
+    train.run([*flags, "--output_name", "a", "--sft_loss_weight", "1", "--align_loss_weight", "0.5"])
+    for log in logs("a"):
+        total = log["loss"] if "loss" in log else log["eval_loss"]
+        prefix = "" if "loss" in log else "eval_"
+        parts = [log[f"{prefix}{name}_loss"] for name in ("sft", "align", "focus")]
+        assert total == pytest.approx(parts[0] + 0.5 * parts[1] + 0.33 * parts[2], abs=1e-4)
+
+
+def test_accumulation_of_four_equals_a_batch_four_times_as_large(flags):
+    train.run([*flags, "--output_name", "accumulated", "--gradient_accumulation_steps", "4", "--optim", "sgd"])
+    large = ["--batch_size", "8", "--gradient_accumulation_steps", "1", "--optim", "sgd"]
+    train.run([*flags, "--output_name", "whole", *large])
+    assert_close("accumulated", "whole", 1e-6)
+    assert [log["sft_loss"] for log in logs("accumulated")[:3]] == pytest.approx(
+        [log["sft_loss"] for log in logs("whole")[:3]], abs=1e-4
+    )
+
+
+def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
+    """On both sides with the small LM's states from a file; the ranks share it."""
+    flags += ["--k_shot", "12"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
+    assert done.returncode == 0, done.stderr
+    assert "states-train-node0.bin" in done.stdout
+    train.run([*flags, "--output_name", "alone"])
+    assert_close("ranks", "alone", 1e-6)
+    grads = [[log["grad_norm"] for log in logs(name) if "grad_norm" in log] for name in ("ranks", "alone")]
+    assert len(grads[0]) == 5 and grads[0] == pytest.approx(grads[1], abs=1e-6)
+    assert [log["eval_sft_loss"] for log in meta("ranks")["dev_curve"]] == pytest.approx(
+        [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
+    )
+
+
+@pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="4.53 cannot resume ranks on CPUs")
+def test_ranks_that_go_on_inside_an_epoch_end_with_the_weights_of_the_run_that_was_never_cut(flags):
+    """A step's rows are sorted by length here, over both ranks and two micro-batches."""
+    flags += ["--k_shot", "24", "--eval_strategy", "steps", "--eval_steps", "1", "--save_total_limit", "20"]
+    flags += ["--output_name", "cut", "--learning_rate", "1e-2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    assert subprocess_train(flags, *launcher).returncode == 0
+    whole = weights("cut")
+    shutil.rmtree("results/cut/checkpoint-5")  # three steps an epoch: on from the first of the second
+    (folder,) = Path("ckpt").glob("cut-*")
+    shutil.rmtree(folder)
+    done = subprocess_train([*flags, "--resume"], *launcher)
+    assert done.returncode == 0, done.stderr
+    again = weights("cut")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags, tmp_path):
+    flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
+    flags += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
+    train.run([*flags, "--output_name", "whole"])
+    command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(Path("results").glob("cut/checkpoint-*/complete")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(Path("ckpt").glob("cut-*"))
+    with pytest.raises(InputError, match="is there already: --resume goes on"):
+        train.run([*flags, "--output_name", "cut"])
+    with pytest.raises(InputError, match="started with learning_rate = 0.001, not 0.002"):
+        train.run([*flags, "--output_name", "cut", "--resume", "--learning_rate", "2e-3"])
+    with pytest.raises(InputError, match="started with weight_decay = 0.0, not 0.5"):
+        train.run([*flags, "--output_name", "cut", "--resume", "--weight_decay", "0.5"])
+    with pytest.raises(InputError, match="started with train_sha256"):
+        other = tmp_path / "other" / "gsm8k" / "train_socratic.jsonl"
+        write_jsonl(other, [gsm8k_row(i + 1) for i in range(40)])
+        data = json.loads(Path("results/cut/flags.json").read_text()) | {"data_dir": str(tmp_path / "other")}
+        flags_before = Path("results/cut/flags.json").read_text()
+        Path("results/cut/flags.json").write_text(json.dumps(data))
+        try:
+            train.run([*flags, "--output_name", "cut", "--resume", "--data_dir", str(tmp_path / "other")])
+        finally:
+            Path("results/cut/flags.json").write_text(flags_before)
+    train.run([*flags, "--output_name", "cut", "--resume"])
+    assert_close("whole", "cut", 0)
+    timeless = [
+        [{k: v for k, v in log.items() if k[:6] != "train_" and k != "tokens_per_second"} for log in logs(name)]
+        for name in ("whole", "cut")
+    ]
+    assert timeless[0] == timeless[1]  # the losses one by one too
+    assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
+
+
+REFUSED_RESUMES = [("4.53.2", 6, True), ("4.53.2", 10, False), ("4.57.0", 6, False)]
+
+
+@pytest.mark.parametrize(("version", "step", "refused"), REFUSED_RESUMES)
+def test_a_resume_that_the_library_would_get_wrong_is_refused(flags, monkeypatch, version, step, refused):
+    monkeypatch.setattr(train.transformers, "__version__", version)
+    args = train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py")
+    checkpoint = Path(f"results/x/checkpoint-{step}")  # 38 rows: 19 micro-batches, 10 steps an epoch
+    if refused:
+        with pytest.raises(InputError, match="use transformers 4.57 or newer"):
+            train.check_library_can_resume(args, checkpoint, 38)
+    else:
+        train.check_library_can_resume(args, checkpoint, 38)
+
+
+def test_what_a_resumed_run_may_change_is_what_does_not_decide_its_weights_or_its_best(flags):
+    def settings(*more):
+        return train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *more], "train.py").resolved()
+
+    for free in (["--logging_steps", "3"], ["--report_to", "none"], ["--save_total_limit", "5"], ["--resume"]):
+        assert settings(*free) == settings()
+    for name, value in {"max_new_tokens": 9, "weight_decay": 0.1, "lr_scheduler_type": "cosine", "seed": 1}.items():
+        assert settings(f"--{name}", str(value))[name] == value != settings()[name]
+
+
+def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_path):
+    for step in (3, 6, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (3, 6):
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    assert train.newest_checkpoint(tmp_path).name == "checkpoint-6"
+
+
+def test_the_saved_weights_are_those_of_the_lowest_dev_loss_not_the_last(flags):
+    # only the focus loss is trained, at a rate at which the dev SFT loss goes up and down
+    steps = ["--max_steps", "24", "--eval_strategy", "steps", "--eval_steps", "2", "--save_total_limit", "40"]
+    focus = ["--sft_loss_weight", "0", "--align_loss_weight", "0"]
+    train.run([*flags, "--output_name", "best", *steps, "--learning_rate", "0.02", *focus])
+    curve = meta("best")["dev_curve"]
+    best = min(curve, key=lambda point: point["eval_sft_loss"])
+    assert best["step"] < 24, "the run must get worse for this test to mean something"
+    assert meta("best")["best"] == {
+        "metric": "sft_loss",
+        "value": best["eval_sft_loss"],
+        "step": best["step"],
+        "epoch": best["epoch"],
+    }
+    from safetensors.torch import load_file
+
+    kept = load_file(f"results/best/checkpoint-{best['step']}/model.safetensors")
+    torch.testing.assert_close(weights("best")["1.weight"], kept["generator.projection.weight"], atol=0, rtol=0)
+
+
+def test_best_metric_accuracy_chooses_by_generated_dev_answers(flags):
+    train.run([*flags, "--output_name", "accuracy", "--best_metric", "accuracy", "--max_new_tokens", "8"])
+    stored = meta("accuracy")
+    assert stored["best"]["metric"] == "accuracy"
+    assert all(0 <= point["eval_accuracy"] <= 1 for point in stored["dev_curve"])
+
+
+def test_dev_losses_are_those_of_all_dev_rows_whatever_the_batch(flags):
+    curves = []
+    for size in ("1", "8"):
+        name = f"eval{size}"
+        train.run([*flags, "--output_name", name, "--per_device_eval_batch_size", size, "--max_steps", "1"])
+        curves.append(meta(name)["dev_curve"][0])
+    assert curves[0]["eval_sft_loss"] == pytest.approx(curves[1]["eval_sft_loss"], abs=1e-5)
+    assert curves[0]["eval_focus_loss"] == pytest.approx(curves[1]["eval_focus_loss"], abs=1e-5)
+
+
+def test_training_goes_on_from_given_weights_and_frozen_prior_stays(flags):
+    train.run([*flags, "--output_name", "first", "--thought_generator", "block", "--freeze_prior"])
+    (folder,) = Path("ckpt").glob("first-*")
+    again = [
+        "--params_file_name",
+        str(folder / "projection.bin"),
+        "--att_file_name",
+        str(folder / "TransformerBlock.bin"),
+    ]
+    none = ["--max_steps", "1", "--learning_rate", "1e-12"]
+    train.run([*flags, "--output_name", "second", "--thought_generator", "block", *again, *none])
+    assert_close("first", "second", 1e-6)
+    train.run([*flags, "--output_name", "third", "--thought_generator", "block"])
+    assert torch.equal(weights("first")["0.prior"], weights("second")["0.prior"])
+    assert not torch.equal(weights("first")["0.prior"], weights("third")["0.prior"])
+
+
+def test_gradient_checkpointing_passes_through_and_changes_no_weight(flags, monkeypatch):
+    recompute, models = train.LatentThoughtModel.recompute_layers, []
+    monkeypatch.setattr(
+        train.LatentThoughtModel, "recompute_layers", lambda model: models.append(model) or recompute(model)
+    )
+    train.run([*flags, "--output_name", "plain", "--optim", "sgd"])
+    assert not models
+    train.run([*flags, "--output_name", "recomputed", "--optim", "sgd", "--gradient_checkpointing", "True"])
+    assert len(models) == 1
+    assert_close("plain", "recomputed", 1e-7)
+    assert meta("recomputed")["flags"]["recompute_layers"] and not meta("plain")["flags"]["recompute_layers"]
+
+
+def test_a_run_that_diverges_stops_with_one_line(flags):
+    with pytest.raises(InputError, match="try a lower --learning_rate"):
+        train.run([*flags, "--output_name", "nan", "--learning_rate", "1e30", "--max_grad_norm", "0"])
+
+
+def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flags):
+    train.run([*flags, "--output_name", "softcot", "--use_assistant_model"])
+    (folder,) = Path("ckpt").glob("softcot-gsm8k-small-*")
+    assert {path.name for path in folder.iterdir()} == {"generator.safetensors", "projection.bin", "thoughts.json"}
+
+
+SFT_ALONE = ["--align_loss_weight", "0", "--focus_loss_weight", "0"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--thought_generator", "prompt", *SFT_ALONE],
+        ["--thought_generator", "small", "--num_thought_chains", "3", "--diversity_loss_weight", "0.1", *SFT_ALONE],
+        ["--thought_generator", "prompt", "--num_thought_chains", "2", *SFT_ALONE],
+        ["--num_thought_chains", "2", "--num_blocks", "2", "--projection", "after", "--match_scale"],
+        ["--thought_generator", "block", "--projection", "before", "--thoughts_see_steps"],
+        ["--align_mean", "--align_stop_gradient", "--align_temperature", "2", "--align_variance_floor", "0.5"],
+    ],
+)
+def test_every_design_and_form_is_trained_saved_and_evaluated_from_its_folder(flags, more):
+    train.run([*flags, "--output_name", "run", "--max_steps", "2", *more])
+    (folder,) = Path("ckpt").iterdir()
+    for log in logs("run"):
+        if "loss" in log and "--num_thought_chains" in more:
+            assert ("diversity_loss" in log) == ("--diversity_loss_weight" in more)
+    shared = ["--num_return_sequences", "3", "--max_new_tokens", "8", "--test_k", "2"]
+    evaluate.main(["--checkpoint", str(folder), "--data_dir", flags[5], *shared, "--output_dir", "whole"])
+    resumed = str(train.newest_checkpoint(Path("results/run")))
+    evaluate.main(["--checkpoint", resumed, "--data_dir", flags[5], *shared, "--output_dir", "resumed"])
+    settings = json.loads(Path("whole/settings.json").read_text())
+    chains = int(more[more.index("--num_thought_chains") + 1]) if "--num_thought_chains" in more else 1
+    assert settings.get("num_chains", 1) == chains
+    variance = json.loads(Path("whole/report.json").read_text())["thought_variance"]
+    assert (variance["over_chains"] is None) == (chains == 1)
+
+
+def test_decay_extra_losses_lets_all_weights_but_the_sft_loss_fall_to_zero(flags):
+    fixed = ["--sft_loss_weight", "1", "--align_loss_weight", "0.5", "--focus_loss_weight", "0.5"]
+    train.run([*flags, "--output_name", "a", *fixed, "--decay_extra_losses"])
+    for log in logs("a"):
+        if "loss" in log:
+            left = 1 - (log["step"] - 1) / 5
+            expected = log["sft_loss"] + 0.5 * left * (log["align_loss"] + log["focus_loss"])
+            assert log["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_recipe_paper_is_the_published_settings_and_flags_beside_it_win(flags, tiny_pair):
+    models = ["--large_model_id", "x", "--output_name", "a"]
+    args = parse_flags(train.TrainArguments, ["--recipe", "paper", *models], "train.py")
+    assert args.loss_weights == {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
+    assert (args.thought_generator, args.num_thought_tokens, args.learning_rate) == ("block", 32, 1e-4)
+    assert (args.num_train_epochs, args.per_device_train_batch_size, args.gradient_accumulation_steps) == (10, 4, 4)
+    assert (args.focus_temperature, args.warmup_ratio, args.seed) == (0.1, 0.1, 41)
+    for recipe in (["--recipe", "paper"], ["--recipe=paper"]):
+        args = parse_flags(train.TrainArguments, [*models, "--num_thought_tokens", "4", *recipe], "train.py")
+        assert args.num_thought_tokens == 4 and args.align_loss_weight == 0.33
+    args = parse_flags(evaluate.EvaluationArguments, ["--recipe", "paper", "--checkpoint", "x"], "evaluate.py")
+    assert (args.num_thought_tokens, args.num_return_sequences, args.seed) == (2, 10, 41)
+    args = parse_flags(train.TrainArguments, ["--recipe", "paper", *models, "--use_assistant_model"], "train.py")
+    assert args.thought_generator == "small" and args.align_loss_weight == 0.33
+    given = ["--recipe", "paper", "--checkpoint", "x", "--greedy"]
+    assert parse_flags(evaluate.EvaluationArguments, given, "evaluate.py").num_return_sequences == 1
+
+
+def test_rows_longer_than_max_len_are_dropped_and_counted_and_k_shot_takes_the_first_rows(flags):
+    train.run([*flags, "--output_name", "short", "--max_len", "160", "--k_shot", "20", "--max_steps", "1"])
+    rows = meta("short")["rows"]["train"]
+    assert rows["read"] == 40 and rows["in_split"] == 38
+    assert rows["kept"] == 10 and rows["too_long"] == 10
+
+
+def test_thoughts_see_steps_prints_a_warning(flags, capsys):
+    train.run([*flags, "--output_name", "leak", "--thoughts_see_steps", "--max_steps", "1"])
+    assert "warning: --thoughts_see_steps" in capsys.readouterr().out
+
+
+def test_attn_implementation_is_the_librarys_switch_in_both_scripts(flags, monkeypatch):
+    used, own = [], train.load_frozen_lm
+    for module in (train, loading):
+        loads = lambda *args: (used.append(own(*args)), used[-1])[1]  # noqa: E731
+        monkeypatch.setattr(module, "load_frozen_lm", loads)
+    train.run([*flags, "--output_name", "eager", "--max_steps", "1", "--attn_implementation", "eager"])
+    (folder,) = Path("ckpt").iterdir()
+    asked = ["--checkpoint", str(folder), "--test_k", "1", "--max_new_tokens", "2", "--output_dir", "out"]
+    asked += ["--data_dir", flags[flags.index("--data_dir") + 1]]
+    evaluate.main([*asked, "--attn_implementation", "eager"])
+    assert [lm.config._attn_implementation for lm in used] == ["eager"] * 4
+    with pytest.raises(SystemExit, match="attn_implementation"):  # answers of two kernels are not mixed
+        evaluate.main(asked)
+    with pytest.raises(InputError, match="cannot be loaded .*nonsense"):
+        train.run([*flags, "--output_name", "wrong", "--attn_implementation", "nonsense"])
+
+
+def test_bf16_keeps_float32_master_weights(flags):
+    train.run([*flags, "--output_name", "bf16", "--bf16", "--max_steps", "1"])
+    assert meta("bf16")["dtype"] == "bfloat16"
+    assert {tensor.dtype for tensor in weights("bf16").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--thought_generator none", "there is nothing to train"),
+        ("--thought_generator nix", "no such generator; there are small_block, block, small"),
+        ("--use_assistant_model --thought_generator block", "--use_assistant_model means small"),
+        ("--fsdp full_shard", "--fsdp is not for this program"),
+        ("--deepspeed ds.json", "--deepspeed is not for this program"),
+        ("--fp16", "--fp16 is not for this program: use --bf16"),
+        ("--no_such_flag 3", "no such flags"),
+        ("--learning_rate fast", "--learning_rate"),
+        ("--learning_rate 0", "--learning_rate 0.0: must be a number above 0"),
+        ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),
+        ("--thought_generator block --num_thought_tokens 1000", "the vocabulary has only 400 rows"),
+        ("--task_name nix", "--task_name nix: no such task; there are gsm8k, strategyqa, math"),
+        ("--task_name arithmetic", "no train.jsonl there (python toy/build.py --data makes it)"),
+        ("--max_len 3", "train, --max_len 3: no row is that short"),
+        ("--output_name a/b", "--output_name"),
+        ("--eval_strategy no", "--eval_strategy no: epoch or steps"),
+        ("--best_metric bleu", "--best_metric bleu: sft_loss or accuracy"),
+        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "one of them above 0"),
+        ("--params_file_name p.bin", "small_block starts from --params_file_name and --att_file_name"),
+        ("--params_file_name p.bin --att_file_name b.bin", "--params_file_name p.bin: no such file"),
+        ("--batch_size 0", "--batch_size 0: must be at least 1"),
+        ("--n_epochs 0 --max_steps -1", "--n_epochs 0.0: must be above 0"),
+        ("--resume_from_checkpoint here", "use --resume"),
+        ("--save_only_model", "a run could not be resumed"),
+        ("--save_strategy no", "resume checkpoints follow --eval_strategy"),
+        ("--metric_for_best_model loss", "use --best_metric"),
+        ("--eval_steps 5", "needs --eval_strategy steps"),
+        ("--warmup_steps 0.5", "warmup_steps"),
+        ("--seed -1", "--seed -1: must be from 0"),
+        ("--per_device_eval_batch_size 0", "must be at least 1"),
+        ("--sft_loss_weight nan", "--sft_loss_weight nan: must be a number"),
+        ("--learning_rate inf", "must be a number above 0"),
+        ("--best_metric accuracy --max_new_tokens 0", "--max_new_tokens 0: must be at least 1"),
+        ("--output_name ..", "--output_name"),
+        ("--report_to nosuchtracker", "nosuchtracker"),
+        ("--lr_scheduler_type nix", "nix"),
+        ("--num_thought_chains 0", "--num_thought_chains 0: must be at least 1"),
+        ("--diversity_loss_weight 0.1", "--diversity_loss_weight needs --num_thought_chains above 1"),
+        ("--thought_generator prompt", "prompt reads no question: --align_loss_weight 0 --focus_loss_weight 0"),
+        ("--thought_generator small --num_blocks 2", "the generator small has no TransformerBlock"),
+        (
+            "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --freeze_prior",
+            "nothing but its prior",
+        ),
+        (
+            "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --thoughts_see_steps",
+            "reads nothing",
+        ),
+        ("--align_loss_weight 0 --align_mean", "nothing is aligned without --align_loss_weight"),
+        ("--align_loss_weight 0 --focus_loss_weight 0 --decay_extra_losses", "no loss but the SFT loss has a weight"),
+        ("--projection beside", "--projection beside: before or after"),
+        ("--align_variance_floor -1", "--align_variance_floor -1.0: must be a number, 0 or more"),
+        ("--recipe published", "--recipe published: no such recipe; there is paper"),
+        ("--resume", "--resume: no complete checkpoint in results/wrong"),
+        ("--thought_cache perhaps", "--thought_cache"),
+        ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
+    ],
+)
+def test_a_wrong_flag_gets_one_line_and_leaves_nothing_behind(flags, wrong, message):
+    with pytest.raises(InputError) as error:
+        train.run([*flags, "--output_name", "wrong", *wrong.split()])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not Path("ckpt").exists() and not Path("results").exists()
+
+
+def test_an_error_is_one_line_on_stderr_and_a_non_zero_exit(flags):
+    done = subprocess_train([*flags, "--output_name", "x", "--k_shot", "-1"])
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be 0 (all rows) or more"
+    assert "Traceback" not in done.stderr
