@@ -48,14 +48,17 @@ def tiny_pair(tmp_path_factory) -> Path:
 def tiny_models(tiny_pair) -> TinyModels:
     """The tiny pair loaded once for the session: nothing in it may be changed by a test."""
     from lta_thinker.data_loader import PROMPTS
-    from lta_thinker.llm.frozen import load_frozen_lm, load_tokenizer
+    from lta_thinker.llm.frozen import LmSource, load_frozen_lm, load_tokenizer
     from lta_thinker.rows.layout import Layout
 
     large, small = str(tiny_pair / "large"), str(tiny_pair / "small")
-    tokenizers = load_tokenizer(large, "--large_model_id"), load_tokenizer(small, "--small_model_id")
+    tokenizers = (
+        load_tokenizer(LmSource(large, "--large_model_id")),
+        load_tokenizer(LmSource(small, "--small_model_id")),
+    )
     return TinyModels(
-        load_frozen_lm(large, "--large_model_id", torch.float32, "cpu"),
-        load_frozen_lm(small, "--small_model_id", torch.float32, "cpu"),
+        load_frozen_lm(LmSource(large, "--large_model_id")),
+        load_frozen_lm(LmSource(small, "--small_model_id")),
         *tokenizers,
         Layout(*tokenizers, PROMPTS["number"]),
     )

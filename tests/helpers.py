@@ -15,12 +15,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from lta_thinker import evaluate, train
-from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE
+from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE, TrainingRecord
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.generation.prompts import make_requests
+from lta_thinker.generation.samplers import TransformersSampler
+from lta_thinker.llm.frozen import fingerprint
+from lta_thinker.losses import Objective
+from lta_thinker.model import GENERATORS, LatentThoughtModel, Models
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator
 from lta_thinker.rows.examples import Example
-from lta_thinker.rows.layout import Layout, pad_token_id
+from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # not in the repository: tests that read it skip where it is absent
@@ -172,16 +176,40 @@ class TinyModels:
         own = {"none": None, "block": self.llm_tokenizer, "prompt": self.llm_tokenizer}
         return Layout(self.llm_tokenizer, own.get(kind, self.small_tokenizer), PROMPTS["number"])
 
-    def model(self, kind: str, num_thoughts: int = 4, seed: int = 0, **kwargs):
+    def models(self, kind: str, **kwargs) -> Models:
+        """A fresh model (as `model` makes it), its LLM and its layout."""
+        model = None if kind == "none" else self.model(kind, **kwargs)
+        return Models(self.llm, model, self.layout_for(kind))
+
+    def model(self, kind: str, num_thoughts: int = 4, seed: int = 0, weights: dict | None = None, **kwargs):
         """A fresh LatentThoughtModel with a seeded random generator (its prior too) over the shared frozen LMs."""
         torch.manual_seed(seed)
         small_lm = self.small_lm if GENERATORS[kind].uses_small_lm else None
         slot_id = pad_token_id(self.layout_for(kind).generator_tokenizer)
-        weights = {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
-        model = LatentThoughtModel(kind, self.llm, small_lm, num_thoughts, slot_id, **{"weights": weights} | kwargs)
+        objective = Objective(weights or {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0})
+        model = LatentThoughtModel(kind, self.llm, small_lm, num_thoughts, slot_id, objective, **kwargs)
         if kind == "small_block":
             torch.nn.init.normal_(model.generator.prior)
         return model
+
+
+def record_of(model, **known) -> TrainingRecord:
+    """thoughts.json of a model, as little as evaluation needs, over what is `known`."""
+    record = {
+        "thought_generator": model.kind,
+        "num_thoughts": model.num_thoughts,
+        "sizes": model.sizes,
+        "design": model.design,
+        "large_model_id": "large",
+        "small_model_id": "small" if model.generator.uses_small_lm else None,
+        "prompts": PROMPTS["number"],
+        "date_string": DATE_STRING,
+        "task_name": "gsm8k",
+        "answer_type": "number",
+        "dtype": "float32",
+        "fingerprints": [lm and fingerprint(lm) for lm in model.frozen],
+    }
+    return TrainingRecord(**record | known)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -216,6 +244,13 @@ def training_batch(tiny_models, kind, examples=EXAMPLES, steps=True):
 def prompt_batch(tiny_models, kind, examples=EXAMPLES):
     layout = tiny_models.layout_for(kind)
     return PromptCollator(layout)([layout.prompt(example.question) for example in examples])
+
+
+def sampled(models: Models, examples, settings, batch_size: int, num_injected: int | None = None):
+    """(example, samples, texts) of a TransformersSampler, as they are done."""
+    sampler = TransformersSampler(models, settings, batch_size, num_injected)
+    for answer in sampler.answers(make_requests(models.layout, examples)):
+        yield answer.request.example, answer.samples, answer.texts
 
 
 def evaluation_thoughts(model, batch):

@@ -7,49 +7,53 @@ import random
 import pytest
 
 from lta_thinker.answers import answers_equal
-from lta_thinker.answers.votes import MAX_SUBSETS, _subsets, group_answers, maj_at_k, pass_at_k, vote, vote_index
+from lta_thinker.answers.votes import MAX_SUBSETS, Vote, _subsets, group_answers, maj_at_k, pass_at_k, vote
 
 
 def test_no_answer_never_votes():
-    assert vote([None, None, None, "7"], "number") == "7"
+    assert vote([None, None, None, "7"], "number").answer == "7"
 
 
 def test_nobody_answers():
-    assert vote([None, None], "number") is None
-    assert vote([], "number", scores=[]) is None
-    assert vote_index([None, None]) == (None, False)
+    assert vote([None, None], "number").answer is None
+    assert vote([], "number", scores=[]).answer is None
+    assert vote([None, None], "number") == Vote(None, [None, None], None, False)
 
 
 def test_equal_answers_vote_together_in_the_words_of_the_first():
-    assert vote(["7", "3/4", "7", "0.75", "0.750"], "number") == "3/4"
+    assert vote(["7", "3/4", "7", "0.75", "0.750"], "number").answer == "3/4"
     assert group_answers(["7", "3/4", None, "7.0", "0.75", "8"], "number") == [0, 1, None, 0, 1, 2]
 
 
 def test_a_tie_goes_to_the_first_seen():
-    assert vote(["8", "7", "7", "8"], "number") == "8"
-    assert vote(["9", "8", "7", "7", "8"], "number") == "8"
+    assert vote(["8", "7", "7", "8"], "number").answer == "8"
+    assert vote(["9", "8", "7", "7", "8"], "number").answer == "8"
 
 
 def test_a_tie_goes_to_the_higher_mean_score():
-    assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.4]) == "7"
-    assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.1]) == "8"
+    assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.4]).answer == "7"
+    assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.1]).answer == "8"
 
 
 def test_scores_do_not_beat_numbers():
-    assert vote(["8", "7", "7"], "number", scores=[-0.1, -5.0, -5.0]) == "7"
+    assert vote(["8", "7", "7"], "number", scores=[-0.1, -5.0, -5.0]).answer == "7"
 
 
 def test_equal_mean_scores_leave_the_first_seen():
-    assert vote(["8", "7"], "number", scores=[-0.5, -0.5]) == "8"
-    assert vote(["8", "7"], "number", scores=[-math.inf, -math.inf]) == "8"
-    assert vote(["8", "7"], "number", scores=[math.nan, -0.5]) == "8"
+    assert vote(["8", "7"], "number", scores=[-0.5, -0.5]).answer == "8"
+    assert vote(["8", "7"], "number", scores=[-math.inf, -math.inf]).answer == "8"
+    assert vote(["8", "7"], "number", scores=[math.nan, -0.5]).answer == "8"
 
 
 def test_ties_are_told_even_where_scores_decide():
-    assert vote_index([0, 1, 1, 0]) == (0, True)
-    assert vote_index([0, 1, 1, 0], [-1.0, -0.5, -0.5, -1.0]) == (1, True)
-    assert vote_index([0, 1, None, 1]) == (1, False)
-    assert vote_index([0, 1, 1, 2]) == (1, False)
+    def winner(answers: list, scores=None) -> tuple:
+        result = vote(answers, "number", scores)
+        return result.winner, result.tied
+
+    assert winner(["8", "7", "7", "8"]) == (0, True)
+    assert winner(["8", "7", "7", "8"], [-1.0, -0.5, -0.5, -1.0]) == (1, True)
+    assert winner(["8", "7", None, "7"]) == (1, False)
+    assert winner(["8", "7", "7", "9"]) == (1, False)
 
 
 def test_one_score_and_one_correct_a_sample():
@@ -70,7 +74,7 @@ def test_maj_at_k_is_the_vote_over_all_subsets(with_scores):
             expected = []
             for k in range(1, n + 1):
                 votes = [
-                    vote([answers[i] for i in s], "number", [scores[i] for i in s] if scores else None)
+                    vote([answers[i] for i in s], "number", [scores[i] for i in s] if scores else None).answer
                     for s in itertools.combinations(range(n), k)
                 ]
                 expected.append(sum(answers_equal(v, "7", "number") for v in votes) / len(votes))

@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
-from helpers import N
+from helpers import N, record_of
 
 from lta_thinker import evaluate
 from lta_thinker.checkpoint import save_checkpoint
-from lta_thinker.data_loader import PROMPTS
-from lta_thinker.llm.frozen import fingerprint
-from lta_thinker.rows.layout import DATE_STRING
 
 
 @pytest.fixture(scope="session")
@@ -18,20 +15,11 @@ def checkpoints(tiny_models, tiny_pair, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ckpt")
     for kind in ("small_block", "block", "small"):
         model = tiny_models.model(kind, N)
-        meta = {
-            "thought_generator": kind,
-            "num_thoughts": N,
-            "sizes": vars(model.sizes),
-            "large_model_id": str(tiny_pair / "large"),
-            "small_model_id": None if kind == "block" else str(tiny_pair / "small"),
-            "prompts": PROMPTS["number"],
-            "date_string": DATE_STRING,
-            "task_name": "gsm8k",
-            "answer_type": "number",
-            "dtype": "float32",
-            "fingerprints": [lm and fingerprint(lm) for lm in model.frozen],
-        }
-        save_checkpoint(folder / kind, model, meta)
+        ids = {"large_model_id": str(tiny_pair / "large")}
+        if kind != "block":
+            ids["small_model_id"] = str(tiny_pair / "small")
+        record = record_of(model, **ids)
+        save_checkpoint(folder / kind, model, record)
     return folder
 
 

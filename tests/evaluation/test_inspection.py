@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from helpers import sampled
 from transformers import AutoModelForCausalLM
 
 from lta_thinker.common import InputError
@@ -21,10 +22,11 @@ from lta_thinker.evaluation.inspection import (
     nearest_rows,
     table_distance,
 )
-from lta_thinker.generation.samplers import generate_answers
-from lta_thinker.generation.sampling import Sample, resolve_sampling
-from lta_thinker.llm.frozen import load_frozen_lm
-from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.generation.prompts import PromptEmbedder, make_requests
+from lta_thinker.generation.samplers import decode_texts, greedy_settings
+from lta_thinker.generation.sampling import Sample
+from lta_thinker.llm.frozen import LmSource, load_frozen_lm
+from lta_thinker.model import GENERATORS, Design, LatentThoughtModel, Models
 from lta_thinker.rows.examples import Example
 
 N = 3
@@ -66,9 +68,11 @@ def test_distances_and_range_are_those_of_the_whole_table(tiny_models, monkeypat
 def test_attention_mass_is_that_of_a_plain_eager_forward(tiny_models, tiny_pair):
     llm, layout = tiny_models.llm, tiny_models.layout
     eager = AutoModelForCausalLM.from_pretrained(tiny_pair / "large", attn_implementation="eager").eval()
-    thoughts, answer = make_thoughts(tiny_models.model("small_block", N), layout, EXAMPLES, 2)[0], [40, 41, 42]
+    models, answer = tiny_models.models("small_block", num_thoughts=N), [40, 41, 42]
+    requests, embed = make_requests(layout, EXAMPLES), PromptEmbedder(models, num_chains=1)
+    thoughts = make_thoughts(models, requests, 2)[0]
     with eager_attention(llm):
-        mass, uniform = attention_mass(llm, layout, EXAMPLES[0], thoughts, answer)
+        mass, uniform = attention_mass(embed, requests[0], thoughts, answer)
     prompt, embed = layout.prompt(EXAMPLES[0].question), eager.get_input_embeddings()
     before, after = (embed(torch.tensor(prompt[name])) for name in ("prefix", "suffix"))
     written = torch.cat([before, thoughts, after, embed(torch.tensor(answer))])
@@ -96,33 +100,35 @@ def test_the_attention_implementation_is_restored(tiny_models):
 class SaysItsQuestion:
     """A thought model whose thoughts of question i are i in every feature."""
 
+    design = Design()
+
     def __init__(self, llm):
         self.llm, self.made = llm, 0
 
-    def thoughts(self, question_ids, question_mask):
+    def chain_thoughts(self, question_ids, question_mask):
         values = torch.arange(self.made, self.made + len(question_ids)).float()
         self.made += len(question_ids)
-        return None, values[:, None, None].expand(-1, N, self.llm.config.hidden_size)
+        return None, values[:, None, None, None].expand(-1, 1, N, self.llm.config.hidden_size)
 
 
 @pytest.mark.parametrize("gold, right", [("012", "own"), ("120", "swapped")])
 def test_exchanged_thoughts_decide_the_answers(tiny_models, tmp_path, monkeypatch, gold, right):
-    def say_the_thought(llm, settings, stop_ids, numbers, lengths, prompts, batch_size):
+    def say_the_thought(llm, settings, stop_ids, requests, embed, batch_size):
         """The answer is what stands in every feature of a prompt's columns: there are two thoughts, and all alike."""
-        for place in reversed(range(len(numbers))):
-            inputs = prompts([place])
+        for request in reversed(requests):
+            inputs = embed([request])
             (row,), (mask,) = inputs["inputs_embeds"], inputs["attention_mask"]
             said = row[(mask == 1) & (row == row[:, :1]).all(-1)][:, 0]
             assert len(said) == 2 and len(set(said.tolist())) == 1
             tokens = tiny_models.llm_tokenizer(f"{said[0]:g}").input_ids
-            yield place, [Sample(tokens, len(tokens), False, 0.0)]
+            yield request, [Sample(tokens, len(tokens), False, 0.0)]
 
     monkeypatch.setattr(inspection, "decode", say_the_thought)
     examples = [Example(i, one.question, (), gold[i]) for i, one in enumerate(EXAMPLES)]
     llm = tiny_models.llm
-    figures = inspect_thoughts(
-        llm, SaysItsQuestion(llm), tiny_models.layout, examples, "number", 2, None, batch_size=2, folder=tmp_path
-    )
+    models = Models(llm, SaysItsQuestion(llm), tiny_models.layout)
+    requests, settings = make_requests(tiny_models.layout, examples), greedy_settings(llm, None)
+    figures = inspect_thoughts(models, requests, "number", 2, settings, batch_size=2, folder=tmp_path)
     accuracy = {name: found["value"] for name, found in figures["accuracy"].items()}
     expected = {"own": 0, "swapped": 0, "mean": pytest.approx(1 / 3), "zeros": pytest.approx(1 / 3)}
     assert accuracy == expected | {right: 1}
@@ -130,22 +136,21 @@ def test_exchanged_thoughts_decide_the_answers(tiny_models, tmp_path, monkeypatc
 
 
 def test_own_thoughts_give_the_answers_of_an_evaluation(tiny_models):
-    llm, layout, model = tiny_models.llm, tiny_models.layout, tiny_models.model("small_block", N)
-    settings = resolve_sampling("qwen3", llm.generation_config, greedy=True, max_new_tokens=8)
-    thoughts = make_thoughts(model, layout, EXAMPLES, 2)
-    _, texts = greedy_answers(llm, layout, EXAMPLES, thoughts, settings, 2, "answers")
-    evaluated = generate_answers(llm, model, layout, EXAMPLES, settings, batch_size=3)
-    evaluated = {example.index: text for example, _, [text] in evaluated}
-    assert texts == [evaluated[example.index] for example in EXAMPLES]
+    models = tiny_models.models("small_block", num_thoughts=N)
+    settings, requests = greedy_settings(models.llm, 8), make_requests(models.layout, EXAMPLES)
+    thoughts = make_thoughts(models, requests, 2)
+    answers = greedy_answers(PromptEmbedder(models, 1), requests, thoughts, settings, 2, "answers")
+    evaluated = {example.index: text for example, _, [text] in sampled(models, EXAMPLES, settings, batch_size=3)}
+    assert decode_texts(models.layout, answers) == [evaluated[example.index] for example in EXAMPLES]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_files_are_written_and_nothing_is_left_changed(tiny_models, tiny_pair, kind, tmp_path, dtype, capsys):
-    llm, small_lm = (load_frozen_lm(str(tiny_pair / name), "", dtype, "cpu") for name in ("large", "small"))
+    llm, small_lm = (load_frozen_lm(LmSource(str(tiny_pair / name), "", dtype)) for name in ("large", "small"))
     model = LatentThoughtModel(kind, llm, small_lm if GENERATORS[kind].uses_small_lm else None, N, slot_id=0)
-    layout, own = tiny_models.layout_for(kind), llm.config._attn_implementation
-    folder = tmp_path / "new" / "folder"
-    figures = inspect_thoughts(llm, model, layout, EXAMPLES, "number", None, 4, batch_size=2, folder=folder)
+    models, own = Models(llm, model, tiny_models.layout_for(kind)), llm.config._attn_implementation
+    folder, requests = tmp_path / "new" / "folder", make_requests(models.layout, EXAMPLES)
+    figures = inspect_thoughts(models, requests, "number", N, greedy_settings(llm, 4), batch_size=2, folder=folder)
     assert json.loads((folder / INSPECTION_FILE).read_text()) == figures
     assert (folder / DRAWING_FILE).read_text().rstrip().endswith("</svg>")
     assert llm.config._attn_implementation == own
@@ -156,19 +161,19 @@ def test_files_are_written_and_nothing_is_left_changed(tiny_models, tiny_pair, k
 
 
 def test_one_question_has_no_other(tiny_models, tmp_path, capsys):
-    model = tiny_models.model("small", N)
-    figures = inspect_thoughts(
-        tiny_models.llm, model, tiny_models.layout_for("small"), EXAMPLES[:1], "number", N, 4, 1, tmp_path
-    )
+    models = tiny_models.models("small", num_thoughts=N)
+    requests = make_requests(models.layout, EXAMPLES[:1])
+    figures = inspect_thoughts(models, requests, "number", N, greedy_settings(models.llm, 4), 1, tmp_path)
     accuracy = figures["accuracy"]
     assert accuracy["swapped"] is accuracy["mean"] is None and accuracy["own"] and accuracy["zeros"]
     assert capsys.readouterr().out.count("there is no other question") == 2
 
 
 def test_errors_are_one_line(tiny_models, tmp_path, monkeypatch):
-    llm, layout = tiny_models.llm, tiny_models.layout
+    models = tiny_models.models("small_block")
+    requests = make_requests(models.layout, EXAMPLES)
     with pytest.raises(InputError, match="^--inspect: .* does not give its attention weights$"):
-        attention_mass(llm, layout, EXAMPLES[0], torch.zeros(N, 32), [])  # sdpa gives none
+        attention_mass(PromptEmbedder(models, 1), requests[0], torch.zeros(N, 32), [])  # sdpa gives none
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match="^matplotlib is needed .*pip install matplotlib$"):
-        inspect_thoughts(llm, None, layout, EXAMPLES, "number", N, 4, 1, tmp_path)  # before anything is made
+        inspect_thoughts(models, requests, "number", N, greedy_settings(models.llm, 4), 1, tmp_path)  # first of all

@@ -20,7 +20,7 @@ from lta_thinker.evaluation.report import check_folder
 from lta_thinker.generation.vllm import memory_share, model_length, unpadded
 from lta_thinker.llm import embeddings
 from lta_thinker.llm.embeddings import load_embeddings, weights_fingerprint
-from lta_thinker.llm.frozen import check_cache, fingerprint, load_frozen_lm
+from lta_thinker.llm.frozen import LmSource, check_cache, fingerprint, load_frozen_lm
 
 TOY = ROOT / "toy" / "large"  # bf16 files, tied
 
@@ -28,8 +28,8 @@ TOY = ROOT / "toy" / "large"  # bf16 files, tied
 def models(folder, dtype: torch.dtype):
     """(the whole LLM, its stand-in)."""
     folder = str(folder)
-    whole = load_frozen_lm(folder, "--base_model_id", dtype, "cpu")
-    return whole, load_embeddings(folder, "--base_model_id", dtype, "cpu")
+    whole = load_frozen_lm(LmSource(folder, "--base_model_id", dtype))
+    return whole, load_embeddings(LmSource(folder, "--base_model_id", dtype))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_stand_in_embeds_and_is_known_as_the_whole_llm(tiny_pair, gemma, whi
     expected = whole.get_input_embeddings()(ids)
     made = embedding.get_input_embeddings()(ids)
     assert torch.equal(made, expected) and made.dtype == embedding.dtype == dtype
-    assert weights_fingerprint(str(folder), "--base_model_id", embedding) == fingerprint(whole)
+    assert weights_fingerprint(LmSource(str(folder), "--base_model_id"), embedding) == fingerprint(whole)
     assert embedding.generation_config.eos_token_id == whole.generation_config.eos_token_id
     assert sum(not weight.is_meta for weight in embedding.parameters()) == 1
     check_cache(embedding, "--base_model_id")
@@ -63,11 +63,11 @@ def test_another_weight_is_another_fingerprint_and_shards_change_none(tiny_pair,
     whole.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
     _, embedding = models(tmp_path / "shards", torch.float32)
-    assert weights_fingerprint(str(tmp_path / "shards"), "--f", embedding) == fingerprint(whole)
+    assert weights_fingerprint(LmSource(str(tmp_path / "shards"), "--f"), embedding) == fingerprint(whole)
     path = next((tmp_path / "shards").glob("*-00002-of-*.safetensors"))
     weights = load_file(path)
     save_file({name: weight + 1 for name, weight in weights.items()}, path, metadata={"format": "pt"})
-    assert weights_fingerprint(str(tmp_path / "shards"), "--f", embedding) != fingerprint(whole)
+    assert weights_fingerprint(LmSource(str(tmp_path / "shards"), "--f"), embedding) != fingerprint(whole)
 
 
 def test_files_without_what_is_needed(tiny_pair, tmp_path, capsys):
@@ -80,35 +80,35 @@ def test_files_without_what_is_needed(tiny_pair, tmp_path, capsys):
         save_file({rename(name): weight for name, weight in weights.items()}, tmp_path / "model.safetensors")
 
     write(lambda name: name.replace("q_proj", "query"))
-    embedding = load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
-    assert weights_fingerprint(str(tmp_path), "--base_model_id", embedding) is None
+    embedding = load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
+    assert weights_fingerprint(LmSource(str(tmp_path), "--base_model_id"), embedding) is None
     assert "no fingerprint" in capsys.readouterr().out
     write(lambda name: name.replace("embed_tokens", "words"))
     with pytest.raises(InputError, match=r"--base_model_id .*: its safetensors have no model\.embed_tokens\.weight"):
-        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+        load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:100])
     with pytest.raises(InputError, match="--base_model_id .*: model.safetensors is broken"):
-        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+        load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
     (tmp_path / "model.safetensors").unlink()
     index = tmp_path / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"model.embed_tokens.weight": "gone.safetensors"}}')
     with pytest.raises(InputError, match="--base_model_id .*: no gone.safetensors there, which its index names"):
-        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+        load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
     index.write_text("{}")
     with pytest.raises(InputError, match="--base_model_id .*: model.safetensors.index.json is broken"):
-        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+        load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
     index.unlink()
     torch.save(weights, tmp_path / "pytorch_model.bin")
     with pytest.raises(InputError, match="--base_model_id .*: no model.safetensors there; save it as safetensors"):
-        load_embeddings(str(tmp_path), "--base_model_id", torch.float32, "cpu")
+        load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
 
 
 def test_a_file_of_weights_is_looked_for_once(tiny_pair, monkeypatch):
     """On the hub every look is a request."""
     looks, own = [], embeddings.cached_file
     monkeypatch.setattr(embeddings, "cached_file", lambda *args: (looks.append(args[1]), own(*args))[1])
-    llm = load_embeddings(str(tiny_pair / "large"), "--f", torch.float32, "cpu")
-    weights_fingerprint(str(tiny_pair / "large"), "--f", llm)
+    llm = load_embeddings(LmSource(str(tiny_pair / "large"), "--f"))
+    weights_fingerprint(LmSource(str(tiny_pair / "large"), "--f"), llm)
     assert len(looks) == 2 * 3  # the index, whether there is the one file, and the file
 
 

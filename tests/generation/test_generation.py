@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import sampled
 from transformers import GenerationConfig
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -18,7 +19,8 @@ from lta_thinker.common import InputError
 from lta_thinker.generation import decoding
 from lta_thinker.generation import samplers as generation
 from lta_thinker.generation.decoding import decode
-from lta_thinker.generation.samplers import count_right, generate_answers, prompt_batch, stop_token_ids
+from lta_thinker.generation.prompts import PromptEmbedder, make_requests
+from lta_thinker.generation.samplers import count_right, stop_token_ids
 from lta_thinker.generation.sampling import (
     PUBLISHED_SAMPLING,
     Sample,
@@ -28,8 +30,8 @@ from lta_thinker.generation.sampling import (
     noise_keys,
     resolve_sampling,
 )
-from lta_thinker.llm.frozen import load_generation_config
-from lta_thinker.model import Design, llm_inputs
+from lta_thinker.llm.frozen import LmSource, load_generation_config
+from lta_thinker.model import Design, Models
 from lta_thinker.rows.examples import Example
 
 SETTINGS = SamplingSettings(
@@ -51,9 +53,9 @@ def keys_of(seed: int, questions, samples) -> torch.Tensor:
     return noise_keys(seed, torch.as_tensor(questions), torch.as_tensor(samples))
 
 
-def answers_of(llm, model, layout, examples, settings, batch_size, n=None) -> list[tuple[list[Sample], list[str]]]:
-    """Samples and texts of generate_answers, in the order of the examples."""
-    made = generate_answers(llm, model, layout, examples, settings, batch_size, n)
+def answers_of(models, examples, settings, batch_size, n=None) -> list[tuple[list[Sample], list[str]]]:
+    """Samples and texts of a sampler, in the order of the examples."""
+    made = sampled(models, examples, settings, batch_size, n)
     made = {example.index: (samples, texts) for example, samples, texts in made}
     return [made[example.index] for example in examples]
 
@@ -137,7 +139,7 @@ def test_samples_are_those_made_token_by_token(tiny_models, greedy):
     """Rows of a shared cache give what a plain loop over token ids gives: same tokens, positions, scores."""
     settings = replace(SETTINGS, greedy=greedy, num_return_sequences=1 if greedy else 3)
     layout = tiny_models.layout_for("none")
-    for example, samples, _ in generate_answers(tiny_models.llm, None, layout, EXAMPLES[:3], settings, 3):
+    for example, samples, _ in sampled(Models(tiny_models.llm, None, layout), EXAMPLES[:3], settings, 3):
         for i, one in enumerate(samples):
             tokens, score = by_hand(tiny_models, example, i, settings)
             assert one.tokens == (tokens[:-1] if one.finished else tokens)
@@ -152,7 +154,7 @@ def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
     layout = tiny_models.layout_for(kind)
 
     def tokens(examples, batch_size):
-        answers = generate_answers(tiny_models.llm, model, layout, examples, SETTINGS, batch_size, 3)
+        answers = sampled(Models(tiny_models.llm, model, layout), examples, SETTINGS, batch_size, 3)
         return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
 
     together = tokens(EXAMPLES, 8)
@@ -182,7 +184,7 @@ def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, 
     often_ending(monkeypatch, llm)
     model = None if kind == "none" else tiny_models.model(kind, design=Design(num_chains=chains)).eval()
     settings = replace(SETTINGS, max_new_tokens=24, **changes)
-    alone = [answers_of(llm, model, layout, [example], settings, 1)[0] for example in EXAMPLES]
+    alone = [answers_of(Models(llm, model, layout), [example], settings, 1)[0] for example in EXAMPLES]
     lengths = [one.num_tokens for samples, _ in alone for one in samples]
     assert min(lengths) < 9 and max(lengths) == 24 and len(set(lengths)) > 3
     done, steps = {"replace": 0, "keep": 0}, []
@@ -195,9 +197,9 @@ def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, 
 
         monkeypatch.setattr(decoding.Rows, name, count)
     own_step = decoding.Rows.step
-    monkeypatch.setattr(decoding.Rows, "step", lambda self: steps.append(len(self.answers)) or own_step(self))
+    monkeypatch.setattr(decoding.Rows, "step", lambda self: steps.append(len(self.drafts)) or own_step(self))
     for batch_size in (1, 2, 3, 5, 8):
-        together = answers_of(llm, model, layout, EXAMPLES, settings, batch_size)
+        together = answers_of(Models(llm, model, layout), EXAMPLES, settings, batch_size)
         for (samples, texts), (expected, expected_texts) in zip(together, alone, strict=True):
             assert [one.tokens for one in samples] == [one.tokens for one in expected] and texts == expected_texts
             for one, other in zip(samples, expected, strict=True):
@@ -210,13 +212,14 @@ def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, 
 def test_questions_come_as_soon_as_they_are_finished_the_longest_prompts_first(tiny_models, monkeypatch):
     llm, layout, asked = tiny_models.llm, tiny_models.layout_for("none"), []
     often_ending(monkeypatch, llm)
-    batch = generation.prompt_batch
-    monkeypatch.setattr(generation, "prompt_batch", lambda *a: asked.extend(a[1]) or batch(*a))
-    answers = generate_answers(llm, None, layout, EXAMPLES, SETTINGS, 2)
+    batch = PromptEmbedder.batch
+    monkeypatch.setattr(PromptEmbedder, "batch", lambda self, group: asked.extend(group) or batch(self, group))
+    answers = sampled(Models(llm, None, layout), EXAMPLES, SETTINGS, 2)
     first, *_ = next(answers)
-    assert first in asked and len(asked) < len(EXAMPLES)
+    asked_so_far = [request.example for request in asked]
+    assert first in asked_so_far and len(asked) < len(EXAMPLES)
     assert {first.index, *(example.index for example, *_ in answers)} == {example.index for example in EXAMPLES}
-    lengths = [len(layout.prompt(example.question)["prefix"]) for example in asked]
+    lengths = [request.length for request in asked]
     assert lengths == sorted(lengths, reverse=True) and len(set(lengths)) > 2
 
 
@@ -225,7 +228,7 @@ def run_out_of_memory(monkeypatch, rows: int, when=lambda: True) -> None:
     own = decoding.Rows.step
 
     def step(self):
-        if len(self.answers) > rows and when():
+        if len(self.drafts) > rows and when():
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         own(self)
 
@@ -237,15 +240,20 @@ def test_out_of_memory_halves_the_batch_and_changes_no_sample(tiny_models, monke
     """Questions that were running start again; those that were finished are not asked again."""
     llm, layout = tiny_models.llm, tiny_models.layout_for("none")
     often_ending(monkeypatch, llm)
-    expected = tokens_of(llm, None, layout, EXAMPLES, SETTINGS, 8)
-    made, asked, batch = {}, [], generation.prompt_batch
+    expected = tokens_of(Models(llm, None, layout), EXAMPLES, SETTINGS, 8)
+    made, asked, batch = {}, [], PromptEmbedder.batch
     run_out_of_memory(monkeypatch, rows=6, when=lambda: len(made) >= finished)
-    monkeypatch.setattr(generation, "prompt_batch", lambda *a: asked.append((set(made), a[1])) or batch(*a))
-    for example, samples, _ in generate_answers(llm, None, layout, EXAMPLES, SETTINGS, 4):
+
+    def note(self, group):
+        asked.append((set(made), group))
+        return batch(self, group)
+
+    monkeypatch.setattr(PromptEmbedder, "batch", note)
+    for example, samples, _ in sampled(Models(llm, None, layout), EXAMPLES, SETTINGS, 4):
         assert example.index not in made
         made[example.index] = [one.tokens for one in samples]
     assert [made[example.index] for example in EXAMPLES] == expected
-    assert not any(example.index in done for done, group in asked for example in group)
+    assert not any(request.example.index in done for done, group in asked for request in group)
     assert any(done for done, _ in asked) and sum(len(group) for _, group in asked) > len(EXAMPLES)
     printed = capsys.readouterr().out
     assert printed == "out of GPU memory: going on with --batch_size 2; running questions start again\n"
@@ -256,7 +264,7 @@ def test_out_of_memory_with_one_question_is_one_line(tiny_models, monkeypatch):
     with pytest.raises(
         InputError, match="--batch_size 1: out of GPU memory with 3 samples .* --max_new_tokens"
     ) as error:
-        tokens_of(tiny_models.llm, None, tiny_models.layout_for("none"), EXAMPLES, SETTINGS, 8)
+        tokens_of(Models(tiny_models.llm, None, tiny_models.layout_for("none")), EXAMPLES, SETTINGS, 8)
     assert "\n" not in str(error.value)
 
 
@@ -264,7 +272,7 @@ def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
     """What the cache and the logits really take stays under the memory that --batch_size auto was told is free."""
     llm, layout, largest = tiny_models.llm, tiny_models.layout_for("none"), [0]
     settings, own = replace(SETTINGS, max_new_tokens=150), decoding.Rows.step
-    longest = max(generation.prompt_length(layout, example.question) for example in EXAMPLES)
+    longest = max(request.length for request in make_requests(layout, EXAMPLES))
 
     def auto(free: float, settings=settings, questions: int = 1000) -> int:
         monkeypatch.setattr(generation, "free_bytes", lambda _: free)
@@ -273,14 +281,14 @@ def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
     def step(self):
         own(self)
         storages = [t.untyped_storage() for layer in decoding.keys_and_values(self.cache) for t in layer]
-        vocabulary = llm.config.vocab_size * 4 * len(self.answers)
+        vocabulary = llm.config.vocab_size * 4 * len(self.drafts)
         largest[0] = max(largest[0], sum(storage.nbytes() for storage in storages) + vocabulary)
 
     monkeypatch.setattr(decoding.Rows, "step", step)
     free = 1e6
     while auto(free) < 4:
         free *= 1.05
-    answers_of(llm, None, layout, EXAMPLES, settings, 4)
+    answers_of(Models(llm, None, layout), EXAMPLES, settings, 4)
     assert 0.4 * free < largest[0] < 0.9 * free
     assert auto(free, replace(settings, num_return_sequences=6)) == 2
     assert auto(1) == 1 and auto(1e15, questions=5) == 5 and auto(1e15) * 3 <= generation.MOST_ROWS["cpu"]
@@ -293,7 +301,7 @@ def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models,
     layout = tiny_models.layout_for("none")
 
     def answers():
-        return tokens_of(tiny_models.llm, None, layout, EXAMPLES[:3], SETTINGS, 3)
+        return tokens_of(Models(tiny_models.llm, None, layout), EXAMPLES[:3], SETTINGS, 3)
 
     expected = answers()
     for room in (0, 2):
@@ -306,13 +314,13 @@ def test_samples_are_spread_over_the_chains(tiny_models):
     """With C chains sample s is what sample s of the model with chain s modulo C alone would be."""
     model = tiny_models.model("block", design=Design(num_chains=2)).eval()
     layout, settings = tiny_models.layout_for("block"), replace(SETTINGS, num_return_sequences=3)
-    both = [texts for _, texts in answers_of(model.llm, model, layout, EXAMPLES[:2], settings, 2)]
+    both = [texts for _, texts in answers_of(Models(model.llm, model, layout), EXAMPLES[:2], settings, 2)]
     for chain in range(2):
         alone = tiny_models.model("block").eval()
         alone.generator.load_state_dict(
             model.generator.state_dict() | {"prior": model.generator.prior[chain * 4 :][:4]}
         )
-        texts = [texts for _, texts in answers_of(model.llm, alone, layout, EXAMPLES[:2], settings, 2)]
+        texts = [texts for _, texts in answers_of(Models(model.llm, alone, layout), EXAMPLES[:2], settings, 2)]
         for i in range(2):
             assert both[i][chain::2] == texts[i][chain::2]
             assert both[i][1 - chain] != texts[i][1 - chain]
@@ -321,7 +329,7 @@ def test_samples_are_spread_over_the_chains(tiny_models):
 def test_thoughts_and_their_number_change_the_answer(tiny_models):
     """The first n thoughts are what the LLM reads: n = 1, n = 4 and no thoughts give different answers."""
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
-    said = {n: tokens_of(tiny_models.llm, model, layout, EXAMPLES, SETTINGS, 8, n) for n in (1, 4, None)}
+    said = {n: tokens_of(Models(tiny_models.llm, model, layout), EXAMPLES, SETTINGS, 8, n) for n in (1, 4, None)}
     assert said[None] == said[4] != said[1]
 
 
@@ -330,12 +338,10 @@ def test_an_answer_ends_at_any_stop_token(tiny_models):
     llm, layout = tiny_models.llm, tiny_models.layout_for("none")
 
     def written(stops: list[int]) -> list[Sample]:
-        def prompts(places):
-            return llm_inputs(llm, prompt_batch(layout, [EXAMPLES[place] for place in places], "cpu"), None)
-
-        numbers = [example.index for example in EXAMPLES]
-        made = dict(decode(llm, SETTINGS, stops, numbers, [0] * 8, prompts, 8))
-        return [one for place in range(8) for one in made[place]]
+        models = Models(llm, None, layout)
+        requests, embed = make_requests(layout, EXAMPLES), PromptEmbedder(models, num_chains=1)
+        made = {request.example.index: samples for request, samples in decode(llm, SETTINGS, stops, requests, embed, 8)}
+        return [one for example in EXAMPLES for one in made[example.index]]
 
     whole = written([])
     assert all(not one.finished and one.num_tokens == len(one.tokens) == 10 for one in whole)
@@ -364,14 +370,14 @@ def test_end_tokens_come_from_model_tokenizer_and_template(tiny_models):
 def test_nothing_of_the_models_generation_config_leaks_in(tiny_models):
     """Only resolved settings count: the model's own generation_config changes nothing, and is there afterwards."""
     llm, layout, own = tiny_models.llm, tiny_models.layout_for("none"), tiny_models.llm.generation_config
-    plain = answers_of(llm, None, layout, EXAMPLES[:2], SETTINGS, 2)
+    plain = answers_of(Models(llm, None, layout), EXAMPLES[:2], SETTINGS, 2)
     other = GenerationConfig(
         eos_token_id=own.eos_token_id, repetition_penalty=9.0, min_new_tokens=9, suppress_tokens=list(range(50, 300)),
         no_repeat_ngram_size=1, num_beams=2, do_sample=True, temperature=9.0, max_length=4, num_return_sequences=2,
     )  # fmt: skip
     try:
         llm.generation_config = other
-        assert answers_of(llm, None, layout, EXAMPLES[:2], SETTINGS, 2) == plain
+        assert answers_of(Models(llm, None, layout), EXAMPLES[:2], SETTINGS, 2) == plain
         assert llm.generation_config is other
     finally:
         llm.generation_config = own
@@ -381,7 +387,7 @@ def test_repetition_penalty_counts(tiny_models):
     """The model's repetition penalty is applied to the generated tokens, and the scores stay the model's own."""
     layout = tiny_models.layout_for("none")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, repetition_penalty=1e6)
-    for _, [one], _ in generate_answers(tiny_models.llm, None, layout, EXAMPLES, settings, 8):
+    for _, [one], _ in sampled(Models(tiny_models.llm, None, layout), EXAMPLES, settings, 8):
         assert len(set(one.tokens)) == len(one.tokens)
         assert -50 < one.score < 0
 
@@ -416,7 +422,7 @@ def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
     """A model folder without generation_config.json gives its config's end tokens."""
     from lta_thinker.llm.frozen import load_config
 
-    config = load_config(str(tiny_pair / "large"), "--base_model_id")
+    config = load_config(LmSource(str(tiny_pair / "large"), "--base_model_id"))
     assert load_generation_config(str(tmp_path), config).eos_token_id == config.eos_token_id
     assert load_generation_config(str(tiny_pair / "large"), config).eos_token_id == config.eos_token_id
 
@@ -428,7 +434,7 @@ def test_count_right_counts_greedy_answers(tiny_models, monkeypatch):
     )
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, max_new_tokens=12)
-    answers = answers_of(model.llm, model, layout, EXAMPLES, settings, 4)
+    answers = answers_of(Models(model.llm, model, layout), EXAMPLES, settings, 4)
     golds = [str(len(text) + (i > 2)) for i, (_, [text]) in enumerate(answers)]
     examples = [replace(example, answer=gold) for example, gold in zip(EXAMPLES, golds, strict=True)]
-    assert count_right(model, layout, examples, "number", 12, 8, quiet=True) == 3
+    assert count_right(Models(model.llm, model, layout), examples, "number", 12, 8, quiet=True) == 3

@@ -6,26 +6,25 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-import torch
 from helpers import one_line
 
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
 from lta_thinker.evaluation import plan as loading
-from lta_thinker.llm.frozen import check_vocabulary, fingerprint, load_config, load_frozen_lm
+from lta_thinker.llm.frozen import LmSource, check_vocabulary, fingerprint, load_config, load_frozen_lm
 from lta_thinker.rows.layout import Layout
 
 
 def test_a_missing_model_gets_one_line_with_near_ids():
     with pytest.raises(InputError) as error:
-        load_config("Qwen/Qwen3-8B-Instruct", "--large_model_id")
+        load_config(LmSource("Qwen/Qwen3-8B-Instruct", "--large_model_id"))
     one_line(error, "--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B,")
 
 
 def test_a_mistyped_folder_gets_the_near_folder(tiny_pair):
     with pytest.raises(InputError) as error:
-        load_config(str(tiny_pair / "larg"), "--base_model_id")
+        load_config(LmSource(str(tiny_pair / "larg"), "--base_model_id"))
     one_line(error, f"near it: {tiny_pair / 'large'}")
 
 
@@ -38,7 +37,7 @@ def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(ti
     (tmp_path / "cut" / "model.safetensors").write_bytes(weights[:-100])
     for name, part in (("capped", "final_logit_softcapping"), ("cut", "cannot be loaded")):
         with pytest.raises(InputError) as error:
-            load_frozen_lm(str(tmp_path / name), "--large_model_id", torch.float32, "cpu")
+            load_frozen_lm(LmSource(str(tmp_path / name), "--large_model_id"))
         one_line(error, part, str(tmp_path / name))
 
 
@@ -64,7 +63,7 @@ def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scri
 
 
 def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
-    again = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu")
+    again = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--large_model_id"))
     assert fingerprint(again) == fingerprint(tiny_models.llm)
     again.lm_head.weight.data += 1e-3
     assert fingerprint(again) != fingerprint(tiny_models.llm)

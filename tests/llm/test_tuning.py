@@ -16,7 +16,7 @@ from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.compare import compare
 from lta_thinker.llm import lora as tuning
-from lta_thinker.llm.frozen import fingerprint, load_frozen_lm
+from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm
 from lta_thinker.llm.lora import ROLES, Lora, inject, load_adapter, read_adapter
 from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
@@ -28,7 +28,7 @@ FAST = ["--learning_rate", "0.05"]  # so that the adapters change what is said
 
 def load(tiny_pair, name: str, dtype=torch.float32):
     """A tiny LM of the test's own: an adapter is put into it in place."""
-    return load_frozen_lm(str(tiny_pair / name), f"--{name}", dtype, "cpu")
+    return load_frozen_lm(LmSource(str(tiny_pair / name), f"--{name}", dtype))
 
 
 def tuned_model(tiny_models, tiny_pair, kind: str, dropout: float) -> LatentThoughtModel:

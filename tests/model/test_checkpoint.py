@@ -1,27 +1,27 @@
 """Checkpoints: what is written is read again, what does not fit is refused in one line, nothing is half-written."""
 
+import json
 import pickle
 import shutil
 
 import pytest
 import torch
-from helpers import N, evaluation_thoughts, one_line, prompt_batch
-from safetensors.torch import load_file
+from helpers import N, evaluation_thoughts, one_line, prompt_batch, record_of
 
 from lta_thinker.checkpoint import (
     ATT_FILE,
     META_FILE,
     PARAMS_FILE,
-    SAFE_FILE,
+    GeneratorWeights,
+    TrainingRecord,
     check_weights,
     infer_generator,
     load_weights,
-    read_meta,
     read_weights,
     save_checkpoint,
-    split_state,
 )
 from lta_thinker.common import InputError
+from lta_thinker.data_loader import OwnTask
 from lta_thinker.model import Design, Sizes
 
 SIZES = Sizes(N, 16, 32, 64, 1e-6)
@@ -40,19 +40,20 @@ PUBLISHED_BLOCK = {
 
 
 def published(kind):
-    """Plain state dicts with the published names and shapes, as float32: (projection, block or None)."""
+    """Plain state dicts with the published names and shapes, as float32."""
     torch.manual_seed(7)
     d_in = 32 if kind == "block" else 16
     projection = {"weight": torch.randn(32, d_in), "bias": torch.randn(32)}
     block = {name: torch.randn(shape) for name, shape in PUBLISHED_BLOCK.items()}
-    return projection, None if kind == "small" else block
+    return GeneratorWeights(projection, None if kind == "small" else block)
 
 
 def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path, kind, capsys):
-    model, folder, meta = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5", {"kind": kind, "text": "½"}
-    save_checkpoint(folder, model, meta)
-    files = {PARAMS_FILE, META_FILE, SAFE_FILE} | (set() if kind == "small" else {ATT_FILE})
-    assert {path.name for path in folder.iterdir()} == files and read_meta(folder) == meta
+    model, folder = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5"
+    record = record_of(model, task_name="½", dev={"step": 5, "eval_sft_loss": 0.1}, own_task=OwnTask({}, {}, "number"))
+    save_checkpoint(folder, model, record)
+    files = {PARAMS_FILE, META_FILE} | (set() if kind == "small" else {ATT_FILE})
+    assert {path.name for path in folder.iterdir()} == files and TrainingRecord.read(folder) == record
     projection = read_weights(folder / PARAMS_FILE, "--params_file_name")
     assert {name: tuple(t.shape) for name, t in projection.items()} == {
         "weight": (32, 32 if kind == "block" else 16),
@@ -62,14 +63,10 @@ def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path
     if kind != "small":
         block = read_weights(folder / ATT_FILE, "--att_file_name")
         assert {name: tuple(t.shape) for name, t in block.items()} == PUBLISHED_BLOCK | {"prior": (N, 32)}
-    check_weights(kind, model.sizes, projection, block)
-    safe = load_file(folder / SAFE_FILE)
-    assert safe.keys() == model.generator.state_dict().keys()
-    for there, here in zip(split_state(safe), (projection, block), strict=True):  # both formats hold the same tensors
-        assert (there or {}).keys() == (here or {}).keys()
-        assert all(torch.equal(value, here[name]) for name, value in (there or {}).items())
+    read = GeneratorWeights(projection, block)
+    check_weights(kind, model.sizes, read)
     other = tiny_models.model(kind, seed=2)
-    load_weights(other, projection, block)
+    load_weights(other, read)
     assert capsys.readouterr().out == ""
     wanted = model.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
@@ -82,27 +79,28 @@ def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path
 )
 def test_other_designs_go_round_and_do_not_fit_the_published_one(tiny_models, tmp_path, kind, design):
     model = tiny_models.model(kind, seed=1, design=design)
-    save_checkpoint(tmp_path / "run", model, {})
+    save_checkpoint(tmp_path / "run", model, record_of(model))
     paths = {flag: tmp_path / "run" / file for flag, file in (("-p", PARAMS_FILE), ("-a", ATT_FILE))}
-    weights = [read_weights(path, flag) if path.exists() else None for flag, path in paths.items()]
-    assert (weights[0] is None) == (kind == "prompt")
-    check_weights(kind, model.sizes, *weights, design)
+    weights = GeneratorWeights(*(read_weights(path, flag) if path.exists() else None for flag, path in paths.items()))
+    assert (weights.projection is None) == (kind == "prompt")
+    check_weights(kind, model.sizes, weights, design)
     other = tiny_models.model(kind, seed=2, design=design)
-    load_weights(other, *weights)
+    load_weights(other, weights)
     wanted = model.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
     if design.num_chains > 1 or design.num_blocks > 1 or design.projection == "after":
         with pytest.raises(InputError):
-            check_weights(kind, model.sizes, *weights)
+            check_weights(kind, model.sizes, weights)
 
 
 def test_a_checkpoint_is_replaced_as_a_whole_even_after_a_killed_save(tiny_models, tmp_path):
     folder = tmp_path / "run"
-    save_checkpoint(folder, tiny_models.model("small_block"), {"save": 1})
+    first, second = tiny_models.model("small_block"), tiny_models.model("small")
+    save_checkpoint(folder, first, record_of(first))
     for suffix in (".partial", ".old"):  # what kills leave behind
         shutil.copytree(folder, tmp_path / f"run{suffix}")
-    save_checkpoint(folder, tiny_models.model("small"), {"save": 2})
-    assert read_meta(folder) == {"save": 2} and not (folder / ATT_FILE).exists()
+    save_checkpoint(folder, second, record_of(second))
+    assert TrainingRecord.read(folder) == record_of(second) and not (folder / ATT_FILE).exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -111,10 +109,10 @@ def test_published_files_load_and_say_that_they_have_no_prior(tiny_models, tmp_p
     torch.save({name: t.bfloat16() for name, t in projection.items()}, tmp_path / PARAMS_FILE)
     projection = read_weights(tmp_path / PARAMS_FILE, "--params_file_name")
     assert all(t.dtype == torch.float32 for t in projection.values())
-    check_weights(kind, SIZES, projection, block)
+    check_weights(kind, SIZES, GeneratorWeights(projection, block))
     model = tiny_models.model(kind)
     rows = None if kind == "small" else model.generator.prior.clone()
-    load_weights(model, projection, block)
+    load_weights(model, GeneratorWeights(projection, block))
     assert torch.equal(model.generator.projection.weight, projection["weight"])
     note = capsys.readouterr().out
     if kind == "small":
@@ -144,7 +142,7 @@ def test_published_files_load_and_say_that_they_have_no_prior(tiny_models, tmp_p
 )
 def test_weights_that_do_not_fit_are_refused_in_one_line(kind, change, parts):
     with pytest.raises(InputError) as error:
-        check_weights(kind, SIZES, *change(*published(kind)))
+        check_weights(kind, SIZES, GeneratorWeights(*change(*published(kind))))
     one_line(error, *parts)
 
 
@@ -153,7 +151,7 @@ def test_weights_that_are_not_finite_are_refused(tiny_models):
     projection = model.generator.projection.state_dict()
     projection["bias"] = torch.full_like(projection["bias"], float("nan"))
     with pytest.raises(InputError, match="--params_file_name: tensor bias holds values that are not finite"):
-        check_weights("small", model.sizes, projection, None)
+        check_weights("small", model.sizes, GeneratorWeights(projection, None))
 
 
 class Planted:
@@ -195,22 +193,49 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path):
 
 def test_a_missing_or_broken_meta_file_is_refused_in_one_line(tmp_path):
     with pytest.raises(InputError) as error:
-        read_meta(tmp_path)
+        TrainingRecord.read(tmp_path)
     one_line(error, "no such file", META_FILE)
     for content in (b"{", b"\xff\xfe\x00"):
         (tmp_path / META_FILE).write_bytes(content)
         with pytest.raises(InputError) as error:
-            read_meta(tmp_path)
+            TrainingRecord.read(tmp_path)
         one_line(error, "not readable", META_FILE)
 
 
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        ({"num_thoughts": "4"}, "num_thoughts: is '4', not int"),
+        ({"num_thoughts": True}, "num_thoughts: is True, not int"),
+        ({"sizes": {"num_thoughts": 4}}, "sizes: has no d_small"),
+        ({"sizes": [4]}, "sizes: is [4], not Sizes"),
+        ({"design": {"num_chains": None}}, "design: num_chains: is None, not int"),
+        ({"prompts": {"problem": 5}}, "prompts.problem: is 5, not str"),
+        ({"fingerprints": [1, None]}, "fingerprints[0]: is 1, not str or null"),
+        ({"dev_curve": {}}, "dev_curve: is {}, not list"),
+        ({"tuned": {"base_model": {"r": "16"}}}, "r: is '16', not int"),
+        ({"tuned": {"another": {}}}, "its `tuned` is not what train.py writes"),
+        ({"thought_generator": "gru"}, "gru is no thought generator"),
+        ({"dtype": "int8"}, "its dtype is int8"),
+    ],
+)
+def test_wrong_values_of_thoughts_json_are_named(tiny_models, tmp_path, change, part):
+    """Every key is checked against its type when the file is read; the message has the file and the key."""
+    record_of(tiny_models.model("small_block")).write(tmp_path)
+    values = json.loads((tmp_path / META_FILE).read_text())
+    (tmp_path / META_FILE).write_text(json.dumps(values | change))
+    with pytest.raises(InputError) as error:
+        TrainingRecord.read(tmp_path)
+    one_line(error, str(tmp_path / META_FILE), part)
+
+
 def test_the_generator_of_published_files_follows_from_their_sizes():
-    assert infer_generator(published("small")[0], None, 16, 32) == "small"
-    assert infer_generator(*published("small_block"), 16, 32) == "small_block"
-    assert infer_generator(*published("block"), 16, 32) == "block"
+    assert infer_generator(published("small"), 16, 32) == "small"
+    assert infer_generator(published("small_block"), 16, 32) == "small_block"
+    assert infer_generator(published("block"), 16, 32) == "block"
     for d_small, d_large, part in ((32, 32, "--thought_generator"), (8, 64, "32 features")):
         with pytest.raises(InputError) as error:
-            infer_generator(*published("block"), d_small, d_large)
+            infer_generator(published("block"), d_small, d_large)
         one_line(error, part)
     with pytest.raises(InputError, match="not a projection"):
-        infer_generator({"linear.weight": torch.ones(2, 2)}, None, 16, 32)
+        infer_generator(GeneratorWeights({"linear.weight": torch.ones(2, 2)}, None), 16, 32)

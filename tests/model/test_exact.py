@@ -16,8 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lta_thinker import train
-from lta_thinker.llm.frozen import load_frozen_lm
-from lta_thinker.losses import reasoning_focus, semantic_alignment
+from lta_thinker.common import Ranks
+from lta_thinker.llm.frozen import LmSource, load_frozen_lm
+from lta_thinker.losses import Objective, reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.training import states, trainer
@@ -70,9 +71,9 @@ def gradients(model, sums):
 def test_losses_and_gradients_are_those_of_the_plain_path(tiny_models, tiny_pair, kind, kept, steps, dtype):
     if kept and kind not in SMALL:
         pytest.skip("this generator has no small LM whose states could be kept")
-    lms = [load_frozen_lm(str(tiny_pair / name), "", dtype, "cpu") for name in ("large", "small")]
+    lms = [load_frozen_lm(LmSource(str(tiny_pair / name), "", dtype)) for name in ("large", "small")]
     weights = {"sft": 1.0, "align": float(kind != "prompt"), "focus": float(steps and kind != "prompt")}
-    arguments = (kind, lms[0], lms[1] if kind in SMALL else None, 4, 0, weights | {"diversity": 0.0})
+    arguments = (kind, lms[0], lms[1] if kind in SMALL else None, 4, 0, Objective(weights | {"diversity": 0.0}))
     torch.manual_seed(0)
     model = LatentThoughtModel(*arguments).train()
     if kind == "small_block":
@@ -130,9 +131,9 @@ def test_a_step_has_no_loop_over_rows_and_reads_nothing_back_from_the_device(tin
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_on_a_gpu_never_waits_for_it(tiny_models, tiny_pair, kind):
-    lms = [load_frozen_lm(str(tiny_pair / name), "", torch.bfloat16, "cuda") for name in ("large", "small")]
+    lms = [load_frozen_lm(LmSource(str(tiny_pair / name), "", torch.bfloat16, "cuda")) for name in ("large", "small")]
     weights = {"sft": 1.0, "align": float(kind != "prompt"), "focus": float(kind != "prompt"), "diversity": 0.0}
-    model = LatentThoughtModel(kind, lms[0], lms[1] if kind in SMALL else None, 4, 0, weights).cuda().train()
+    model = LatentThoughtModel(kind, lms[0], lms[1] if kind in SMALL else None, 4, 0, Objective(weights)).cuda().train()
     batch = {name: value.cuda() for name, value in training_batch(tiny_models, kind).items()}
     sum(model(**batch).values()).backward()  # libraries set themselves up
     try:
@@ -243,13 +244,11 @@ def test_states_that_are_read_once_or_differ_from_time_to_time_are_not_kept(flag
     assert "states-train" not in capsys.readouterr().out
 
 
-def keep(tiny_models, folder, digest="1", part=(0, 1), all_ranks=lambda here: here, **model):
+def keep(tiny_models, folder, digest="1", here=Ranks(0, 1, 0, 1, False), **model):  # noqa: B008
     layout = tiny_models.layout_for("small_block")
     rows = [layout.training(example) for example in EXAMPLES]
     collator, path = TrainingCollator(layout, steps=True), folder / "states-train-node0.bin"
-    return states.keep_states(
-        tiny_models.model("small_block", **model), rows, digest, collator, path, part, all_ranks, quiet=True
-    )
+    return states.keep_states(tiny_models.model("small_block", **model), rows, digest, collator, path, here, quiet=True)
 
 
 def test_states_on_disk_serve_the_same_model_and_rows_and_no_others(tiny_models, tmp_path, small_lm_calls):
@@ -284,8 +283,10 @@ def test_the_processes_of_a_node_fill_one_file_together(tiny_models, tmp_path, m
         meet.wait()
         return here
 
+    monkeypatch.setattr(states, "on_all_ranks", together)
+    both = [Ranks(rank, 2, rank, 2, True) for rank in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(keep, tiny_models, tmp_path, part=(k, 2), all_ranks=together) for k in range(2)]
+        futures = [pool.submit(keep, tiny_models, tmp_path, here=here) for here in both]
         found = [future.result(timeout=60) for future in futures]
     assert all(torch.equal(kept.store, expected.store) for kept in found)
     assert len(small_lm_calls) == 2 * 6, "each row was read by one of them"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import OWN_TEMPLATES, family_tokenizer
+from helpers import OWN_TEMPLATES, family_tokenizer, sampled
 from transformers import (
     BartConfig,
     Gemma3ForCausalLM,
@@ -33,12 +33,13 @@ from transformers import (
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
+from lta_thinker.evaluation import report
 from lta_thinker.generation.decoding import Rows
-from lta_thinker.generation.samplers import generate_answers
 from lta_thinker.generation.sampling import resolve_sampling
 from lta_thinker.llm.forward import position_ids
-from lta_thinker.llm.frozen import load_config, load_frozen_lm, load_tokenizer
-from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel, llm_inputs, prior_row_ids
+from lta_thinker.llm.frozen import LmSource, load_config, load_frozen_lm, load_tokenizer
+from lta_thinker.losses import LOSSES, Objective
+from lta_thinker.model import GENERATORS, LatentThoughtModel, Models, llm_inputs, prior_row_ids
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout, pad_token_id
@@ -121,16 +122,16 @@ def family(request):
 def build(zoo, family, kind, dtype=torch.float32):
     """A LatentThoughtModel with the family's large LM and the next family's small LM, and its layout."""
     large, small = str(zoo / f"{family}-large"), str(zoo / f"{SMALL_OF[family]}-small")
-    tokenizer = load_tokenizer(large, "")
+    tokenizer = load_tokenizer(LmSource(large, ""))
     generator_tokenizer, small_lm = tokenizer, None
     if GENERATORS[kind].uses_small_lm:
-        generator_tokenizer = load_tokenizer(small, "")
-        small_lm = load_frozen_lm(small, "", dtype, "cpu")
+        generator_tokenizer = load_tokenizer(LmSource(small, ""))
+        small_lm = load_frozen_lm(LmSource(small, "", dtype))
     layout = Layout(tokenizer, generator_tokenizer, PROMPTS["number"])
-    llm, slot_id = load_frozen_lm(large, "", dtype, "cpu"), pad_token_id(generator_tokenizer)
+    llm, slot_id = load_frozen_lm(LmSource(large, "", dtype)), pad_token_id(generator_tokenizer)
     torch.manual_seed(0)
     weights = dict.fromkeys(LOSSES, 1.0)
-    model = LatentThoughtModel(kind, llm, small_lm, N, slot_id, weights)
+    model = LatentThoughtModel(kind, llm, small_lm, N, slot_id, Objective(weights))
     if kind == "small_block":
         torch.nn.init.normal_(model.generator.prior)
     return model, layout
@@ -143,9 +144,7 @@ def training_batch(layout, examples=EXAMPLES):
 def test_two_steps_of_training_and_its_evaluation(zoo, gsm8k_data, family, kind, tmp_path, monkeypatch):
     """The two scripts, large and small LM of different families; answers of a batch are those of each question."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "lta_thinker.evaluation.report.RESAMPLES", 100
-    )  # the intervals take most of a tiny evaluation's time
+    monkeypatch.setattr(report, "RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
     models = ["--large_model_id", f"{zoo}/{family}-large", "--small_model_id", f"{zoo}/{SMALL_OF[family]}-small"]
     train.run(
         [
@@ -206,7 +205,7 @@ def test_generation_with_its_cache_says_what_the_whole_text_says(zoo, family, mo
     for name in ("replace", "keep"):
         own = getattr(Rows, name)
         monkeypatch.setattr(Rows, name, lambda *a, name=name, own=own: done.add(name) or own(*a))
-    for example, [sample], _ in generate_answers(model.llm, model.eval(), layout, examples, settings, 3):
+    for example, [sample], _ in sampled(Models(model.llm, model.eval(), layout), examples, settings, 3):
         batch = PromptCollator(layout)([layout.prompt(example.question)])
         with torch.no_grad():
             thoughts = model.thoughts(batch["question_ids"], batch["question_mask"])[1]
@@ -275,13 +274,13 @@ def test_a_state_space_model_is_refused_in_one_line(tmp_path):
         tmp_path
     )
     with pytest.raises(InputError, match="--large_model_id .*: MambaForCausalLM.forward takes no position_ids"):
-        load_frozen_lm(str(tmp_path), "--large_model_id", torch.float32, "cpu")
+        load_frozen_lm(LmSource(str(tmp_path), "--large_model_id"))
 
 
 def test_a_model_that_does_not_go_on_writing_from_embeddings_is_refused(zoo, monkeypatch):
     monkeypatch.setattr(LlamaForCausalLM, "prepare_inputs_for_generation", lambda self, input_ids, **kwargs: None)
     with pytest.raises(InputError, match="LlamaForCausalLM.* takes no inputs_embeds"):  # 5.23: Gemma 3 with images
-        load_frozen_lm(f"{zoo}/llama3-large", "--large_model_id", torch.float32, "cpu")
+        load_frozen_lm(LmSource(f"{zoo}/llama3-large", "--large_model_id"))
 
 
 def test_layers_that_are_not_found_cannot_be_recomputed(tiny_models):

@@ -7,7 +7,8 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from lta_thinker.common import InputError
 from lta_thinker.llm.forward import position_ids
-from lta_thinker.llm.frozen import load_frozen_lm
+from lta_thinker.llm.frozen import LmSource, load_frozen_lm
+from lta_thinker.losses import Objective
 from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
 from lta_thinker.rows.examples import Example
 
@@ -179,11 +180,11 @@ def test_the_answer_of_the_focus_loss_is_the_mean_embedding_of_its_own_tokens(ti
 def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, tiny_pair):
     batch, results = training_batch(tiny_models, "small_block"), []
     for enabled in (False, True):
-        llm, calls = load_frozen_lm(str(tiny_pair / "large"), "--large_model_id", torch.float32, "cpu"), []
+        llm, calls = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--large_model_id")), []
         llm.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         torch.manual_seed(0)
         weights = {"sft": 1.0, "align": 1.0, "focus": 1.0}
-        model = LatentThoughtModel("small_block", llm, tiny_models.small_lm, N, 0, weights).train()
+        model = LatentThoughtModel("small_block", llm, tiny_models.small_lm, N, 0, Objective(weights)).train()
         if enabled:
             model.recompute_layers()
         sum(model(**batch).values()).backward()
@@ -196,7 +197,7 @@ def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, 
 
 
 def test_bf16_models_train_float32_generators_and_stay_close(tiny_models, tiny_pair, kind):
-    lms = [load_frozen_lm(str(tiny_pair / name), "", torch.bfloat16, "cpu") for name in ("large", "small")]
+    lms = [load_frozen_lm(LmSource(str(tiny_pair / name), "", torch.bfloat16)) for name in ("large", "small")]
     expected = tiny_models.model(kind, seed=3).train()(**training_batch(tiny_models, kind))
     half = tiny_models.model(kind, seed=3).train()
     half.frozen = (lms[0], None if kind == "block" else lms[1])

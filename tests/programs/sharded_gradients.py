@@ -12,19 +12,16 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from lta_thinker.llm.forward import attention_mask, decoder, position_ids, read_prefix
-from lta_thinker.llm.frozen import fingerprint, load_frozen_lm
+from lta_thinker.llm.forward import attention_mask, body, position_ids, read_prefix
+from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm
 from lta_thinker.llm.sharding import load_sharded, whole_tensor
 
 
-def load():
-    return load_frozen_lm(sys.argv[1], "--large_model_id", torch.float32, "cpu")
-
-
 def main():
-    whole, sharded = load(), load_sharded(load, torch.device("cpu"))
+    source = LmSource(sys.argv[1], "--large_model_id")
+    whole, sharded = load_frozen_lm(source), load_sharded(source)
     assert fingerprint(whole) == fingerprint(sharded, whole_tensor)
-    for one, other in zip(decoder(whole).layers.parameters(), decoder(sharded).layers.parameters(), strict=True):
+    for one, other in zip(body(whole).layers.parameters(), body(sharded).layers.parameters(), strict=True):
         assert isinstance(other, DTensor) and 2 * other.to_local().numel() == one.numel() and not other.requires_grad
     torch.manual_seed(dist.get_rank())
     x, mask = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.long)
@@ -34,13 +31,13 @@ def main():
         grads = []
         for lm in (whole, sharded):
             if recomputed:
-                for layer in decoder(lm).layers:
+                for layer in body(lm).layers:
                     layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
             thoughts = x[:, 4:].clone().requires_grad_()
             cache = read_prefix(lm, x[:, :4], mask[:, :4])
             positions = position_ids(mask)[:, 4:]
             allowed = attention_mask(lm, mask, 5)
-            states = decoder(lm)(
+            states = body(lm)(
                 inputs_embeds=thoughts,
                 attention_mask=allowed,
                 position_ids=positions,

@@ -11,9 +11,11 @@ from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data.convert import convert_du
 from lta_thinker.data.convert import main as convert_main
-from lta_thinker.data_loader import PROMPTS, TASKS, load_split, own_task, read_prompts
-from lta_thinker.evaluation.report import sample_record
+from lta_thinker.data_loader import PROMPTS, TASKS, OwnTask, load_split, own_task, read_prompts
+from lta_thinker.evaluation.report import sample_line
 from lta_thinker.flags import parse_flags
+from lta_thinker.generation.prompts import Request
+from lta_thinker.generation.samplers import Answer
 from lta_thinker.rows.examples import Example, Fields, parse_row
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ def test_all_real_official_rows_convert_and_load(task, tmp_path, capsys):
     assert sum(line.startswith("left out: ") for line in told) == sum(left for _, left in REAL[task].values())
     for name, (rows, _) in REAL[task].items():
         source = str(tmp_path / task / name)
-        again = own_task("again", TASKS[task].answer_type, {"test": source}, {})
+        again = own_task("again", OwnTask({"test": source}, {}, TASKS[task].answer_type))
         split = load_split(TASKS[task] if task in ("strategyqa", "aqua") else again, "test", str(tmp_path))
         assert len(Path(source).read_text().split("\n")) == rows + 1 and split.bad == 0
     if task == "du":
@@ -334,7 +336,8 @@ def test_every_task_is_evaluated_on_its_sample_and_trained_for_four_steps(task, 
 @pytest.mark.parametrize(("task", "separator"), [("math", "\n\n"), ("gsm8k", "\n")])
 def test_written_steps_are_joined_as_the_task_parts_them(task, separator):
     flags = [*TOY, "--task_name", task, "--output_name", "x"]
-    layout = train.build_layout(parse_flags(train.TrainArguments, flags, "train.py"))
+    args = parse_flags(train.TrainArguments, flags, "train.py")
+    layout = train.build_layout(args.spec, args.prompts, separator=args.task.separator)
     target = layout.training(Example(0, "?", ("One.", "Two."), "2"))["target"]
     said = layout.llm_tokenizer.decode(target, skip_special_tokens=True)
     assert said == separator.join(["One.", "Two.", "The answer is \\boxed{2}."])
@@ -394,7 +397,7 @@ def test_a_checkpoint_is_evaluated_on_a_task_of_another_answer_type(tmp_path, mo
 def test_a_table_is_read_as_it_is_written(tmp_path):
     path = tmp_path / "rows.CSV"
     path.write_text('\ufeffquestion,answer,options\n007,NA,"[""NA"", ""1.0""]"\n"two\nlines",B,"[""x"", ""y""]"\n,A,\n')
-    task = own_task("mine", "choice", {"test": str(path)}, {})
+    task = own_task("mine", OwnTask({"test": str(path)}, {}, "choice"))
     split = load_split(task, "test", "data", skip_bad_rows=True)
     assert [(e.question.split("\n\n")[0], e.answer) for e in split.examples] == [("007", "A"), ("two\nlines", "B")]
     with pytest.raises(InputError, match='rows.CSV:5: field "question" is missing'):
@@ -404,8 +407,9 @@ def test_a_table_is_read_as_it_is_written(tmp_path):
 def test_the_options_of_a_question_reach_its_answers():
     sample = type("Sample", (), {"score": 0.0, "num_tokens": 1, "finished": True})()
     example = Example(0, "?", (), "B", ("12", "15"))
-    record = sample_record(example, [sample] * 3, ["\\boxed{15}", "The answer is 15.", "The answer is C."], "choice")
-    assert record["answers"] == ["B", "B", None]
+    texts = ["\\boxed{15}", "The answer is 15.", "The answer is C."]
+    line = sample_line(Answer(Request(example, {}), [sample] * 3, texts), "choice")
+    assert line.answers == ["B", "B", None]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
@@ -419,7 +423,7 @@ def test_own_rows_are_read_from_every_kind_of_file(kind, tmp_path):
         Path(path).write_text(json.dumps(rows, indent=2))
     else:
         getattr(table, f"to_{kind}")(path)
-    task = own_task("mine", "number", {"train": path, "test": path}, {"steps": "steps"})
+    task = own_task("mine", OwnTask({"train": path, "test": path}, {"steps": "steps"}, "number"))
     split = load_split(task, "test", "data")
     assert [e.answer for e in split.examples] == [str(i + 1) for i in range(30)]
     assert split.examples[2].steps == ("2+1=3", "so 3") and split.source == path
@@ -431,7 +435,7 @@ def test_own_rows_are_read_from_the_hub(monkeypatch):
     rows = [{"q": "?", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "B"}] * 30
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or rows)
     files = {"train": "hub:me/mine:small", "dev": "hub:me/mine", "test": "hub:me/mine::held_out"}
-    task = own_task("mine", "choice", files, {"question": "q", "options": "choices", "answer": "answerKey"})
+    task = own_task("mine", OwnTask(files, {"question": "q", "options": "choices", "answer": "answerKey"}, "choice"))
     for split in files:
         [example, *_] = load_split(task, split, "data").examples
         assert example.question == "?\n\nOptions:\n(A) x\n(B) y" and example.answer == "B"
@@ -443,4 +447,4 @@ def test_own_rows_are_read_from_the_hub(monkeypatch):
 
 
 def test_fields_that_are_not_named_have_their_usual_names():
-    assert own_task("mine", "choice", {}, {}).fields == (Fields("question", None, "answer", "options"),)
+    assert own_task("mine", OwnTask({}, {}, "choice")).fields == (Fields("question", None, "answer", "options"),)

@@ -14,12 +14,12 @@ from helpers import ENVIRONMENT, PROGRAMS, ROOT, logs, weights
 
 from lta_thinker import train
 from lta_thinker.common import InputError
-from lta_thinker.evaluation.report import thought_variance
 from lta_thinker.flags import parse_flags
+from lta_thinker.generation.prompts import PromptEmbedder, make_requests
+from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.examples import Example
-from lta_thinker.training.trainer import ThoughtTrainer
-from lta_thinker.training.watch import thought_spread
+from lta_thinker.training.trainer import ThoughtTrainer, thought_spread
 
 PARTS = ("projection", "block", "prior")
 WATCHED = {"tokens_per_second", "thought_variance_questions", "thought_variance_slots"}
@@ -112,7 +112,10 @@ def test_the_variance_of_the_thoughts_is_defined_as_in_a_report(tiny_models):
     model, layout = tiny_models.model("small_block"), tiny_models.layout
     examples = [Example(i, f"Mia has {i} pens and buys {2 * i} more.", ("12",), f"{3 * i}", None) for i in range(5)]
     model(**TrainingCollator(layout, steps=True)(layout.training_rows(examples)))
-    expected = thought_variance(model, layout, examples, batch_size=2)
+    embed, requests = PromptEmbedder(Models(model.llm, model, layout), num_chains=1), make_requests(layout, examples)
+    for start in (0, 2, 4, 0):  # a question that is asked again counts once
+        embed.make_thoughts(requests[start : start + 2])
+    expected = embed.variance.figures()
     found = {name: value.item() for name, value in thought_spread(model.last_thoughts).items()}
     assert found == {name: pytest.approx(expected[f"over_{name}"], rel=1e-4) for name in ("questions", "slots")}
     assert thought_spread(model.last_thoughts[:1]).keys() == {"slots"}
