@@ -67,7 +67,8 @@ def folder(trained, tmp_path, monkeypatch) -> Path:
     """A copy of `trained`, made the current folder, with the scripts as in the repository."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     shutil.copytree(ROOT / "bash", tmp_path / "bash")
-    (tmp_path / "evaluate.py").symlink_to(ROOT / "evaluate.py")
+    for name in ("evaluate.py", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -277,21 +278,22 @@ def test_the_script_evaluates_and_ranks_what_it_can_and_asks_no_question_twice(w
     assert reports[0].with_name("samples.jsonl").read_bytes() == before
 
 
-FAKE_PYTHON = """#!/usr/bin/env bash
+FAKE_PYTHON = f"""#!/usr/bin/env bash
 case "$*" in
 *device_count*) echo 2 ;;
+benchmarks/*) exec {sys.executable} "$@" ;;
 *--checkpoints_of*) printf 'results/r/checkpoint-%s\\n' 2 4 6 8 10 ;;
-*--rank*) echo "ranked ${*:3}" ;;
+*--rank*) echo "ranked ${{*:3}}" ;;
 *)
     trap 'echo "stopped $4 $CUDA_VISIBLE_DEVICES" >>record; exit 1' TERM
     echo "start $4 $CUDA_VISIBLE_DEVICES" >>record
-    echo "${*:5}" >flags
+    echo "${{*:5}}" >flags
     if [ "$4" = "$KILLED" ]; then kill -9 -- -$$; fi
     sleep "$SECONDS_EACH" &
     wait
     echo "end $4 $CUDA_VISIBLE_DEVICES" >>record
     if [ "$4" = "$FAILS" ]; then echo "no luck" && exit 3; fi
-    echo "  ${4##*/}/report.json"
+    echo "  ${{4##*/}}/report.json"
     ;;
 esac
 """
