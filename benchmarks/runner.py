@@ -60,7 +60,7 @@ class Runner:
     def __exit__(self, kind: type | None, *_) -> None:
         if kind is not None:
             self.stop()
-        self.pool.shutdown(cancel_futures=True)
+        self.pool.shutdown()
 
     def each(self, work: Callable[[Any, str], Any], items: Iterable) -> Iterator[tuple[Any, Any]]:
         """Call work(item, place) for every item, in their order, as soon as a place is free. Yields (item, result) in
@@ -106,6 +106,7 @@ class Runner:
     def stop(self) -> None:
         """End every running command with its group, and start no other. SIGTERM first; SIGKILL after a minute or at a
         second interrupt."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
         with self.lock:
             self.stopped = True
         children = list(self.running)

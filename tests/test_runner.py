@@ -9,10 +9,8 @@ import time
 import pytest
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import runner as commands  # noqa: E402
-from benchmarks.runner import Command, Runner  # noqa: E402
+from benchmarks import runner as commands
+from benchmarks.runner import Command, Runner
 
 
 @pytest.mark.parametrize(
