@@ -9,8 +9,12 @@ out=$1
 shift
 for turn in 1 2; do
     for backend in hf vllm; do
+        log=$out-$backend-$turn.log
         rm -rf "$out/$backend-$turn"
-        "$PYTHON" evaluate.py "$@" --backend $backend --output_dir "$out/$backend-$turn" >"$out-$backend-$turn.log" 2>&1
+        if ! "$PYTHON" evaluate.py "$@" --backend $backend --output_dir "$out/$backend-$turn" >"$log" 2>&1; then
+            echo "$log: $(tail -n 1 "$log")" >&2
+            exit 1
+        fi
     done
 done
 "$PYTHON" - "$out" <<'EOF'

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# The speed benchmarks on one GPU in under 10 minutes: training and evaluation, shapes 8b and cpu, batches 1, 4, 16, 32.
+# The speed benchmarks on one GPU in under 10 minutes: training and evaluation, shapes 8b and cpu, batches 1, 4, 16, 32;
+# where $PYTHON has vLLM, also evaluate.py --backend vllm beside hf, at the last shape.
 # A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
+# (--shard_llm is not here: it needs two GPUs.)
 #   bash benchmarks/gpu.sh
 #   DATA_DIR=../shared/data bash benchmarks/gpu.sh         # rows of GSM8K's test set instead of this project's sample
 #   SHAPES=tiny BATCHES="1 4" bash benchmarks/gpu.sh       # tries the script itself on a CPU
@@ -46,4 +48,31 @@ for shape in $SHAPES; do
         run "evaluate-$shape-$batch" benchmarks/evaluate.py --shape "$shape" --batch_size "$batch" "${answers[@]}" || failed=1
     done
 done
+
+# hf beside vLLM, without thoughts: there is no trained generator here
+backends() { # shape
+    local left=$((SECONDS_IN_ALL - SECONDS)) large=$OUT/large-$1 log=$OUT/backends-$1.log
+    local flags=(--thought_generator none --test_k 8 --num_return_sequences 10 --max_new_tokens 32 --batch_size 8)
+    if ((left < 20)); then
+        echo "backends-$1: no time left"
+        return 1
+    fi
+    echo "backends-$1 ($left s left)"
+    if [ "$1" = tiny ]; then
+        flags+=(--base_model_id toy/large --task_name arithmetic)
+    else
+        flags+=(--base_model_id "$large" --dtype bfloat16 --split sample)
+        "$PYTHON" benchmarks/save_large.py --shape "$1" --data_dir "$DATA_DIR" "$large" > "$log" 2>&1 || return 1
+    fi
+    PYTHON=$PYTHON timeout "$left" bash benchmarks/backends.sh "$OUT/backends-$1" "${flags[@]}" > "$log" 2>&1
+    local status=$?
+    grep samples/s "$log" || tail -1 "$log"
+    return $status
+}
+
+if "$PYTHON" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("vllm") is None)'; then
+    backends "${SHAPES##* }" || failed=1
+else
+    echo "backends: left out, $PYTHON has no vLLM"
+fi
 exit $failed

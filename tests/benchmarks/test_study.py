@@ -8,23 +8,19 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import study  # noqa: E402
-import study_report  # noqa: E402
-from study import ARITHMETIC, CONTESTANTS, MAIN, Run, Study, sampled  # noqa: E402
+from benchmarks import study, study_pages, study_report, study_runs
+from benchmarks.study_runs import ARITHMETIC, CONTESTANTS, MAIN, Run, Study, sampled
 
 
 def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **training) -> None:
-    """The JSON of a run, as far as the tables read it."""
+    """A run's line, as far as the tables read it."""
     figures = {"sampling": {"num_return_sequences": 2}, "hits": list(hits), "votes": votes, "seconds": 1.0}
     figures |= {"no_answer": 0.0, "tokens_per_sample": 3.0, "thought_variance": None}
-    record = {"world": run.world, "contestant": run.contestant, "seed": run.seed, "options": dict(run.options)}
-    record["training"] = {"best_sft_loss": dev, "trained_parameters": 10, "seconds": 2.0} | training
-    (folder / f"{run.name}.json").write_text(json.dumps(record | {"evaluations": {label: figures} if votes else {}}))
+    training = {"best_sft_loss": dev, "trained_parameters": 10, "seconds": 2.0} | training
+    Study(folder).save(run, training=training, evaluations={label: figures} if votes else {})
 
 
-BEST = study.LEARNING_RATES[1]
+BEST = study_runs.LEARNING_RATES[1]
 
 
 def tune(on: Study, best: dict[str, float] | None = None) -> None:
@@ -39,7 +35,8 @@ def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path)
     tune(on)
     pairs = on.main(ARITHMETIC, on.seeds, MAIN)
     assert len(pairs) == len(CONTESTANTS) * 5 and all(evaluations == [MAIN] for _, evaluations in pairs)
-    own = {name for _, flags in CONTESTANTS.values() for name in flags or ()} | {"learning_rate", "output_name", "seed"}
+    own = {name for contestant in CONTESTANTS.values() for name in contestant.flags or ()}
+    own |= {"learning_rate", "output_name", "seed"}
     common = {
         tuple((name, value) for name, value in run.train_flags("study").items() if name not in own)
         for run, _ in pairs
@@ -61,7 +58,7 @@ def test_no_two_runs_of_the_study_share_a_name_and_every_name_is_an_output_name(
 
     on = Study(tmp_path)
     tune(on)
-    for run, _ in on.tuning(study.BROAD[0]):
+    for run, _ in on.tuning(study_runs.BROAD[0]):
         write(on.folder, run, 1.0)
     runs = {run for title, stage in on.stages().items() for run, _ in stage()}
     assert all(on.ready(title) for title in on.stages())
@@ -102,7 +99,7 @@ def test_a_difference_pairs_seeds_and_questions(tmp_path):
 
 
 def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
-    on, rate = study_report.Report(Study(tmp_path), CONTESTANTS), ("learning_rate", 0.1)
+    on, rate = study_report.Report(Study(tmp_path)), ("learning_rate", 0.1)
     runs = {options: Run("w", "softcot", 1, (*options, rate)) for options in ((), (("k_shot", 9),))}
     write(tmp_path, runs[()], 1.0, [2, 2], "11")
     write(tmp_path, runs[(("k_shot", 9),)], 1.0, [0, 2], "01")
@@ -116,9 +113,9 @@ def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
 
 
 def test_two_contestants_are_compared_under_each_of_a_stages_options(tmp_path):
-    on, rates = study_report.Report(Study(tmp_path), CONTESTANTS), {"prompt": 0.1, "softcot": 0.2}
+    on, rates = study_report.Report(Study(tmp_path)), {"prompt": 0.1, "softcot": 0.2}
     runs = [
-        Run("w", name, 1, (*options, ("learning_rate", rate)))
+        Run("w", name, 1, (("learning_rate", rate), *options))
         for name, rate in rates.items()
         for options in ((), (("max_steps", 9),))
     ]
@@ -130,13 +127,11 @@ def test_two_contestants_are_compared_under_each_of_a_stages_options(tmp_path):
 
 
 def test_headroom_chooses_the_better_lm_by_one_seed_and_scores_it_on_the_other(tmp_path):
-    on = study_report.Report(Study(tmp_path), CONTESTANTS)
+    on = study_report.Report(Study(tmp_path))
     runs = [Run("w", "none", seed) for seed in (1, 2)]
     for run, large, small in zip(runs, ([2, 0, 1], [2, 0, 1]), ([0, 2, 2], [0, 2, 0]), strict=True):
         write(tmp_path, run, 1.0, large, "000", label="large")
-        record = on.study.record(run)
-        record["evaluations"]["small"] = record["evaluations"]["large"] | {"hits": small}
-        (tmp_path / f"{run.name}.json").write_text(json.dumps(record))
+        write(tmp_path, run, 1.0, small, "000", label="small")
     (row,) = on.headroom([(run, []) for run in runs], "large", "small").splitlines()[2:]
     _, world, large, small, best, gain, _ = (cell.strip().partition(" ")[0] for cell in row.split("|"))
     # third question: seed 1 says small (2 > 1), which on seed 2 has 0; seed 2 says large, which on seed 1 has 1
@@ -154,31 +149,56 @@ def test_ranks_are_averaged_where_values_are_equal():
 def test_a_rate_that_diverged_is_no_candidate_and_the_others_are(tmp_path):
     on = Study(tmp_path)
     tune(on)
-    (tmp_path / f"{on.at_rate('arithmetic', 'softcot', 41, BEST).name}.json").unlink()
+    best = json.dumps({"learning_rate": BEST}, separators=(",", ":"))
+    path = tmp_path / "arithmetic.jsonl"
+    kept = [line for line in path.read_text().splitlines() if not ('"softcot"' in line and best in line)]
+    path.write_text("\n".join(kept) + "\n")
     assert on.ready("main") and dict(on.tuned("arithmetic", "softcot", 41).options)["learning_rate"] != BEST
 
 
-def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path):
+def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path, monkeypatch):
     path = tmp_path / "RESULTS.md"
     path.write_text("a\n<!-- study: main -->\nold\n<!-- end -->\nb\n<!-- study: other -->\nkept\n<!-- end -->\n")
-    study_report.fill(path, {"main": "| new \\1 |"})
+    study_pages.fill(path, {"main": "| new \\1 |"})
     kept = "b\n<!-- study: other -->\nkept\n<!-- end -->\n"
     assert path.read_text() == "a\n<!-- study: main -->\n| new \\1 |\n<!-- end -->\n" + kept
+    monkeypatch.setattr(study_pages, "PAGES", ("RESULTS.md",))
     with pytest.raises(SystemExit, match="nothere"):
-        study_report.fill(path, {"nothere": ""})
+        study_pages.fill_all(tmp_path, {"nothere": "", "main": ""})
 
 
-def test_results_md_is_what_report_makes_of_the_stored_json(tmp_path, monkeypatch):
+def test_the_pages_are_what_report_makes_of_the_stored_runs(tmp_path, monkeypatch):
+    """docs/results/study.md has every table and RESULTS.md the main one; the plots come out too."""
     stored, copy = ROOT / "benchmarks" / "study", tmp_path / "benchmarks" / "study"
     shutil.copytree(stored, copy, ignore=shutil.ignore_patterns("*.svg"))
-    shutil.copy(ROOT / "RESULTS.md", tmp_path)
+    for page in study_pages.PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
     monkeypatch.setattr(study, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["study.py", "--report"])
     monkeypatch.chdir(tmp_path)
     study.main()
-    assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
+    for page in study_pages.PAGES:
+        assert (tmp_path / page).read_text() == (ROOT / page).read_text()
     plots = {path.name for path in stored.glob("*.svg")}
     assert plots and plots == {path.name for path in copy.glob("*.svg")}
+
+
+def test_a_run_is_a_line_and_the_lines_are_sorted(tmp_path):
+    """A new part of a run leaves the other parts and the other lines as they are."""
+    runs = [Run("w", "softcot", seed, (("learning_rate", 0.1),)) for seed in (2, 1)]
+    for run in runs:
+        write(tmp_path, run, 1.0, [2, 0], "10")
+    one, two = (tmp_path / "w.jsonl").read_text().splitlines()
+    write(tmp_path, runs[0], 0.5, [1, 1], "11", label="other")
+    after = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
+    assert [record["seed"] for record in after] == [1, 2] and after[0] == json.loads(one)
+    assert after[1]["training"]["best_sft_loss"] == 0.5
+    assert after[1]["evaluations"] == json.loads(two)["evaluations"] | {"other": after[1]["evaluations"]["other"]}
+    for path in (ROOT / "benchmarks" / "study").glob("*.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        names = [Run.of(record).name for record in records]
+        assert names == sorted(set(names)) and {record["world"] for record in records} == {path.stem}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -186,18 +206,17 @@ def test_results_md_is_what_report_makes_of_the_stored_json(tmp_path, monkeypatc
 
 
 def test_a_study_runs_the_two_scripts_keeps_json_and_does_only_what_is_missing(tmp_path, monkeypatch):
-    for name in ("toy", "data"):
+    for name in ("toy", "data", "train.py", "evaluate.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    tiny = study.World("arithmetic", "toy", "arithmetic", ARITHMETIC.task, steps=2, test_k=4, max_new_tokens=8)
-    monkeypatch.setitem(study.WORLDS, "arithmetic", tiny)
-    monkeypatch.setattr(study, "ROOT", tmp_path)
+    tiny = study_runs.World("arithmetic", "toy", "arithmetic", ARITHMETIC.task, steps=2, test_k=4, max_new_tokens=8)
+    monkeypatch.setitem(study_runs.WORLDS, "arithmetic", tiny)
     on = Study(tmp_path / "json")
     run = Run("arithmetic", "prompt", 41, (("k_shot", 20), ("learning_rate", 0.01)))
     bare, two = Run("arithmetic", "none", 41), sampled("test", 2)
-    runner = study.Runner(on, jobs=1)
+    runner = study.StudyRunner(on, jobs=1)
     runner.stage("a", [(run, [two]), (bare, [two])])
-    assert runner.failed == [] and {path.stem for path in on.folder.iterdir()} == {run.name, bare.name}
+    assert runner.failed == [] and on.by_name("arithmetic").keys() == {run.name, bare.name}
     record = on.record(run)
     assert record["training"]["trained_parameters"] == 8 * 128 and len(record["training"]["dev_curve"]) == 1
     assert len(record["evaluations"]["test-x2"]["hits"]) == len(record["evaluations"]["test-x2"]["votes"]) == 4
@@ -218,7 +237,7 @@ def test_a_study_runs_the_two_scripts_keeps_json_and_does_only_what_is_missing(t
 
 def test_a_failing_script_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runner = study.Runner(Study(tmp_path / "json"), jobs=1)
+    runner = study.StudyRunner(Study(tmp_path / "json"), jobs=1)
 
     def script(name, flags, log):
         if "thought_generator" in flags and flags["thought_generator"] == "none":

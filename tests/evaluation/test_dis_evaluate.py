@@ -63,7 +63,8 @@ def folder(trained, tmp_path, monkeypatch) -> Path:
     """A copy of `trained`, made the current folder, with the scripts as in the repository."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     shutil.copytree(ROOT / "bash", tmp_path / "bash")
-    (tmp_path / "evaluate.py").symlink_to(ROOT / "evaluate.py")
+    for name in ("evaluate.py", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -267,7 +268,7 @@ def test_the_script_evaluates_and_ranks_what_it_can_and_asks_no_question_twice(w
 def fake(folder) -> dict[str, str]:
     """Environment of a machine with two GPUs, five checkpoints, and evaluations that only say when they run."""
     shutil.copy(PROGRAMS / "fake_evaluations.sh", "fake_python")
-    return {"PYTHON": "./fake_python", "SECONDS_EACH": "0.3", "FAILS": "", "KILLED": ""}
+    return {"PYTHON": "./fake_python", "SECONDS_EACH": "0.3", "FAILS": "", "KILLED": "", "REAL_PYTHON": sys.executable}
 
 
 def events() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The embedded default: the toy world's data and the two committed models keep what RESULTS.md says of them."""
+"""The embedded default: the toy world's data and its two models keep what docs/results/study.md says of them."""
 
 import json
 

@@ -1,0 +1,345 @@
+"""The table of the study's runs: worlds, contestants, stages; and what is stored of each run.
+
+The rules are in benchmarks/study.py. A run is a line of JSON in benchmarks/study/<world>.jsonl, sorted by its name:
+flags, curves, and for every question how many samples were right and whether the vote was.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lta_thinker.common import write_text
+
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+FEW_RATES = LEARNING_RATES[1:4]
+SEEDS = (41, 42, 43, 44, 45)
+FEW_SEEDS = SEEDS[:2]
+SFT = {"sft_loss_weight": 1, "align_loss_weight": 0, "focus_loss_weight": 0}
+PUBLISHED = {"sft_loss_weight": 0.33, "align_loss_weight": 0.33, "focus_loss_weight": 0.33}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A row of the main table; `flags` are those of train.py (None: nothing is trained)."""
+
+    title: str
+    flags: dict | None
+
+
+CONTESTANTS = {
+    "none": Contestant("bare LLM", None),
+    "prompt": Contestant("constant prompt", {"thought_generator": "prompt"} | SFT),
+    "softcot": Contestant("SoftCoT", {"thought_generator": "small"} | SFT),
+    "softcotpp": Contestant(
+        "SoftCoT++, 5 chains",
+        {"thought_generator": "small", "num_thought_chains": 5, "diversity_loss_weight": 0.1} | SFT,
+    ),
+    "block": Contestant("LTA block, three losses", {"thought_generator": "block"} | PUBLISHED),
+    "block-sft": Contestant("LTA block, SFT alone", {"thought_generator": "block"} | SFT),
+    "small_block": Contestant("LTA small_block, three losses", {"thought_generator": "small_block"} | PUBLISHED),
+    "small_block-sft": Contestant("LTA small_block, SFT alone", {"thought_generator": "small_block"} | SFT),
+    "leak": Contestant(
+        "LTA small_block, SFT alone, steps seen",
+        {"thought_generator": "small_block", "thoughts_see_steps": True} | SFT,
+    ),
+}
+LTA = ("block", "block-sft", "small_block", "small_block-sft")
+
+
+@dataclass(frozen=True)
+class World:
+    """A frozen pair and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are taken,
+    one of `rates`; test_k questions, steps, N as in every run."""
+
+    name: str
+    pair: str
+    tuned_on: str
+    task: tuple[tuple[str, str], ...]
+    rates: tuple[float, ...] = LEARNING_RATES
+    steps: int = 100
+    test_k: int = 500
+    num_thoughts: int = 8
+    max_new_tokens: int = 96
+
+
+def broad(family: str, answer_type: str) -> World:
+    """A task family of the second world (toy/broad.py)."""
+    files = tuple((f"{split}_file", f"toy/broad/data/{family}/{split}.jsonl") for split in ("train", "dev", "test"))
+    fields = {
+        "boolean": (("steps_field", "facts"),),
+        "choice": (("steps_field", "rationale"), ("answer_field", "correct")),
+    }
+    task = (("task_name", f"broad-{family}"), ("answer_type", answer_type), *files, *fields.get(family, ()))
+    return World(f"broad-{family}", "toy/broad", "broad-number", task, FEW_RATES)
+
+
+ARITHMETIC = World("arithmetic", "toy", "arithmetic", (("task_name", "arithmetic"),))
+BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
+WORLDS = {world.name: world for world in (ARITHMETIC, *BROAD)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A contestant in a world with a seed and flags that replace its own (sorted pairs)."""
+
+    world: str
+    contestant: str
+    seed: int
+    options: tuple[tuple[str, object], ...] = ()
+
+    @classmethod
+    def of(cls, record: dict) -> "Run":
+        return cls(record["world"], record["contestant"], record["seed"], tuple(sorted(record["options"].items())))
+
+    @property
+    def name(self) -> str:
+        """Also a valid --output_name."""
+        options = "".join(f".{name}_{value}" for name, value in self.options)
+        return f"{self.world}.{self.contestant}{options}.s{self.seed}"
+
+    def train_flags(self, prefix: str) -> dict:
+        """Flags of train.py; the prefix keeps two studies' folders apart."""
+        world = WORLDS[self.world]
+        common = {
+            "large_model_id": f"{world.pair}/large",
+            "small_model_id": f"{world.pair}/small",
+            **dict(world.task),
+            "output_name": f"{prefix}.{self.name}",
+            "seed": self.seed,
+            "num_thought_tokens": world.num_thoughts,
+            "batch_size": 16,
+            "per_device_eval_batch_size": 50,
+            "gradient_accumulation_steps": 1,
+            "max_steps": world.steps,
+            "eval_strategy": "steps",
+            "eval_steps": max(10, world.steps // 4),
+            "logging_steps": 5,
+            "disable_tqdm": "true",
+        }
+        return common | CONTESTANTS[self.contestant].flags | dict(self.options)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A call of evaluate.py on a run: label and flags (sorted pairs) besides the common ones."""
+
+    label: str
+    flags: tuple[tuple[str, object], ...] = ()
+
+
+def sampled(label: str, samples: int, **flags) -> Evaluation:
+    """`samples` answers a question, under the label with their number."""
+    return Evaluation(f"{label}-x{samples}", (("num_return_sequences", samples), *sorted(flags.items())))
+
+
+MAIN, SHORT = sampled("test", 10), sampled("test", 4)
+LONGER = sampled(
+    "longer", 4, task_name="arithmetic-longer", answer_type="number", test_file="results/study/longer.jsonl"
+)
+REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
+SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
+INSPECT = Evaluation("inspect", (("inspect", 100),))
+REWORDED_PROMPT = {
+    "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stages; a stage may need what the stages before it found
+
+
+Wanted = list[tuple[Run, list[Evaluation]]]  # a stage: each of its runs with the evaluations that it asks for
+
+
+class Study:
+    """The stages, and the stored runs of a folder: one <world>.jsonl a world, one line a run."""
+
+    def __init__(self, folder: Path, quick: bool = False):
+        self.folder, self.quick, self.prefix = folder, quick, "quick" if quick else "study"
+        self.seeds = FEW_SEEDS if quick else SEEDS
+        self.main_evaluation = SHORT if quick else MAIN
+        self.stored: dict[str, dict[str, dict]] = {}  # world -> name of a run -> its record
+        self.lock = threading.Lock()
+
+    def read(self, world: str) -> dict[str, dict]:
+        """The stored records of a world by the names of their runs."""
+        path = self.folder / f"{world}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        records = [json.loads(line) for line in lines]
+        return {Run.of(record).name: record for record in records}
+
+    def by_name(self, world: str) -> dict[str, dict]:
+        """As `read`, but the file is read once."""
+        known = self.stored.get(world)
+        if known is None:
+            known = self.stored[world] = self.read(world)
+        return known
+
+    def record(self, run: Run) -> dict:
+        """What is known of a run; empty where nothing is."""
+        return self.by_name(run.world).get(run.name, {})
+
+    def records(self, world: str) -> list[dict]:
+        """Of all runs in a world, whatever stage they are of."""
+        return list(self.by_name(world).values())
+
+    def save(self, run: Run, **parts) -> None:
+        """Put these parts (training=..., evaluations=...) into the run's record; the other lines stay."""
+        with self.lock:
+            records = self.read(run.world)  # anew: another study.py may have written there
+            before = records.get(run.name, {})
+            record = {"world": run.world, "contestant": run.contestant, "seed": run.seed, "options": dict(run.options)}
+            record |= before | parts
+            record["evaluations"] = before.get("evaluations", {}) | parts.get("evaluations", {})
+            records[run.name] = record
+            lines = [json.dumps(records[name], separators=(",", ":")) + "\n" for name in sorted(records)]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / f"{run.world}.jsonl", "".join(lines))
+            self.stored[run.world] = records
+
+    def dev_loss(self, run: Run) -> float | None:
+        """The best dev SFT loss of a run; None where it was not trained, or where its training failed."""
+        training = self.record(run).get("training")
+        return training["best_sft_loss"] if training else None
+
+    def rates(self, world: str) -> tuple[float, ...]:
+        """The learning rates to choose from."""
+        return FEW_RATES if self.quick else WORLDS[world].rates
+
+    def tuned(self, world: str, contestant: str, seed: int, **options) -> Run:
+        """The contestant's run at its best learning rate by dev SFT loss, with other options."""
+        if contestant == "none":
+            return Run(world, contestant, seed)
+        on = WORLDS[world].tuned_on
+        losses = {rate: self.dev_loss(self.at_rate(on, contestant, SEEDS[0], rate)) for rate in self.rates(on)}
+        known = [rate for rate, loss in losses.items() if loss is not None]
+        return self.at_rate(world, contestant, seed, min(known, key=losses.get), **options)
+
+    def at_rate(self, world: str, contestant: str, seed: int, rate: float, **options) -> Run:
+        return Run(world, contestant, seed, tuple(sorted((options | {"learning_rate": rate}).items())))
+
+    def best_lta(self, world: str) -> str:
+        """The LTA contestant with the lowest dev SFT loss."""
+        known = [name for name in LTA if name in self.contestants()]
+        loss = {name: self.dev_loss(self.tuned(world, name, SEEDS[0])) for name in known}
+        return min(loss, key=loss.get)
+
+    def contestants(self) -> list[str]:
+        left_out = ("softcotpp", "block", "block-sft", "leak") if self.quick else ()
+        return [name for name in CONTESTANTS if name not in left_out]
+
+    def stages(self) -> dict[str, Callable[[], Wanted]]:
+        """{title: function that lists the stage's runs}, cheap parts first."""
+        stages = {
+            "tuning": lambda: self.tuning(ARITHMETIC),
+            "main": lambda: self.main(ARITHMETIC, self.seeds, self.main_evaluation),
+        }
+        if self.quick:
+            return stages
+        stages |= {
+            "looks": lambda: self.looks("arithmetic"),
+            "losses": self.losses,
+            "shape": self.shape,
+            "steps": self.steps,
+            "rows": self.rows,
+            "transfer": self.transfer,
+            "thoughts": self.thoughts,
+            "samples": self.samples,
+        }
+        stages["tuning broad-number"] = lambda: self.tuning(BROAD[0])
+        for world in BROAD:
+            stages[f"main {world.name}"] = lambda world=world: self.main(world, FEW_SEEDS, SHORT)
+        return stages | {"looks broad-number": lambda: self.looks("broad-number"), "headroom": self.headroom}
+
+    def ready(self, title: str) -> bool:
+        """Whether the stage can be listed: its world is tuned."""
+        world = WORLDS[title.rpartition(" ")[2]] if " " in title else ARITHMETIC
+        runs = [run for run, _ in self.tuning(WORLDS[world.tuned_on])]
+        known = {run.contestant for run in runs if self.dev_loss(run) is not None}  # a rate may have diverged
+        return title.startswith("tuning") or known == {run.contestant for run in runs}
+
+    def tuning(self, world: World) -> Wanted:
+        names = [name for name in self.contestants() if name != "none"]
+        rates = self.rates(world.name)
+        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in rates]
+
+    def main(self, world: World, seeds, evaluation: Evaluation) -> Wanted:
+        """The leak is measured in `arithmetic` and on the second world's number family."""
+        names = [name for name in self.contestants() if name != "leak" or world.tuned_on == world.name]
+        return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in names]
+
+    def variants(self, contestant: str, *options: dict, evaluations=(SHORT,), seeds=FEW_SEEDS) -> Wanted:
+        """The tuned run of the contestant and its variants with these seeds."""
+        runs = [self.tuned("arithmetic", contestant, seed, **o) for o in options for seed in seeds]
+        return [(run, list(evaluations)) for run in runs]
+
+    def looks(self, world: str) -> Wanted:
+        names = (self.best_lta(world), "softcot", "prompt")
+        return [(self.tuned(world, name, SEEDS[0]), [INSPECT]) for name in names]
+
+    def losses(self) -> Wanted:
+        """Which losses, in which weights and forms; the three losses' own contestant is in the main table."""
+        base, three = self.best_lta("arithmetic"), PUBLISHED
+        weights = [(0.33, 0.33, 0), (0.33, 0, 0.33), (0.33, 0.33, 0.33), (1, 1, 0), (1, 10, 0), (1, 0, 0.1)]
+        weights += [(1, 0, 0.01), (1, 0.01, 0.01)]
+        forms = [
+            {"align_stop_gradient": True},
+            {"align_mean": True},
+            {"align_temperature": 10.0},
+            {"align_variance_floor": 0.5},
+            {"decay_extra_losses": True},
+        ]
+        options = [dict(zip(PUBLISHED, weight, strict=True)) for weight in weights]
+        options += [three | form for form in forms]
+        options += [{"sft_loss_weight": 1, "align_loss_weight": 10, "focus_loss_weight": 0} | form for form in forms]
+        return self.variants(base, {}, *options)
+
+    def shape(self) -> Wanted:
+        """The generator's parts; and what was tried with `block`, which reads no small LM."""
+        base = self.best_lta("arithmetic")
+        parts = [{"freeze_prior": True}, {"num_blocks": 2}, {"match_scale": True}, {"projection": "after"}]
+        tried = [{"num_blocks": 2}, {"match_scale": True}, {"projection": "before"}, {"num_thought_tokens": 32}]
+        tried += [{"max_steps": 1000, "eval_steps": 250}]
+        return (
+            self.variants(base, {}, *parts)
+            + self.variants("block-sft", {}, *tried)
+            + self.variants("softcot", {}, {"match_scale": True})
+        )
+
+    def steps(self) -> Wanted:
+        """The longest training with all seeds: is one contestant the better, or only the sooner?"""
+        *counts, longest = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
+        names = (self.best_lta("arithmetic"), "softcot", "prompt")
+        few = [pair for name in names for pair in self.variants(name, {}, *counts)]
+        return few + [pair for name in names for pair in self.variants(name, longest, seeds=SEEDS)]
+
+    def rows(self) -> Wanted:
+        counts = [{"k_shot": rows} for rows in (100, 300, 1000)]
+        names = (self.best_lta("arithmetic"), "softcot", "prompt")
+        return [pair for name in names for pair in self.variants(name, {}, *counts)]
+
+    def transfer(self) -> Wanted:
+        """The main runs on longer problems, in other words, and at other temperatures."""
+        warm = [sampled(f"temperature{t}", 4, temperature=t) for t in (0.3, 1.0, 1.3)]
+        names = ("none", "prompt", "softcot", self.best_lta("arithmetic"))
+        runs = [self.tuned("arithmetic", name, seed) for name in names for seed in FEW_SEEDS]
+        return [(run, [SHORT, LONGER, REWORDED, *warm]) for run in runs]
+
+    def thoughts(self) -> Wanted:
+        """N in training by n in evaluation."""
+        base, counts = self.best_lta("arithmetic"), (4, 8, 16, 32)
+        pairs = []
+        for made in counts:
+            options = {} if made == ARITHMETIC.num_thoughts else {"num_thought_tokens": made}
+            few = [sampled(f"n{n}", 4, num_thought_tokens=n) for n in (1, 2, 4, 8, 16, 32) if n <= made]
+            pairs += self.variants(base, options, evaluations=few)
+        return pairs
+
+    def samples(self) -> Wanted:
+        names = ("none", "softcot", self.best_lta("arithmetic"))
+        return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
+
+    def headroom(self) -> Wanted:
+        """The second world's questions to its large LM, and to its small one alone."""
+        return [(Run(world.name, "none", seed), [SHORT, SMALL_ALONE]) for world in BROAD for seed in FEW_SEEDS]
