@@ -2,7 +2,7 @@
 
     python examples/new_task.py                # the toy pair on a CPU, in a temporary folder; --steps 5 for a look
 
-For a real pair change the two model ids, and leave out the toy's settings and the temporary folder. (README.md has
+For a real pair change the two model ids, and leave out the toy's settings and the temporary folder. (docs/ has
 the flags; `python train.py` and `python evaluate.py` take the same.)
 """
 

@@ -1,0 +1,84 @@
+"""The flag tables of docs/training.md and docs/evaluation.md, made from the dataclasses that read the flags.
+
+    python docs/flag_tables.py            # rewrites the tables in both pages
+    python docs/flag_tables.py --check    # changes nothing; ends with an error where a table is not up to date
+
+A table stands between `<!-- flags: CLASS -->` and `<!-- end of flags -->`. It has a flag's name, default and help text.
+The flags that Hugging Face's TrainingArguments have on their own are not in it.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+
+from lta_thinker.evaluation.flags import EvaluationArguments  # noqa: E402
+from lta_thinker.flags import TaskArguments  # noqa: E402
+from lta_thinker.training.flags import TrainArguments  # noqa: E402
+
+CLASSES = {cls.__name__: cls for cls in (TrainArguments, EvaluationArguments, TaskArguments)}
+PAGES = [DOCS / "training.md", DOCS / "evaluation.md"]
+TABLE = re.compile(r"(<!-- flags: (\w+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
+
+
+def flag_name(field: dataclasses.Field) -> str:
+    """The name that a user types: the short one where there is one, and --no_NAME for a switch that is on."""
+    if field.default is True:
+        return f"--no_{field.name}"
+    aliases = field.metadata.get("aliases")
+    return aliases[0] if aliases else f"--{field.name}"
+
+
+def default_text(field: dataclasses.Field) -> str:
+    """A flag's default as the table shows it; nothing where its help text says what happens without it."""
+    if field.default is None:
+        return ""
+    if isinstance(field.default, bool):
+        return "off"
+    return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
+
+
+def help_text(field: dataclasses.Field) -> str:
+    text = field.metadata["help"].replace("%%", "%").replace("|", "\\|").replace("<", "\\<")
+    if field.default is True:
+        return f"do not {text}"
+    choices = field.metadata.get("choices")
+    if choices and not all(str(choice) in text for choice in choices):
+        text += f"; one of {', '.join(map(str, choices))}"
+    return text
+
+
+def flag_table(cls: type) -> str:
+    """Markdown rows of the flags that the class itself declares, in its order."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    own = [fields[name] for name in inspect.get_annotations(cls) if name in fields]
+    rows = [f"| `{flag_name(field)}` | {default_text(field)} | {help_text(field)} |" for field in own if field.init]
+    return "\n".join(["| flag | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def with_tables(page: str) -> str:
+    """A page's text with every flag table in it made anew."""
+    return TABLE.sub(lambda found: found[1] + flag_table(CLASSES[found[2]]) + found[3], page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare, and change nothing")
+    check = parser.parse_args().check
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = with_tables(before)
+        if check and after != before:
+            sys.exit(f"error: {path.name}: a flag table is out of date; python docs/flag_tables.py makes it anew")
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"{path.name}: flag tables made anew")
+
+
+if __name__ == "__main__":
+    main()
