@@ -57,8 +57,9 @@ from lta_thinker.evaluation.report import (
     sample_line,
 )
 from lta_thinker.flags import parse_flags
+from lta_thinker.generation.backends import backend_versions, open_sampler
 from lta_thinker.generation.prompts import PromptEmbedder, Request, ThoughtVariance, make_requests
-from lta_thinker.generation.samplers import Sampler, auto_batch_size, backend_versions, greedy_settings, open_sampler
+from lta_thinker.generation.samplers import Sampler, auto_batch_size, greedy_settings
 from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config

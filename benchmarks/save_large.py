@@ -1,6 +1,6 @@
 """Saves the large LLM of a shape with its tokenizer, for what reads an LLM from a folder: evaluate.py, vLLM.
 
-    python benchmarks/save_large.py --shape cpu results/large-cpu
+python benchmarks/save_large.py --shape cpu results/large-cpu
 """
 
 import sys

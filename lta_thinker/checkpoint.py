@@ -263,7 +263,10 @@ def run_checkpoints(output_name: str) -> list[Path]:
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
         if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
             continue
-        record = TrainingRecord.read(path.parent)
+        try:
+            record = TrainingRecord.read(path.parent)
+        except InputError:  # of another program, in a folder whose name begins in the same way
+            continue
         if record.run == output_name and record.best is not None:
             by_step.setdefault(record.best["step"], path.parent)
     if not by_step:

@@ -61,7 +61,7 @@ def check_ranges(args) -> None:
         value = getattr(args, one.name)
         if "range" in one.metadata and value is not None and value not in one.metadata["range"]:
             name = one.metadata["aliases"][0] if one.metadata["aliases"] else f"--{one.name}"
-            raise InputError(f"{name} {value}: {one.metadata['range']}")
+            raise InputError(f"{name} {value}: {one.metadata['range'] if math.isfinite(value) else 'must be finite'}")
 
 
 # flags that --recipe stands for; what is given besides wins
@@ -133,6 +133,11 @@ class _Parser(HfArgumentParser):
         return super().add_argument(*names, **kwargs)
 
     def error(self, message: str):
+        wrong_choice = re.fullmatch(r"argument (--\w+)\S*: invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if wrong_choice:
+            name, value, choices = wrong_choice.groups()
+            choices = choices.replace("'", "")
+            raise InputError(f"{name} {value}: one of {choices}")
         raise InputError(message)
 
 

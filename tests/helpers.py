@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 from lta_thinker import evaluate, train
 from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE, TrainingRecord
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.generation.prompts import make_requests
-from lta_thinker.generation.samplers import TransformersSampler
+from lta_thinker.evaluation.report import Report, SampleLine, make_figures, sample_line
+from lta_thinker.generation.prompts import Request, make_requests
+from lta_thinker.generation.samplers import Answer, TransformersSampler
+from lta_thinker.generation.sampling import Sample
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.losses import Objective
 from lta_thinker.model import GENERATORS, LatentThoughtModel, Models
@@ -356,6 +358,32 @@ def published(folder: Path, d_in: int, block: bool) -> list[str]:
     }
     torch.save(state, folder / ATT_FILE)
     return ["--params_file_name", str(folder / PARAMS_FILE), "--att_file_name", str(folder / ATT_FILE)]
+
+
+def line_of(index: int, answers: list, gold: str = "18", tokens: int = 5, finished: bool = True) -> SampleLine:
+    """A line of samples.jsonl whose samples say these numbers; None: none."""
+    example = Example(index, f"Question {index}?", (), gold)
+    samples = [Sample([], tokens, finished, -0.5) for _ in answers]
+    texts = [f"The answer is {answer}." if answer else "Hm." for answer in answers]
+    return sample_line(Answer(Request(example, {}), samples, texts), "number")
+
+
+def write_evaluation(folder: Path, lines: list[SampleLine], checkpoint: dict | None = None, **settings) -> Path:
+    """samples.jsonl and report.json of an evaluation with these lines -> the report's path."""
+    settings = {
+        "answer_type": "number",
+        "num_thought_tokens": 0,
+        "thought_generator": "none",
+        "split": "dev",
+    } | settings
+    settings = {"questions": "", "sampling": {"num_return_sequences": len(lines[0].answers)}} | settings
+    made = vars(make_figures(lines, "number"))
+    own = {"speed": None, "thought_variance": None, "versions": {}, "wall_seconds": 1.0, "settings": settings}
+    folder.mkdir(parents=True)
+    (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    checkpoint = checkpoint or {"name": folder.name, "run": None, "dev": None}
+    Report(**made, **own, checkpoint=checkpoint).write(folder / "report.json")
+    return folder / "report.json"
 
 
 def fails(*flags: str) -> str:

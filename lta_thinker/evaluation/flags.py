@@ -76,6 +76,8 @@ class EvaluationArguments(TaskArguments):
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
             raise InputError(f"--checkpoints_of {self.checkpoints_of}: not a run's --output_name")
         self._check_thoughts()
+        if self.num_thought_tokens == 0:
+            raise InputError("--num_thought_tokens 0: at least 1, or --thought_generator none")
         check_ranges(self)
         self._check_engine()
         if self.inspect and self.thought_generator == "none":

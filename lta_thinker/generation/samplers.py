@@ -4,7 +4,7 @@
     VllmSampler            a vLLM engine (vllm.py); it gets the prompts as embeddings
 
     requests = make_requests(models.layout, examples)
-    with closing(open_sampler(backend, models, settings, batch_size, num_injected, requests)) as sampler:
+    with closing(TransformersSampler(models, settings, batch_size=8, num_injected=2)) as sampler:
         for answer in sampler.answers(requests):
             ...
 
@@ -155,33 +155,6 @@ class TransformersSampler(Sampler):
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def open_sampler(
-    backend: Backend,
-    models: Models,
-    settings: SamplingSettings,
-    batch_size: int,
-    num_injected: int,
-    requests: Sequence[Request],
-) -> Sampler:
-    """The backend's sampler for these requests, to be closed. InputError where it does not start."""
-    if backend.name == "hf" or not requests:
-        return TransformersSampler(models, settings, batch_size, num_injected)
-    # imported here: an extra, and seconds
-    from lta_thinker.generation.vllm import VllmSampler
-
-    longest = max(request.length for request in requests) + num_injected
-    return VllmSampler(models, settings, batch_size, num_injected, backend, longest)
-
-
-def backend_versions(backend: str) -> dict[str, str]:
-    """Versions of what `--backend` needs besides the core. InputError where that is missing or too old."""
-    if backend == "hf":
-        return {}
-    from lta_thinker.generation.vllm import import_vllm
-
-    return {"vllm": import_vllm().__version__}
 
 
 def count_right(

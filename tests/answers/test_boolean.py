@@ -149,7 +149,7 @@ def test_yes_and_no_are_equal_only_to_themselves():
     assert answers_equal("yes", "yes", "boolean") is True
     assert answers_equal("yes", "no", "boolean") is False
     assert answers_equal("no", None, "boolean") is False
-    assert vote(["no", "yes", None, "yes"], "boolean") == "yes"
+    assert vote(["no", "yes", None, "yes"], "boolean").answer == "yes"
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])

@@ -285,7 +285,7 @@ def test_different_numbers_need_no_library():
 
 def test_equal_formulas_vote_together():
     assert group_answers([r"\frac{1}{2}", "2", None, "0.5", "1/2"], "latex") == [0, 1, None, 0, 0]
-    assert vote(["2", r"\frac{1}{2}", None, "0.5"], "latex") == r"\frac{1}{2}"
+    assert vote(["2", r"\frac{1}{2}", None, "0.5"], "latex").answer == r"\frac{1}{2}"
     assert answers_equal(None, "2", "latex") is False
 
 

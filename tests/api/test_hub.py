@@ -3,23 +3,24 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import cache_with
+from helpers import cache_with, record_of
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
-from safetensors.torch import load_file
 
 from lta_thinker import LatentThoughtModel, evaluate
 from lta_thinker.api import WEIGHTS_ON_HUB
-from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE
+from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, TrainingRecord
 from lta_thinker.common import InputError
-from lta_thinker.evaluation import plan as loading
+from lta_thinker.evaluation import plan
 from lta_thinker.evaluation.card import model_card
+from lta_thinker.llm.lora import Lora
 
-FILES = sorted([ATT_FILE, META_FILE, PARAMS_FILE, SAFE_FILE, "README.md"])
+FILES = sorted([ATT_FILE, META_FILE, PARAMS_FILE, "README.md"])
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,9 @@ def one_line(call, *args, **kwargs) -> str:
 
 
 def same_weights(one: LatentThoughtModel, other: LatentThoughtModel) -> bool:
-    wanted = other.state_dict()
-    return all(torch.equal(value, wanted[name]) for name, value in one.state_dict().items()) and len(wanted) > 0
+    wanted = other.models.thoughts.state_dict()
+    own = one.models.thoughts.state_dict()
+    return own.keys() == wanted.keys() and all(torch.equal(value, wanted[name]) for name, value in own.items())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -61,12 +63,14 @@ def same_weights(one: LatentThoughtModel, other: LatentThoughtModel) -> bool:
 
 def test_a_model_is_loaded_whole_from_a_folder_and_from_a_resume_checkpoint(trained, model, monkeypatch):
     """The generator has the file's weights, the LMs, prompts and task are the run's; both folders say the same."""
-    meta = json.loads((trained / META_FILE).read_text())
-    safe = load_file(trained / SAFE_FILE)
-    assert all(torch.equal(value, safe[name]) for name, value in model.generator.state_dict().items())
-    assert not model.training and (model.kind, model.num_thoughts) == ("small_block", 4)
-    assert model.plan.trained == meta and model.plan.prompts == meta["prompts"] and model.plan.weights is None
-    assert model.llm.config.name_or_path == meta["large_model_id"]
+    record, thoughts = TrainingRecord.read(trained), model.models.thoughts
+    for part, file in (("projection", PARAMS_FILE), ("block", ATT_FILE)):
+        saved = torch.load(trained / file, weights_only=True)
+        weights = getattr(thoughts.generator, part).state_dict()
+        assert weights and all(torch.equal(value, saved[name]) for name, value in weights.items())
+    assert not thoughts.training and (thoughts.kind, model.num_thoughts) == ("small_block", 4)
+    assert model.plan.record == record and model.plan.prompts == record.prompts and model.plan.weights is None
+    assert model.models.llm.config.name_or_path == record.large_model_id
     (resume,) = (trained.parent.parent / "results" / "run").glob("checkpoint-5")
     assert same_weights(LatentThoughtModel.from_pretrained(str(resume)), model)
 
@@ -80,7 +84,7 @@ def test_what_is_saved_is_what_was_loaded_with_a_card_and_nothing_odd(model, tra
     for name in (PARAMS_FILE, ATT_FILE, META_FILE):  # to the byte: a report of the one is a report of the other
         assert (folder / name).read_bytes() == (trained / name).read_bytes()
     again = LatentThoughtModel.from_pretrained(folder)
-    assert same_weights(again, model) and again.plan.trained == model.plan.trained
+    assert same_weights(again, model) and again.plan.record == model.plan.record
 
 
 def test_a_folder_with_other_things_in_it_is_not_replaced(model, tmp_path):
@@ -94,17 +98,6 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(model, tmp_path):
     assert (tmp_path / "card" / "README.md").read_text() == "mine"
 
 
-def test_a_model_made_elsewhere_keeps_nothing_and_is_refused(tiny_models, tmp_path, monkeypatch):
-    """train.py's own model: its arguments are not kept for a config.json, and it has no thoughts.json to save."""
-    monkeypatch.chdir(tmp_path)
-    made = tiny_models.model("small_block")
-    assert not vars(made).keys() & {"_hub_mixin_config", "plan", "layout"} and made._hub_mixin_config is None
-    assert all(name.startswith("generator.") for name in made.state_dict())
-    for call in (made.save_pretrained, made.push_to_hub, made.solve):
-        assert "from_pretrained" in one_line(call, "owner/name")
-    assert os.listdir() == []
-
-
 def test_lms_are_looked_for_where_thoughts_json_or_the_caller_says(trained, tiny_pair, tmp_path, monkeypatch):
     """A relative folder is relative to the current one; the same LM elsewhere will do, another one will not."""
     folder = tmp_path / "moved"
@@ -115,7 +108,9 @@ def test_lms_are_looked_for_where_thoughts_json_or_the_caller_says(trained, tiny
     said = one_line(LatentThoughtModel.from_pretrained, "moved")
     assert "--base_model_id pair/large: no such folder here" in said
     elsewhere = {"base_model_id": str(tiny_pair / "large"), "assistant_model_id": str(tiny_pair / "small")}
-    assert LatentThoughtModel.from_pretrained("moved", **elsewhere).llm.config.name_or_path == str(tiny_pair / "large")
+    assert LatentThoughtModel.from_pretrained("moved", **elsewhere).models.llm.config.name_or_path == str(
+        tiny_pair / "large"
+    )
     (tmp_path / "pair").symlink_to(tiny_pair)
     assert LatentThoughtModel.from_pretrained("moved", device="cpu").num_thoughts == 4
     other = meta | {"fingerprints": ["0" * 16, meta["fingerprints"][1]]}
@@ -136,10 +131,10 @@ def test_wrong_arguments_are_one_line_before_anything_is_loaded(trained, wrong):
 
 
 def test_trust_remote_code_is_for_the_configs_too(trained, monkeypatch):
-    asked, own = [], loading.load_config
-    monkeypatch.setattr(loading, "load_config", lambda *args: asked.append(args[2]) or own(*args))
+    asked, own = [], plan.load_config
+    monkeypatch.setattr(plan, "load_config", lambda source: asked.append(source) or own(source))
     LatentThoughtModel.from_pretrained(trained, trust_remote_code=True)
-    assert asked == [True, True]
+    assert [source.trust_remote_code for source in asked] == [True, True]
 
 
 def test_a_hub_id_is_read_from_the_cache_without_a_network(trained, model, tmp_path):
@@ -177,7 +172,7 @@ def test_what_goes_up_is_what_is_saved_and_the_card_says_how_to_get_it(model, re
     assert sorted(files) == FILES
     card = files["README.md"].decode()
     assert "LatentThoughtModel.from_pretrained('owner/thoughts')" in card and "## Evaluation" in card
-    assert json.loads(files[META_FILE]) == model.plan.trained
+    assert files[META_FILE] == (model.plan.files[0].parent / META_FILE).read_bytes()
 
 
 def test_a_hub_out_of_reach_is_one_line(model):
@@ -195,18 +190,17 @@ def test_the_card_has_the_training_and_no_figure_of_an_evaluation_without_a_repo
     card = ModelCard.load(tmp_path / "copy" / "README.md")
     assert card.data.library_name == "lta-thinker" and card.data.pipeline_tag == "text-generation"
     assert card.data.datasets == ["openai/gsm8k"] and card.data.base_model is None  # a folder of this machine
-    meta = json.loads((trained / META_FILE).read_text())
+    record = TrainingRecord.read(trained)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy" / "large").mkdir(parents=True)
     for folder in ("toy/large", "../large"):
-        assert "base_model:" not in model_card(meta | {"large_model_id": folder}, "x")
+        assert "base_model:" not in model_card(replace(record, large_model_id=folder), "x")
     for fact in ("| thoughts | 4 |", "| loss weights | sft 0.33, align 0.33, focus 0.33 |", "after step 5 (epoch"):
         assert fact in card.text
-    assert f"sft {meta['dev']['eval_sft_loss']:.4g}" in card.text and meta["versions"]["lta_thinker"] in card.text
+    assert f"sft {record.dev['eval_sft_loss']:.4g}" in card.text and record.versions["lta_thinker"] in card.text
     assert "Evaluation" not in card.text and "%" not in card.text
     assert str(card) == str(model.generate_model_card(name=str(tmp_path / "copy")))
-    meta["large_model_id"] = "Qwen/Qwen3-8B"
-    other = model_card(meta | {"tuned": {"base_model": {}}}, "x")
+    other = model_card(replace(record, large_model_id="Qwen/Qwen3-8B", tuned={"base_model": Lora()}), "x")
     assert "base_model: Qwen/Qwen3-8B\n" in other
     assert "is frozen" in card.text and "is frozen" not in other and "large LLM, LoRA adapter" in other
 
@@ -235,9 +229,7 @@ def test_a_report_of_others_makes_no_card(model, reports, trained, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_checkpoint_of_older_code_has_a_card_too(trained):
-    """thoughts.json with no more than evaluation needs."""
-    meta = json.loads((trained / META_FILE).read_text())
-    needed = "thought_generator num_thoughts sizes large_model_id small_model_id prompts date_string task_name dtype"
-    card = model_card({key: meta[key] for key in [*needed.split(), "answer_type"]}, "x")
-    assert "| thoughts | 4 |" in card and "dev losses" not in card
+def test_a_thoughts_json_of_the_least_has_a_card_too(tiny_models):
+    """With no more than evaluation needs."""
+    card = model_card(record_of(tiny_models.model("small_block")), "x")
+    assert "thought generator" in card and "dev losses" not in card and "None" not in card

@@ -9,7 +9,8 @@ from helpers import pair_flags, published
 from lta_thinker import LatentThoughtModel, evaluate
 from lta_thinker.common import InputError
 from lta_thinker.generation import solve
-from lta_thinker.generation.sampling import Sample
+from lta_thinker.generation.samplers import Answer
+from lta_thinker.generation.sampling import Sample, resolve_sampling
 from lta_thinker.generation.solve import Solution, as_example
 from lta_thinker.rows.examples import Task, parse_row
 
@@ -79,15 +80,24 @@ def test_the_shell_asks_the_bare_llm_and_published_weights_too(ask, tiny_pair, t
 
 def fake_samples(monkeypatch, texts: list[str], scores: list[float]) -> None:
     samples = [Sample([], i, True, score) for i, score in enumerate(scores, 1)]
-    monkeypatch.setattr(solve, "generate_answers", lambda *_: iter([(None, samples, texts)]))
+    monkeypatch.setattr(
+        solve.TransformersSampler, "answers", lambda self, requests: iter([Answer(requests[0], samples, texts)])
+    )
 
 
-def solve_with(answer_type: str, options: tuple[str, ...] = ()) -> Solution:
-    example = as_example("Which?", answer_type, options)
-    return solve.solve(None, None, None, example, None, answer_type, 0)
+@pytest.fixture
+def solve_with(tiny_models):
+    """Solve a question of an answer type, perhaps with options -> its Solution."""
+
+    def solve_with(answer_type: str, options: tuple[str, ...] = ()) -> Solution:
+        example = as_example("Which?", answer_type, options)
+        settings = resolve_sampling("qwen3", tiny_models.llm.generation_config)
+        return solve.solve(tiny_models.models("none"), example, settings, answer_type, 0)
+
+    return solve_with
 
 
-def test_equal_answers_are_one_and_the_winner_comes_first(monkeypatch):
+def test_equal_answers_are_one_and_the_winner_comes_first(monkeypatch, solve_with):
     """A tie goes to the better score, as in an evaluation; what has no answer has no vote."""
     fake_samples(monkeypatch, ["so 2", "0.75", "hm", "3/4", "2.0", "9"], [-3, -1, 0, -1, -3, 0])
     solution = solve_with("number")
@@ -99,7 +109,7 @@ def test_equal_answers_are_one_and_the_winner_comes_first(monkeypatch):
     assert solve_with("number") == Solution(None, {}, ["hm", "no idea"], [1, 2])
 
 
-def test_options_are_asked_as_a_rows_are(monkeypatch):
+def test_options_are_asked_as_a_rows_are(monkeypatch, solve_with):
     row = {"question": "How much is 2 + 3?", "options": ["A) 4", "B) 5"], "answer": "B"}
     question, _, _, options = parse_row(Task("mine", "choice", {}), row)
     example = as_example(row["question"], "choice", tuple(row["options"]))

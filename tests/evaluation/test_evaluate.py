@@ -282,9 +282,9 @@ def test_a_killed_run_goes_on_where_it_stopped(run, checkpoints, monkeypatch):
     asked = []
     answers = Sampler.answers
 
-    def watch(sampler, examples):
-        asked.extend(example.index for example in examples)
-        return answers(sampler, examples)
+    def watch(sampler, requests):
+        asked.extend(request.example.index for request in requests)
+        return answers(sampler, requests)
 
     monkeypatch.setattr(Sampler, "answers", watch)
     run(*flags, "--output_dir", "cut", "--batch_size", "8")

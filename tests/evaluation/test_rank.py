@@ -4,8 +4,9 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
-from helpers import fails, family_tokenizer, ranked
+from helpers import fails, family_tokenizer, line_of, ranked, write_evaluation
 
 from lta_thinker import evaluate
 from lta_thinker.checkpoint import RESUME_FILE
@@ -17,19 +18,11 @@ from lta_thinker.rows.layout import Layout
 def write_report(name: str, answers: list[str], loss: float | None = 0.5, gold: str = "18", **settings) -> str:
     """report.json and samples.jsonl of an evaluation with one line of single-letter answers a question: + right,
     - wrong, o none."""
-    words = {"+": "The answer is 18.", "-": "The answer is 7.", "o": "Hm."}
-    records = []
-    for index, line in enumerate(answers):
-        example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold, "options": ()})
-        samples = [type("S", (), {"num_tokens": 5, "finished": True, "score": -0.5}) for _ in line]
-        records.append(report.sample_record(example, samples, [words[letter] for letter in line], "number"))
-    stored = {"num_thought_tokens": 4, "split": "dev", "sampling": {"num_return_sequences": 3}, RESUME_FILE: name}
-    figures = report.make_report(records, "number") | {"settings": stored | {"answer_type": "number"} | settings}
-    figures["checkpoint"] = {"name": name, "dev": None if loss is None else {"step": 20, "eval_sft_loss": loss}}
-    Path(name).mkdir()
-    Path(name, "samples.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    Path(name, "report.json").write_text(json.dumps(figures))
-    return f"{name}/report.json"
+    numbers = {"+": "18", "-": "7", "o": None}
+    lines = [line_of(index, [numbers[letter] for letter in line], gold) for index, line in enumerate(answers)]
+    checkpoint = {"name": name, "run": None, "dev": None if loss is None else {"step": 20, "eval_sft_loss": loss}}
+    settings = {"num_thought_tokens": 4, "sampling": {"num_return_sequences": 3}, RESUME_FILE: name} | settings
+    return str(write_evaluation(Path(name), lines, checkpoint, **settings))
 
 
 def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeypatch, capsys):
@@ -72,7 +65,7 @@ def test_what_is_no_fair_ranking_is_refused_in_one_line(tmp_path, monkeypatch):
     assert "warm/report.json: sampling.temperature is 0.9, in cold/report.json it is 0.1" in fails("--rank", cold, warm)
     old = Path(write_report("old", ["+++", "---"]))
     old.write_text(json.dumps({k: v for k, v in json.loads(old.read_text()).items() if k != "checkpoint"}))
-    assert "old/report.json: made by an older evaluate.py" in fails("--rank", a, str(old))
+    assert "old/report.json: has no checkpoint" in fails("--rank", a, str(old))
     assert "a/samples.jsonl: not JSON" in fails("--rank", "a/samples.jsonl")
 
 
@@ -83,10 +76,11 @@ def test_prompts_may_differ_in_what_is_said_around_the_thoughts_and_in_nothing_e
     )
     tokenizer = family_tokenizer("bpe", template)
 
-    def settings(kind: str, date: str = "26 Jul 2024", template: str = template, **prompts) -> dict:
+    def settings(kind: str, date: str = "26 Jul 2024", template: str = template, **prompts):
         tokenizer.chat_template, prompts = template, PROMPTS["number"] | prompts
         made = Layout(tokenizer, None if kind == "none" else tokenizer, prompts, date)
-        return {"settings": {"thought_generator": kind, "prompts": prompts, "layout.llm": asdict(made.llm)}}
+        stored = {"thought_generator": kind, "prompts": prompts, "layout.llm": asdict(made.llm)}
+        return SimpleNamespace(settings=stored)
 
     plain = settings("none", problem="{question} Think.")
     hints = settings("small", problem="{question} Think.", thoughts=" Hints: {thoughts}.", generator="Hint: {question}")

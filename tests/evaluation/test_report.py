@@ -1,40 +1,33 @@
 """report.json and --compare: the figures worked out by hand, intervals, questions in pairs."""
 
-import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import line_of, write_evaluation
 
 from lta_thinker import evaluate
 from lta_thinker.common import InputError
 from lta_thinker.evaluation import report
 
 
-def record(index: int, answers: list, gold: str = "18", tokens: int = 5, finished: bool = True) -> dict:
-    example = type("E", (), {"index": index, "question": f"Question {index}?", "answer": gold, "options": ()})
-    samples = [type("S", (), {"num_tokens": tokens, "finished": finished, "score": -0.5}) for _ in answers]
-    return report.sample_record(example, samples, [f"The answer is {a}." if a else "Hm." for a in answers], "number")
-
-
 def test_the_figures_of_a_report():
     """Accuracies, maj@k, pass@k, ties and shares of four questions worked out by hand."""
     records = [
-        record(0, ["18", "18.0", "7"]),
-        record(1, ["7", None, None], finished=False),
-        record(2, ["18", "7", "9"], tokens=8),
-        record(3, [None, None, None]),
+        line_of(0, ["18", "18.0", "7"]),
+        line_of(1, ["7", None, None], finished=False),
+        line_of(2, ["18", "7", "9"], tokens=8),
+        line_of(3, [None, None, None]),
     ]
-    assert [(r["vote"], r["correct"]) for r in records] == [("18", True), ("7", False), ("18", True), (None, False)]
-    figures = report.make_report(records, "number")
-    assert figures["vote_accuracy"]["value"] == figures["maj_at_k"]["3"] == 0.5
-    assert figures["sample_accuracy"]["value"] == figures["maj_at_k"]["1"] == pytest.approx(0.25)
-    assert figures["pass_at_k"] == pytest.approx({"1": 0.25, "2": (1 + 2 / 3) / 4, "3": 0.5})
-    assert (figures["ties"], figures["no_answer"], figures["cut_off"]) == (1, 5 / 12, 0.25)
-    assert figures["tokens_per_sample"] == pytest.approx(5.75)
-    assert figures["vote_accuracy"]["low"] < 0.5 < figures["vote_accuracy"]["high"]
+    assert [(r.vote, r.correct) for r in records] == [("18", True), ("7", False), ("18", True), (None, False)]
+    figures = report.make_figures(records, "number")
+    assert figures.vote_accuracy.value == figures.maj_at_k["3"] == 0.5
+    assert figures.sample_accuracy.value == figures.maj_at_k["1"] == pytest.approx(0.25)
+    assert figures.pass_at_k == pytest.approx({"1": 0.25, "2": (1 + 2 / 3) / 4, "3": 0.5})
+    assert (figures.ties, figures.no_answer, figures.cut_off) == (1, 5 / 12, 0.25)
+    assert figures.tokens_per_sample == pytest.approx(5.75)
+    assert figures.vote_accuracy.low < 0.5 < figures.vote_accuracy.high
 
 
 def test_intervals_cover_as_often_as_they_say(monkeypatch):
@@ -44,35 +37,20 @@ def test_intervals_cover_as_often_as_they_say(monkeypatch):
     hits = 0
     for _ in range(100):
         figure = report.interval(rng.random(100) < 0.7)
-        hits += figure["low"] <= 0.7 <= figure["high"]
+        hits += figure.low <= 0.7 <= figure.high
     assert 88 <= hits <= 99
-
-
-def write_run(folder: Path, records: list[dict], **settings) -> Path:
-    settings = {
-        "answer_type": "number",
-        "num_thought_tokens": 0,
-        "thought_generator": "none",
-        "sampling": {"num_return_sequences": 2},
-    } | settings
-    folder.mkdir()
-    (folder / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    figures = report.make_report(records, "number") | {"settings": settings}
-    (folder / "report.json").write_text(json.dumps(figures))
-    return folder / "report.json"
 
 
 def test_compare_pairs_the_questions(run, tmp_path):
     """--compare prints both accuracies and B - A with its paired interval, much narrower than unpaired ones."""
-    poor = [record(i, ["18", "7"] if i % 2 else ["7", "7"]) for i in range(60)]
-    good = [record(i, ["18", "18"] if i % 2 else ["18", "7"]) for i in range(60)]
-    a = write_run(tmp_path / "a", poor)
-    b = write_run(tmp_path / "b", good, num_thought_tokens=2, thought_generator="small_block")
+    poor = [line_of(i, ["18", "7"] if i % 2 else ["7", "7"]) for i in range(60)]
+    good = [line_of(i, ["18", "18"] if i % 2 else ["18", "7"]) for i in range(60)]
+    a = write_evaluation(tmp_path / "a", poor)
+    b = write_evaluation(tmp_path / "b", good, num_thought_tokens=2, thought_generator="small_block")
     figures = evaluate.compare(a, b)
-    assert figures["sample"]["difference"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
-    assert figures["sample"]["a"]["value"] == 0.25
-    assert figures["vote"]["difference"]["value"] == 0.5
-    assert figures["vote"]["difference"]["low"] < 0.5 < figures["vote"]["difference"]["high"]
+    assert vars(figures.sample.difference) == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
+    assert figures.sample.a.value == 0.25 and figures.vote.difference.value == 0.5
+    assert figures.vote.difference.low < 0.5 < figures.vote.difference.high
     printed = run("--compare", a, b, data=False)
     assert "no thoughts, 2 samples" in printed and "2 thoughts (small_block)" in printed
     assert re.search(r"B - A, paired +50\.0 \[50\.0, 50\.0\]", printed)
@@ -80,17 +58,17 @@ def test_compare_pairs_the_questions(run, tmp_path):
 
 def test_compare_names_settings_that_differ_beyond_the_thoughts(run, tmp_path):
     """A pair that was sampled in two ways is not a fair pair: the table says so."""
-    records = [record(i, ["18", "7"]) for i in range(4)]
-    a = write_run(tmp_path / "a", records, base_model_id="one")
-    b = write_run(tmp_path / "b", records, base_model_id="other", thought_generator="small")
-    assert evaluate.compare(a, b)["differ"] == {"base_model_id": ["one", "other"]}
+    records = [line_of(i, ["18", "7"]) for i in range(4)]
+    a = write_evaluation(tmp_path / "a", records, base_model_id="one")
+    b = write_evaluation(tmp_path / "b", records, base_model_id="other", thought_generator="small")
+    assert evaluate.compare(a, b).differ == {"base_model_id": ["one", "other"]}
     assert "note: base_model_id differs: A 'one', B 'other'" in run("--compare", a, b, data=False)
 
 
 def test_compare_refuses_other_questions(run, tmp_path):
     """Reports over other questions, and files that are no report, are one line."""
-    a = write_run(tmp_path / "a", [record(i, ["18", "7"]) for i in range(3)])
-    b = write_run(tmp_path / "b", [record(i, ["18", "7"], gold="19") for i in range(3)])
+    a = write_evaluation(tmp_path / "a", [line_of(i, ["18", "7"]) for i in range(3)])
+    b = write_evaluation(tmp_path / "b", [line_of(i, ["18", "7"], gold="19") for i in range(3)])
     with pytest.raises(InputError, match="not about the same questions"):
         evaluate.compare(a, b)
     (tmp_path / "c").mkdir()

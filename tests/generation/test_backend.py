@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -156,7 +157,7 @@ def test_a_folder_of_one_backend_is_not_continued_with_the_other(tmp_path):
         check(settings, "vllm")
     with pytest.raises(InputError, match="made with backend = 'vllm', now it is 'hf'"):
         check(settings | {"backend": "vllm"}, "hf")
-    reports = [{"settings": settings}, {"settings": settings | {"backend": "vllm"}}]
+    reports = [SimpleNamespace(settings=settings | {"backend": backend}) for backend in ("hf", "vllm")]
     assert differing(*reports) == {"backend": ["hf", "vllm"]}
 
 

@@ -3,15 +3,13 @@
 import copy
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 from helpers import one_line
 
-from lta_thinker import evaluate, train
+from lta_thinker import build, evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.evaluation import plan as loading
 from lta_thinker.llm.frozen import LmSource, check_vocabulary, fingerprint, load_config, load_frozen_lm
 from lta_thinker.rows.layout import Layout
 
@@ -42,20 +40,18 @@ def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(ti
 
 
 def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scripts(
-    tiny_pair, tiny_models, tmp_path, monkeypatch
+    tiny_pair, tiny_models, gsm8k_data, tmp_path, monkeypatch
 ):
     llm = copy.deepcopy(tiny_models.llm)
-    for module in (train, loading):
-        monkeypatch.setattr(module, "load_frozen_lm", lambda *_: llm)
-    large, args = str(tiny_pair / "large"), SimpleNamespace(device="cpu", trust_remote_code=False)
-    args.dtype, args.thought_generator, args.attn_implementation = "float32", "block", None
-    args.large_model_id = args.small_model_id = large
-    args.shard_llm, args.tuned_roles = False, []
+    monkeypatch.setattr(build, "load_frozen_lm", lambda source: llm)
+    monkeypatch.chdir(tmp_path)
+    large = str(tiny_pair / "large")
+    training = ["--large_model_id", large, "--thought_generator", "block", "--data_dir", str(gsm8k_data)]
     asked = ["--base_model_id", large, "--thought_generator", "none", "--split", "sample"]
     for stateful, types, told in ((False, ["chunked_attention"], "chunked_attention"), (True, [], "recurrent")):
         llm._is_stateful, llm.config.layer_types = stateful, types
         with pytest.raises(InputError) as error:
-            train.build_model(args, tiny_models.layout_for("block"), [])
+            train.run([*training, "--output_name", "x", "--num_thought_tokens", "4"])
         one_line(error, "--large_model_id", told, "not supported in the large LM")
         with pytest.raises(SystemExit) as error:
             evaluate.main([*asked, "--output_dir", str(tmp_path / "out")])

@@ -263,9 +263,9 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vo
 )
 def test_models_that_cannot_work_are_refused_from_their_config(tmp_path, config, reason):
     config.save_pretrained(tmp_path)
-    for load in (load_config, lambda *names: load_frozen_lm(*names, torch.float32, "cpu")):
+    for load in (load_config, load_frozen_lm):
         with pytest.raises(InputError, match=f"--base_model_id {tmp_path}: .*{reason}") as error:
-            load(str(tmp_path), "--base_model_id")
+            load(LmSource(str(tmp_path), "--base_model_id"))
         assert "\n" not in str(error.value)
 
 

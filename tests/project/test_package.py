@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import PROGRAMS, ROOT, cache_with
 from packaging.requirements import Requirement
 
@@ -63,6 +65,30 @@ def test_all_modules_are_in_one_package_and_nothing_else_is_at_the_top(wheel):
     assert {f"lta_thinker/{name}.py" for name in MODULES} < modules
     assert inside == {*modules, "lta_thinker/data/convert.py", *samples}
     assert len(samples) == 8 and MODULES == ["data_loader", "evaluate", "losses", "model", "train"]
+
+
+@pytest.mark.parametrize("way", ["checkout", "pip install .", "pip install -e ."])
+def test_every_way_gives_the_same_imports(way, wheel, tmp_path):
+    """In a fresh virtual environment, far from the checkout, each module is imported under one name, once."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    outer = site / "outer.pth"  # the libraries, but not lta-thinker, are those of this environment
+    outer.write_text(f"{Path(torch.__file__).parent.parent}\n")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    options = ["--python", python, "install", "--no-build-isolation", "--no-deps", "--no-index"]
+    if way == "checkout":
+        environment["PYTHONPATH"] = str(ROOT)
+    else:
+        pip(*options, *([wheel] if way == "pip install ." else ["-e", ROOT]))
+    command = [str(python), str(PROGRAMS / "import_all.py")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    modules = [*(ROOT / "lta_thinker").rglob("*.py"), ROOT / "lta_thinker" / "data" / "convert.py"]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules]
+    assert said["modules"] == sorted(set(names) - {"lta_thinker"})
+    assert said["file"].startswith(str(tmp_path if way == "pip install ." else ROOT))
 
 
 def test_its_commands_are_installed(installed):

@@ -14,10 +14,9 @@ import transformers
 from helpers import ENVIRONMENT, ROOT, assert_close, gsm8k_row, logs, meta, subprocess_train, weights, write_jsonl
 from packaging.version import Version
 
-from lta_thinker import evaluate, train
+from lta_thinker import build, evaluate, train
 from lta_thinker.checkpoint import COMPLETE
 from lta_thinker.common import InputError
-from lta_thinker.evaluation import plan as loading
 from lta_thinker.flags import parse_flags
 
 
@@ -26,7 +25,7 @@ def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluati
     assert done.returncode == 0, done.stderr
     (folder,) = Path("ckpt").iterdir()
     assert folder.name == "cli-gsm8k-small_block-10-4-large-small"
-    files = {"TransformerBlock.bin", "generator.safetensors", "projection.bin", "thoughts.json"}
+    files = {"TransformerBlock.bin", "projection.bin", "thoughts.json"}
     assert {path.name for path in folder.iterdir()} == files
     stored = meta("cli")
     assert stored["thought_generator"] == "small_block" and stored["num_thoughts"] == 4
@@ -258,7 +257,7 @@ def test_a_run_that_diverges_stops_with_one_line(flags):
 def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flags):
     train.run([*flags, "--output_name", "softcot", "--use_assistant_model"])
     (folder,) = Path("ckpt").glob("softcot-gsm8k-small-*")
-    assert {path.name for path in folder.iterdir()} == {"generator.safetensors", "projection.bin", "thoughts.json"}
+    assert {path.name for path in folder.iterdir()} == {"projection.bin", "thoughts.json"}
 
 
 SFT_ALONE = ["--align_loss_weight", "0", "--focus_loss_weight", "0"]
@@ -333,10 +332,13 @@ def test_thoughts_see_steps_prints_a_warning(flags, capsys):
 
 
 def test_attn_implementation_is_the_librarys_switch_in_both_scripts(flags, monkeypatch):
-    used, own = [], train.load_frozen_lm
-    for module in (train, loading):
-        loads = lambda *args: (used.append(own(*args)), used[-1])[1]  # noqa: E731
-        monkeypatch.setattr(module, "load_frozen_lm", loads)
+    used, own = [], build.load_frozen_lm
+
+    def load(source):
+        used.append(own(source))
+        return used[-1]
+
+    monkeypatch.setattr(build, "load_frozen_lm", load)
     train.run([*flags, "--output_name", "eager", "--max_steps", "1", "--attn_implementation", "eager"])
     (folder,) = Path("ckpt").iterdir()
     asked = ["--checkpoint", str(folder), "--test_k", "1", "--max_new_tokens", "2", "--output_dir", "out"]
@@ -359,23 +361,26 @@ def test_bf16_keeps_float32_master_weights(flags):
     ("wrong", "message"),
     [
         ("--thought_generator none", "there is nothing to train"),
-        ("--thought_generator nix", "no such generator; there are small_block, block, small"),
+        ("--thought_generator nix", "--thought_generator nix: one of small_block, block, small"),
         ("--use_assistant_model --thought_generator block", "--use_assistant_model means small"),
         ("--fsdp full_shard", "--fsdp is not for this program"),
         ("--deepspeed ds.json", "--deepspeed is not for this program"),
         ("--fp16", "--fp16 is not for this program: use --bf16"),
         ("--no_such_flag 3", "no such flags"),
         ("--learning_rate fast", "--learning_rate"),
-        ("--learning_rate 0", "--learning_rate 0.0: must be a number above 0"),
+        ("--learning_rate 0", "--learning_rate 0.0: must be above 0"),
         ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),
         ("--thought_generator block --num_thought_tokens 1000", "the vocabulary has only 400 rows"),
         ("--task_name nix", "--task_name nix: no such task; there are gsm8k, strategyqa, math"),
         ("--task_name arithmetic", "no train.jsonl there (python toy/build.py --data makes it)"),
         ("--max_len 3", "train, --max_len 3: no row is that short"),
         ("--output_name a/b", "--output_name"),
-        ("--eval_strategy no", "--eval_strategy no: epoch or steps"),
-        ("--best_metric bleu", "--best_metric bleu: sft_loss or accuracy"),
-        ("--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0", "one of them above 0"),
+        ("--eval_strategy no", "--eval_strategy no: one of epoch, steps"),
+        ("--best_metric bleu", "--best_metric bleu: one of sft_loss, accuracy"),
+        (
+            "--sft_loss_weight 0 --align_loss_weight 0 --focus_loss_weight 0",
+            "must have a weight above 0",
+        ),
         ("--params_file_name p.bin", "small_block starts from --params_file_name and --att_file_name"),
         ("--params_file_name p.bin --att_file_name b.bin", "--params_file_name p.bin: no such file"),
         ("--batch_size 0", "--batch_size 0: must be at least 1"),
@@ -386,10 +391,10 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--metric_for_best_model loss", "use --best_metric"),
         ("--eval_steps 5", "needs --eval_strategy steps"),
         ("--warmup_steps 0.5", "warmup_steps"),
-        ("--seed -1", "--seed -1: must be from 0"),
+        ("--seed -1", "--seed -1: must be at least 0 and below 4,294,967,296"),
         ("--per_device_eval_batch_size 0", "must be at least 1"),
-        ("--sft_loss_weight nan", "--sft_loss_weight nan: must be a number"),
-        ("--learning_rate inf", "must be a number above 0"),
+        ("--sft_loss_weight nan", "--sft_loss_weight nan: must be finite"),
+        ("--learning_rate inf", "--learning_rate inf: must be finite"),
         ("--best_metric accuracy --max_new_tokens 0", "--max_new_tokens 0: must be at least 1"),
         ("--output_name ..", "--output_name"),
         ("--report_to nosuchtracker", "nosuchtracker"),
@@ -408,8 +413,8 @@ def test_bf16_keeps_float32_master_weights(flags):
         ),
         ("--align_loss_weight 0 --align_mean", "nothing is aligned without --align_loss_weight"),
         ("--align_loss_weight 0 --focus_loss_weight 0 --decay_extra_losses", "no loss but the SFT loss has a weight"),
-        ("--projection beside", "--projection beside: before or after"),
-        ("--align_variance_floor -1", "--align_variance_floor -1.0: must be a number, 0 or more"),
+        ("--projection beside", "--projection beside: one of before, after"),
+        ("--align_variance_floor -1", "--align_variance_floor -1.0: must be at least 0"),
         ("--recipe published", "--recipe published: no such recipe; there is paper"),
         ("--resume", "--resume: no complete checkpoint in results/wrong"),
         ("--thought_cache perhaps", "--thought_cache"),
@@ -426,5 +431,5 @@ def test_a_wrong_flag_gets_one_line_and_leaves_nothing_behind(flags, wrong, mess
 def test_an_error_is_one_line_on_stderr_and_a_non_zero_exit(flags):
     done = subprocess_train([*flags, "--output_name", "x", "--k_shot", "-1"])
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be 0 (all rows) or more"
+    assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be at least 0"
     assert "Traceback" not in done.stderr
