@@ -207,9 +207,14 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
     dtype, device = lm_dtype(args, record), device or choose_device(args.backend)
 
     def source(name: str, trained: str | None) -> LmSource:
-        model_id = getattr(args, name) or trained or DEFAULT_MODEL_IDS[name]
-        how = (getattr(torch, dtype), device, args.trust_remote_code, args.attn_implementation)
-        return LmSource(model_id, f"--{name}", *how)
+        return LmSource(
+            getattr(args, name) or trained or DEFAULT_MODEL_IDS[name],
+            f"--{name}",
+            dtype=getattr(torch, dtype),
+            device=device,
+            trust_remote_code=args.trust_remote_code,
+            attn_implementation=args.attn_implementation,
+        )
 
     large = source("base_model_id", record and record.large_model_id)
     small = source("assistant_model_id", record and record.small_model_id)

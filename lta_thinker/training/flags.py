@@ -313,16 +313,23 @@ class TrainArguments(TaskArguments, TrainingArguments):
     def objective(self) -> Objective:
         return Objective(self.loss_weights, self.focus_temperature, self.align_form)
 
+    def _source(self, role: str) -> LmSource:
+        """The LM that --large_model_id or --small_model_id names."""
+        return LmSource(
+            getattr(self, f"{role}_model_id"),
+            f"--{role}_model_id",
+            dtype=getattr(torch, self.dtype),
+            device=self.device,
+            trust_remote_code=self.trust_remote_code,
+            attn_implementation=self.attn_implementation,
+        )
+
     @property
     def spec(self) -> ModelSpec:
         """The models of the run."""
-        how = (getattr(torch, self.dtype), self.device, self.trust_remote_code, self.attn_implementation)
-        small = None
-        if GENERATORS[self.thought_generator].uses_small_lm:
-            small = LmSource(self.small_model_id, "--small_model_id", *how)
         return ModelSpec(
-            large=LmSource(self.large_model_id, "--large_model_id", *how),
-            small=small,
+            large=self._source("large"),
+            small=self._source("small") if GENERATORS[self.thought_generator].uses_small_lm else None,
             kind=self.thought_generator,
             num_thoughts=self.num_thought_tokens,
             design=self.design,
