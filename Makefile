@@ -16,9 +16,10 @@ demo: ## trains thoughts for the toy LLM on the CPU, evaluates, prints one table
 test: ## the test suite
 	bash bash/run_tests.sh
 
-lint: setup ## ruff: rules and format
+lint: setup ## ruff: rules and format; pyright: types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 bench: setup ## speed of a training step and of an evaluation on the toy pair, against the published way
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/train_step.py --shape tiny --device cpu --generator small_block
