@@ -2,7 +2,7 @@
 
     python benchmarks/evaluate.py --shape cpu
 
-ours       generation.generate_answers: a prompt is computed once, a finished sample's row goes to the next question
+ours       TransformersSampler: a prompt is computed once, a finished sample's row goes to the next question
 published  transformers' generate(num_return_sequences=10) on a left-padded batch of questions, until the longest of its
            answers is done (our own plain rendering of how the published evaluation works)
 
@@ -34,9 +34,10 @@ from lta_thinker.common import versions  # noqa: E402
 from lta_thinker.data_loader import PROMPTS  # noqa: E402
 from lta_thinker.generation import decoding  # noqa: E402
 from lta_thinker.generation.decoding import Rows  # noqa: E402
-from lta_thinker.generation.samplers import generate_answers, prompt_batch  # noqa: E402
+from lta_thinker.generation.prompts import PromptEmbedder, make_requests  # noqa: E402
+from lta_thinker.generation.samplers import TransformersSampler  # noqa: E402
 from lta_thinker.generation.sampling import PUBLISHED_SAMPLING, SamplingSettings, gumbel_noise, noise_keys  # noqa: E402
-from lta_thinker.model import LatentThoughtModel, llm_inputs  # noqa: E402
+from lta_thinker.model import LatentThoughtModel, Models, llm_inputs  # noqa: E402
 from lta_thinker.rows.examples import Example  # noqa: E402
 from lta_thinker.rows.layout import Layout, pad_token_id  # noqa: E402
 
@@ -82,11 +83,11 @@ class Evaluation:
     def __init__(self, args: argparse.Namespace, dtype: str, questions: int):
         self.mean, self.batch_size = args.mean, args.batch_size
         pair = shapes.load_pair(args.shape, getattr(torch, dtype), args.device, data_dir=args.data_dir)
-        self.llm, self.layout = pair.llm, Layout(pair.llm_tokenizer, pair.small_tokenizer, PROMPTS["number"])
-        self.llm.generation_config = GenerationConfig()  # its end token would end an answer
+        layout = Layout(pair.llm_tokenizer, pair.small_tokenizer, PROMPTS["number"])
+        pair.llm.generation_config = GenerationConfig()  # its end token would end an answer
         slot_id = pad_token_id(pair.small_tokenizer)
-        model = LatentThoughtModel("small_block", pair.llm, pair.small_lm, MADE, slot_id).to(args.device)
-        self.model = model.eval()
+        thoughts = LatentThoughtModel("small_block", pair.llm, pair.small_lm, MADE, slot_id).to(args.device)
+        self.models = Models(pair.llm, thoughts.eval(), layout)
         rows = shapes.benchmark_rows(args.shape, questions, args.data_dir)
         self.examples = [replace(row, index=i) for i, row in enumerate(rows)]
         cuts = PUBLISHED_SAMPLING["qwen3"]
@@ -96,17 +97,18 @@ class Evaluation:
 
     def ours(self, batch_size: int | None = None) -> dict[int, list[list[int]]]:
         """Tokens of every sample by question."""
-        asked = self.llm, self.model, self.layout, self.examples, self.settings, batch_size or self.batch_size, INJECTED
+        sampler = TransformersSampler(self.models, self.settings, batch_size or self.batch_size, INJECTED)
+        answers = sampler.answers(make_requests(self.models.layout, self.examples))
         with mock.patch.object(decoding, "Rows", rows_that_end(self.mean)):
-            answers = tqdm(generate_answers(*asked), desc="ours", total=len(self.examples), leave=False, disable=None)
-            return {example.index: [one.tokens for one in samples] for example, samples, _ in answers}
+            answers = tqdm(answers, desc="ours", total=len(self.examples), leave=False, disable=None)
+            return {one.request.example.index: [sample.tokens for sample in one.samples] for one in answers}
 
     @torch.no_grad()
     def published_batch(self, examples: list[Example]) -> list[str]:
-        settings, device = self.settings, self.llm.get_input_embeddings().weight.device
-        batch = prompt_batch(self.layout, examples, device)
-        thoughts = self.model.thoughts(batch["question_ids"], batch["question_mask"])[1]
-        s = settings.num_return_sequences
+        settings, (llm, model, layout) = self.settings, (self.models.llm, self.models.thoughts, self.models.layout)
+        device, s = llm.get_input_embeddings().weight.device, settings.num_return_sequences
+        batch = PromptEmbedder(self.models, num_chains=1).batch(make_requests(layout, examples))
+        thoughts = model.thoughts(batch["question_ids"], batch["question_mask"])[1]
         numbers = torch.tensor([example.index for example in examples], device=device).repeat_interleave(s)
         keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(examples)))
         config = GenerationConfig(
@@ -118,12 +120,12 @@ class Evaluation:
             max_new_tokens=settings.max_new_tokens,
             pad_token_id=0,
         )
-        tokens = self.llm.generate(
-            **llm_inputs(self.llm, batch, thoughts[:, :INJECTED]),
+        tokens = llm.generate(
+            **llm_inputs(llm, batch, thoughts[:, :INJECTED]),
             generation_config=config,
             stopping_criteria=StoppingCriteriaList([Ends(lengths_of(keys, self.mean, settings.max_new_tokens))]),
         )
-        return self.layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     def published(self) -> None:
         starts = range(0, len(self.examples), self.batch_size)

@@ -26,7 +26,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, Qwen3Config  # noqa: E402
 
 from lta_thinker.data_loader import TASKS, load_split  # noqa: E402
-from lta_thinker.llm.frozen import DTYPE_ARGUMENT, load_frozen_lm, load_tokenizer  # noqa: E402
+from lta_thinker.llm.frozen import DTYPE_ARGUMENT, LmSource, load_frozen_lm, load_tokenizer  # noqa: E402
 from lta_thinker.rows.examples import Example  # noqa: E402
 
 VOCABULARY = 151_936
@@ -118,12 +118,13 @@ def load_pair(
 ) -> Pair:
     """The models of a shape; `vocabulary` rows in the embedding tables of the random ones; `attention`: the library's
     attn_implementation."""
-    folders = str(ROOT / "toy" / "large"), str(ROOT / "toy" / "small")
-    tokenizers = [load_tokenizer(folder, "--shape") for folder in folders]
+    toy = [
+        LmSource(str(ROOT / "toy" / name), "--shape", dtype=dtype, device=device, attn_implementation=attention)
+        for name in ("large", "small")
+    ]
+    tokenizers = [load_tokenizer(source) for source in toy]
     if shape == "tiny":
-        lms = [
-            load_frozen_lm(folder, "--shape", dtype, device, False, attention) for folder in folders[: 1 + need_small]
-        ]
+        lms = [load_frozen_lm(source) for source in toy[: 1 + need_small]]
     else:
         rows = benchmark_rows(shape, 1319, data_dir)
         texts = ["\n".join([row.question, *row.steps, row.answer]) for row in rows]

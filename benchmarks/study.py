@@ -24,6 +24,7 @@ import re
 import shutil
 import sys
 import time
+from dataclasses import asdict, fields
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,15 +149,16 @@ class StudyRunner:
 
 def evaluated(folder: Path) -> dict:
     """What is kept of an evaluation's report and samples."""
-    from lta_thinker.evaluation import compare, report
+    from lta_thinker.evaluation.compare import Evaluated
+    from lta_thinker.evaluation.report import REPORT_FILE, Figures
 
-    figures, records = compare.read_report(folder / report.REPORT_FILE)
-    kind = figures["settings"]["answer_type"]
-    kept = "num_questions sample_accuracy vote_accuracy maj_at_k pass_at_k ties no_answer cut_off tokens_per_sample"
-    result = {name: figures[name] for name in [*kept.split(), "thought_variance", "speed", "versions"]}
-    result["sampling"] = figures["settings"]["sampling"]
-    result["hits"] = [sum(report.sample_hits(record, kind)) for record in records]  # right samples of each question
-    result["votes"] = "".join(str(int(record["correct"])) for record in records)
+    found = Evaluated.read(folder / REPORT_FILE)
+    report, kind = found.report, found.report.settings["answer_type"]
+    kept = [field.name for field in fields(Figures)] + ["thought_variance", "speed", "versions"]
+    result = {name: value for name, value in asdict(report).items() if name in kept}
+    result["sampling"] = report.settings["sampling"]
+    result["hits"] = [sum(line.hits(kind)) for line in found.lines]  # right samples of each question
+    result["votes"] = "".join(str(int(line.correct)) for line in found.lines)
     return result
 
 

@@ -24,12 +24,10 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from lta_thinker.common import (
-    versions,  # noqa: E402
-    write_text,  # noqa: E402
-)
+from lta_thinker.common import versions, write_text  # noqa: E402
 from lta_thinker.data_loader import PROMPTS  # noqa: E402
-from lta_thinker.model import GENERATORS, LOSSES, LatentThoughtModel  # noqa: E402
+from lta_thinker.losses import LOSSES, Objective  # noqa: E402
+from lta_thinker.model import GENERATORS, LatentThoughtModel  # noqa: E402
 from lta_thinker.rows.batch import TrainingCollator, loss_counts  # noqa: E402
 from lta_thinker.rows.examples import Example  # noqa: E402
 from lta_thinker.rows.layout import Layout, pad_token_id  # noqa: E402
@@ -210,9 +208,16 @@ def build(args, pair: shapes.Pair, generator: str, thoughts_see_steps: bool = Fa
     layout = Layout(pair.llm_tokenizer, tokenizer, PROMPTS["number"])
     torch.manual_seed(0)
     small_lm, slot_id = pair.small_lm if uses_small else None, pad_token_id(tokenizer)
-    weights = THREE | ({"align": 0.0, "focus": 0.0} if args.sft_alone else {})
-    arguments = {"weights": weights, "thoughts_see_steps": thoughts_see_steps}
-    model = LatentThoughtModel(generator, pair.llm, small_lm, args.num_thoughts, slot_id, **arguments)
+    objective = Objective(THREE | ({"align": 0.0, "focus": 0.0} if args.sft_alone else {}))
+    model = LatentThoughtModel(
+        generator,
+        pair.llm,
+        small_lm,
+        args.num_thoughts,
+        slot_id,
+        objective=objective,
+        thoughts_see_steps=thoughts_see_steps,
+    )
     if generator == "small_block":
         torch.nn.init.normal_(model.generator.prior, std=0.02)
     return model.to(args.device).train(), layout

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from lta_thinker.answers import answers_equal, extract_answer  # noqa: E402
-from lta_thinker.data_loader import PROMPTS, load_split, own_task  # noqa: E402
+from lta_thinker.data_loader import PROMPTS, OwnTask, load_split, own_task  # noqa: E402
 from lta_thinker.rows.examples import parse_row  # noqa: E402
 from lta_thinker.rows.layout import answer_line, chat_layout  # noqa: E402
 from toy import broad, build  # noqa: E402
@@ -62,7 +62,7 @@ DRILL_SHARE, SLOTS_SHARE = 0.1, 0.5
 def task_of(family, folder):
     """A family as a task of the user's own, its files in `folder`."""
     files = {split: str(folder / "data" / family / f"{split}.jsonl") for split in ROWS}
-    return own_task(f"broad-{family}", family, files, FIELDS[family])
+    return own_task(f"broad-{family}", OwnTask(files, FIELDS[family], family))
 
 
 def write_data(folder):

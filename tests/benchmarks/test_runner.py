@@ -64,7 +64,7 @@ def test_an_exception_ends_every_group(tmp_path, monkeypatch):
         list(runner.each(work, ["hangs", "fails", "later"]))
     assert not runner.running and runner.run(Command(["true"], tmp_path / "other.log")).failure == "stopped"
     state = subprocess.run(["ps", "-o", "stat=", "-p", (tmp_path / "pid").read_text().strip()], capture_output=True)
-    assert state.stdout.decode().strip() in ("", "Z")
+    assert state.stdout.strip()[:1] in (b"", b"Z")  # gone, or a zombie
 
 
 def test_signals_interrupt_the_main_program():
