@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import study_pages  # noqa: E402
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
 from benchmarks.study_runs import INSPECT, REWORDED_PROMPT, WORLDS, Evaluation, Run, Study, Wanted  # noqa: E402
+from lta_thinker.checkpoint import TrainingRecord  # noqa: E402
 from lta_thinker.common import write_text  # noqa: E402
 
 # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
@@ -109,20 +110,20 @@ class StudyRunner:
         for old in Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*"):
             shutil.rmtree(old)
         log = self.script("train", flags, self.work / run.name / "train.log")
-        meta = json.loads(self.checkpoint(run).read_text())
+        record = TrainingRecord.read(self.checkpoint(run).parent)
         last = max(
             resumable.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1])
         )
         history = json.loads(last.read_text())["log_history"]
         training = {
             "flags": {name: value for name, value in flags.items() if name != "output_name"},
-            "best_sft_loss": meta["best"]["value"],
-            "best_step": meta["best"]["step"],
-            "dev_curve": meta["dev_curve"],
+            "best_sft_loss": record.best["value"],
+            "best_step": record.best["step"],
+            "dev_curve": record.dev_curve,
             "curve": [[entry["step"], entry["sft_loss"]] for entry in history if "sft_loss" in entry],
             "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
             "seconds": float(re.search(r"'train_runtime': '?([\d.]+)", log)[1]),
-            "versions": meta["versions"],
+            "versions": record.versions,
         }
         self.study.save(run, training=training)
         shutil.rmtree(resumable)  # the weights are in ckpt/

@@ -19,11 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lta_thinker import evaluate
 from lta_thinker.data_loader import TASKS, load_split
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import load_models, make_plan
+from lta_thinker.evaluation.plan import Plan, load_models, make_plan
 from lta_thinker.flags import parse_flags
-from lta_thinker.generation.samplers import TransformersSampler
+from lta_thinker.generation.prompts import PromptEmbedder, make_requests
+from lta_thinker.generation.samplers import Answer, Sampler, TransformersSampler
 from lta_thinker.generation.sampling import SamplingSettings
 from lta_thinker.generation.vllm import VllmSampler
+from lta_thinker.model import Models
 
 EXAMPLES = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples[:50]
 GREEDY = SamplingSettings(
@@ -40,13 +42,13 @@ GREEDY = SamplingSettings(
 SAMPLING = replace(GREEDY, greedy=False, temperature=0.9, top_p=0.9, top_k=20, num_return_sequences=4)
 
 
-def models_for(backend: str, *flags: str):
-    """(args, plan, models) as evaluate.py makes them."""
+def models_for(backend: str, *flags: str) -> tuple[Plan, Models]:
+    """As evaluate.py makes them."""
     args = parse_flags(
         EvaluationArguments, [*flags, *TOY_DATA, "--backend", backend, "--batch_size", "16"], "evaluate.py"
     )
     plan = make_plan(args)
-    return args, plan, load_models(plan, False, None)
+    return plan, load_models(plan)
 
 
 def bare(folder: str = TOY["large"]) -> tuple[str, ...]:
@@ -56,8 +58,8 @@ def bare(folder: str = TOY["large"]) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def engine(checkpoint):
     """A VllmSampler whose models and settings the tests set."""
-    args, plan, models = models_for("vllm", "--checkpoint", str(checkpoint))
-    with contextlib.closing(VllmSampler(models, GREEDY, 16, None, args, plan, 200)) as sampler:
+    plan, models = models_for("vllm", "--checkpoint", str(checkpoint))
+    with contextlib.closing(VllmSampler(models, GREEDY, 16, None, plan.backend, 200)) as sampler:
         yield sampler
 
 
@@ -65,25 +67,25 @@ def engine(checkpoint):
 def pairs(checkpoint):
     """{"thoughts", "none"} -> the models of (hf, vllm)."""
     flags = {"thoughts": ("--checkpoint", str(checkpoint)), "none": bare()}
-    return {name: [models_for(backend, *own)[2] for backend in ("hf", "vllm")] for name, own in flags.items()}
+    return {name: [models_for(backend, *own)[1] for backend in ("hf", "vllm")] for name, own in flags.items()}
 
 
-def answers(sampler, examples=EXAMPLES) -> dict[int, tuple]:
-    return {example.index: (samples, texts) for example, samples, texts in sampler.answers(examples)}
+def answers(sampler: Sampler, examples=EXAMPLES) -> dict[int, Answer]:
+    requests = make_requests(sampler.layout, examples)
+    return {answer.request.example.index: answer for answer in sampler.answers(requests)}
 
 
-def with_vllm(engine, models, settings, examples=EXAMPLES) -> dict[int, tuple]:
-    engine.llm, engine.thought_model, engine.layout = models
-    engine.settings = settings
+def with_vllm(engine: VllmSampler, models: Models, settings: SamplingSettings, examples=EXAMPLES) -> dict[int, Answer]:
+    Sampler.__init__(engine, models, settings, 16)  # other models and settings before the engine that runs
     return answers(engine, examples)
 
 
-def with_hf(models, settings, examples=EXAMPLES) -> dict[int, tuple]:
+def with_hf(models: Models, settings: SamplingSettings, examples=EXAMPLES) -> dict[int, Answer]:
     return answers(TransformersSampler(models, settings, 16), examples)
 
 
-def texts_of(made: dict[int, tuple]) -> dict[int, list[str]]:
-    return {index: texts for index, (_, texts) in made.items()}
+def texts_of(made: dict[int, Answer]) -> dict[int, list[str]]:
+    return {index: answer.texts for index, answer in made.items()}
 
 
 @pytest.mark.parametrize("kind", ["thoughts", "none"])
@@ -91,16 +93,16 @@ def test_greedy_answers_are_those_of_hf(engine, pairs, kind):
     hf, vllm = pairs[kind]
     expected, made = with_hf(hf, GREEDY), with_vllm(engine, vllm, GREEDY)
     assert texts_of(made) == texts_of(expected) and len(made) == 50
-    for index, ([sample], _) in made.items():
-        [other] = expected[index][0]
+    for index, answer in made.items():
+        [sample], [other] = answer.samples, expected[index].samples
         assert (sample.tokens, sample.num_tokens, sample.finished) == (other.tokens, other.num_tokens, other.finished)
         assert sample.score == pytest.approx(other.score, abs=1e-4)
 
 
 def test_samples_are_spread_over_the_chains_as_in_hf(engine, pairs):
     settings = replace(GREEDY, num_return_sequences=4)
-    for _, model, _ in pairs["thoughts"]:
-        model.generator.prior.data[4:] += torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
+    for models in pairs["thoughts"]:
+        models.thoughts.generator.prior.data[4:] += torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
     hf, vllm = pairs["thoughts"]
     made = texts_of(with_vllm(engine, vllm, settings))
     assert made == texts_of(with_hf(hf, settings))
@@ -120,18 +122,18 @@ def test_samples_depend_on_seed_question_and_number_alone(engine, pairs):
 @torch.no_grad()
 def test_samples_are_counted_and_scored_as_the_llm_itself_does(engine, pairs):
     """Mean log-probability before temperature and cuts; the end token is counted, and no part of the text."""
-    (llm, _, layout), vllm = pairs["none"]
+    hf, vllm = pairs["none"]
     settings = replace(SAMPLING, max_new_tokens=40)
     made, [end] = with_vllm(engine, vllm, settings, EXAMPLES[:12]), engine.stop_ids
-    sampler, finished = TransformersSampler((llm, None, layout), settings, 16), Counter()
+    embed, llm, finished = PromptEmbedder(hf, num_chains=1), hf.llm, Counter()
     for example in EXAMPLES[:12]:
-        prompt = sampler._prompts([example])["inputs_embeds"]
-        for sample, text in zip(*made[example.index], strict=True):
+        prompt, answer = embed(make_requests(hf.layout, [example]))["inputs_embeds"], made[example.index]
+        for sample, text in zip(answer.samples, answer.texts, strict=True):
             tokens = sample.tokens + [end] * sample.finished
             finished[sample.finished] += 1
             assert end not in sample.tokens and len(tokens) == sample.num_tokens <= 40
             assert sample.finished or sample.num_tokens == 40
-            assert text == layout.llm_tokenizer.decode(sample.tokens, skip_special_tokens=True)
+            assert text == hf.layout.llm_tokenizer.decode(sample.tokens, skip_special_tokens=True)
             written = llm.get_input_embeddings()(torch.tensor([tokens]))
             logits = llm(inputs_embeds=torch.cat([prompt, written], 1)).logits[0, prompt.shape[1] - 1 : -1]
             score = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None]).mean().item()
@@ -164,10 +166,10 @@ def test_samples_are_distributed_as_those_of_hf(engine, pairs, changes):
     hf, vllm = pairs["none"]
     expected, made = with_hf(hf, settings, EXAMPLES[:2]), with_vllm(engine, vllm, settings, EXAMPLES[:2])
     for example in EXAMPLES[:2]:
-        counts = Counter(made[example.index][1]), Counter(expected[example.index][1])
+        counts = Counter(made[example.index].texts), Counter(expected[example.index].texts)
         chi, freedom = chi_square(*counts)
         assert freedom >= 2 and chi < freedom + 4 * (2 * freedom) ** 0.5
-        wrong = Counter(with_hf(hf, replace(settings, temperature=1.5), [example])[example.index][1])
+        wrong = Counter(with_hf(hf, replace(settings, temperature=1.5), [example])[example.index].texts)
         chi, freedom = chi_square(counts[0], wrong)
         assert chi > freedom + 4 * (2 * freedom) ** 0.5, "the test would not see another temperature"
 
@@ -181,9 +183,9 @@ def test_the_repetition_penalty_is_for_what_was_written_alone(tmp_path, capsys):
     llm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     settings = replace(GREEDY, repetition_penalty=4.0)
-    _, _, hf = models_for("hf", *bare(folder))
-    args, plan, models = models_for("vllm", *bare(folder))
-    with contextlib.closing(VllmSampler(models, settings, 16, None, args, plan, 200)) as sampler:
+    _, hf = models_for("hf", *bare(folder))
+    plan, models = models_for("vllm", *bare(folder))
+    with contextlib.closing(VllmSampler(models, settings, 16, None, plan.backend, 200)) as sampler:
         # twice: the places of the first questions are taken by the second ones
         made = [texts_of(answers(sampler)) for _ in range(2)]
     expected = texts_of(with_hf(hf, settings))
@@ -231,7 +233,8 @@ def test_a_killed_run_of_two_engines_leaves_none_behind_and_goes_on_to_the_repor
     by_index = {record["index"]: record for record in records}
     assert all(by_index[record["index"]] == record for record in before) and len(records) == len(by_index) == 60
     settings = SamplingSettings(**report["settings"]["sampling"])
-    whole = texts_of(with_vllm(engine, models_for("vllm", "--checkpoint", str(checkpoint))[2], settings, EXAMPLES))
+    _, models = models_for("vllm", "--checkpoint", str(checkpoint))
+    whole = texts_of(with_vllm(engine, models, settings))
     assert whole == {index: by_index[index]["responses"] for index in whole}
     assert report["vote_accuracy"]["value"] == pytest.approx(sum(record["correct"] for record in records) / 60)
     assert report["settings"]["backend"] == "vllm" and "vllm" in report["versions"]
