@@ -76,7 +76,7 @@ RECIPES = {
 # a flag that stands for another one, which a recipe then leaves out
 STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
-RECIPE_HELP = "paper: the published settings (README); flags given besides win"
+RECIPE_HELP = "paper: the published settings (docs/published.md); flags given besides win"
 
 
 @dataclass
@@ -97,7 +97,7 @@ class TaskArguments:
     steps_field: str | None = flag(None, "own task: field of the steps (default: in the answer, before ####)")
     answer_field: str | None = flag(None, "own task: field of the answer (default answer)")
     options_field: str | None = flag(None, "own task: field of the options (default options; else in the question)")
-    prompt_file: str | None = flag(None, "JSON file with prompts that replace the task's (README)")
+    prompt_file: str | None = flag(None, "JSON file with prompts that replace the task's (docs/tasks.md)")
 
     def own_task_flags(self) -> OwnTask:
         """What the flags say of a task of the user's own."""
