@@ -16,6 +16,7 @@ vLLM it depends on (seed, question, sample) and on the engine.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -60,7 +61,8 @@ class Answer:
 
 def stop_token_ids(llm, layout: Layout) -> list[int]:
     """Tokens that end an answer: the generation_config's, the tokenizer's and the chat template's end of turn."""
-    of_model, end_of_turn = llm.generation_config.eos_token_id, encode(layout.llm_tokenizer, layout.llm.end)
+    of_model = llm.generation_config.eos_token_id
+    end_of_turn: list = encode(layout.llm_tokenizer, layout.llm.end)
     ids = {layout.llm_tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])}
     if len(end_of_turn) == 1:
         ids |= {*end_of_turn}
@@ -132,7 +134,8 @@ class Sampler(ABC):
     """
 
     def __init__(self, models: Models, settings: SamplingSettings, batch_size: int, num_injected: int | None = None):
-        self.llm, self.layout, self.settings, self.batch_size = models.llm, models.layout, settings, batch_size
+        self.llm: Any = models.llm
+        self.layout, self.settings, self.batch_size = models.layout, settings, batch_size
         chains = 1 if models.thoughts is None else models.thoughts.design.num_chains
         self.embed = PromptEmbedder(models, min(chains, settings.num_return_sequences), num_injected)
         self.stop_ids = stop_token_ids(self.llm, self.layout)
