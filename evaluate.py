@@ -14,9 +14,10 @@
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
-flags, thoughts.json -> questions -> thoughts -> samples.jsonl (a line a question, as soon as it is done; a killed run
-goes on there; at the end they stand in the order of the questions) -> report.json. Plain python spreads the LLM over
-the visible GPUs; under torchrun every rank has its own copy and takes its share of the questions.
+flags, thoughts.json -> questions -> thoughts -> samples.jsonl -> report.json. samples.jsonl gets a line a question as
+soon as it is answered; the same command after a kill answers the rest; at the end the lines are in the order of the
+questions. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own copy and takes its
+share of the questions.
 """
 
 import contextlib
@@ -64,7 +65,8 @@ from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config
 from lta_thinker.llm.lora import ROLES
-from lta_thinker.rows.examples import Example
+from lta_thinker.model import Models
+from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -72,13 +74,16 @@ from lta_thinker.rows.layout import Layout
 
 
 def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, examples: list[Example]) -> dict:
-    """All that decides the texts, before the LMs are loaded: a run only goes on in a folder with the same settings.
-    examples: all of the split."""
+    """All that decides the texts and needs no LM. A run only goes on in a folder with the same settings.
+
+    examples: all of the split.
+    """
     questions = json.dumps([(example.index, example.question, example.answer) for example in examples])
+    spec = plan.spec
     settings = {
-        "thought_generator": plan.thought_generator,
-        "base_model_id": plan.base_model_id,
-        "assistant_model_id": plan.assistant_model_id,
+        "thought_generator": spec.kind,
+        "base_model_id": spec.large.model_id,
+        "assistant_model_id": spec.small.model_id if spec.small else None,
         "prompts": plan.prompts,
         "date_string": plan.date_string,
         "dtype": plan.dtype,
@@ -87,9 +92,9 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
     settings |= {path.name: sha256_of(path) for path in plan.files}
     for role, adapter in plan.adapters.items():
         settings |= {f"{role}/{path.name}": sha256_of(path) for path in adapter.files}
-    settings |= {"task_name": plan.task.name, "num_thoughts_made": plan.spec.num_thoughts}
-    if plan.spec.design.num_chains > 1:
-        settings["num_chains"] = plan.spec.design.num_chains
+    settings |= {"task_name": plan.task.name, "num_thoughts_made": spec.num_thoughts}
+    if spec.design.num_chains > 1:
+        settings["num_chains"] = spec.design.num_chains
     return settings | {
         "num_thought_tokens": plan.num_injected,
         "split": args.split,
@@ -110,12 +115,12 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
 
 
 def checkpoint_name(plan: Plan) -> str:
-    """The folder's name, with the run's before it where Trainer gave it; for `none` the LLM's and the task's, and of an
-    adapter in the LLM the checkpoint's."""
+    """The name of the checkpoint's folder, of a resume checkpoint with the run's before it. Without thoughts the LLM's
+    and the task's, and the name of the checkpoint whose adapter is in the LLM."""
     if plan.files:
         folder = plan.files[0].resolve().parent
         return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
-    name = f"none-{base_name(plan.base_model_id)}-{plan.task.name}"
+    name = f"none-{base_name(plan.spec.large.model_id)}-{plan.task.name}"
     for adapter in plan.adapters.values():
         folder = adapter.files[0].resolve().parent
         name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
@@ -123,7 +128,7 @@ def checkpoint_name(plan: Plan) -> str:
 
 
 def begin_folder(folder: Path, settings: dict) -> None:
-    """Settings on disk, and what earlier runs left merged into one samples.jsonl, before any rank goes on."""
+    """Write settings.json and merge the samples of earlier runs into one samples.jsonl, before any rank goes on."""
     if ranks().world > 1:
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
     if ranks().is_first:
@@ -144,51 +149,55 @@ def wait_for_all() -> None:
 def answer_questions(
     args: EvaluationArguments,
     sampler: Sampler,
-    requests: Sequence[Request],
+    pending: Sequence[Request],
     done: Sequence[SampleLine],
     answer_type: str,
-    path: Path,
-) -> None:
-    """Answer this rank's questions and append a line each to `path`; the bar's accuracy counts those done before."""
+    folder: Path,
+) -> float:
+    """Answer this rank's share of the pending questions; each answered question is a new line of samples.
+
+    The progress bar's accuracy counts the lines that were done before. Returns the seconds until all ranks are done.
+    """
+    start, here = time.time(), ranks()
+    path = folder / (SAMPLES_FILE if here.world == 1 else f"samples.rank{here.rank}.jsonl")
+    share = pending[here.rank :: here.world]
     right, total = sum(line.correct for line in done), len(done)
     with (
         open(path, "a", encoding="utf-8") as file,
-        tqdm(total=len(requests), desc="questions", disable=not ranks().is_first) as bar,
+        tqdm(total=len(share), desc="questions", disable=not here.is_first) as bar,
     ):
-        for answer in sampler.answers(requests):
+        for answer in sampler.answers(share):
             line = sample_line(answer, answer_type)
             file.write(json.dumps(asdict(line)) + "\n")
             file.flush()
-            print_answer(args, sampler, line)
+            if args.print_input:
+                tqdm.write(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
+            if args.print_response:
+                for i, (text, extracted) in enumerate(zip(line.responses, line.answers, strict=True)):
+                    tqdm.write(f"[{line.index}.{i}] answer {extracted}, gold {line.gold}\n{text}\n")
             right, total = right + line.correct, total + 1
             bar.set_postfix_str(f"vote {right / total:.1%}")
             bar.update()
+    wait_for_all()
+    return time.time() - start
 
 
-def print_answer(args: EvaluationArguments, sampler: Sampler, line: SampleLine) -> None:
-    """What --print_input and --print_response ask for."""
-    if args.print_input:
-        tqdm.write(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
-    if args.print_response:
-        for i, (text, answer) in enumerate(zip(line.responses, line.answers, strict=True)):
-            tqdm.write(f"[{line.index}.{i}] answer {answer}, gold {line.gold}\n{text}\n")
-
-
-def prompt_text(layout: Layout, question: str, num_injected: int) -> str:
-    """The LLM's prompt, with a word for the thoughts."""
-    turn, thoughts = layout.llm, f"<{num_injected} thoughts>" if num_injected else ""
+def prompt_text(layout: Layout, question: str, num_injected: int | None) -> str:
+    """The LLM's prompt, with "<n thoughts>" where they are injected."""
+    turn = layout.llm
+    thoughts = f"<{num_injected} thoughts>" if num_injected else ""
     return f"{turn.before}{question}{turn.after}{thoughts}{turn.suffix}"
 
 
 def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batch_size: int) -> dict | None:
-    """Variance of the thoughts over all questions and ranks; None without thoughts. Those of questions that an earlier
-    run has answered are made here; the others were made on the way."""
+    """Variance of the thoughts over all questions and ranks; None without thoughts. For questions that an earlier run
+    has answered (done_before) the thoughts are made now; the sampler has made the others."""
     if embed.models.thoughts is None:
         return None
     here = ranks()
-    own_share = done_before[here.rank :: here.world]
-    for start in tqdm(range(0, len(own_share), batch_size), desc="variance of the thoughts", leave=False):
-        embed.make_thoughts(own_share[start : start + batch_size])
+    share = done_before[here.rank :: here.world]
+    for start in tqdm(range(0, len(share), batch_size), desc="variance of the thoughts", leave=False):
+        embed.make_thoughts(share[start : start + batch_size])
     variance = embed.variance
     if here.world > 1:
         gathered: list[ThoughtVariance] = [variance] * here.world
@@ -202,10 +211,10 @@ def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batc
 
 
 def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings:
-    """Of the flags, the model's family and its generation_config."""
+    """The flags' settings, else the model family's, else its generation_config's."""
     return resolve_sampling(
         plan.llm_config.get_text_config().model_type,
-        load_generation_config(plan.base_model_id, plan.llm_config),
+        load_generation_config(plan.spec.large.model_id, plan.llm_config),
         args.num_return_sequences,
         args.seed,
         args.greedy,
@@ -219,6 +228,7 @@ def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings
 
 def ask(args: EvaluationArguments) -> None:
     """--ask: one question's answer and votes; nothing is written."""
+    assert args.ask is not None
     plan = make_plan(args)
     example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
     models = load_models(plan)
@@ -228,41 +238,35 @@ def ask(args: EvaluationArguments) -> None:
         print(prompt_text(models.layout, example.question, plan.num_injected), end="\n\n")
     if args.print_response:
         print(*solution.texts, sep="\n\n", end="\n\n")
-    without = len(solution.texts) - sum(solution.votes.values())
-    votes = solution.votes | ({"no answer": without} if without else {})
+    votes, without = dict(solution.votes), len(solution.texts) - sum(solution.votes.values())
+    if without:
+        votes["no answer"] = without
     print(f"answer: {'none' if solution.answer is None else solution.answer}")
     print(f"  votes: {', '.join(f'{answer} ({count})' for answer, count in votes.items())}")
     print(f"  tokens: {', '.join(map(str, solution.tokens))}")
 
 
 def run(args: EvaluationArguments) -> None:
-    """An evaluation, or a look into the thoughts (--inspect), of a split."""
+    """Evaluate a split, or look into the thoughts of its first questions (--inspect)."""
     start = time.time()
     plan = make_plan(args)
     split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
+    examples = split.examples[: args.inspect or args.test_k or None]
     sampling = sampling_settings(args, plan)
     settings = text_settings(args, plan, sampling, split.examples)
     folder = output_folder(args, plan)
     check_folder(folder, settings)
-    for name, value in flatten(settings).items():
-        print(f"  {name} = {value!r}")
-    examples = split.examples[: args.inspect or args.test_k or None]
-    asked = len(split.examples[: args.test_k or None])
-    print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
-    if split.warning:
-        print(f"warning: {split.warning}")
+    print_settings(settings, split, len(examples))
     used = versions() | backend_versions(args.backend)
     make_folder(folder, instead="; use another --output_dir")
 
     models = load_models(plan)
     settings |= model_settings(plan, models)
     requests = make_requests(models.layout, examples)
-    if args.batch_size == "auto":
-        longest = max(request.length for request in requests) + plan.num_injected
-        args.batch_size = auto_batch_size(models.llm, sampling, longest, len(requests))
+    batch_size = choose_batch_size(args, models, sampling, requests, plan.num_injected)
     if args.inspect:
         greedy = greedy_settings(models.llm, args.max_new_tokens)
-        inspect_thoughts(models, requests, plan.task.answer_type, plan.num_injected, greedy, args.batch_size, folder)
+        inspect_thoughts(models, requests, plan.task.answer_type, plan.num_injected, greedy, batch_size, folder)
         return
     check_folder(folder, settings)
 
@@ -270,24 +274,18 @@ def run(args: EvaluationArguments) -> None:
     lines = {line.index: line for line in read_samples(folder / SAMPLES_FILE)}
     wait_for_all()  # nobody writes before everybody has read
     pending = [request for request in requests if request.example.index not in lines]
-    done_before = [request for request in requests if request.example.index in lines]
-    done_lines = [lines[request.example.index] for request in done_before]
-    here = ranks()
-    path = folder / (SAMPLES_FILE if here.world == 1 else f"samples.rank{here.rank}.jsonl")
-    with contextlib.closing(
-        open_sampler(plan.backend, models, sampling, args.batch_size, plan.num_injected, pending)
-    ) as sampler:
-        began = time.time()
-        answer_questions(args, sampler, pending[here.rank :: here.world], done_lines, plan.task.answer_type, path)
-        wait_for_all()
-        seconds = time.time() - began
-        variance = thought_variance(sampler.embed, done_before, args.batch_size)
-    if not here.is_first:
+    done = [request for request in requests if request.example.index in lines]
+    done_lines = [lines[request.example.index] for request in done]
+    sampler = open_sampler(plan.backend, models, sampling, batch_size, plan.num_injected, pending)
+    with contextlib.closing(sampler):
+        seconds = answer_questions(args, sampler, pending, done_lines, plan.task.answer_type, folder)
+        variance = thought_variance(sampler.embed, done, batch_size)
+    if not ranks().is_first:
         return
 
     lines = merge_samples(folder)
-    figures = make_figures([lines[example.index] for example in examples], plan.task.answer_type)
     tokens = sum(sum(lines[request.example.index].num_tokens) for request in pending)
+    figures = make_figures([lines[example.index] for example in examples], plan.task.answer_type)
     report = Report(
         **vars(figures),
         speed={"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None,
@@ -302,8 +300,31 @@ def run(args: EvaluationArguments) -> None:
     print(f"  {folder / REPORT_FILE}")
 
 
+def print_settings(settings: dict, split: Split, asked: int) -> None:
+    """What an evaluation begins with: its settings and its questions."""
+    for name, value in flatten(settings).items():
+        print(f"  {name} = {value!r}")
+    print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
+    if split.warning:
+        print(f"warning: {split.warning}")
+
+
+def choose_batch_size(
+    args: EvaluationArguments,
+    models: Models,
+    sampling: SamplingSettings,
+    requests: Sequence[Request],
+    num_injected: int,
+) -> int:
+    """--batch_size, or as many questions as fit into memory."""
+    if args.batch_size != "auto":
+        return int(args.batch_size)
+    longest = max(request.length for request in requests) + num_injected
+    return auto_batch_size(models.llm, sampling, longest, len(requests))
+
+
 def checkpoint_facts(plan: Plan) -> dict:
-    """Of report.json: what was evaluated, and the run and dev losses of its weights."""
+    """What report.json says of the weights: their name, the run and dev losses of their training."""
     record = plan.record if plan.files else None
     return {
         "name": checkpoint_name(plan),
@@ -325,7 +346,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def dispatch(args: EvaluationArguments) -> None:
-    """What the flags ask for: a look at reports, at runs, at one question; else an evaluation."""
+    """Do what the flags ask for: --compare, --rank, --plot, --checkpoints_of, --ask, else an evaluation."""
     if args.compare:
         print_comparison(compare(*args.compare))
     elif args.rank:

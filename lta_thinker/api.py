@@ -8,6 +8,7 @@ question answered.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
@@ -34,14 +35,14 @@ class LatentThoughtModel(ModelHubMixin):
     """
 
     def __new__(cls, *args, **kwargs):
-        # ModelHubMixin's keeps the arguments for a config.json; ours are whole LMs, and thoughts.json has the rest
+        # ModelHubMixin's stores the arguments in a config.json; ours are whole LMs, and thoughts.json has the rest
         return object.__new__(cls)
 
     def __init__(self, models: Models, plan: Plan):
         self.models, self.plan = models, dataclasses.replace(plan, weights=None)
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]  # other arguments than ModelHubMixin's
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -57,14 +58,15 @@ class LatentThoughtModel(ModelHubMixin):
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> "LatentThoughtModel":
-        """The whole of a checkpoint, ready to be asked: the LMs that its thoughts.json names, the generator, prompts.
+        """Load a checkpoint with the LMs that its thoughts.json names, the generator and the prompts.
 
         pretrained_model_name_or_path: ckpt/NAME, results/RUN/checkpoint-STEP, or a hub id. base_model_id,
-        assistant_model_id: the same LMs elsewhere (a folder in thoughts.json is looked for in the current folder).
-        device: "cpu", "cuda:1", "auto" (spread over the visible GPUs); None as evaluate.py chooses. dtype, and the two
-        after it: as evaluate.py's flags. The others: as huggingface_hub's snapshot_download has them.
+        assistant_model_id: where the same LMs are, if not where thoughts.json says (a relative folder there is relative
+        to the current folder). device: "cpu", "cuda:1", "auto" (spread over the visible GPUs), None: evaluate.py's
+        choice. dtype, attn_implementation, trust_remote_code: evaluate.py's flags. The others: arguments of
+        huggingface_hub's snapshot_download.
 
-        Raises InputError, one line, where anything is missing or does not fit, as evaluate.py has it.
+        Raises InputError, in one line, where anything is missing or does not fit.
         """
         if dtype not in ("auto", "float32", "bfloat16"):
             raise InputError(f"dtype {dtype}: auto, float32 or bfloat16")
@@ -109,15 +111,16 @@ class LatentThoughtModel(ModelHubMixin):
         model_card_kwargs: dict | None = None,
         **kwargs,
     ) -> str | None:
-        """Write what train.py writes to ckpt/ (the .bin files, thoughts.json) and a model card, README.md, in place of
-        what an earlier call has left there.
+        """Write the .bin files and thoughts.json, as train.py does, and a model card, README.md. A folder that an
+        earlier call has written is replaced.
 
         report, baseline: for the card's figures, see card.model_card. Other arguments: of huggingface_hub's
         ModelHubMixin. Raises InputError before anything is written: for a folder with other things in it, for a report
         of other weights.
         """
         folder = Path(save_directory).resolve()
-        card = {"name": str(save_directory), "report": report, "baseline": baseline} | (model_card_kwargs or {})
+        card: dict[str, Any] = {"name": str(save_directory), "report": report, "baseline": baseline}
+        card |= model_card_kwargs or {}
         self.generate_model_card(**card)
         try:
             check_replaceable(folder)
@@ -126,6 +129,7 @@ class LatentThoughtModel(ModelHubMixin):
             raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        assert self.models.thoughts is not None and self.plan.record is not None
         save_checkpoint(save_directory, self.models.thoughts, self.plan.record)
 
     def push_to_hub(
@@ -137,9 +141,10 @@ class LatentThoughtModel(ModelHubMixin):
         model_card_kwargs: dict | None = None,
         **kwargs,
     ) -> str:
-        """Upload what save_pretrained writes, thoughts.json with every flag and path of the training as it is -> the
-        commit's address. Arguments as there; InputError also where the hub refuses or is out of reach."""
-        card = {"report": report, "baseline": baseline} | (model_card_kwargs or {}) | {"name": repo_id}
+        """Upload what save_pretrained writes; returns the commit's address. thoughts.json goes up as it is, with every
+        flag and path of the training. Arguments and errors: save_pretrained's; InputError also where the hub refuses or
+        is out of reach."""
+        card: dict[str, Any] = {"report": report, "baseline": baseline} | (model_card_kwargs or {}) | {"name": repo_id}
         self.generate_model_card(**card)  # before a repository is made
         try:
             return super().push_to_hub(repo_id, model_card_kwargs=card, **kwargs)
@@ -151,7 +156,8 @@ class LatentThoughtModel(ModelHubMixin):
     def generate_model_card(
         self, name: str, report: str | Path | None = None, baseline: str | Path | None = None
     ) -> ModelCard:
-        """As card.model_card. InputError also where the report is one of other weights."""
+        """card.model_card of this checkpoint. InputError also where the report is of other weights."""
+        assert self.plan.record is not None
         if report is not None:
             settings = Report.read(Path(report)).settings
             for path in self.plan.files:
@@ -178,17 +184,18 @@ class LatentThoughtModel(ModelHubMixin):
     ) -> Solution:
         """Sample answers to a question and vote.
 
-        num_thoughts: the first n of the N thoughts are injected (None: all). Settings left out are those of
-        evaluate.py; greedy takes one sample. options: of a choice question, texts without letters. A question gets
-        the texts that evaluate.py gets for it as a file's first row, with the same seed. Raises InputError.
+        num_thoughts: n, how many of the N thoughts are injected (None: all). Settings that are not given are those of
+        evaluate.py; greedy takes one sample. options: of a choice question, texts without letters. With the same seed
+        the texts are those of evaluate.py for a file with this question in its first row. Raises InputError.
         """
         injected = self.num_thoughts if num_thoughts is None else num_thoughts
         if not 1 <= injected <= self.num_thoughts:
             raise InputError(f"num_thoughts {num_thoughts}: at least 1, at most the {self.num_thoughts} that are made")
         answer_type = self.plan.task.answer_type
+        llm: Any = self.models.llm
         settings = resolve_sampling(
             self.plan.llm_config.get_text_config().model_type,
-            self.models.llm.generation_config,
+            llm.generation_config,
             1 if greedy else num_samples,
             seed,
             greedy,
@@ -202,16 +209,17 @@ class LatentThoughtModel(ModelHubMixin):
 
 
 def download(hub_id: str, **arguments) -> Path:
-    """The folder with a hub repository's files that are read here; InputError where there is none."""
+    """The folder with the checkpoint's files from a hub repository; InputError where there is none."""
     try:
         return Path(snapshot_download(hub_id, allow_patterns=WEIGHTS_ON_HUB, **arguments))
     except Exception as error:  # the hub's clients raise errors of several unrelated libraries
-        what = f"no such folder here, and no such hub repository could be read ({first_line(error)})"
-        raise InputError(f"{hub_id}: {what}") from None
+        raise InputError(
+            f"{hub_id}: no such folder here, and no such hub repository could be read ({first_line(error)})"
+        ) from None
 
 
 def check_replaceable(folder: Path) -> None:
-    """InputError where a folder, which is replaced as a whole, has more in it than save_pretrained writes."""
+    """InputError where a folder that is to be replaced has other things in it than save_pretrained writes."""
     known = {ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, *ROLES}
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     others = sorted(names - known if META_FILE in names else names)

@@ -5,6 +5,7 @@ No figure of an evaluation without its report; the same files give the same text
 
 import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
@@ -48,14 +49,14 @@ print(model.solve("A pen costs 3 and a book 7. How much are two pens and a book?
 
 
 def is_on_hub(model_id: str) -> bool:
-    """Whether a model id is one for others too, and not a folder of here."""
+    """Whether a model id looks like a hub's and is no folder."""
     return bool(HUB_ID.fullmatch(model_id)) and not Path(model_id).is_dir()
 
 
 def card_data(record: TrainingRecord) -> ModelCardData:
-    """The card's header; a folder is no base model that others could look up."""
+    """The card's header. An LLM in a folder is not named in it: others could not look it up."""
     large, name = record.large_model_id, record.task_name
-    base = {"base_model": large, "base_model_relation": "adapter"} if is_on_hub(large) else {}
+    base: dict[str, Any] = {"base_model": large, "base_model_relation": "adapter"} if is_on_hub(large) else {}
     sources = [record.rows["train"]["source"]] if record.rows else []
     sources += TASKS[name].sources.get("train", ()) if name in TASKS else ()
     datasets = [source.split(":")[1] for source in sources if source.startswith("hub:")][:1]
@@ -70,7 +71,7 @@ def table(rows: dict[str, str]) -> str:
 
 
 def training_facts(record: TrainingRecord) -> dict[str, str]:
-    """Rows of the card's table on the training; those that this thoughts.json says something of."""
+    """{title: value} of the card's table on the training, without what this thoughts.json does not say."""
     tuned = {role: "LoRA adapter" for role in record.tuned or {}}
     small = f"`{record.small_model_id}`" if record.small_model_id else "none"
     chains = f" in each of {record.design.num_chains} chains" if record.design.num_chains > 1 else ""
@@ -99,7 +100,7 @@ def training_facts(record: TrainingRecord) -> dict[str, str]:
         facts["dev losses"] = ", ".join(
             f"{key.removeprefix('eval_').removesuffix('_loss')} {value:.4g}" for key, value in losses.items()
         )
-    if record.best:
+    if record.best and record.dev_curve:
         facts["chosen by"] = f"the best dev {record.best['metric']}, of {len(record.dev_curve)} dev evaluations"
     if record.versions:
         facts["made with"] = listed(record.versions)
@@ -123,8 +124,8 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
         titles = {"a": f"compared with: {paired.titles[0]}", "b": thoughts, "difference": "difference, paired"}
         for key, title in titles.items():
             rows[title] = (getattr(paired.sample, key).percent, getattr(paired.vote, key).percent)
-        notes = [f"{key}: {one!r} there, {other!r} here" for key, (one, other) in paired.differ.items()]
-    head, *lines = [f"| {title} | {one} | {vote} |" for title, (one, vote) in rows.items()]
+        notes = [f"{key}: {before!r} there, {now!r} here" for key, (before, now) in paired.differ.items()]
+    head, *lines = [f"| {title} | {sample} | {vote} |" for title, (sample, vote) in rows.items()]
     facts = {
         "sampling": listed(sampling),
         "samples without an answer, cut off": f"{report.no_answer:.1%}, {report.cut_off:.1%}",

@@ -49,25 +49,26 @@ class Evaluated:
     def read(cls, path: Path) -> "Evaluated":
         """report.json and the samples.jsonl beside it. InputError for what is no report."""
         report = Report.read(path)
-        # the file may hold more questions than the report: those of a longer run in the same folder
+        # a longer run in the same folder may have added questions that the report is not about
         return cls(report, read_samples(path.with_name(SAMPLES_FILE))[: report.num_questions])
 
     @property
     def title(self) -> str:
-        """Its thoughts and its samples, in a few words."""
+        """The number and kind of its thoughts, and the number of its samples."""
         settings = self.report.settings
-        n, kind = settings["num_thought_tokens"], settings["thought_generator"]
-        thoughts = f"{n} thoughts ({kind})" if n else "no thoughts"
+        num_injected = settings["num_thought_tokens"]
+        thoughts = f"{num_injected} thoughts ({settings['thought_generator']})" if num_injected else "no thoughts"
         if any(key.endswith(ADAPTER_FILES) for key in settings):
             thoughts += ", LoRA"
         return f"{thoughts}, {settings['sampling']['num_return_sequences']} samples"
 
     @property
-    def asked(self) -> list[tuple]:
-        return [line.asked for line in self.lines]
+    def asked(self) -> list[tuple[int, str, str]]:
+        """What two evaluations must have in common to be compared."""
+        return [(line.index, line.question, line.gold) for line in self.lines]
 
     def accuracies(self) -> dict[str, np.ndarray]:
-        """Of each question: the share of right samples, and whether the vote is right (K,) float64."""
+        """For each question the share of right samples, and whether the vote is right; both (K,) float64."""
         kind = self.report.settings["answer_type"]
         votes = [float(answers_equal(line.vote, line.gold, kind)) for line in self.lines]
         return {"sample": np.array([np.mean(line.hits(kind)) for line in self.lines]), "vote": np.array(votes)}
@@ -75,18 +76,17 @@ class Evaluated:
 
 def differing(one: Report, other: Report) -> dict[str, list]:
     """{setting: [of one, of the other]} where two reports' settings differ beyond the thoughts."""
-    one, other = flatten(one.settings), flatten(other.settings)
+    a, b = flatten(one.settings), flatten(other.settings)
     ignored = THOUGHT_SETTINGS
-    around = [words_around_thoughts(settings) for settings in (one, other)]
-    if around[0] != around[1]:
+    if thoughts_prompt(a) != thoughts_prompt(b):
         # the suffix begins with the words behind the thoughts, or behind the question where there are none
         ignored += ("layout.llm.suffix",)
-    keys = [key for key in one if key in other and not any(name in key for name in ignored)]
-    return {key: [one[key], other[key]] for key in keys if one[key] != other[key]}
+    keys = [key for key in a if key in b and not any(name in key for name in ignored)]
+    return {key: [a[key], b[key]] for key in keys if a[key] != b[key]}
 
 
-def words_around_thoughts(settings: dict) -> str:
-    """The prompt's part with the thoughts, empty without thoughts; settings as `flatten` makes them."""
+def thoughts_prompt(settings: dict) -> str:
+    """The part of the prompt that the thoughts stand in, "" without thoughts; settings as `flatten` makes them."""
     return "" if settings.get("thought_generator") == "none" else settings.get("prompts.thoughts", "")
 
 
@@ -105,8 +105,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evaluations of the same questions. titles: [of a, of b]; differ: {setting: [of a, of b]} where they differ
-    beyond the thoughts."""
+    """Two evaluations of the same questions.
+
+    titles: [of a, of b]; differ: {setting: [of a, of b]} where they differ beyond the thoughts; sample, vote: the
+    accuracy of one sample and of the vote.
+    """
 
     num_questions: int
     titles: list[str]
@@ -123,13 +126,9 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     one, other = Evaluated.read(Path(a)), Evaluated.read(Path(b))
     if one.asked != other.asked:
         raise InputError(f"{a} and {b} are not about the same questions: nothing to pair")
-    before, after = one.accuracies(), other.accuracies()
-    paired = {
-        name: Paired(interval(before[name]), interval(after[name]), interval(after[name] - before[name]))
-        for name in before
-    }
-    titles = [one.title, other.title]
-    return Comparison(len(one.lines), titles, differing(one.report, other.report), paired["sample"], paired["vote"])
+    of_a, of_b = one.accuracies(), other.accuracies()
+    paired = {key: Paired(interval(of_a[key]), interval(of_b[key]), interval(of_b[key] - of_a[key])) for key in of_a}
+    return Comparison(len(one.lines), [one.title, other.title], differing(one.report, other.report), **paired)
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -158,8 +157,8 @@ def rank(paths: list[str]) -> list[Report]:
     for path, evaluated in zip(paths, found, strict=True):
         if evaluated.asked != first.asked:
             raise InputError(f"{paths[0]} and {path} are not about the same questions: nothing to rank")
-        for key, (one, other) in differing(first.report, evaluated.report).items():
-            raise InputError(f"{path}: {key} is {other!r}, in {paths[0]} it is {one!r}: no fair ranking")
+        for key, (value, other) in differing(first.report, evaluated.report).items():
+            raise InputError(f"{path}: {key} is {other!r}, in {paths[0]} it is {value!r}: no fair ranking")
     reports = [evaluated.report for evaluated in found]
     return sorted(reports, key=lambda report: (-report.vote_accuracy.value, -report.sample_accuracy.value))
 

@@ -7,13 +7,12 @@ from lta_thinker.common import InputError, ranks
 from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
 from lta_thinker.model import GENERATORS
 
-# --batch_size auto with vLLM: only thoughts are made so many at a time, the engine has its own batches
-VLLM_BATCH = 64
+VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
 
 
 @dataclass
 class EvaluationArguments(TaskArguments):
-    """Flags of evaluate.py. What a checkpoint's thoughts.json says need not be given, and may not be contradicted."""
+    """Flags of evaluate.py. What thoughts.json says need not be given; a flag that contradicts it is an InputError."""
 
     base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
     assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
@@ -63,7 +62,9 @@ class EvaluationArguments(TaskArguments):
     recipe: str | None = flag(None, RECIPE_HELP)
     ask: str | None = flag(None, "answer this question, not a split's; nothing is written")
     inspect: int = flag(
-        0, "look inside the thoughts of the first K questions: words, scale, attention, swaps", at_least=0
+        0,
+        "look inside the thoughts of the first K questions: words, scale, attention, swaps",
+        at_least=0,
     )
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
@@ -85,10 +86,8 @@ class EvaluationArguments(TaskArguments):
         if self.inspect and ranks().world > 1:
             raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
         self._check_ask()
-        if self.batch_size != "auto":
-            if not re.fullmatch("[1-9][0-9]*", self.batch_size):
-                raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
-            self.batch_size = int(self.batch_size)
+        if not re.fullmatch("auto|[1-9][0-9]*", self.batch_size):
+            raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
 
     def _check_thoughts(self):
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
@@ -132,4 +131,4 @@ class EvaluationArguments(TaskArguments):
                 "--backend vllm starts its engines itself: python evaluate.py --data_parallel_size K, without torchrun"
             )
         if self.batch_size == "auto":
-            self.batch_size = str(VLLM_BATCH)
+            self.batch_size = VLLM_BATCH

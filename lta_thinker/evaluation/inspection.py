@@ -2,9 +2,9 @@
 
     python evaluate.py --checkpoint ckpt/NAME --inspect 20
 
-Asked are: the words whose embeddings lie nearest to the thoughts, how far the thoughts lie outside the embedding table,
-how much attention the answer pays them, and what becomes of the accuracy when they are another question's, the mean
-over the questions, or zeros. inspect_thoughts writes inspection.json and inspection.svg (needs matplotlib).
+It shows the words whose embeddings lie nearest to the thoughts, how far the thoughts lie outside the embedding table,
+how much attention the answer pays to them, and the accuracy when they are replaced by another question's, by the mean
+over the questions, or by zeros. inspect_thoughts writes inspection.json and inspection.svg (needs matplotlib).
 
 Shapes: K questions, n thoughts of each in the prompt, d hidden size, V rows of the embedding table, L attention layers.
 """
@@ -14,28 +14,29 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.common import InputError, write_json
 from lta_thinker.evaluation.plots import load_matplotlib
 from lta_thinker.evaluation.report import Interval, interval
 from lta_thinker.generation.decoding import decode
 from lta_thinker.generation.prompts import PromptEmbedder, Request
-from lta_thinker.generation.samplers import decode_texts, stop_token_ids
+from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_ids
 from lta_thinker.generation.sampling import Sample, SamplingSettings
 from lta_thinker.llm.forward import body, position_ids
 from lta_thinker.model import Models, llm_inputs
 
 INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
-NEAREST, SLOTS_PRINTED = 3, 6  # words a thought; slots that a printed line has room for
+NEAREST = 3  # words a thought
+SLOTS_PRINTED = 6  # what a printed line has room for
 ROWS_AT_A_TIME = 8192  # of the embedding table
-SAMPLED_ROWS = 1000  # evenly spaced rows whose nearest other row is looked for
-ATTENTION_TOKENS = 256  # of an answer, its first: weights are (heads, T, T) in every layer
+SAMPLED_ROWS = 1000  # rows, evenly spaced, whose nearest other row is searched for
+ATTENTION_TOKENS = 256  # the first of an answer: attention weights are (heads, T, T) in every layer
 VARIANTS = {
     "own": "its own thoughts",
     "swapped": "the next question's",
@@ -56,21 +57,23 @@ def inspect_thoughts(
 ) -> dict:
     """Inspect the first `num_injected` thoughts of the requests; print, draw and write it into `folder`.
 
-    settings: greedy, of the answers. Returns what inspection.json holds: {"num_questions", "num_thoughts", "questions":
-    indices, "nearest_words": [K][n][NEAREST] of {"row", "word", "cosine"}, "table": of table_distance,
+    settings: greedy, for the answers. Returns what inspection.json holds: {"num_questions", "num_thoughts",
+    "questions": indices, "nearest_words": [K][n][NEAREST] of {"row", "word", "cosine"}, "table": of table_distance,
     "attention": {"mass", "uniform": [K][L], shares of 1}, "accuracy": {variant: {"value", "low", "high"}; None for
-    swapped and mean where there is but one question}, "similarity": [K][K] cosines of the thoughts' means over slots}.
+    swapped and mean where there is only one question}, "similarity": [K][K] cosines of the thoughts' means over slots}.
+
     Raises InputError without matplotlib, and for an LLM that does not give its attention weights.
     """
-    matplotlib = load_matplotlib("--inspect")  # first: what is missing shall not be found out after minutes
-    llm = models.llm
+    matplotlib = load_matplotlib("--inspect")  # first of all: what is missing is said at once
+    llm: Any = models.llm
     thoughts = make_thoughts(models, requests, batch_size)[:, :num_injected]
     thoughts = thoughts.to(llm.get_input_embeddings().weight.dtype)  # as the LLM reads them
     k, n, d = thoughts.shape
     words = name_rows(models.layout.llm_tokenizer, *nearest_rows(llm, thoughts.reshape(-1, d)))
     table, row_norms = table_distance(llm, thoughts.reshape(-1, d))
 
-    embed, accuracy, answers = PromptEmbedder(models, num_chains=1), {}, {}
+    embed = PromptEmbedder(models, num_chains=1)
+    answers, accuracy = {}, {}
     for name, title in VARIANTS.items():
         injected = variant_of(thoughts, name)
         if injected is None:
@@ -78,15 +81,8 @@ def inspect_thoughts(
             continue
         answers[name] = greedy_answers(embed, requests, injected, settings, batch_size, title)
         texts = decode_texts(models.layout, answers[name])
-        examples = [request.example for request in requests]
-        found = [extract_answer(text, answer_type, one.options) for one, text in zip(examples, texts, strict=True)]
-        right = [answers_equal(a, one.answer, answer_type) for one, a in zip(examples, found, strict=True)]
+        right = [is_right(text, request.example, answer_type) for text, request in zip(texts, requests, strict=True)]
         accuracy[name] = asdict(interval(right))
-
-    with eager_attention(llm):
-        rows = tqdm(zip(requests, thoughts, answers["own"], strict=True), desc="attention", total=k, leave=False)
-        pairs = [attention_mass(embed, request, of_question, sample.tokens) for request, of_question, sample in rows]
-    mass, uniform = map(list, zip(*pairs, strict=True))
     unit = F.normalize(thoughts.float().mean(1), dim=-1)  # (K, d)
     figures = {
         "num_questions": k,
@@ -94,7 +90,7 @@ def inspect_thoughts(
         "questions": [request.example.index for request in requests],
         "nearest_words": [words[i : i + n] for i in range(0, k * n, n)],
         "table": table,
-        "attention": {"mass": mass, "uniform": uniform},
+        "attention": attention_by_layer(embed, requests, thoughts, answers["own"]),
         "accuracy": accuracy,
         "similarity": (unit @ unit.T).tolist(),
     }
@@ -131,7 +127,7 @@ def make_thoughts(models: Models, requests: list[Request], batch_size: int) -> T
     return torch.cat([embed.make_thoughts(requests[start : start + batch_size])[:, 0] for start in starts])
 
 
-def table_rows(llm) -> Iterator[tuple[Tensor, Tensor]]:
+def table_rows(llm: Any) -> Iterator[tuple[Tensor, Tensor]]:
     """The embedding table in chunks: row ids (C,) and the rows as the LLM reads them (C, d), float32."""
     embed = llm.get_input_embeddings()
     for ids in torch.arange(embed.num_embeddings, device=embed.weight.device).split(ROWS_AT_A_TIME):
@@ -139,7 +135,7 @@ def table_rows(llm) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def nearest_rows(llm, vectors: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_rows(llm: Any, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors (M, d) -> ids and cosines of the NEAREST rows by cosine, the nearest first, both (M, NEAREST)."""
     vectors = F.normalize(vectors.float(), dim=-1)
     best, best_ids = vectors[:, :0], torch.empty((len(vectors), 0), dtype=torch.long, device=vectors.device)
@@ -159,7 +155,7 @@ def name_rows(tokenizer, ids: Tensor, cosines: Tensor) -> list[list[dict]]:
 
 
 @torch.no_grad()
-def table_distance(llm, vectors: Tensor) -> tuple[dict, Tensor]:
+def table_distance(llm: Any, vectors: Tensor) -> tuple[dict, Tensor]:
     """How far vectors (M, d) lie outside the embedding table, and the table's row norms (V,).
 
     {"thought_norm", "row_norm", "nearest_row" (distance of the vectors to it): each {"mean", "min", "max"},
@@ -209,20 +205,30 @@ def greedy_answers(
     title: str,
 ) -> list[Sample]:
     """The requests' answers behind these thoughts (K, n, d), in the order of the requests."""
-    llm, given = (
-        embed.models.llm,
-        [replace(request, thoughts=own) for request, own in zip(requests, thoughts, strict=True)],
-    )
-    stop_ids, written = stop_token_ids(llm, embed.models.layout), {}
-    answers = decode(llm, settings, stop_ids, given, embed, batch_size)
+    llm, written = embed.llm, {}
+    given = [replace(request, thoughts=own) for request, own in zip(requests, thoughts, strict=True)]
+    answers = decode(llm, settings, stop_token_ids(llm, embed.models.layout), given, embed, batch_size)
     for request, [sample] in tqdm(answers, desc=title, total=len(requests), leave=False):
         written[request.example.index] = sample
     return [written[request.example.index] for request in requests]
 
 
+def attention_by_layer(
+    embed: PromptEmbedder, requests: list[Request], thoughts: Tensor, answers: list[Sample]
+) -> dict[str, list[list[float]]]:
+    """attention_mass of every request with its thoughts (K, n, d) and its answer: {"mass", "uniform": [K][L]}."""
+    shares = {"mass": [], "uniform": []}
+    with eager_attention(embed.llm):
+        for i in tqdm(range(len(requests)), desc="attention", leave=False):
+            mass, uniform = attention_mass(embed, requests[i], thoughts[i], answers[i].tokens)
+            shares["mass"].append(mass)
+            shares["uniform"].append(uniform)
+    return shares
+
+
 @contextlib.contextmanager
 def eager_attention(llm) -> Iterator[None]:
-    """In here the LLM computes its attention in the plain way, the only one that gives its weights."""
+    """Within it the LLM computes its attention in the plain way, the only one that gives attention weights."""
     # layers and masks read this config in every forward pass (set_attn_implementation is not in transformers 4.53)
     config = llm.config.get_text_config()
     own = config._attn_implementation
@@ -239,17 +245,17 @@ def attention_mass(
 ) -> tuple[list[float], list[float]]:
     """Attention on the thoughts (n, d) while the answer (token ids) is written, and what uniform attention would give.
 
-    Two shares of 1 for each of L layers, means over heads and over the columns that write the answer: the prompt's last
-    and those of the answer's first ATTENTION_TOKENS tokens. Uniform attention goes to every column that some head sees
-    at all, so sliding windows count. Raises InputError where the LLM gives no weights that sum to 1 (call it within
-    eager_attention).
+    Returns two lists with a share of 1 for each of the L layers: means over heads and over the columns that write the
+    answer, which are the prompt's last and those of the answer's first ATTENTION_TOKENS tokens. Uniform attention goes
+    to every column that some head sees, so sliding windows count. Call it within eager_attention; raises InputError
+    where the LLM gives no weights that sum to 1.
     """
-    llm, batch = embed.models.llm, embed.batch([request])
+    llm, batch = embed.llm, embed.batch([request])
     slots = slice(batch["prefix_ids"].shape[1], batch["prefix_ids"].shape[1] + len(thoughts))
     first = slots.stop + batch["suffix_ids"].shape[1] - 1  # the column that writes the first token
-    answer = torch.tensor([answer[:ATTENTION_TOKENS]], dtype=torch.long, device=batch["suffix_ids"].device)
-    batch["suffix_ids"] = torch.cat([batch["suffix_ids"], answer], dim=1)
-    batch["suffix_mask"] = torch.cat([batch["suffix_mask"], torch.ones_like(answer)], dim=1)
+    written = torch.tensor([answer[:ATTENTION_TOKENS]], dtype=torch.long, device=batch["suffix_ids"].device)
+    batch["suffix_ids"] = torch.cat([batch["suffix_ids"], written], dim=1)
+    batch["suffix_mask"] = torch.cat([batch["suffix_mask"], torch.ones_like(written)], dim=1)
     inputs = llm_inputs(llm, batch, thoughts[None])
     positions = position_ids(inputs["attention_mask"])
     output = body(llm)(**inputs, position_ids=positions, use_cache=False, output_attentions=True)
@@ -278,14 +284,15 @@ def print_inspection(figures: dict) -> None:
     print("nearest words of the thoughts by slot (cosine with the LLM's input embeddings)")
     for index, slots in zip(figures["questions"], figures["nearest_words"], strict=True):
         if len({words[0]["row"] for words in slots}) == 1:
-            first, *others = [f"{one['word']!r} {one['cosine']:.2f}" for one in slots[0]]
+            first, *others = [f"{word['word']!r} {word['cosine']:.2f}" for word in slots[0]]
             print(f"  [{index}] all {n}: {first}; slot 1 then {', '.join(others)}")
         else:
             parts = [f"{i}: {words[0]['word']!r} {words[0]['cosine']:.2f}" for i, words in enumerate(slots, 1)]
-            print(f"  [{index}] {'  '.join(parts[:SLOTS_PRINTED])}{' ...' * (n > SLOTS_PRINTED)}")
+            more = " ..." if n > SLOTS_PRINTED else ""
+            print(f"  [{index}] {'  '.join(parts[:SLOTS_PRINTED])}{more}")
     print("thoughts beside the rows of the embedding table: mean (lowest to highest)")
     spreads = [table[name] for name in ("thought_norm", "row_norm", "nearest_row")]
-    norms = [f"{one['mean']:.3g} ({one['min']:.3g} to {one['max']:.3g})" for one in spreads]
+    norms = [f"{values['mean']:.3g} ({values['min']:.3g} to {values['max']:.3g})" for values in spreads]
     print(f"  {'norm':32s} {norms[0]}; of the rows {norms[1]}")
     print(f"  {'distance to the nearest row':32s} {norms[2]}; of the rows, median {table['nearest_row_of_rows']:.3g}")
     print(f"  {'features outside their range':32s} {table['outside']:.1%}")
@@ -299,9 +306,11 @@ def print_inspection(figures: dict) -> None:
 
 
 def layer_line(shares: list[float]) -> str:
-    """Shares of 1 as percents, wrapped; said once where all are the same."""
+    """Shares of 1 as percents, wrapped; a single one where all are the same."""
     percents = [f"{100 * share:.1f}" for share in shares]
-    return percents[0] if len(set(percents)) == 1 else f"\n{' ' * 35}".join(textwrap.wrap(" ".join(percents), 80))
+    if len(set(percents)) == 1:
+        return percents[0]
+    return f"\n{' ' * 35}".join(textwrap.wrap(" ".join(percents), 80))
 
 
 def draw(matplotlib, figures: dict, row_norms: Tensor, thought_norms: Tensor, path: Path) -> None:

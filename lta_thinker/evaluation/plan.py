@@ -1,12 +1,13 @@
-"""What an evaluation runs: flags, a checkpoint's thoughts.json and the files' shapes -> a Plan -> the models.
+"""What an evaluation runs: flags, thoughts.json and the weights -> a Plan -> the models.
 
-plan = make_plan(args)            # all that needs no LM; whatever does not fit is an InputError
+plan = make_plan(args)            # loads no LM; whatever does not fit together is an InputError
 models = load_models(plan)
 settings = model_settings(plan, models)
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,59 +32,28 @@ from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
-from lta_thinker.llm.lora import ROLES, SavedAdapter, read_adapter, read_resume_adapter
+from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Models, Sizes
 from lta_thinker.rows.examples import Task
 from lta_thinker.rows.layout import DATE_STRING
 
-PUBLISHED_NUM_THOUGHTS = 32  # made by published weights, which do not say it themselves
+PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Flags, thoughts.json and the files' shapes -> what is run; no LM is loaded here
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is evaluated.
-
-    num_injected: n, how many of the spec's N thoughts go into the prompt (0: no thoughts); files: that hold the
-    weights; record: the checkpoint's thoughts.json, where there is one; adapters: by role, of the LMs that were tuned.
-    """
-
-    spec: ModelSpec
-    llm_config: object
-    num_injected: int
-    weights: GeneratorWeights | None
-    files: list[Path]
-    prompts: dict[str, str]
-    date_string: str
-    task: Task
-    dtype: str
-    backend: Backend
-    record: TrainingRecord | None
-    adapters: dict[str, SavedAdapter]
-
-    @property
-    def thought_generator(self) -> str:
-        return self.spec.kind
-
-    @property
-    def base_model_id(self) -> str:
-        return self.spec.large.model_id
-
-    @property
-    def assistant_model_id(self) -> str | None:
-        return self.spec.small.model_id if self.spec.small else None
+# The checkpoint and the flags
 
 
 @dataclass(frozen=True)
 class Thoughts:
-    """Where the thoughts come from: thoughts.json where there is one, and the weight files by the flag that named them
-    (one file of --checkpoint where it is a resume checkpoint; none for no thoughts)."""
+    """The trained thoughts, as they were read.
+
+    record: thoughts.json, where there is one; weights: None for no thoughts; files: that hold the weights.
+    """
 
     record: TrainingRecord | None
-    files: dict[str, Path]
+    weights: GeneratorWeights | None
+    files: list[Path]
 
 
 def base_name(model_id: str) -> str:
@@ -92,41 +62,53 @@ def base_name(model_id: str) -> str:
 
 
 def find_thoughts(args: EvaluationArguments) -> Thoughts:
-    """Of --checkpoint, or of the two flags that name files; InputError where they are no one checkpoint."""
+    """The thoughts of --checkpoint, or of --params_file_name and --att_file_name.
+
+    Raises InputError where files are missing or broken, and where the two files are of two checkpoints.
+    """
     if args.checkpoint:
-        return thoughts_of_checkpoint(Path(args.checkpoint), bare=args.thought_generator == "none")
-    flags = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
-    files = {name: Path(path) for name, path in flags.items() if path}
-    for name, path in files.items():
-        if path.name == RESUME_FILE:
-            raise InputError(f"{name} {path}: of a resume checkpoint; use --checkpoint {path.parent}")
-    if not any((path.parent / META_FILE).is_file() for path in files.values()):
-        return Thoughts(None, files)
-    if len({path.parent.resolve() for path in files.values()}) > 1:
-        raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
-    return Thoughts(TrainingRecord.read(next(iter(files.values())).parent), files)
+        return read_checkpoint(Path(args.checkpoint), with_weights=args.thought_generator != "none")
+    params = Path(args.params_file_name) if args.params_file_name else None
+    att = Path(args.att_file_name) if args.att_file_name else None
+    for flag, path in (("--params_file_name", params), ("--att_file_name", att)):
+        if path and path.name == RESUME_FILE:
+            raise InputError(f"{flag} {path}: of a resume checkpoint; use --checkpoint {path.parent}")
+    record, folders = None, [path.parent for path in (params, att) if path]
+    if any((folder / META_FILE).is_file() for folder in folders):
+        if len({folder.resolve() for folder in folders}) > 1:
+            raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
+        record = TrainingRecord.read(folders[0])
+    return read_files(record, params, att)
 
 
-def thoughts_of_checkpoint(folder: Path, bare: bool) -> Thoughts:
-    """Of a folder in ckpt/ or of a resume checkpoint; `bare`: the weights are not read, only what is said of them."""
+def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
+    """The thoughts of a folder in ckpt/ or of a resume checkpoint."""
     resumable = is_resume_checkpoint(folder)
     if resumable:
         check_resume_checkpoint(folder)
     record = TrainingRecord.read(folder)
-    if bare:
-        return Thoughts(record, {})
+    if not with_weights:
+        return Thoughts(record, None, [])
     if resumable:
-        return Thoughts(record, {"--checkpoint": folder / RESUME_FILE})
-    generator, files = GENERATORS[record.thought_generator], {}
-    if generator.has_projection:
-        files["--params_file_name"] = folder / PARAMS_FILE
-    if generator.has_prior:
-        files["--att_file_name"] = folder / ATT_FILE
-    return Thoughts(record, files)
+        path = folder / RESUME_FILE
+        return Thoughts(record, read_resume_weights(path), [path])
+    generator = GENERATORS[record.thought_generator]
+    params = folder / PARAMS_FILE if generator.has_projection else None
+    att = folder / ATT_FILE if generator.has_prior else None
+    return read_files(record, params, att)
+
+
+def read_files(record: TrainingRecord | None, params: Path | None, att: Path | None) -> Thoughts:
+    """The thoughts of the two files, either of which may not be there."""
+    if not params and not att:
+        return Thoughts(record, None, [])
+    projection = read_weights(params, "--params_file_name") if params else None
+    block = read_weights(att, "--att_file_name") if att else None
+    return Thoughts(record, GeneratorWeights(projection, block), [path for path in (params, att) if path])
 
 
 def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
-    """InputError where a flag contradicts thoughts.json; a note where it only departs from it."""
+    """InputError where a flag contradicts thoughts.json; prints a note where another task or dtype is used."""
     if args.thought_generator not in (None, "none", record.thought_generator):
         trained = record.thought_generator
         raise InputError(f"--thought_generator {args.thought_generator}: the checkpoint's {META_FILE} says {trained}")
@@ -138,126 +120,144 @@ def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
     given = args.num_thought_tokens
     if given and args.thought_generator != "none" and given > record.num_thoughts:
         raise InputError(f"--num_thought_tokens {given}: this checkpoint makes only {record.num_thoughts} thoughts")
-    departures = {
-        "task_name": (args.task_name or record.task_name, record.task_name),
-        "dtype": (record.dtype if args.dtype == "auto" else args.dtype, record.dtype),
-    }
-    for name, (now, trained) in departures.items():
-        if now != trained:
-            print(f"note: --{name} {now}; the thoughts were trained with {trained}")
+    for name, default, trained in (("task_name", None, record.task_name), ("dtype", "auto", record.dtype)):
+        given = getattr(args, name)
+        if given not in (default, trained):
+            print(f"note: --{name} {given}; the thoughts were trained with {trained}")
 
 
 def find_adapters(args: EvaluationArguments, kind: str, thoughts: Thoughts) -> dict[str, SavedAdapter]:
-    """By role: the flags' adapters, else those that the thoughts were trained with. InputError where they are missing,
-    or contradict thoughts.json."""
+    """LoRA adapters by role: the flags', else those that the thoughts were trained with.
+
+    Raises InputError where they are missing or contradict thoughts.json.
+    """
     record = thoughts.record
-    tuned = (record.tuned or {}) if record else {}
-    given = {role: getattr(args, f"{role}_ckpt") for role in ROLES if getattr(args, f"{role}_ckpt")}
+    tuned = (record.tuned if record else None) or {}
+    flags = {"base_model": args.base_model_ckpt, "assistant_model": args.assistant_model_ckpt}
+    given = {role: folder for role, folder in flags.items() if folder}
     check_adapter_flags(args, kind, record, given, tuned)
-    found = {role: read_adapter(Path(folder), f"--{role}_ckpt") for role, folder in given.items()}
-    if kind == "none":
-        return found
-    for role in tuned:
-        if "--checkpoint" in thoughts.files:
-            model_id = record.large_model_id if role == "base_model" else record.small_model_id
-            found[role] = read_resume_adapter(thoughts.files["--checkpoint"], role, tuned[role], model_id)
-        elif role not in found:
-            beside = next(iter(thoughts.files.values())).parent / role
-            found[role] = read_adapter(beside, f"{META_FILE} says that the thoughts were trained with an adapter,")
-    return found
+    adapters = {role: read_adapter(Path(folder), f"--{role}_ckpt") for role, folder in given.items()}
+    if record is None or kind == "none":
+        return adapters
+    trained_ids = {"base_model": record.large_model_id, "assistant_model": record.small_model_id}
+    path = thoughts.files[0]
+    for role, lora in tuned.items():
+        if path.name == RESUME_FILE:
+            adapters[role] = read_resume_adapter(path, role, lora, str(trained_ids[role]))
+        elif role not in adapters:
+            where = f"{META_FILE} says that the thoughts were trained with an adapter,"
+            adapters[role] = read_adapter(path.parent / role, where)
+    return adapters
 
 
 def check_adapter_flags(
     args: EvaluationArguments, kind: str, record: TrainingRecord | None, given: dict[str, str], tuned: dict
 ) -> None:
     """InputError where the given adapters (folders by role) fit neither the generator, the training nor the backend."""
-    if kind != "none" and "assistant_model" in given and not GENERATORS[kind].uses_small_lm:
+    with_thoughts = kind != "none"
+    if with_thoughts and "assistant_model" in given and not GENERATORS[kind].uses_small_lm:
         raise InputError(f"--assistant_model_ckpt: the generator {kind} has no small LM")
-    if kind == "none" and "base_model" in tuned and not given:
+    if not with_thoughts and "base_model" in tuned and not given:
         print("note: --thought_generator none: the bare LLM, without the adapter that the checkpoint has for it")
-    if kind != "none" and record:
-        for role, folder in given.items():
-            if role not in tuned:
-                said = f"{META_FILE} says that these thoughts were trained with the bare LM"
-                raise InputError(f"--{role}_ckpt {folder}: {said}")
-    if args.backend == "vllm" and ("base_model" in given or ("base_model" in tuned and kind != "none")):
+    if with_thoughts and record:
+        for role in sorted(given.keys() - tuned.keys()):
+            raise InputError(
+                f"--{role}_ckpt {given[role]}: {META_FILE} says that these thoughts were trained with the bare LM"
+            )
+    if args.backend == "vllm" and ("base_model" in given or (with_thoughts and "base_model" in tuned)):
         raise InputError("--backend vllm: the engine has the bare LLM, and here it is tuned; use --backend hf")
 
 
-def read_generator_weights(thoughts: Thoughts) -> GeneratorWeights | None:
-    """The weights, None for no thoughts."""
-    if "--checkpoint" in thoughts.files:
-        return read_resume_weights(thoughts.files["--checkpoint"])
-    if not thoughts.files:
-        return None
-    flags = ("--params_file_name", "--att_file_name")
-    files = [thoughts.files.get(flag) for flag in flags]
-    return GeneratorWeights(*(path and read_weights(path, flag) for path, flag in zip(files, flags, strict=True)))
+def choose_prompts(args: EvaluationArguments, task: Task, record: TrainingRecord | None) -> dict[str, str]:
+    """--prompt_file's prompts, else the checkpoint's, else the answer type's.
+
+    With a task of another answer type the problem's prompt is that type's. Prints a note where a prompt is not the one
+    that the thoughts were trained with.
+    """
+    prompts = PROMPTS[task.answer_type]
+    if record:
+        problem = record.prompts["problem"] if record.answer_type == task.answer_type else prompts["problem"]
+        prompts = record.prompts | {"problem": problem}
+    if args.prompt_file:
+        prompts = read_prompts(args.prompt_file, prompts)
+    if record:
+        for name, prompt in prompts.items():
+            if prompt != record.prompts[name]:
+                print(f"note: the prompt {name!r} is not the one that the thoughts were trained with")
+    return prompts
+
+
+def lm_dtype(args: EvaluationArguments, record: TrainingRecord | None) -> str:
+    """The LMs' dtype: --dtype, else the training's, else bfloat16 on CUDA."""
+    if args.dtype != "auto":
+        return args.dtype
+    if record:
+        return record.dtype
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated.
+
+    num_injected: n, how many of the spec's N thoughts go into the prompt (0: no thoughts); files: that hold the
+    weights; record: the checkpoint's thoughts.json, where there is one; adapters: by role, of the LMs that were tuned.
+    """
+
+    spec: ModelSpec
+    llm_config: Any
+    num_injected: int
+    weights: GeneratorWeights | None
+    files: list[Path]
+    prompts: dict[str, str]
+    date_string: str
+    task: Task
+    dtype: str
+    backend: Backend
+    record: TrainingRecord | None
+    adapters: dict[str, SavedAdapter]
 
 
 def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
-    """Settle everything that needs no LM; device: None for choose_device's. Raises InputError for whatever does not fit
-    together."""
+    """Settle everything that needs no LM.
+
+    device: of the LMs, None for choose_device's. Raises InputError for whatever does not fit together.
+    """
     thoughts = find_thoughts(args)
     record = thoughts.record
     if record:
         check_flags(args, record)
-    elif not thoughts.files and args.thought_generator != "none":
+    elif thoughts.weights is None and args.thought_generator != "none":
         raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
-    dtype, device = lm_dtype(args, record), device or choose_device(args.backend)
-
-    def source(name: str, trained: str | None) -> LmSource:
-        return LmSource(
-            getattr(args, name) or trained or DEFAULT_MODEL_IDS[name],
-            f"--{name}",
-            dtype=getattr(torch, dtype),
-            device=device,
-            trust_remote_code=args.trust_remote_code,
-            attn_implementation=args.attn_implementation,
-        )
-
-    large = source("base_model_id", record and record.large_model_id)
-    small = source("assistant_model_id", record and record.small_model_id)
     task_name = args.task_name or (record.task_name if record else "gsm8k")
     own_task = record.own_task if record and task_name == record.task_name else None
     task = args.resolve_task(task_name, own_task)
-    weights = read_generator_weights(thoughts)
 
-    kind = args.thought_generator or (record and record.thought_generator)
-    if kind is None and weights.projection is None:
-        kind = infer_generator(weights, 0, 0)  # of a prompt there are no sizes to look at
-    llm_config, small_config = load_config(large), None
-    if kind is None or (kind != "none" and GENERATORS[kind].uses_small_lm):
-        small_config = load_config(small)
-    if kind is None:
-        widths = [config.get_text_config().hidden_size for config in (small_config, llm_config)]
-        kind = infer_generator(weights, *widths)
-    if kind == "none" or not GENERATORS[kind].uses_small_lm:
-        small = small_config = None
-    num_thoughts, num_injected = (0, 0) if kind == "none" else count_thoughts(args, record, weights)
-    spec = ModelSpec(
-        large=large,
-        small=small,
-        kind=kind,
-        num_thoughts=num_thoughts,
-        design=record.design if record else PUBLISHED_DESIGN,
-        large_part="embeddings" if args.backend == "vllm" else "whole",
-    )
-    if kind != "none":
-        check_sizes(spec, spec.sizes(llm_config, small_config), weights, record)
+    dtype = lm_dtype(args, record)
+    spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
+    llm_config, small_config = spec.load_configs()
+    if thoughts.weights is not None:
+        sizes = spec.sizes(llm_config, small_config)
+        if record:
+            check_sizes(sizes, record.sizes)
+        check_weights(spec.kind, sizes, thoughts.weights, spec.design)
     return Plan(
         spec=spec,
         llm_config=llm_config,
         num_injected=num_injected,
-        weights=weights,
-        files=list(thoughts.files.values()),
+        weights=thoughts.weights,
+        files=thoughts.files,
         prompts=choose_prompts(args, task, record),
         date_string=(record.date_string if record else "") or DATE_STRING,
         task=task,
         dtype=dtype,
         backend=Backend(
             name=args.backend,
-            model_id=large.model_id,
+            model_id=spec.large.model_id,
             dtype=dtype,
             trust_remote_code=args.trust_remote_code,
             tensor_parallel_size=args.tensor_parallel_size,
@@ -266,40 +266,55 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
             max_model_len=args.max_model_len,
         ),
         record=record,
-        adapters=find_adapters(args, kind, thoughts),
+        adapters=find_adapters(args, spec.kind, thoughts),
     )
 
 
-def choose_prompts(args: EvaluationArguments, task: Task, record: TrainingRecord | None) -> dict[str, str]:
-    """The checkpoint's prompts, the problem's prompt the answer type's where that is another one; --prompt_file wins.
+def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, device: str) -> tuple[ModelSpec, int]:
+    """The LMs and the generator, and how many thoughts are injected."""
+    record, weights = thoughts.record, thoughts.weights
+    trained_ids = (record.large_model_id, record.small_model_id) if record else (None, None)
+    large, small = (
+        LmSource(
+            getattr(args, name) or trained_id or DEFAULT_MODEL_IDS[name],
+            f"--{name}",
+            dtype=getattr(torch, dtype),
+            device=device,
+            trust_remote_code=args.trust_remote_code,
+            attn_implementation=args.attn_implementation,
+        )
+        for name, trained_id in zip(DEFAULT_MODEL_IDS, trained_ids, strict=True)
+    )
+    kind = args.thought_generator or (record.thought_generator if record else None)
+    if weights is None:
+        kind, num_thoughts, num_injected = "none", 0, 0
+    else:
+        kind = kind or find_generator(weights, large, small)
+        num_thoughts, num_injected = count_thoughts(args, record, weights)
+    spec = ModelSpec(
+        large=large,
+        small=small if kind != "none" and GENERATORS[kind].uses_small_lm else None,
+        kind=kind,
+        num_thoughts=num_thoughts,
+        design=record.design if record else PUBLISHED_DESIGN,
+        large_part="embeddings" if args.backend == "vllm" else "whole",
+    )
+    return spec, num_injected
 
-    Prints a note where a prompt is not the one that the thoughts were trained with.
-    """
-    prompts = PROMPTS[task.answer_type]
-    if record:
-        other_type = record.answer_type != task.answer_type
-        prompts = record.prompts | ({"problem": prompts["problem"]} if other_type else {})
-    if args.prompt_file:
-        prompts = read_prompts(args.prompt_file, prompts)
-    for name in prompts if record else ():
-        if prompts[name] != record.prompts[name]:
-            print(f"note: the prompt {name!r} is not the one that the thoughts were trained with")
-    return prompts
 
-
-def lm_dtype(args: EvaluationArguments, record: TrainingRecord | None) -> str:
-    """The LMs' dtype: --dtype, the training's, or what the machine does well."""
-    if args.dtype != "auto":
-        return args.dtype
-    if record:
-        return record.dtype
-    return "bfloat16" if torch.cuda.is_available() else "float32"
+def find_generator(weights: GeneratorWeights, large: LmSource, small: LmSource) -> str:
+    """The generator that weights without thoughts.json belong to; see infer_generator."""
+    if weights.projection is None:
+        return infer_generator(weights, 0, 0)  # the LMs' sizes do not matter
+    d_large, d_small = (load_config(source).get_text_config().hidden_size for source in (large, small))
+    return infer_generator(weights, d_small, d_large)
 
 
 def count_thoughts(
     args: EvaluationArguments, record: TrainingRecord | None, weights: GeneratorWeights
 ) -> tuple[int, int]:
-    """(N made, n injected). Published weights without a prior do not say their N: 32, the published training's."""
+    """(num_thoughts, num_injected): N made and n injected. Published weights without a prior do not say their N: it is
+    32, the published training's. InputError where more are asked for than are made."""
     given = args.num_thought_tokens
     if record:
         return record.num_thoughts, given or record.num_thoughts
@@ -314,13 +329,12 @@ def count_thoughts(
     return max(PUBLISHED_NUM_THOUGHTS, given), given
 
 
-def check_sizes(spec: ModelSpec, sizes: Sizes, weights: GeneratorWeights, record: TrainingRecord | None) -> None:
-    """InputError where models, weights and thoughts.json are of different sizes."""
+def check_sizes(sizes: Sizes, trained: Sizes) -> None:
+    """InputError where the models and flags have other sizes than in training."""
     for name, size in asdict(sizes).items():
-        if record and getattr(record.sizes, name) != size:
-            trained = getattr(record.sizes, name)
-            raise InputError(f"{META_FILE}: {name} was {trained} in training, these models and flags have {size}")
-    check_weights(spec.kind, sizes, weights, spec.design)
+        before = getattr(trained, name)
+        if before != size:
+            raise InputError(f"{META_FILE}: {name} was {before} in training, these models and flags have {size}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -340,18 +354,20 @@ def load_models(plan: Plan) -> Models:
 def model_settings(plan: Plan, models: Models) -> dict:
     """What the loaded models add to the settings: fingerprints of the frozen LMs and the text around the question.
 
-    InputError where they are not the LMs that the thoughts were trained with (told in the same dtype only).
+    InputError where they are not the LMs that the thoughts were trained with. In another dtype than the training's
+    fingerprints differ, and nothing is compared.
     """
-    small_lm = models.thoughts.small_lm if models.thoughts else None
     in_engine = plan.backend.name == "vllm"
     large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
-    fingerprints = {"large": large, "small": small_lm and fingerprint(small_lm)}
+    small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
     if plan.record and plan.record.dtype == plan.dtype:
-        ids = (plan.base_model_id, plan.assistant_model_id)
-        for model_id, now, trained in zip(ids, fingerprints.values(), plan.record.fingerprints, strict=True):
-            if now and now != trained:
-                raise InputError(f"{model_id}: not the weights that these thoughts were trained with ({META_FILE})")
+        sources = (plan.spec.large, plan.spec.small)
+        for source, now, trained in zip(sources, (large, small), plan.record.fingerprints, strict=True):
+            if source and now and now != trained:
+                raise InputError(
+                    f"{source.model_id}: not the weights that these thoughts were trained with ({META_FILE})"
+                )
     texts = {"layout.llm": asdict(models.layout.llm)}
     if models.layout.generator_tokenizer is not None:
         texts["layout.generator"] = asdict(models.layout.generator)
-    return {"fingerprints": fingerprints, **texts}
+    return {"fingerprints": {"large": large, "small": small}, **texts}

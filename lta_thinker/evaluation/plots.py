@@ -26,12 +26,12 @@ TITLES = {
     "accuracy": "share of right greedy answers",
 }
 LONGEST_STEM = 200  # characters of a file's name: 255 bytes is what file systems take
-# a run's colour, line and marker; colours that the colour-blind tell apart (Okabe and Ito), lines and markers for grey.
-# Their numbers have no common divisor: 210 runs look different
+# a run's colour, line and marker: colours that the colour-blind can distinguish (Okabe and Ito); lines and markers for
+# prints in grey. 6 colours, 5 lines and 7 markers in turn make 210 runs that look different
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7")
 LINES = ("-", (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (2.5, 1.5)), (0, (9, 2, 1.5, 2, 1.5, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the markers, tells a run's evaluations apart
+FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the markers, for a run's evaluations
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What there is to draw
@@ -39,8 +39,11 @@ FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the markers, te
 
 @dataclass
 class Run:
-    """`style`: what matplotlib draws it in; `log`: Trainer's log_history; `best_step`: what the dev metric has chosen
-    (so far); `reports` by path."""
+    """A run that is drawn.
+
+    style: matplotlib's arguments for its lines; log: Trainer's log_history; best_step: the step that the dev metric has
+    chosen so far; reports: by path.
+    """
 
     title: str
     style: dict
@@ -120,14 +123,14 @@ def read_runs(names: list[str]) -> list[Run]:
 
 
 def report_title(report: Report) -> str:
-    """What a report that was given by its path is about."""
+    """The title of a report that was given by its path."""
     if report.settings["thought_generator"] == "none":
         return f"{base_name(report.settings['base_model_id'])} without thoughts"
     return report.checkpoint["name"]
 
 
 def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
-    """A line of the legend for every report; those that would read alike get their folder."""
+    """A line of the legend for every report; where two would be the same, the report's folder is added."""
     titles = {}
     for run in runs:
         for path, report in run.reports.items():
@@ -145,7 +148,7 @@ def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
 
 
 def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
-    """Draw the runs (names or paths of reports) into `output_dir` (None: results/); the two files written.
+    """Draw the runs (names or paths of reports) into `output_dir` (None: results/); returns the two files' paths.
 
     Raises InputError without matplotlib, and as read_runs does.
     """
@@ -174,12 +177,13 @@ def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
 
 
 def draw_runs(matplotlib, runs: list[Run]):
-    """A Figure: for the SFT loss and every other loss that some run is trained by a row with training and dev, a panel
-    with the dev accuracy where some run has one, and beside them maj@k."""
+    """A Figure: a row with training and dev for the SFT loss and for every other loss that some run has, a panel with
+    the dev accuracy where some run has one, and beside them maj@k."""
     has_logs, has_reports = any(run.log for run in runs), any(run.reports for run in runs)
     rows = [name for name in TITLES if any(run.curve(name)[0] for run in runs) or (name == "sft_loss" and has_logs)]
     rows += ["accuracy"] if any(run.curve("eval_accuracy")[0] for run in runs) else []
-    legends = [legend_of_losses(matplotlib, runs)] * has_logs + [legend_of_evaluations(matplotlib, runs)] * has_reports
+    legends = [legend_of_losses(matplotlib, runs)] if has_logs else []
+    legends += [legend_of_evaluations(matplotlib, runs)] if has_reports else []
     lines, columns = max(map(len, legends)), 2 * has_logs + has_reports
     size = (max(5.6, 4.4 * columns), 3.3 * max(1, len(rows)) + 0.19 * lines)
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
@@ -201,13 +205,13 @@ def draw_runs(matplotlib, runs: list[Run]):
 
 
 def draw_curves(axes, runs: list[Run], key: str) -> None:
-    """One key of the log by step; on dev curves a star where the weights were chosen."""
+    """One key of the log by step; on dev curves a star at the step whose weights were chosen."""
     drawn = []
     for i, run in enumerate(runs):
         steps, values = run.curve(key)
         if not steps:
             continue
-        every = len(steps) // 8 + 1  # the lines have a few marks each, not one over another
+        every = len(steps) // 8 + 1  # a few markers on each line, and not on top of another line's
         axes.plot(steps, values, **run.style, markevery=(i * every // len(runs), every), markersize=4, linewidth=1.2)
         drawn += values
         if key.startswith("eval_") and run.best_step in steps:
@@ -232,7 +236,7 @@ def evaluations(runs: list[Run]) -> list[tuple[Path, Report, dict]]:
 
 
 def draw_votes(axes, runs: list[Run]) -> None:
-    """maj@k over k of every report, and behind them the vote with its interval; pass@k thin and dotted."""
+    """maj@k over k of every report and, right of the curves, the vote with its interval; pass@k thin and dotted."""
     found = evaluations(runs)
     most = max(len(report.maj_at_k) for _, report, _ in found)
     apart = max(0.05, 0.025 * most)

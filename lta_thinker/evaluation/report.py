@@ -26,8 +26,8 @@ RESAMPLES = 10_000  # of the bootstrap
 
 @dataclass(frozen=True)
 class SampleLine:
-    """A line of samples.jsonl: a question and, of each sample, its text, answer, tokens, whether it ended by itself,
-    and its mean log-probability a token. `correct` is the vote's."""
+    """A line of samples.jsonl: a question and of each sample its text, its answer, its number of tokens, whether it
+    ended by itself, and its mean log-probability a token. `correct`: whether the vote is right."""
 
     index: int
     question: str
@@ -43,11 +43,6 @@ class SampleLine:
     def hits(self, answer_type: str) -> list[bool]:
         """Which of the samples are right."""
         return [answers_equal(answer, self.gold, answer_type) for answer in self.answers]
-
-    @property
-    def asked(self) -> tuple[int, str, str]:
-        """What two evaluations must have in common to be put side by side."""
-        return self.index, self.question, self.gold
 
 
 def sample_line(answer: Answer, answer_type: str) -> SampleLine:
@@ -70,7 +65,7 @@ def sample_line(answer: Answer, answer_type: str) -> SampleLine:
 
 
 def read_samples(path: Path) -> list[SampleLine]:
-    """Lines of a samples file; a last line without its line break was cut off by a kill and is left out."""
+    """The lines of a samples file, without a last line that was cut off by a kill."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -86,7 +81,7 @@ def read_samples(path: Path) -> list[SampleLine]:
 
 
 def merge_samples(folder: Path) -> dict[int, SampleLine]:
-    """All ranks' lines by index, put into one samples.jsonl in the order of the questions."""
+    """Put the lines of all ranks into one samples.jsonl, in the order of the questions; returns them by index."""
     files = sorted(folder.glob("samples*.jsonl"))
     lines = {line.index: line for path in files for line in read_samples(path)}
     lines = {index: lines[index] for index in sorted(lines)}
@@ -100,7 +95,7 @@ def merge_samples(folder: Path) -> dict[int, SampleLine]:
 def check_folder(folder: Path, settings: dict) -> None:
     """InputError where the folder holds samples made with other values of these settings."""
     if not any(path.stat().st_size for path in folder.glob("samples*.jsonl")):
-        return  # a run that ended before its first question does not bind the next one
+        return  # no question was answered yet: the next run may have other settings
     if not (folder / SETTINGS_FILE).exists():
         raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
     before, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
@@ -133,7 +128,8 @@ class Interval:
 
 
 def interval(values) -> Interval:
-    """Mean over questions with its bootstrap interval (questions resampled, the same draws in every call)."""
+    """The mean of `values`, one a question, with its 95 % bootstrap interval: questions are resampled, with the same
+    draws in every call."""
     values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
     means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -142,7 +138,10 @@ def interval(values) -> Interval:
 
 @dataclass(frozen=True)
 class Figures:
-    """What follows from the samples alone; shares and accuracies are between 0 and 1, k counts from 1."""
+    """The figures that need only the samples. Shares and accuracies are from 0 to 1.
+
+    maj_at_k, pass_at_k: by k as a string, from "1". ties: tied votes. no_answer, cut_off: shares of the samples.
+    """
 
     num_questions: int
     vote_accuracy: Interval
@@ -159,8 +158,8 @@ class Figures:
 class Report(Figures):
     """report.json: the figures, and what they were made with.
 
-    speed: questions and tokens a second of this call, None where it answered none; thought_variance: of
-    generation/prompts.py with num_thoughts, None without thoughts; checkpoint: its name, its run's, its dev losses.
+    speed: questions and tokens a second in this call, None where it answered none; thought_variance: figures of
+    ThoughtVariance and num_thoughts, None without thoughts; checkpoint: its name, its run and its dev losses.
     """
 
     speed: dict[str, float] | None
@@ -183,13 +182,12 @@ class Report(Figures):
 
 
 def make_figures(lines: list[SampleLine], answer_type: str) -> Figures:
-    """The figures of these questions."""
+    """The figures of the questions on these lines."""
     hits = [line.hits(answer_type) for line in lines]
     votes = [vote(line.answers, answer_type, line.scores) for line in lines]
-    majorities = [
-        maj_at_k(result.groups, right, line.scores) for result, right, line in zip(votes, hits, lines, strict=True)
-    ]
-    majorities, passes = np.mean(majorities, axis=0), np.mean([pass_at_k(right) for right in hits], axis=0)
+    by_question = zip(votes, hits, lines, strict=True)
+    majorities = np.mean([maj_at_k(result.groups, right, line.scores) for result, right, line in by_question], axis=0)
+    passes = np.mean([pass_at_k(right) for right in hits], axis=0)
     return Figures(
         num_questions=len(lines),
         vote_accuracy=interval([line.correct for line in lines]),

@@ -19,7 +19,7 @@ def open_sampler(
     """The backend's sampler for these requests, to be closed. InputError where it does not start."""
     if backend.name == "hf" or not requests:
         return TransformersSampler(models, settings, batch_size, num_injected)
-    # imported here: an extra, and seconds
+    # imported here: vLLM is optional and takes seconds
     from lta_thinker.generation.vllm import VllmSampler
 
     longest = max(request.length for request in requests) + num_injected
@@ -27,7 +27,7 @@ def open_sampler(
 
 
 def backend_versions(backend: str) -> dict[str, str]:
-    """Versions of what `--backend` needs besides the core. InputError where that is missing or too old."""
+    """The versions of the libraries that the backend needs besides ours. InputError for missing and old ones."""
     if backend == "hf":
         return {}
     from lta_thinker.generation.vllm import import_vllm

@@ -1,7 +1,7 @@
 """Decoding on the frozen LLM itself: samples of several questions, a token at a time, in one batch of rows.
 
-A prompt is computed once, whatever the number of samples. A finished sample stops costing: its row is dropped, and the
-next question's rows take the room.
+A prompt is computed once, whatever the number of samples. A finished sample's row goes to the next question's samples,
+or is dropped.
 
 Shapes: B requests, S samples of each, C chains of thoughts, R rows, T columns of the cache, V vocabulary.
 """
@@ -9,6 +9,7 @@ Shapes: B requests, S samples of each, C chains of thoughts, R rows, T columns o
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,17 +23,16 @@ from lta_thinker.generation.sampling import Sample, SamplingSettings, choose, ma
 from lta_thinker.llm.forward import CACHE_BY_LAYERS, attention_mask, body, position_ids, read_prefix
 
 ROOM = 64  # columns that a full cache grows by
-if CACHE_BY_LAYERS:
-    from transformers.cache_utils import DynamicLayer
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Keys and values: a pair a layer, each (R, heads, T, d)
 
 
 if CACHE_BY_LAYERS:
+    from transformers.cache_utils import DynamicLayer
 
     class RoomyLayer(DynamicLayer):
-        """A layer's keys and values with room behind them, so that a token does not copy all that is there."""
+        """A layer's keys and values with room for more columns: writing a token's does not copy the others."""
 
         def __init__(self, keys: Tensor, values: Tensor):
             super().__init__()
@@ -40,9 +40,11 @@ if CACHE_BY_LAYERS:
             self.stores, self.first = [keys, values], 0
             self._show(keys.shape[-2])
 
-        def _show(self, end: int) -> None:
+        def _show(self, end: int) -> tuple[Tensor, Tensor]:
             self.end = end
-            self.keys, self.values = (store[..., self.first : end, :] for store in self.stores)
+            keys, values = (store[..., self.first : end, :] for store in self.stores)
+            self.keys, self.values = keys, values
+            return keys, values
 
         def drop_first(self, columns: int) -> None:
             self.first += columns
@@ -51,23 +53,24 @@ if CACHE_BY_LAYERS:
         def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
             columns = key_states.shape[-2]
             if self.end + columns > self.stores[0].shape[-2]:
-                self.stores = [F.pad(shown, (0, 0, 0, columns + ROOM)) for shown in (self.keys, self.values)]
+                shown = [store[..., self.first : self.end, :] for store in self.stores]
+                self.stores = [F.pad(store, (0, 0, 0, columns + ROOM)) for store in shown]
                 self.first, self.end = 0, self.end - self.first
             start = self.end
             for store, states in zip(self.stores, (key_states, value_states), strict=True):
                 store[..., start : start + columns, :] = states
-            self._show(start + columns)
-            return self.keys, self.values
+            return self._show(start + columns)
 
 
-def keys_and_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+# Any: a DynamicCache, whose attributes depend on the version of transformers
+def keys_and_values(cache: Any) -> list[Sequence[Tensor]]:
     if CACHE_BY_LAYERS:
         return [(layer.keys, layer.values) for layer in cache.layers]
     return list(zip(cache.key_cache, cache.value_cache, strict=True))
 
 
-def cache_of(layers: list[tuple[Tensor, Tensor]]) -> DynamicCache:
-    cache = DynamicCache()
+def cache_of(layers: list[Sequence[Tensor]]) -> Any:
+    cache: Any = DynamicCache()
     if CACHE_BY_LAYERS:
         cache.layers = [RoomyLayer(*layer) for layer in layers]
     else:
@@ -76,7 +79,7 @@ def cache_of(layers: list[tuple[Tensor, Tensor]]) -> DynamicCache:
     return cache
 
 
-def drop_first_columns(cache: DynamicCache, columns: int) -> None:
+def drop_first_columns(cache: Any, columns: int) -> None:
     if CACHE_BY_LAYERS:
         for layer in cache.layers:
             layer.drop_first(columns)
@@ -91,8 +94,8 @@ def drop_first_columns(cache: DynamicCache, columns: int) -> None:
 
 @dataclass
 class Draft:
-    """A sample that is being written in a row: which one of which request (its place in the list of requests), and
-    how many columns its prompt has."""
+    """A sample that is being written: which one of which request (its place in the list of requests), and how many
+    columns its prompt has."""
 
     place: int
     sample: int
@@ -113,11 +116,12 @@ def select(tensor: Tensor, rows: Tensor) -> Tensor:
 
 
 class ReadPrompts:
-    """Prompts of some requests, read by the LLM, and the drafts that wait for a row behind them, R = B x S at first."""
+    """Prompts of some requests, read by the LLM, and the drafts behind them that have no row yet (all R = B x S at
+    first)."""
 
     def __init__(self, llm, settings: SamplingSettings, places: list[int], questions: list[int], inputs: dict):
-        """questions: what seeds the requests' noise; inputs: of model.llm_inputs, left-padded, a row for each chain of
-        each request. Sample s takes chain s modulo C."""
+        """places: of the requests; questions: the numbers that seed their noise; inputs: of model.llm_inputs,
+        left-padded, a row for each chain of each request. Sample s takes chain s modulo C."""
         s, mask = settings.num_return_sequences, inputs["attention_mask"]
         chains = len(mask) // len(places)
         # every column but the last is read once, whatever the number of samples
@@ -143,7 +147,7 @@ class ReadPrompts:
             self.state["written"] = torch.zeros(len(keys), vocabulary, dtype=torch.bool, device=mask.device)
 
     def take(self, count: int) -> tuple[list[Draft], Tensor, dict[str, Tensor]]:
-        """The next `count` drafts, the rows of their prompts and their state; they wait no more."""
+        """Remove the next `count` drafts -> the drafts, the rows of their prompts, their state."""
         taken = self.drafts[:count], self.row_of[:count], {name: new[:count] for name, new in self.state.items()}
         self.drafts, self.row_of = self.drafts[count:], self.row_of[count:]
         self.state = {name: new[count:] for name, new in self.state.items()}
@@ -151,15 +155,16 @@ class ReadPrompts:
 
 
 class Rows:
-    """Drafts that are written together: R rows that all end at the same column of the cache, whatever their lengths;
-    what stands before a row's prompt is masked.
+    """Drafts that are written together: R rows that end at the same column of the cache, whatever their lengths; the
+    columns before a row's prompt are masked.
 
-    A row that is finished goes on, unread, until `replace` or `keep` takes it away.
+    A finished row is computed on, and what it writes is not used, until `replace` or `keep` removes it.
     """
 
     def __init__(self, llm, settings: SamplingSettings, stop_ids: list[int], prompts: ReadPrompts):
-        """All drafts that wait behind the prompts."""
-        self.llm, self.settings, self.new = llm, settings, []
+        """Begin with all drafts of the prompts."""
+        self.llm, self.settings = llm, settings
+        self.new: list[tuple[Tensor, Tensor]] = []  # tokens (R, 1) and log-probabilities (R,) of each step
         self.device = llm.get_input_embeddings().weight.device
         self.stop_ids = torch.tensor(stop_ids, dtype=torch.long, device=self.device)
         self.drafts, row_of, self.state = prompts.take(len(prompts.drafts))
@@ -167,35 +172,33 @@ class Rows:
         self.cache = cache_of([[select(tensor, row_of) for tensor in layer] for layer in prompts.layers])
 
     def replace(self, rows: list[int], prompts: ReadPrompts) -> None:
-        """Drafts that wait behind the prompts take the place of those in `rows`.
-
-        Their prompts are no longer than those of the rows that were here before.
-        """
+        """Put the next drafts of the prompts into `rows`. Their prompts may not be longer than those before."""
         drafts, row_of, state = prompts.take(len(rows))
         for i, draft in zip(rows, drafts, strict=True):
             self.drafts[i] = draft
-        rows, columns = torch.tensor(rows), max(draft.columns for draft in drafts)
-        device_rows = rows.to(self.device)
+        index, columns = torch.tensor(rows), max(draft.columns for draft in drafts)
+        device_rows = index.to(self.device)
         self.state = {name: old.index_copy(0, device_rows, state[name]) for name, old in self.state.items()}
         self.mask[device_rows] = False
         self.mask[device_rows, -columns:] = select(prompts.mask[:, -columns:], row_of)
-        # no keys and values yet of the last column: the next step reads it
+        # the last column has no keys and values yet: the next step reads it
         for layer, new in zip(keys_and_values(self.cache), prompts.layers, strict=True):
             for tensor, prompt in zip(layer, new, strict=True):
                 width, prompt = tensor.shape[2], prompt[:, :, prompt.shape[2] - columns + 1 :]
                 place = tensor[:, :, width - columns + 1 :]
-                place.index_copy_(0, rows.to(tensor.device), select(prompt, row_of))
+                place.index_copy_(0, index.to(tensor.device), select(prompt, row_of))
         drop_first_columns(self.cache, self._padding())
         self.mask = self.mask[:, self._padding() :]
 
     def keep(self, rows: list[int]) -> None:
-        """Take all other rows away."""
-        self.drafts, rows = [self.drafts[i] for i in rows], torch.tensor(rows)
-        first, layers, self.cache = self._padding(), keys_and_values(self.cache), None
-        for i in range(len(layers)):  # no more than one layer is there twice
-            layers[i] = [select(tensor[:, :, first:], rows) for tensor in layers[i]]
-        self.cache, self.mask = cache_of(layers), select(self.mask[:, first:], rows)
-        self.state = {name: select(value, rows) for name, value in self.state.items()}
+        """Remove all other rows."""
+        self.drafts, index = [self.drafts[i] for i in rows], torch.tensor(rows)
+        first, layers = self._padding(), keys_and_values(self.cache)
+        del self.cache
+        for i in range(len(layers)):  # one layer at a time is in memory twice
+            layers[i] = [select(tensor[:, :, first:], index) for tensor in layers[i]]
+        self.cache, self.mask = cache_of(layers), select(self.mask[:, first:], index)
+        self.state = {name: select(value, index) for name, value in self.state.items()}
 
     def _padding(self) -> int:
         """Columns before every row's prompt."""
@@ -212,9 +215,9 @@ class Rows:
             use_cache=True,
         ).last_hidden_state
         logits = self.llm.get_output_embeddings()(states[:, -1])  # (R, V)
-        keys, counts, written = (now.get(name) for name in ("keys", "counts", "written"))
-        written = None if written is None else written.to(logits.device)
-        tokens, log_probs = choose(logits, self.settings, keys.to(logits.device), counts.to(logits.device), written)
+        # of a spread LLM the head may be on another device
+        noise = {name: now[name].to(logits.device) for name in ("keys", "counts", "written") if name in now}
+        tokens, log_probs = choose(logits, self.settings, noise["keys"], noise["counts"], noise.get("written"))
         tokens = tokens.to(self.device)
         self.new.append((tokens, log_probs))
         now["inputs"] = self.llm.get_input_embeddings()(tokens)
@@ -232,7 +235,7 @@ class Rows:
 
     def run(self, enough: int) -> None:
         """Write until no more than `enough` rows are unfinished."""
-        # asking how many are waits for a GPU, which would then wait for the next step's work
+        # to count them the CPU waits for the GPU, which then waits for the next step: on a GPU this is done seldom
         steps = 1 if self.device.type == "cpu" else 8
         unfinished = enough + 1
         while unfinished > enough:
@@ -241,7 +244,7 @@ class Rows:
             unfinished = self.state["alive"].sum().item()
 
     def collect(self) -> list[int]:
-        """Put what was written since the last call into the drafts -> the rows that are finished."""
+        """Put what was written since the last call into the drafts; returns the rows that are finished."""
         tokens, log_probs = zip(*self.new, strict=True)
         tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
         counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []
@@ -264,51 +267,67 @@ def decode(
     """(request, its samples) as soon as all of them are finished; the longest prompts come first.
 
     embed: requests -> their inputs, as ReadPrompts takes them; batch_size: requests whose samples are written at a
-    time. Out of GPU memory, the batch is halved and the requests that were running start again; at one request it is
-    an InputError.
+    time. Out of GPU memory the batch is halved and the unfinished requests start again; with a batch of one request
+    it is an InputError.
     """
-    s, unfinished = settings.num_return_sequences, set(range(len(requests)))
+    unfinished = set(range(len(requests)))
+    while unfinished:
+        places = sorted(unfinished, key=lambda place: (requests[place].length, -place))
+        try:
+            for place, samples in decode_places(llm, settings, stop_ids, requests, places, embed, batch_size):
+                unfinished.remove(place)
+                yield requests[place], samples
+            return
+        except torch.cuda.OutOfMemoryError:
+            pass  # only behind this block is the memory of what ran free
+        torch.cuda.empty_cache()
+        batch_size = smaller_batch(batch_size, settings)
+
+
+def decode_places(
+    llm,
+    settings: SamplingSettings,
+    stop_ids: list[int],
+    requests: Sequence[Request],
+    pending: list[int],
+    embed: PromptEmbedder,
+    batch_size: int,
+) -> Iterator[tuple[int, list[Sample]]]:
+    """As decode, of the requests at the places `pending`, which are taken from its end -> (place, samples)."""
+    s = settings.num_return_sequences
 
     def read_next(count: int) -> ReadPrompts:
         places = [pending.pop() for _ in range(min(len(pending), count))]
         questions = [requests[place].example.index for place in places]
         return ReadPrompts(llm, settings, places, questions, embed([requests[place] for place in places]))
 
-    rows = None
-    while unfinished:
-        try:
-            if rows is None:
-                pending = sorted(unfinished, key=lambda place: (requests[place].length, -place))
-                finished, retired, waiting = {}, [], read_next(batch_size)
-                rows = Rows(llm, settings, stop_ids, waiting)
-            while retired and (pending or waiting.drafts):
-                if not waiting.drafts:
-                    waiting = read_next(math.ceil(len(retired) / s))
-                count = min(len(retired), len(waiting.drafts))
-                rows.replace(retired[:count], waiting)
-                retired = retired[count:]
-            if retired:
-                rows.keep([i for i in range(len(rows.drafts)) if i not in retired])
-            # retiring rows costs a little: it waits until some are finished, or more where nothing takes their place
-            idle = len(rows.drafts) // (8 if pending or waiting.drafts else 4)
-            rows.run(len(rows.drafts) - max(1, idle))
-            retired = rows.collect()
-        except torch.cuda.OutOfMemoryError:
-            rows = waiting = None
-        if rows is None:
-            torch.cuda.empty_cache()
-            batch_size = smaller_batch(batch_size, settings)
-            continue
+    left, retired = len(pending), []
+    finished: dict[int, dict[int, Sample]] = {}
+    waiting = read_next(batch_size)
+    rows = Rows(llm, settings, stop_ids, waiting)
+    while left:
+        while retired and (pending or waiting.drafts):
+            if not waiting.drafts:
+                waiting = read_next(math.ceil(len(retired) / s))
+            count = min(len(retired), len(waiting.drafts))
+            rows.replace(retired[:count], waiting)
+            retired = retired[count:]
+        if retired:
+            rows.keep([i for i in range(len(rows.drafts)) if i not in retired])
+        # replacing and dropping rows costs a little: wait until an eighth, at the end a quarter, of them is finished
+        idle = len(rows.drafts) // (8 if pending or waiting.drafts else 4)
+        rows.run(len(rows.drafts) - max(1, idle))
+        retired = rows.collect()
         for draft in (rows.drafts[i] for i in retired):
             finished.setdefault(draft.place, {})[draft.sample] = draft.finished(stop_ids)
         for place in [place for place, samples in finished.items() if len(samples) == s]:
             samples = finished.pop(place)
-            unfinished.remove(place)
-            yield requests[place], [samples[i] for i in range(s)]
+            left -= 1
+            yield place, [samples[i] for i in range(s)]
 
 
 def smaller_batch(batch_size: int, settings: SamplingSettings) -> int:
-    """Half the batch after running out of GPU memory; says so. InputError where it is one request already."""
+    """Half the batch, after running out of GPU memory; prints it. InputError for a batch of one request."""
     if batch_size == 1:
         raise InputError(
             f"--batch_size 1: out of GPU memory with {settings.num_return_sequences} samples of up to "

@@ -9,6 +9,7 @@ Shapes: B questions, C chains of thoughts, N thoughts made, n injected, R = B x 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from lta_thinker.rows.layout import Layout
 class Request:
     """A question to be answered. Its example's index seeds the noise of its samples.
 
-    prompt: token ids, of Layout.prompts; thoughts: (n, d_large) that go into the prompt, None: the model makes them.
+    prompt: token ids, as Layout.prompts makes them; thoughts: (n, d_large) for the prompt, None: the model makes them.
     """
 
     example: Example
@@ -43,7 +44,7 @@ def make_requests(layout: Layout, examples: Sequence[Example]) -> list[Request]:
 
 
 class ThoughtVariance:
-    """Variance of all N thoughts made, over the questions that were added: sums, so that it can be added up over ranks.
+    """Variance of all N thoughts over the questions that were added, kept as sums, which ranks can add up.
 
     A question counts once, however often it is added.
     """
@@ -68,7 +69,7 @@ class ThoughtVariance:
 
     @classmethod
     def sum_of(cls, parts: Sequence["ThoughtVariance"]) -> "ThoughtVariance":
-        """Over all questions of the parts, which share none."""
+        """The variance over the questions of all parts; no two parts share a question."""
         whole = cls()
         for part in parts:
             whole.seen |= part.seen
@@ -82,29 +83,27 @@ class ThoughtVariance:
         count = max(1, len(self.seen))
         over_questions = (self.squares / count - (self.sums / count).square()).clamp(min=0).mean().item()
         over_slots, over_chains = (self.over / count).tolist()
-        several = self.sums.ndim == 3 and len(self.sums) > 1
-        return {
-            "over_questions": over_questions,
-            "over_slots": over_slots,
-            "over_chains": over_chains if several else None,
-        }
+        if self.sums.ndim == 0 or len(self.sums) == 1:
+            over_chains = None
+        return {"over_questions": over_questions, "over_slots": over_slots, "over_chains": over_chains}
 
 
 class PromptEmbedder:
     """Requests -> the LLM's inputs, with thoughts in the prompts.
 
-    num_chains: so many chains of thoughts stand in prompts of their own (samples are spread over them); num_injected:
-    so many of the N thoughts go into a prompt, None: all. `variance` has all thoughts that were made here.
+    num_chains: how many chains of thoughts are used, each in a prompt of its own (samples are spread over them).
+    num_injected: n, how many of the N thoughts go into a prompt (None: all). `variance`: of all thoughts made here.
     """
 
     def __init__(self, models: Models, num_chains: int, num_injected: int | None = None):
         self.models, self.num_chains, self.num_injected = models, num_chains, num_injected
+        self.llm: Any = models.llm
         self.collator = PromptCollator(models.layout)
         self.variance = ThoughtVariance()
 
     def batch(self, requests: Sequence[Request]) -> dict[str, Tensor]:
-        """Token ids and masks of the requests, left-padded, where the LLM's embeddings are."""
-        device = self.models.llm.get_input_embeddings().weight.device
+        """Token ids and masks of the requests, left-padded, on the device of the LLM's embeddings."""
+        device = self.llm.get_input_embeddings().weight.device
         batch = self.collator([request.prompt for request in requests])
         return {name: value.to(device) for name, value in batch.items()}
 
@@ -114,6 +113,7 @@ class PromptEmbedder:
         return self._make_thoughts(requests, self.batch(requests))
 
     def _make_thoughts(self, requests: Sequence[Request], batch: dict[str, Tensor]) -> Tensor:
+        assert self.models.thoughts is not None
         _, thoughts = self.models.thoughts.chain_thoughts(batch["question_ids"], batch["question_mask"])
         self.variance.add(requests, thoughts)
         return thoughts
@@ -121,12 +121,13 @@ class PromptEmbedder:
     @torch.no_grad()
     def __call__(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """Inputs of model.llm_inputs: a row for each chain of each request."""
-        batch, llm = self.batch(requests), self.models.llm
+        batch = self.batch(requests)
         if self.models.thoughts is None:
-            return llm_inputs(llm, batch, None)
-        if requests[0].thoughts is not None:
-            return llm_inputs(llm, batch, torch.stack([request.thoughts for request in requests]))
+            return llm_inputs(self.llm, batch, None)
+        given = [request.thoughts for request in requests if request.thoughts is not None]
+        if given:
+            return llm_inputs(self.llm, batch, torch.stack(given))
         thoughts = self._make_thoughts(requests, batch)[:, : self.num_chains, : self.num_injected]
         chains = thoughts.shape[1]
         batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
-        return llm_inputs(llm, batch, thoughts.flatten(0, 1))
+        return llm_inputs(self.llm, batch, thoughts.flatten(0, 1))

@@ -1,7 +1,6 @@
-"""Ends the processes that a process has started, in whatever generation, once it is gone itself: vLLM's outlive a
-killed evaluation, and keep the GPUs' memory.
+"""When a process is gone, kill its descendants: vLLM's outlive a killed evaluation and keep the GPUs' memory.
 
-python reaper.py PID    # by VllmSampler; looks once a second
+python reaper.py PID    # started by VllmSampler; looks once a second
 """
 
 import os

@@ -8,14 +8,15 @@
         for answer in sampler.answers(requests):
             ...
 
-A sample's noise depends on (seed, question, sample, position, token) alone. Batch size, rank and order change nothing:
-in float32 on CPU the texts are the same. (In bf16 the kernels of another batch shape may round differently.) With vLLM
-it depends on (seed, question, sample) and on the engine.
+A sample's noise depends on (seed, question, sample, position, token) alone, so batch size, rank and order do not change
+it: in float32 on CPU the texts are the same. (In bf16 the kernels of another batch shape may round differently.) With
+vLLM it depends on (seed, question, sample) and on the engine.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -35,18 +36,18 @@ from lta_thinker.rows.layout import Layout, encode
 class Backend:
     """What writes the answers: "hf" (this process) or "vllm" (an engine of its own, which the other fields are for).
 
-    model_id, dtype ("float32", ...), trust_remote_code: of the LLM that the engine loads; None elsewhere: vLLM's
-    choice. max_model_len: the longest prompt and answer together.
+    model_id, dtype ("float32", ...), trust_remote_code: of the LLM that the engine loads. max_model_len: the longest
+    prompt and answer together. None: vLLM's choice.
     """
 
-    name: str = "hf"
-    model_id: str = ""
-    dtype: str = ""
-    trust_remote_code: bool = False
-    tensor_parallel_size: int | None = None
-    data_parallel_size: int | None = None
-    gpu_memory_utilization: float | None = None
-    max_model_len: int | None = None
+    name: str
+    model_id: str
+    dtype: str
+    trust_remote_code: bool
+    tensor_parallel_size: int | None
+    data_parallel_size: int | None
+    gpu_memory_utilization: float | None
+    max_model_len: int | None
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,12 @@ class Answer:
 
 def stop_token_ids(llm, layout: Layout) -> list[int]:
     """Tokens that end an answer: the generation_config's, the tokenizer's and the chat template's end of turn."""
-    own = llm.generation_config.eos_token_id
-    end_of_turn = encode(layout.llm_tokenizer, layout.llm.end)
-    ids = {*(own if isinstance(own, list) else [own]), layout.llm_tokenizer.eos_token_id}
-    return sorted((ids | set(end_of_turn if len(end_of_turn) == 1 else [])) - {None})
+    of_model = llm.generation_config.eos_token_id
+    end_of_turn: list = encode(layout.llm_tokenizer, layout.llm.end)
+    ids = {layout.llm_tokenizer.eos_token_id, *(of_model if isinstance(of_model, list) else [of_model])}
+    if len(end_of_turn) == 1:
+        ids |= {*end_of_turn}
+    return sorted(ids - {None})
 
 
 def greedy_settings(llm, max_new_tokens: int | None) -> SamplingSettings:
@@ -78,22 +81,27 @@ def decode_texts(layout: Layout, samples: Sequence[Sample]) -> list[str]:
     return layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+def is_right(text: str, example: Example, answer_type: str) -> bool:
+    """Whether the answer in a text equals the example's."""
+    return answers_equal(extract_answer(text, answer_type, example.options), example.answer, answer_type)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # --batch_size auto
 
-# most rows that it writes at a time, by type of device: more make a step slower and no token cheaper
+# rows written at a time, at most, by type of device: more rows make a step slower and no token cheaper
 MOST_ROWS = {"cpu": 80, "cuda": 512}
 
 
 def auto_batch_size(llm, settings: SamplingSettings, longest: int, questions: int) -> int:
-    """Questions whose samples fit into free memory together, were every answer max_new_tokens long behind a prompt of
-    `longest` columns; prints it with the reason in one line."""
+    """How many questions' samples fit into free memory together if every answer is max_new_tokens long behind a prompt
+    of `longest` columns; prints it with the reason in one line."""
     config, devices = llm.config.get_text_config(), {weight.device for weight in llm.parameters()}
     columns, (device, *_) = longest + settings.max_new_tokens + ROOM, sorted(devices, key=str)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     layer = 2 * heads * head_dim * llm.dtype.itemsize * columns
-    # a layer that grows is there twice; logits: in the LLM's dtype, and what the choice makes of them
+    # a growing layer is in memory twice; logits are there in the LLM's dtype and as the choice's copies
     row = layer * (config.num_hidden_layers + 1) + config.vocab_size * 3 * llm.dtype.itemsize
     question = row * settings.num_return_sequences
     # layers are spread evenly, so the fullest device decides
@@ -122,18 +130,19 @@ def free_bytes(device: torch.device) -> int:
 class Sampler(ABC):
     """Writes answers to questions, behind prompts with thoughts.
 
-    batch_size: questions at a time; num_injected: so many of the N thoughts go into the prompt (None: all).
+    batch_size: questions at a time; num_injected: n, how many of the N thoughts go into the prompt (None: all).
     """
 
     def __init__(self, models: Models, settings: SamplingSettings, batch_size: int, num_injected: int | None = None):
-        self.llm, self.layout, self.settings, self.batch_size = models.llm, models.layout, settings, batch_size
+        self.llm: Any = models.llm
+        self.layout, self.settings, self.batch_size = models.layout, settings, batch_size
         chains = 1 if models.thoughts is None else models.thoughts.design.num_chains
         self.embed = PromptEmbedder(models, min(chains, settings.num_return_sequences), num_injected)
         self.stop_ids = stop_token_ids(self.llm, self.layout)
 
     @torch.no_grad()
     def answers(self, requests: Sequence[Request]) -> Iterator[Answer]:
-        """The requests' answers as soon as they are written, which is not the order of the requests."""
+        """The requests' answers as soon as they are written, in another order than the requests."""
         for request, samples in self._decode(requests):
             yield Answer(request, samples, decode_texts(self.layout, samples))
 
@@ -168,8 +177,5 @@ def count_right(
     """How many of the questions the LLM answers right, decoding greedily behind all N thoughts (of the first chain)."""
     settings = greedy_settings(models.llm, max_new_tokens)
     answers = TransformersSampler(models, settings, batch_size).answers(make_requests(models.layout, examples))
-    right = 0
-    for answer in tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False):
-        example, [text] = answer.request.example, answer.texts
-        right += answers_equal(extract_answer(text, answer_type, example.options), example.answer, answer_type)
-    return right
+    bar = tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False)
+    return sum(is_right(answer.texts[0], answer.request.example, answer_type) for answer in bar)

@@ -1,5 +1,4 @@
-"""Which token comes next: sampling settings, noise that depends on (seed, question, sample, position, token) alone, and
-the choice.
+"""The next token: sampling settings, noise that depends on (seed, question, sample, position, token) alone, the choice.
 
     settings = resolve_sampling(config.model_type, llm.generation_config, num_return_sequences=10, seed=41)
     tokens, log_probs = choose(logits, settings, noise_keys(settings.seed, questions, samples), positions)
@@ -31,12 +30,12 @@ PUBLISHED_SAMPLING = {  # by model_type
     "qwen2": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
     "llama": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
 }
-NO_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # what greedy settings say
+NO_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # of greedy settings
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """All that decides which words are chosen, apart from the model and its input. top_k 0 and min_p 0: off."""
+    """All that decides which tokens are chosen, apart from the model and its input. top_k 0 and min_p 0: off."""
 
     max_new_tokens: int
     temperature: float
@@ -58,7 +57,7 @@ def resolve_sampling(
     **flags: float | None,
 ) -> SamplingSettings:
     """Settings from the model's generation_config, the published ones where `model_type` is known, and `flags` (names
-    as in DEFAULT_SAMPLING; None: not given). InputError for values that cannot be."""
+    as in DEFAULT_SAMPLING; None: not given). InputError for values out of range."""
     own = {name: getattr(generation_config, name, None) for name in DEFAULT_SAMPLING if name != "max_new_tokens"}
     values = dict(DEFAULT_SAMPLING)
     for source in (own, PUBLISHED_SAMPLING.get(model_type, {}), flags):
@@ -163,8 +162,8 @@ def draw(scores: Tensor, settings: SamplingSettings, keys: Tensor, positions: Te
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer: its tokens without the end token, how many were generated (with it), whether it ended by itself
-    (else it was cut off), and the mean log-probability a token under the model."""
+    """One answer: its tokens without the end token, the number of generated tokens (with it), whether it ended by
+    itself (else it was cut off), and the mean log-probability of a token under the model."""
 
     tokens: list[int]
     num_tokens: int
@@ -173,6 +172,6 @@ class Sample:
 
 
 def make_sample(tokens: list[int], log_prob: float, stop_ids: list[int]) -> Sample:
-    """A Sample of the tokens as they were written (at least one, perhaps an end token) and their log-probability."""
+    """The Sample of generated tokens (at least one; the last may be an end token) and their summed log-probability."""
     count, finished = len(tokens), tokens[-1] in stop_ids
     return Sample(tokens[: count - finished], count, finished, log_prob / count)

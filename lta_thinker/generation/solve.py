@@ -18,11 +18,11 @@ from lta_thinker.rows.examples import Example, is_text, read_options, with_optio
 
 @dataclass(frozen=True)
 class Solution:
-    """What the samples of one question say.
+    """The samples of one question and their vote.
 
-    answer: the vote's, None where no sample has one; votes: {answer: samples with it}, the winner first, then by their
-    number (samples without an answer are in none); texts, tokens: of each sample, what it wrote and how many tokens
-    that took.
+    answer: the vote's, None where no sample has an answer. votes: {answer: number of samples}, the winner first, then
+    the most frequent; samples without an answer are not counted. texts, tokens: each sample's text and its number of
+    tokens.
     """
 
     answer: str | None
@@ -32,8 +32,10 @@ class Solution:
 
 
 def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -> Example:
-    """A question as the first row of a file has it: index 0 seeds its noise. InputError for what is none, and for
-    options (texts without letters) that cannot be."""
+    """A question as the first row of a file would be: index 0 seeds its noise.
+
+    options: of a choice question, texts without letters. Raises InputError for an empty question and for wrong options.
+    """
     if not isinstance(question, str) or not question.strip():
         raise InputError("an empty question: there is nothing to ask")
     if options and answer_type != "choice":
@@ -53,7 +55,7 @@ def solve(
 ) -> Solution:
     """Sample answers to one question and vote, as an evaluation does: the same seed and index give the same texts.
 
-    num_injected: so many of the N thoughts go into the prompt.
+    num_injected: n, how many of the N thoughts go into the prompt.
     """
     sampler = TransformersSampler(models, settings, 1, num_injected)
     [answer] = sampler.answers(make_requests(models.layout, [example]))
@@ -63,7 +65,7 @@ def solve(
     ranked = sorted(sizes, key=lambda group: (group != result.winner, -sizes[group]))
     return Solution(
         answer=result.answer,
-        votes={answers[result.groups.index(group)]: sizes[group] for group in ranked},
+        votes={str(answers[result.groups.index(group)]): sizes[group] for group in ranked},
         texts=answer.texts,
         tokens=[sample.num_tokens for sample in answer.samples],
     )

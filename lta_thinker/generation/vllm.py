@@ -1,9 +1,12 @@
 """The vLLM sampler: our model makes the thoughts, a vLLM engine (or several) writes behind them.
 
-Its prompts are embeddings, (T, d_large) a chain of thoughts; every sample is a request of its own, with its own seed,
-and the engine's prefix cache computes what samples share once. The engine runs in processes of its own, so thoughts of
-the next questions are made while it writes; what comes back is a token list and its log-probability.
+Its prompts are embeddings, (T, d_large) for each chain of thoughts. Every sample is a request with its own seed; the
+engine's prefix cache computes once what samples share. The engine runs in processes of its own: thoughts of the next
+questions are made while it writes. It returns token lists and their log-probabilities.
 """
+
+# vLLM is optional, and pyright takes this file for it
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import asyncio
 import math
@@ -13,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from packaging.version import Version
@@ -22,16 +26,16 @@ from lta_thinker.common import InputError
 from lta_thinker.generation.samplers import Backend, Sampler
 from lta_thinker.generation.sampling import Sample, make_sample, noise_keys
 
-OLDEST = "0.32"  # what was tried: embeddings as prompts, hashed by the prefix cache, and the engine's interface
+OLDEST = "0.32"  # the version that was tried
 INSTALL = "pip install -r requirements-vllm.txt"
-# a CPU engine is for trying: compiling takes longer than that; and a prompt that is read in chunks rewinds its seeded
-# noise, which the CPU's generator cannot ("CPU Generator does not use offset")
+# a CPU engine is for trying: compiling takes longer than the answers; and with prompts read in chunks seeded noise is
+# rewound, which the CPU's generator cannot ("CPU Generator does not use offset")
 ON_CPU = {"enforce_eager": True, "enable_chunked_prefill": False}
 CPU_STEP = 2048  # tokens a CPU engine reads in a step; at least a whole prompt
 
 
-def import_vllm():
-    """The module. InputError where it is missing or too old."""
+def import_vllm() -> Any:
+    """The module vllm. InputError where it is missing or too old."""
     # vLLM reads these when it is imported; what the user has set stays
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -51,13 +55,11 @@ def import_vllm():
 
 
 def model_length(given: int | None, longest: int, max_new_tokens: int, config) -> int:
-    """--max_model_len, else room for the longest prompt and answer as far as the model's positions go; says where
-    answers may be cut off. InputError where the longest prompt does not fit."""
+    """--max_model_len, else room for the longest prompt and answer as far as the model's positions go; prints a note
+    where answers may be cut off. InputError where the longest prompt does not fit."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None) or longest + max_new_tokens
-    length, whose = (
-        given or min(longest + max_new_tokens, positions),
-        "--max_model_len" if given else "the model's positions",
-    )
+    length = given or min(longest + max_new_tokens, positions)
+    whose = "--max_model_len" if given else "the model's positions"
     if length <= longest:
         raise InputError(f"{whose}: {length}, but the longest prompt has {longest} columns with its thoughts")
     if length < longest + max_new_tokens:
@@ -66,13 +68,13 @@ def model_length(given: int | None, longest: int, max_new_tokens: int, config) -
 
 
 def memory_share(free: int, total: int) -> float:
-    """--gpu_memory_utilization where it is not given: what the thoughts' models leave of a GPU (bytes), less 2 GiB for
-    their work, at most vLLM's own default."""
+    """--gpu_memory_utilization where it is not given: the free share of a GPU (bytes) beside the models that make the
+    thoughts, less 2 GiB for their work, at most vLLM's own default."""
     return min(0.92, math.floor(100 * (free - 2 * 2**30) / total) / 100)
 
 
 def spare_token(config, tokenizer) -> int | None:
-    """A row of the embedding table that no token of the tokenizer has."""
+    """The last row of the embedding table if no token of the tokenizer has it, else None."""
     last = config.get_text_config().vocab_size - 1
     return last if last > max(tokenizer.get_vocab().values()) else None
 
@@ -89,20 +91,20 @@ class VllmSampler(Sampler):
         self._check_settings()
         self._start(self._engine_flags(backend, longest))
         config = self.engine.vllm_config
-        # enough for every place of every engine while questions end and others begin
+        # samples in flight: enough to keep every engine full while questions end and others begin
         self.most = 2 * config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.runner = asyncio.Runner()  # its loop runs while an answer is waited for
 
     def _check_settings(self) -> None:
-        """InputError for settings that vLLM has not."""
+        """InputError for settings that vLLM does not have."""
         from vllm.exceptions import VLLMValidationError
 
         try:
             self._params(0)
         except VLLMValidationError as error:  # a temperature above 2
             raise InputError(f"--backend vllm: {error}") from None
-        # vLLM's repetition penalty counts the prompt's words too, and takes for them, where they are embeddings, what
-        # lay there before: they get a word that nobody can write
+        # vLLM's repetition penalty counts the prompt's tokens too; for embeddings it reads ids that other prompts have
+        # left there. So the prompt's ids are set to one that no answer can have
         self.placeholder, penalty = None, self.settings.repetition_penalty
         if penalty != 1.0:
             self.placeholder = spare_token(self.llm.config, self.layout.llm_tokenizer)
@@ -145,13 +147,13 @@ class VllmSampler(Sampler):
         from vllm.v1.engine.async_llm import AsyncLLM
 
         print("  vllm: the engine starts", flush=True)
-        # a session of its own: a Ctrl-C that ends the evaluation does not end it first
+        # in a session of its own, so that a Ctrl-C ends the evaluation and not the reaper
         reaper = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(os.getpid())]
         self.reaper = subprocess.Popen(reaper, start_new_session=True)
-        # while it starts, vLLM keeps a Ctrl-C to itself: it shall end this process, and the reaper the engine
+        # vLLM catches a Ctrl-C while it starts: here it ends this process, and the reaper ends the engine
         interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
-            # as many sequences at a time as for work that nobody waits for
+            # LLM_CLASS: as many sequences at a time as for offline work
             self.engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**flags), usage_context=UsageContext.LLM_CLASS)
         except Exception as error:  # of many types, from pydantic's to the engine's
             self._end_reaper()
@@ -187,7 +189,7 @@ class VllmSampler(Sampler):
             self.runner.run(end(running))
 
     async def _samples(self, question: int, chains: list[Tensor]) -> list[Sample]:
-        """All samples of a question, whose number seeds them, behind the prompts of its chains, (T, d_large) each."""
+        """All samples of a question, seeded by its number, behind the prompts of its chains, (T, d_large) each."""
         s = self.settings.num_return_sequences
         keys = noise_keys(self.settings.seed, torch.full((s,), question), torch.arange(s))[:, 0].tolist()
         prompts = [self._prompt(chain) for chain in chains]
@@ -222,8 +224,8 @@ class VllmSampler(Sampler):
         )
 
     async def _sample(self, prompt, name: str, seed: int) -> Sample:
-        async for output in self.engine.generate(prompt, self._params(seed), name):
-            [written] = output.outputs
+        outputs = [output async for output in self.engine.generate(prompt, self._params(seed), name)]
+        [written] = outputs[-1].outputs
         return make_sample(list(written.token_ids), written.cumulative_logprob, self.stop_ids)
 
     def close(self) -> None:
@@ -231,7 +233,7 @@ class VllmSampler(Sampler):
         try:
             self.runner.close()
             self.engine.shutdown()
-            del self.engine  # it ends now, and not when modules that it needs are gone
+            del self.engine  # now, and not at exit, when modules that it needs are gone
         finally:
             self._end_reaper()
 
@@ -241,7 +243,7 @@ class VllmSampler(Sampler):
 
 
 async def end(tasks) -> None:
-    """Cancel what still runs, and take the results that nobody asks for any more: asyncio would print each error."""
+    """Cancel the tasks and fetch their results: asyncio would print each error that is not fetched."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -249,7 +251,7 @@ async def end(tasks) -> None:
 
 def unpadded(inputs: dict[str, Tensor], questions: int) -> Iterator[list[Tensor]]:
     """Left-padded inputs of model.llm_inputs, a row a chain -> for each question its chains' rows without padding,
-    (T, d_large) each, on the CPU, where the engine's processes get them from."""
+    (T, d_large) each, on the CPU, from which the engine's processes get them."""
     embeddings, mask = inputs["inputs_embeds"].cpu(), inputs["attention_mask"].bool().cpu()
     rows = [row[real] for row, real in zip(embeddings, mask, strict=True)]
     chains = len(rows) // questions

@@ -12,11 +12,10 @@ from helpers import cache_with, record_of
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
 
-from lta_thinker import LatentThoughtModel, evaluate
+from lta_thinker import LatentThoughtModel, build, evaluate
 from lta_thinker.api import WEIGHTS_ON_HUB
 from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, TrainingRecord
 from lta_thinker.common import InputError
-from lta_thinker.evaluation import plan
 from lta_thinker.evaluation.card import model_card
 from lta_thinker.llm.lora import Lora
 
@@ -131,8 +130,8 @@ def test_wrong_arguments_are_one_line_before_anything_is_loaded(trained, wrong):
 
 
 def test_trust_remote_code_is_for_the_configs_too(trained, monkeypatch):
-    asked, own = [], plan.load_config
-    monkeypatch.setattr(plan, "load_config", lambda source: asked.append(source) or own(source))
+    asked, own = [], build.load_config
+    monkeypatch.setattr(build, "load_config", lambda source: asked.append(source) or own(source))
     LatentThoughtModel.from_pretrained(trained, trust_remote_code=True)
     assert [source.trust_remote_code for source in asked] == [True, True]
 
