@@ -41,8 +41,10 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: not JSON, or not UTF-8
-        raise InputError(f"{path}: not readable ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise InputError(f"{path}: not JSON ({error})") from None
 
 
 def read_record(kind: Any, values, where: str):
