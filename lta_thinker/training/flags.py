@@ -276,9 +276,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.tune_assistant_model and not generator.uses_small_lm:
             raise InputError(f"--tune_assistant_model: the generator {self.thought_generator} has no small LM")
         if self.tune_base_model and not self.sft_loss_weight:
-            raise InputError(
-                "--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says"
-            )
+            raise InputError("--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says")
         if self.tune_base_model and self.shard_llm:
             raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of both")
         lora = Lora(**given)
