@@ -104,7 +104,7 @@ def record_start(args: TrainArguments, rows: RunRows) -> None:
 
 
 def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
-    """Whether the library resumes correctly after `step`. Before 4.57 transformers would merge the last, shorter step of
+    """Whether the library can resume after `step`: transformers before 4.57 would merge the last, shorter step of
     an epoch that is resumed inside into the next epoch."""
     micro_batches = math.ceil(num_rows / (args.per_device_train_batch_size * args.world_size))
     steps, rest = divmod(micro_batches, args.gradient_accumulation_steps)

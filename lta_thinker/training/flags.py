@@ -44,13 +44,7 @@ REFUSED = {
     "ddp_find_unused_parameters": "every trained parameter is used",
 }
 # the library's flags that decide no weights: they may differ between a run and its resumption
-LIBRARY_FREE = {
-    "disable_tqdm",
-    "local_rank",
-    "use_cpu",
-    "prediction_loss_only",
-    "eval_accumulation_steps",
-}
+LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
 LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
 
@@ -79,22 +73,14 @@ class TrainArguments(TaskArguments, TrainingArguments):
     align_temperature: float = flag(1.0, "temperature of both softmaxes of L_align (published 1)", above=0)
     align_mean: bool = flag(False, "compute L_align of the mean thought, not of each thought")
     align_stop_gradient: bool = flag(False, "send no gradient of L_align to the question's z, only to the thoughts")
-    align_variance_floor: float = flag(
-        0.0, "add a penalty to L_align where the standard deviation over the slots is below this", at_least=0
-    )
-    num_thought_chains: int = flag(
-        1, "C: sets of thoughts for each question; evaluation spreads the samples over them", at_least=1
-    )
+    align_variance_floor: float = flag(0.0, "L_align penalises a standard deviation over slots below this", at_least=0)
+    num_thought_chains: int = flag(1, "C: sets of thoughts a question; samples are spread over them", at_least=1)
     num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)", at_least=1)
     projection: str | None = flag(
-        None,
-        "place of the projection: before or after the TransformerBlock (default: small_block before, block after)",
-        choices=("before", "after"),
+        None, "before or after the block (default: small_block before, block after)", choices=("before", "after")
     )
     match_scale: bool = flag(False, "scale every thought to the mean norm of the LLM's embedding table")
-    thoughts_see_steps: bool = flag(
-        False, "published order in training: gold steps before the slots (the thoughts see the solution)"
-    )
+    thoughts_see_steps: bool = flag(False, "published order: in training the thoughts see the gold steps (a leak)")
     freeze_prior: bool = flag(False, "do not train the slots' prior (published)")
     tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
     tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
@@ -110,19 +96,13 @@ class TrainArguments(TaskArguments, TrainingArguments):
     resume: bool = flag(False, "go on from the newest checkpoint of this run", decides_weights=False)
     output_name: str = flag(None, "required: names the run and its folders")
     best_metric: str = flag(
-        "sft_loss",
-        "what chooses the best weights: sft_loss (dev SFT loss) or accuracy (greedy dev answers)",
-        choices=("sft_loss", "accuracy"),
+        "sft_loss", "chooses the best weights: dev SFT loss, or greedy dev accuracy", choices=("sft_loss", "accuracy")
     )
     max_new_tokens: int = flag(512, "longest dev answer of --best_metric accuracy", at_least=1)
     thought_cache: bool = flag(
-        True,
-        "keep the frozen small LM's states on disk during the run, where they are read more than once",
-        decides_weights=False,
+        True, "keep the small LM's states on disk during the run, if they are read again", decides_weights=False
     )
-    shard_llm: bool = flag(
-        False, "share the frozen LLM's layers among the processes of a node (FSDP2)", decides_weights=False
-    )
+    shard_llm: bool = flag(False, "split the LLM's layers among a node's processes (FSDP2)", decides_weights=False)
     attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
     bf16: bool = flag(None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", decides_weights=False)
@@ -132,9 +112,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     logging_steps: float = flag(10, "steps between two log lines", decides_weights=False)
     save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)", decides_weights=False)
     report_to: str = flag(  # pyright: ignore[reportIncompatibleVariableOverride]  # the library allows a list too
-        "none",
-        "tracker: none, tensorboard, wandb, trackio, ...; its files go to logs/<output_name>",
-        decides_weights=False,
+        "none", "tracker (tensorboard, wandb, trackio, ...); its files go to logs/<output_name>", decides_weights=False
     )
     run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)", decides_weights=False)
     project: str = flag("lta-thinker", "the project's name in a tracker that has projects", decides_weights=False)
