@@ -67,25 +67,24 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
     """The checkpoint to resume from, or None for a fresh run. InputError where the folders and --resume disagree."""
-    newest = newest_checkpoint(Path(args.output_dir))
-    if args.resume and newest is None:
-        raise InputError(f"--resume: no complete checkpoint in {args.output_dir}")
+    newest = newest_checkpoint(args.run_folder)
     if args.resume:
+        if newest is None:
+            raise InputError(f"--resume: no complete checkpoint in {args.run_folder}")
         return newest
-    left = newest or (final if final.exists() else None)
-    if left is not None:
-        raise InputError(f"{left} is there already: --resume goes on, another --output_name starts afresh")
+    if newest is not None or final.exists():
+        raise InputError(f"{newest or final} is there already: --resume goes on, another --output_name starts afresh")
     return None
 
 
 def run_settings(args: TrainArguments, rows: RunRows) -> dict:
-    """What is stored with a run, and must be the same when it goes on."""
+    """What is stored with a run, and must be the same when it is resumed."""
     return args.resolved() | {f"{split}_sha256": counts.sha256 for split, counts in rows.counts.items()}
 
 
 def check_same_run(args: TrainArguments, rows: RunRows) -> None:
-    """InputError where flags or rows of a resumed run are not those it was started with (or rows changed on disk)."""
-    before, now = read_json(Path(args.output_dir) / FLAGS_FILE), run_settings(args, rows)
+    """InputError where a resumed run has other flags or rows than it was started with (rows may change on disk)."""
+    before, now = read_json(args.run_folder / FLAGS_FILE), run_settings(args, rows)
     for name in now:
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
@@ -96,16 +95,17 @@ def check_same_run(args: TrainArguments, rows: RunRows) -> None:
 
 
 def record_start(args: TrainArguments, rows: RunRows) -> None:
-    """Write what repeats this run to its folder: what decides its weights, and of each time it was started the versions
-    and the flags that may differ."""
-    path = Path(args.output_dir, FLAGS_FILE)
+    """Write into the run's folder what is needed to repeat it: what decides its weights, and for each start the
+    versions and the flags that may differ."""
+    path = args.run_folder / FLAGS_FILE
     starts = read_json(path)["starts"] if args.resume else []
     starts.append({"versions": versions(), "flags": args.free()})
     write_json(path, run_settings(args, rows) | {"starts": starts})
 
 
 def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
-    """Transformers before 4.57 would merge the last, shorter step of an epoch resumed after `step` into the next."""
+    """Whether the library can resume after `step`: transformers before 4.57 would merge the last, shorter step of
+    an epoch that is resumed inside into the next epoch."""
     micro_batches = math.ceil(num_rows / (args.per_device_train_batch_size * args.world_size))
     steps, rest = divmod(micro_batches, args.gradient_accumulation_steps)
     inside_epoch = step % (steps + bool(rest)) != 0
@@ -113,7 +113,7 @@ def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
 
 
 def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: int) -> None:
-    """InputError where it cannot."""
+    """InputError where the library cannot go on from the checkpoint."""
     if not library_can_resume(args, num_rows, step_of(checkpoint)):
         raise InputError(
             f"--resume: transformers {transformers.__version__} cannot go on inside an epoch whose micro-batches are "
@@ -126,15 +126,14 @@ def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: i
 
 
 def read_start(args: TrainArguments) -> GeneratorWeights | None:
-    """Weights to start from, None for fresh ones; all is checked on the LMs' configs, before they load."""
+    """Weights to start from, None for fresh ones. InputError where they or the flags do not fit the LMs' configs: it is
+    seen before the LMs are loaded."""
     llm_config, small_config = args.spec.load_configs()
     prior_row_ids(llm_config, args.num_thought_chains * args.num_thought_tokens)
-    if not (args.params_file_name or args.att_file_name):
+    files = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
+    if not any(files.values()):
         return None
-    weights = GeneratorWeights(
-        read_weights(args.params_file_name, "--params_file_name") if args.params_file_name else None,
-        read_weights(args.att_file_name, "--att_file_name") if args.att_file_name else None,
-    )
+    weights = GeneratorWeights(*(read_weights(path, flag) if path else None for flag, path in files.items()))
     check_weights(args.thought_generator, args.spec.sizes(llm_config, small_config), weights, args.design)
     return weights
 
@@ -149,22 +148,25 @@ def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
 
 
 def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, collators: dict) -> RunRows:
-    """The rows with the small LM's states (training/states.py), a file a split and node. `collators` by split."""
-    here, kept = ranks(), {}
+    """The rows with the small LM's states (training/states.py), in a file for each split and node. `collators` by
+    split."""
+    process, kept = ranks(), {}
+    quiet = args.disable_tqdm or not process.is_first
     for split, collator in collators.items():
-        path = Path(args.output_dir, f"states-{split}-node{args.process_index // here.node_size}.bin")
-        quiet, digest = args.disable_tqdm or not here.is_first, rows.counts[split].sha256
-        kept[split] = keep_states(model, getattr(rows, split), digest, collator, path, here, quiet)
+        path = args.run_folder / f"states-{split}-node{process.rank // process.node_size}.bin"
+        digest = rows.counts[split].sha256
+        kept[split] = keep_states(model, getattr(rows, split), digest, collator, path, process, quiet)
     return replace(rows, **kept)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is said and written
+# What is printed and written
 
 
 def training_record(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) -> TrainingRecord:
-    """thoughts.json as far as all checkpoints of a run share it."""
-    whole = whole_tensor if args.shard_llm else lambda weight: weight
+    """The part of thoughts.json that is the same in all checkpoints of a run."""
+    llm_fingerprint = fingerprint(model.llm, whole_tensor) if args.shard_llm else fingerprint(model.llm)
+    small_fingerprint = None if model.small_lm is None else fingerprint(model.small_lm)
     return TrainingRecord(
         thought_generator=model.kind,
         num_thoughts=model.num_thoughts,
@@ -183,7 +185,7 @@ def training_record(args: TrainArguments, model: LatentThoughtModel, rows: RunRo
         thoughts_see_steps=args.thoughts_see_steps,
         tuned=args.adapters or None,
         dtype=args.dtype,
-        fingerprints=[fingerprint(model.llm, whole), model.small_lm and fingerprint(model.small_lm)],
+        fingerprints=[llm_fingerprint, small_fingerprint],
         seed=args.seed,
         versions=versions(),
         flags=args.resolved(),
@@ -211,9 +213,9 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) 
 
 
 def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: Path) -> None:
-    """The best weights, which the Trainer has loaded at its end, into the run's folder in ckpt/."""
-    record, state = trainer.record_at(trainer.state.best_global_step), trainer.state
-    best = {"metric": args.best_metric, "value": state.best_metric}
+    """Save the best weights, which the Trainer has loaded at its end, into the run's folder in ckpt/."""
+    record = trainer.record_at(trainer.state.best_global_step)
+    best = {"metric": args.best_metric, "value": trainer.state.best_metric}
     best |= {name: record.dev[name] for name in ("step", "epoch")}
     save_checkpoint(final, model, replace(record, best=best))
     print(f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}")
@@ -224,9 +226,9 @@ def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: P
 
 
 def run(argv: list[str]) -> int:
-    """The whole of a run -> exit status."""
+    """A whole run; returns the exit status. InputError for whatever the user gave that is wrong."""
     args = parse_flags(TrainArguments, argv, "train.py")
-    # imported here: transformers' Trainer takes two seconds, which --help and a wrong flag do without
+    # imported here: transformers' Trainer takes two seconds, and --help and a wrong flag do not need it
     from lta_thinker.training.preemption import StopAtSigterm
     from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer
 
@@ -241,11 +243,12 @@ def run(argv: list[str]) -> int:
     if checkpoint:
         check_same_run(args, rows)
         check_library_can_resume(args, checkpoint, len(rows.train))
-    for folder in (Path(args.output_dir), final.parent):  # now, not after the last epoch
+    for folder in (args.run_folder, final.parent):  # now: an error must not wait for the last epoch
         make_folder(folder)
 
     models = build_models(args.spec, layout, weights, args.adapters)
     model = models.thoughts
+    assert model is not None  # it is None for the generator "none" alone
     if args.freeze_prior and model.generator.has_prior:
         model.generator.prior.requires_grad_(False)
     if args.recompute_layers:
@@ -270,26 +273,27 @@ def run(argv: list[str]) -> int:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     if sigterm.step is not None:
-        newest = newest_checkpoint(Path(args.output_dir))
+        newest = newest_checkpoint(args.run_folder)
         goes_on = f"--resume goes on from {newest}" if newest else "there is no checkpoint yet"
         print(f"stopped by SIGTERM after step {sigterm.step}: {goes_on}", flush=True)
         return 128 + signal.SIGTERM
     trainer.save_state()  # the log to its end, which may be later than the last checkpoint
     if trainer.is_world_process_zero():
         save_best(args, trainer, model, final)
-        forget_states(Path(args.output_dir))
+        forget_states(args.run_folder)
     return 0
 
 
 def main() -> None:
-    huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
+    """The command: reads sys.argv, exits with run's status, prints an InputError as one line."""
+    huggingface_hub.logging.set_verbosity_error()  # without a network it would print five retries before the one line
     try:
         with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
             status = run(sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}" if ranks().speaks else 1)
     if torch.distributed.is_initialized():
-        gc.collect()  # a sharded LLM still holds process groups: their threads would run on into the interpreter's end
+        gc.collect()  # a sharded LLM still holds process groups, whose threads would disturb the interpreter's end
         torch.distributed.destroy_process_group()
     sys.exit(status)
 

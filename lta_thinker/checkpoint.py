@@ -1,37 +1,36 @@
-"""Checkpoints: the trained weights and what evaluation must know of them, on disk; and whether weights fit.
+"""Checkpoints on disk: the trained weights, and what evaluation must know of them. Checks whether weights fit.
 
 ckpt/NAME                      projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
                                where LMs are tuned also the folders base_model, assistant_model (llm/lora.py)
 results/RUN/checkpoint-STEP    to resume from: model.safetensors and the rest of Trainer's, thoughts.json, `complete`
 """
 
-import json
 import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lta_thinker.common import InputError, read_record, write_json
+from lta_thinker.common import InputError, read_json, read_record, write_json
 from lta_thinker.data_loader import OwnTask
-from lta_thinker.llm.lora import ROLES, Lora, write_adapter
+from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 CARD_FILE = "README.md"
-RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # a resume checkpoint without `complete` was cut off
+RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 
 
 class GeneratorWeights(NamedTuple):
-    """What the two files hold, by tensor name; None for no such file."""
+    """The tensors of the two files by name; None for no such file."""
 
     projection: dict[str, Tensor] | None
     block: dict[str, Tensor] | None  # with the prior
@@ -46,9 +45,9 @@ class TrainingRecord:
     """thoughts.json: what evaluation must know of a training, and where the weights come from.
 
     sizes, design, prompts, date_string, dtype, fingerprints (of the large LLM and the small LM) and tuned (LoRA's flags
-    by role) decide the thoughts. own_task: of a task of the user's own, its flags. rows: counts and digests of the
-    training and dev rows. dev: step, epoch and dev losses of these weights; dev_curve: of all that were judged until
-    then; best: how they were chosen. What evaluation can do without may be missing.
+    by role) decide the thoughts. own_task: the flags of a task of the user's own. rows: counts and digests of the
+    training and dev rows. dev: step, epoch and dev losses of these weights; dev_curve: the same of all dev evaluations
+    so far; best: how these weights were chosen. Fields with a default may be missing: evaluation works without them.
     """
 
     thought_generator: str
@@ -79,20 +78,14 @@ class TrainingRecord:
 
     @property
     def run(self) -> str | None:
-        """The --output_name of the training."""
+        """The training's --output_name, None where the flags are not recorded."""
         return (self.flags or {}).get("output_name")
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingRecord":
-        """Of a checkpoint's folder; InputError when it is missing, broken, or not what train.py writes."""
+        """The record in a checkpoint's folder; InputError when it is missing, broken, or not what train.py writes."""
         path = folder / META_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable ({error})") from None
-        record = read_record(cls, values, str(path))
+        record = read_record(cls, read_json(path), str(path))
         if record.thought_generator not in GENERATORS:
             raise InputError(f"{path}: {record.thought_generator} is no thought generator")
         if record.dtype not in ("float32", "bfloat16"):
@@ -102,7 +95,7 @@ class TrainingRecord:
         return record
 
     def write(self, folder: Path) -> None:
-        """Into a folder, all or nothing. A field that may be missing and is None is left out."""
+        """Write it into a folder, all or nothing. A field that may be missing and is None is left out."""
         values = asdict(self)
         for field in fields(self):
             if field.default is None and field.name != "own_task" and values[field.name] is None:
@@ -141,7 +134,7 @@ def read_resume_weights(path: Path) -> GeneratorWeights:
 
 
 def split_state(state: dict[str, Tensor]) -> GeneratorWeights:
-    """A generator's state as its two files hold it."""
+    """A generator's state_dict split as its two files have it."""
     projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith("projection.")}
     block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith("projection.")}
     return GeneratorWeights(projection or None, block or None)
@@ -153,9 +146,9 @@ def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> st
     InputError where the sizes leave it open or fit nothing.
     """
     projection, block = weights
-    if projection is None and block.keys() == {"prior"}:
-        return "prompt"
     if projection is None:
+        if block is not None and block.keys() == {"prior"}:
+            return "prompt"
         raise InputError("--att_file_name needs --params_file_name: these weights belong to a projection")
     if "weight" not in projection or projection["weight"].ndim != 2:
         raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
@@ -174,17 +167,17 @@ def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> st
 
 
 def check_weights(kind: str, sizes: Sizes, weights: GeneratorWeights, design: Design = PUBLISHED_DESIGN) -> None:
-    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, but for
-    a prompt, which is nothing else."""
+    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, except
+    in a prompt, which has nothing else."""
     with torch.device("meta"):
         generator = GENERATORS[kind](sizes, design)
     files = (("--params_file_name", PARAMS_FILE, weights.projection), ("--att_file_name", ATT_FILE, weights.block))
     for (flag, file, given), wanted in zip(files, split_state(generator.state_dict()), strict=True):
-        if (given is None) != (wanted is None):
+        if given is None and wanted is None:
+            continue
+        if given is None or wanted is None:
             needed = "takes no" if wanted is None else "needs"
             raise InputError(f"{flag}: the generator {kind} {needed} {file}")
-        if wanted is None:
-            continue
         if "prior" not in given and generator.has_block:
             wanted.pop("prior", None)
         for name in sorted(wanted.keys() ^ given.keys()):
@@ -198,24 +191,18 @@ def check_weights(kind: str, sizes: Sizes, weights: GeneratorWeights, design: De
 
 
 def load_weights(model: LatentThoughtModel, weights: GeneratorWeights) -> None:
-    """Put weights (check_weights passed) into the model's generator; without `prior` its initial rows stay."""
-    generator = model.generator
-    if generator.has_projection:
-        generator.projection.load_state_dict(weights.projection)
-    if not generator.has_prior:
-        return
-    block = dict(weights.block)
-    prior = block.pop("prior", None)
-    if generator.has_block:
-        generator.block.load_state_dict(block)
-    if prior is None:
+    """Put weights that have passed check_weights into the model's generator; without `prior` its initial rows stay."""
+    state: dict[str, Any] = {f"projection.{name}": value for name, value in (weights.projection or {}).items()}
+    for name, value in (weights.block or {}).items():
+        state[name if name == "prior" else f"block.{name}"] = value
+    if model.generator.has_prior and "prior" not in state:
         print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
-    else:
-        generator.prior.data.copy_(prior)
+        state["prior"] = model.generator.prior
+    model.generator.load_state_dict(state)
 
 
 def save_checkpoint(folder: Path, model: LatentThoughtModel, record: TrainingRecord) -> None:
-    """Write the generator's files, the adapters and thoughts.json into `folder`, in place of what is there: all or
+    """Write the generator's files, the adapters and thoughts.json into `folder`, in place of what it has: all or
     nothing (rename at the end)."""
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
@@ -225,6 +212,7 @@ def save_checkpoint(folder: Path, model: LatentThoughtModel, record: TrainingRec
         if state:
             torch.save(state, partial / name)
     for role, adapter in model.adapters.items():
+        assert isinstance(adapter, Adapter)
         write_adapter(partial / role, adapter)
     record.write(partial)
     if folder.exists():
@@ -240,7 +228,7 @@ def is_resume_checkpoint(folder: Path) -> bool:
 
 
 def check_resume_checkpoint(folder: Path) -> None:
-    """InputError where a resume checkpoint is not whole."""
+    """InputError where a resume checkpoint was not written to its end."""
     if not (folder / COMPLETE).is_file():
         raise InputError(f"{folder / COMPLETE}: no such file; the checkpoint was cut off while it was written")
 
@@ -252,6 +240,7 @@ def complete_checkpoints(run: Path) -> list[Path]:
 
 
 def step_of(folder: Path) -> int:
+    """The optimiser step of a folder checkpoint-STEP."""
     return int(folder.name.split("-")[1])
 
 
@@ -265,7 +254,7 @@ def run_checkpoints(output_name: str) -> list[Path]:
             continue
         try:
             record = TrainingRecord.read(path.parent)
-        except InputError:  # of another program, in a folder whose name begins in the same way
+        except InputError:  # another program's folder, whose name begins in the same way
             continue
         if record.run == output_name and record.best is not None:
             by_step.setdefault(record.best["step"], path.parent)

@@ -41,14 +41,18 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not JSON, or not UTF-8
         raise InputError(f"{path}: not JSON ({error})") from None
 
 
-def read_record(kind: type, values, where: str):
-    """A dataclass `kind` from a JSON object: each field is checked against its type, nested dataclasses too.
+def read_record(kind: Any, values, where: str):
+    """An instance of the dataclass `kind` from a JSON object: each field is checked against its type, in nested
+    dataclasses too.
 
-    Keys that the dataclass does not have are passed over. InputError begins with `where` and names the key.
+    Other keys are passed over. InputError for a missing or wrong value; its message begins with `where` and names the
+    key.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: not a JSON object")
@@ -66,20 +70,23 @@ def _read_value(wanted, value, where: str):
     """A value of a JSON file as the type `wanted` (a class, a union of them, list[...] or dict[str, ...])."""
     choices = get_args(wanted) if get_origin(wanted) is UnionType else (wanted,)
     for choice in choices:
-        origin = get_origin(choice) or choice
+        origin, inner = get_origin(choice) or choice, get_args(choice)
         if is_dataclass(choice) and isinstance(value, dict):
             return read_record(choice, value, where)
-        if origin is dict and isinstance(value, dict) and get_args(choice):
-            return {key: _read_value(get_args(choice)[1], item, f"{where}.{key}") for key, item in value.items()}
-        if origin is list and isinstance(value, list) and get_args(choice):
-            return [_read_value(get_args(choice)[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-        number = origin is float and isinstance(value, int)  # JSON writes 1.0 as 1 here and there
-        if choice is Any or (isinstance(value, origin) or number) and isinstance(value, bool) <= (origin is bool):
+        if origin is dict and isinstance(value, dict) and inner:
+            return {key: _read_value(inner[1], item, f"{where}.{key}") for key, item in value.items()}
+        if origin is list and isinstance(value, list) and inner:
+            return [_read_value(inner[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        if choice is Any:
             return value
-    names = " or ".join(
-        "null" if choice is NoneType else getattr(choice, "__name__", str(choice)) for choice in choices
-    )
-    raise InputError(f"{where}: is {value!r:.60}, not {names}")
+        if isinstance(value, bool):  # Python counts it as an int
+            fits = origin is bool
+        else:
+            fits = isinstance(value, (int, float) if origin is float else origin)  # JSON may write 1.0 as 1
+        if fits:
+            return value
+    names = ["null" if choice is NoneType else getattr(choice, "__name__", str(choice)) for choice in choices]
+    raise InputError(f"{where}: is {value!r:.60}, not {' or '.join(names)}")
 
 
 def sha256_of(path: Path) -> str:
@@ -92,7 +99,8 @@ def sha256_of(path: Path) -> str:
 
 
 def make_folder(folder: Path, instead: str = "") -> None:
-    """Make a folder and those above it; InputError where that cannot be done. `instead`: what to do then."""
+    """Make a folder and those above it; InputError where that cannot be done. `instead` ends its message: what to do
+    then."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,7 +119,7 @@ def flatten(settings: dict, prefix: str = "") -> dict:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line."""
+    """The first line of an error's message; the error's class where there is no message."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
@@ -121,9 +129,10 @@ def first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run, as torchrun says it; one process alone without torchrun.
+    """This process among those of the run, as torchrun numbers them; rank 0 of 1 without torchrun.
 
-    rank of world; in_node of node_size: the same among the processes of this machine.
+    rank, world: this process's number and how many there are; in_node, node_size: the same among the processes of this
+    machine.
     """
 
     rank: int
@@ -139,23 +148,15 @@ class Ranks:
 
     @property
     def speaks(self) -> bool:
-        """Whether this process says what went wrong: one on each machine."""
+        """Whether this process prints errors: one process on each machine does."""
         return self.in_node == 0
 
 
 def ranks() -> Ranks:
-    """The ranks of this run, from torchrun's environment."""
-
-    def value(name: str, default: int) -> int:
-        return int(os.environ.get(name, default))
-
-    return Ranks(
-        rank=value("RANK", 0),
-        world=value("WORLD_SIZE", 1),
-        in_node=value("LOCAL_RANK", 0),
-        node_size=value("LOCAL_WORLD_SIZE", 1),
-        under_torchrun="LOCAL_RANK" in os.environ,
-    )
+    """The ranks of this process, from torchrun's environment variables."""
+    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+    numbers = [int(os.environ.get(name, default)) for name, default in names.items()]
+    return Ranks(*numbers, under_torchrun="LOCAL_RANK" in os.environ)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,8 +164,8 @@ def ranks() -> Ranks:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on, this code's own first."""
-    import accelerate  # imported here: they take seconds
+    """Versions of what the figures depend on: this code's own first, then Python's and the libraries'."""
+    import accelerate  # imported here: these take seconds
     import numpy
     import torch
     import transformers

@@ -1,10 +1,15 @@
-"""Flags that both scripts have, recipes, and how flags are read: dataclasses whose fields are declared by `flag`, read
-by Hugging Face's parser; every error is one line. The scripts' own: training/flags.py, evaluation/flags.py."""
+"""Flags that both scripts have, recipes, and the parser of flags. Each script's own: training/flags.py,
+evaluation/flags.py.
+
+Flags are fields of a dataclass, declared by `flag` and read by Hugging Face's parser. Every error is one line.
+"""
 
 import math
+import operator
 import os
 import re
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from transformers import HfArgumentParser
 
@@ -16,52 +21,34 @@ from lta_thinker.rows.examples import Fields, Task
 RUN_NAME = re.compile(r"\w[\w.-]*")
 
 
-@dataclass(frozen=True)
-class Range:
-    """What a flag's number must be; None: no such limit. Infinity and nan are never allowed."""
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-
-    def __contains__(self, value: float) -> bool:
-        limits = (
-            (self.at_least, value >= (self.at_least or 0)),
-            (self.above, value > (self.above or 0)),
-            (self.at_most, value <= (self.at_most or 0)),
-            (self.below, value < (self.below or 0)),
-        )
-        return math.isfinite(value) and all(holds for limit, holds in limits if limit is not None)
-
-    def __str__(self) -> str:
-        limits = [(name.replace("_", " "), limit) for name, limit in vars(self).items() if limit is not None]
-        return "must be " + " and ".join(f"{name} {limit:,}" for name, limit in limits)
+# limits of a flag's number; infinity and nan are never allowed
+LIMITS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
-def flag(default, text: str, *aliases: str, decides_weights: bool = True, choices=None, nargs=None, **limits):
+def flag(default, text: str, *aliases: str, decides_weights: bool = True, choices=None, **limits: float) -> Any:
     """A dataclass field that is a flag.
 
-    default, help text, other names; choices, nargs: as argparse has them; limits: of Range (at_least=1);
+    default, help text, other names; choices: as argparse has them; limits: of LIMITS (at_least=1);
     decides_weights: whether a run must go on with the value that it was started with.
     """
-    metadata = {"help": text, "aliases": list(aliases), "decides_weights": decides_weights}
+    metadata = {"help": text, "aliases": list(aliases), "decides_weights": decides_weights, "limits": limits}
     if choices is not None:
         metadata["choices"] = list(choices)
-    if nargs is not None:
-        metadata |= {"nargs": nargs, "const": True}
-    if limits:
-        metadata["range"] = Range(**limits)
     return field(default=default, metadata=metadata)
 
 
 def check_ranges(args) -> None:
-    """InputError where a flag's number is out of its range. None is not given."""
-    for one in fields(args):
-        value = getattr(args, one.name)
-        if "range" in one.metadata and value is not None and value not in one.metadata["range"]:
-            name = one.metadata["aliases"][0] if one.metadata["aliases"] else f"--{one.name}"
-            raise InputError(f"{name} {value}: {one.metadata['range'] if math.isfinite(value) else 'must be finite'}")
+    """InputError where a flag's number is out of its range. None stands for a flag that is not given."""
+    for item in fields(args):
+        value, limits = getattr(args, item.name), item.metadata.get("limits")
+        if value is None or not limits:
+            continue
+        name = item.metadata["aliases"][0] if item.metadata["aliases"] else f"--{item.name}"
+        if not math.isfinite(value):
+            raise InputError(f"{name} {value}: must be finite")
+        if not all(LIMITS[limit](value, bound) for limit, bound in limits.items()):
+            needed = " and ".join(f"{limit.replace('_', ' ')} {bound:,}" for limit, bound in limits.items())
+            raise InputError(f"{name} {value}: must be {needed}")
 
 
 # flags that --recipe stands for; what is given besides wins
@@ -100,24 +87,18 @@ class TaskArguments:
     prompt_file: str | None = flag(None, "JSON file with prompts that replace the task's (docs/tasks.md)")
 
     def own_task_flags(self) -> OwnTask:
-        """What the flags say of a task of the user's own."""
-        files = {"train": self.train_file, "dev": self.dev_file, "test": self.test_file}
-        for split, file in files.items():
-            if file is not None and not file.startswith("hub:"):
-                files[split] = os.path.abspath(file)  # a checkpoint may be used from another folder
-        names = {one.name: getattr(self, f"{one.name}_field") for one in fields(Fields)}
-        return OwnTask(
-            files={split: file for split, file in files.items() if file is not None},
-            fields={name: value for name, value in names.items() if value is not None},
-            answer_type=self.answer_type,
-        )
+        """What the flags say of a task of the user's own. Its files' paths are absolute: a checkpoint may be used from
+        another folder."""
+        files = {}
+        for split, file in (("train", self.train_file), ("dev", self.dev_file), ("test", self.test_file)):
+            if file is not None:
+                files[split] = file if file.startswith("hub:") else os.path.abspath(file)
+        names = {item.name: getattr(self, f"{item.name}_field") for item in fields(Fields)}
+        return OwnTask(files, {name: value for name, value in names.items() if value is not None}, self.answer_type)
 
     def resolve_task(self, name: str, stored: OwnTask | None = None) -> Task:
-        """The task of that name: the user's own where flags or `stored` (a checkpoint's) say so, the flags' values
-        first.
-
-        Raises InputError where they do not make a task.
-        """
+        """The task of that name: the user's own where flags or `stored` (a checkpoint's) say so. A flag wins over what
+        is stored. Raises InputError where they do not make a task."""
         given = self.own_task_flags()
         if not given.says_anything and (name in TASKS or stored is None):
             return get_task(name)
@@ -129,7 +110,7 @@ class TaskArguments:
 
 
 class _Parser(HfArgumentParser):
-    def add_argument(self, *names, decides_weights=True, range=None, **kwargs):  # ours alone: argparse knows neither
+    def add_argument(self, *names, decides_weights=True, limits=None, **kwargs):  # argparse knows neither of the two
         return super().add_argument(*names, **kwargs)
 
     def error(self, message: str):
@@ -141,7 +122,7 @@ class _Parser(HfArgumentParser):
         raise InputError(message)
 
 
-def parse_flags(arguments: type, argv: list[str], script: str):
+def parse_flags(arguments: Any, argv: list[str], script: str):
     """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type."""
     try:
         parser = _Parser(arguments, prog=script, allow_abbrev=False)

@@ -4,6 +4,8 @@ import math
 import os
 from dataclasses import Field, dataclass, fields
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -19,7 +21,8 @@ from lta_thinker.llm.lora import ROLES, Lora, check_peft
 from lta_thinker.losses import LOSSES, AlignForm, Objective
 from lta_thinker.model import GENERATORS, Design
 
-# Hugging Face's own flags that would break the frozen LLM or the run's promises, or would do nothing here
+# Hugging Face's own flags that would break the frozen LLM or the run's promises, would do nothing here, or are set from
+# other flags
 REFUSED = {
     "fsdp": "only the small generator is trained, and DDP copies it (--shard_llm shards the frozen LLM)",
     "deepspeed": "only the small generator is trained, and DDP copies it",
@@ -31,8 +34,6 @@ REFUSED = {
     "save_only_model": "a run could not be resumed",
     "auto_find_batch_size": "give --batch_size",
     "group_by_length": "a step's rows are sorted by length already",
-}
-SET_HERE = {  # flags whose values follow from others
     "save_strategy": "resume checkpoints follow --eval_strategy",
     "save_steps": "resume checkpoints follow --eval_steps",
     "load_best_model_at_end": "the best weights are always the ones saved",
@@ -42,15 +43,8 @@ SET_HERE = {  # flags whose values follow from others
     "train_sampling_strategy": "a step's rows are sorted by length already",
     "ddp_find_unused_parameters": "every trained parameter is used",
 }
-# of the library's own flags, those that may differ between a run and its resumption: none of them decides the weights
-LIBRARY_FREE = {
-    "output_dir",
-    "disable_tqdm",
-    "local_rank",
-    "use_cpu",
-    "prediction_loss_only",
-    "eval_accumulation_steps",
-}
+# the library's flags that decide no weights: they may differ between a run and its resumption
+LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
 LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
 
@@ -61,9 +55,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder")
     small_model_id: str = flag("Qwen/Qwen3-0.6B", "frozen small LM; not loaded when the generator uses none")
-    thought_generator: str | None = flag(
-        None, "what makes the thoughts (default small_block)", choices=(*GENERATORS, "none")
-    )
+    thought_generator: str = flag(None, "what makes the thoughts (default small_block)", choices=(*GENERATORS, "none"))
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
     num_thought_tokens: int = flag(32, "N: number of latent thoughts", at_least=1)
     per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size", at_least=1)
@@ -71,72 +63,56 @@ class TrainArguments(TaskArguments, TrainingArguments):
     learning_rate: float = flag(1e-4, "peak learning rate", above=0)
     num_train_epochs: float = flag(10.0, "epochs", "--n_epochs")
     warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)", at_least=0, below=1)
-    seed: int = flag(41, "of the generator's start and the order of rows", at_least=0, below=2**32)
-    sft_loss_weight: float = flag(1.0, "of L_SFT; 0 skips the loss's work in training", at_least=0)
-    align_loss_weight: float = flag(0.0, "of L_align (published 0.33); 0 skips it", at_least=0)
-    focus_loss_weight: float = flag(0.0, "of L_focus (published 0.33); 0 skips it", at_least=0)
-    diversity_loss_weight: float = flag(0.0, "of the chains' contrastive loss (SoftCoT++)", at_least=0)
-    decay_extra_losses: bool = flag(False, "weights other than the SFT loss's fall linearly to 0 over the run")
+    seed: int = flag(41, "decides the generator's initial weights and the order of the rows", at_least=0, below=2**32)
+    sft_loss_weight: float = flag(1.0, "weight of L_SFT; 0: not computed in training", at_least=0)
+    align_loss_weight: float = flag(0.0, "weight of L_align (published 0.33); 0: not computed in training", at_least=0)
+    focus_loss_weight: float = flag(0.0, "weight of L_focus (published 0.33); 0: not computed in training", at_least=0)
+    diversity_loss_weight: float = flag(0.0, "weight of the contrastive loss between chains (SoftCoT++)", at_least=0)
+    decay_extra_losses: bool = flag(False, "let all weights but the SFT loss's fall linearly to 0 over the run")
     focus_temperature: float = flag(0.1, "tau of L_focus", above=0)
-    align_temperature: float = flag(1.0, "of both softmaxes of L_align (published 1)", above=0)
-    align_mean: bool = flag(False, "L_align of the mean thought, not of each")
-    align_stop_gradient: bool = flag(False, "L_align moves the thoughts alone, not the question's z")
-    align_variance_floor: float = flag(
-        0.0, "L_align keeps the standard deviation over the slots above this", at_least=0
-    )
-    num_thought_chains: int = flag(
-        1, "C sets of thoughts a question; evaluation spreads the samples over them", at_least=1
-    )
+    align_temperature: float = flag(1.0, "temperature of both softmaxes of L_align (published 1)", above=0)
+    align_mean: bool = flag(False, "compute L_align of the mean thought, not of each thought")
+    align_stop_gradient: bool = flag(False, "send no gradient of L_align to the question's z, only to the thoughts")
+    align_variance_floor: float = flag(0.0, "L_align penalises a standard deviation over slots below this", at_least=0)
+    num_thought_chains: int = flag(1, "C: sets of thoughts a question; samples are spread over them", at_least=1)
     num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)", at_least=1)
     projection: str | None = flag(
-        None,
-        "before or after the TransformerBlock (default small_block before, block after)",
-        choices=("before", "after"),
+        None, "before or after the block (default: small_block before, block after)", choices=("before", "after")
     )
-    match_scale: bool = flag(False, "give the thoughts the mean norm of the LLM's embedding table")
-    thoughts_see_steps: bool = flag(False, "published order: gold steps before the slots in training (leaks)")
-    freeze_prior: bool = flag(False, "keep the slots' prior as it starts (published)")
+    match_scale: bool = flag(False, "scale every thought to the mean norm of the LLM's embedding table")
+    thoughts_see_steps: bool = flag(False, "published order: in training the thoughts see the gold steps (a leak)")
+    freeze_prior: bool = flag(False, "do not train the slots' prior (published)")
     tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
     tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
-    lora_r: int | None = flag(None, "rank of the adapters (default 16)", at_least=1)
-    lora_alpha: int | None = flag(None, "their scale is alpha / r (default 32)", above=0)
-    lora_dropout: float | None = flag(None, "of what they read (default 0.1)", at_least=0, below=1)
-    lora_target: str | None = flag(None, "names of the linear layers that get one (default q_proj,v_proj)")
+    lora_r: int = flag(None, "rank of the adapters (default 16)", at_least=1)
+    lora_alpha: int = flag(None, "the adapters' scale is lora_alpha / lora_r (default 32)", above=0)
+    lora_dropout: float = flag(None, "dropout on the adapters' input (default 0.1)", at_least=0, below=1)
+    lora_target: str = flag(None, "names of the linear layers that get an adapter (default q_proj,v_proj)")
     task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
     k_shot: int = flag(0, "first k training rows only; 0: all", at_least=0)
     max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
     resume: bool = flag(False, "go on from the newest checkpoint of this run", decides_weights=False)
-    output_name: str | None = flag(None, "required: names the run and its folders")
+    output_name: str = flag(None, "required: names the run and its folders")
     best_metric: str = flag(
-        "sft_loss",
-        "sft_loss (dev SFT loss) or accuracy (greedy dev answers) chooses the best",
-        choices=("sft_loss", "accuracy"),
+        "sft_loss", "chooses the best weights: dev SFT loss, or greedy dev accuracy", choices=("sft_loss", "accuracy")
     )
-    max_new_tokens: int = flag(512, "for the dev answers of --best_metric accuracy", at_least=1)
+    max_new_tokens: int = flag(512, "longest dev answer of --best_metric accuracy", at_least=1)
     thought_cache: bool = flag(
-        True,
-        "keep the frozen small LM's states on disk while the run lasts, where they are read more than once",
-        decides_weights=False,
+        True, "keep the small LM's states on disk during the run, if they are read again", decides_weights=False
     )
-    shard_llm: bool = flag(
-        False, "share the frozen LLM's layers among the processes of a node (FSDP2)", decides_weights=False
-    )
+    shard_llm: bool = flag(False, "split the LLM's layers among a node's processes (FSDP2)", decides_weights=False)
     attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
-    bf16: bool | None = flag(
-        None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", nargs="?", decides_weights=False
-    )
+    bf16: bool = flag(None, "frozen LMs and the generator's products in bf16 (default: on CUDA)", decides_weights=False)
     eval_strategy: str = flag(
         "epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps", choices=("epoch", "steps")
     )
     logging_steps: float = flag(10, "steps between two log lines", decides_weights=False)
     save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)", decides_weights=False)
-    report_to: str = flag(
-        "none",
-        "tracker: none, tensorboard, wandb, trackio, ...; its files go to logs/<output_name>",
-        decides_weights=False,
+    report_to: str = flag(  # pyright: ignore[reportIncompatibleVariableOverride]  # the library allows a list too
+        "none", "tracker (tensorboard, wandb, trackio, ...); its files go to logs/<output_name>", decides_weights=False
     )
     run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)", decides_weights=False)
     project: str = flag("lta-thinker", "the project's name in a tracker that has projects", decides_weights=False)
@@ -148,7 +124,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self.output_dir = f"results/{self.output_name}"
         self.use_cpu = not torch.cuda.is_available() or self.use_cpu  # torchrun without a GPU: gloo
         on_cuda = not self.use_cpu
-        self.dtype = "bfloat16" if (on_cuda if self.bf16 is None else self.bf16) else "float32"
+        in_bf16 = on_cuda if self.bf16 is None else self.bf16
+        self.dtype = "bfloat16" if in_bf16 else "float32"
         self.bf16 = False  # Trainer's autocast would also change the frozen LMs; the model has its own
         self.recompute_layers = self._recompute_layers()
         self.save_strategy = self.eval_strategy
@@ -175,28 +152,25 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
 
     def _refuse(self):
-        known = {f.name: f.default for f in fields(self)}
+        defaults = {item.name: item.default for item in fields(self)}  # of this version of the library
         for name, reason in REFUSED.items():
-            if getattr(self, name, None):
-                raise InputError(f"--{name} is not for this program: {reason}")
-        for name, reason in SET_HERE.items():
-            if name in known and getattr(self, name) != known[name]:
+            if name in defaults and getattr(self, name) != defaults[name]:
                 raise InputError(f"--{name} is not for this program: {reason}")
 
     def _check_trackers(self):
-        # imported here: it imports all of transformers' model code, which --help does without
-        from transformers.integrations import get_reporting_integration_callbacks
+        # imported here: it imports all of transformers' model code, which --help does not need
+        from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
         try:
             for tracker in get_reporting_integration_callbacks(self.report_to):
-                tracker()  # as Trainer does, but before the LMs are loaded
+                tracker()  # Trainer does so too, but only after the LMs are loaded
         except (ValueError, RuntimeError) as error:  # RuntimeError: it is not installed
             raise InputError(f"--report_to: {' '.join(str(error).split())}") from None
 
     def _recompute_layers(self) -> bool:
-        """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: done by the model, not by
+        """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: the model does it, not the
         Trainer, whose hook differs between versions."""
-        names = {"gradient_checkpointing", "activation_checkpointing"} & {f.name for f in fields(self)}
+        names = {"gradient_checkpointing", "activation_checkpointing"} & {item.name for item in fields(self)}
         wanted = any(getattr(self, name) for name in names)
         for name in names:
             setattr(self, name, False)
@@ -235,18 +209,19 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.shard_llm and self.best_metric == "accuracy":
             raise InputError("--best_metric accuracy with --shard_llm: ranks would wait for each other at every token")
 
-    def _check_start(self, generator: type):
+    def _check_start(self, generator: Any):
         given = [bool(self.params_file_name), bool(self.att_file_name)]
         needed = [generator.has_projection, generator.has_prior]
         if not any(given):
             return
         if given != needed:
-            names = ["--params_file_name"] * needed[0] + ["--att_file_name"] * needed[1]
-            raise InputError(f"{self.thought_generator} starts from {' and '.join(names)}, or from neither file")
+            flags = zip(("--params_file_name", "--att_file_name"), needed, strict=True)
+            names = " and ".join(name for name, is_needed in flags if is_needed)
+            raise InputError(f"{self.thought_generator} starts from {names}, or from neither file")
         if self.resume:
             raise InputError("--params_file_name with --resume: a resumed run has its weights already")
 
-    def _check_design(self, generator: type):
+    def _check_design(self, generator: Any):
         kind, weights = self.thought_generator, self.loss_weights
         if not any(weights.values()):
             raise InputError("--sft_loss_weight 0: one of the losses must have a weight above 0")
@@ -262,15 +237,17 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
         if self.thoughts_see_steps and not generator.reads_question:
             raise InputError(f"--thoughts_see_steps: the generator {kind} reads nothing")
-        if not weights["align"] and self.align_form != AlignForm():
+        if not weights["align"] and self.objective.align != AlignForm():
             raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
         if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
             raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")
 
-    def _check_tuning(self, generator: type):
-        values = {f.name: getattr(self, f"lora_{f.name}") for f in fields(Lora)}
+    def _check_tuning(self, generator: Any):
+        values = {item.name: getattr(self, f"lora_{item.name}") for item in fields(Lora)}
         given = {name: value for name, value in values.items() if value is not None}
-        if not self.tuned_roles:
+        tuned = [role for role in ROLES if getattr(self, f"tune_{role}")]
+        self.adapters = dict.fromkeys(tuned, Lora(**given))  # what is put into the LMs, by role
+        if not tuned:
             for name in given:
                 raise InputError(f"--lora_{name}: nothing is tuned without --tune_base_model or --tune_assistant_model")
             return
@@ -283,35 +260,30 @@ class TrainArguments(TaskArguments, TrainingArguments):
         lora = Lora(**given)
         if not all(name.strip() for name in lora.target.split(",")):
             raise InputError(f"--lora_target {lora.target}: names with commas between them")
-        check_peft(f"--tune_{self.tuned_roles[0]}")
+        check_peft(f"--tune_{tuned[0]}")
         for name, value in vars(lora).items():
             setattr(self, f"lora_{name}", value)
 
     @property
-    def tuned_roles(self) -> list[str]:
-        return [role for role in ROLES if getattr(self, f"tune_{role}")]
-
-    @property
-    def adapters(self) -> dict[str, Lora]:
-        """What is put into the LMs, by role."""
-        lora = Lora(self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target)
-        return dict.fromkeys(self.tuned_roles, lora)
+    def run_folder(self) -> Path:
+        """results/<output_name>: what the run resumes from."""
+        return Path("results", self.output_name)
 
     @property
     def design(self) -> Design:
+        """What is chosen about the generator beyond its kind."""
         return Design(self.num_thought_chains, self.num_blocks, self.projection, self.match_scale)
 
     @property
     def loss_weights(self) -> dict[str, float]:
+        """The weight of each of LOSSES."""
         return {name: getattr(self, f"{name}_loss_weight") for name in LOSSES}
 
     @property
-    def align_form(self) -> AlignForm:
-        return AlignForm(self.align_temperature, self.align_mean, self.align_stop_gradient, self.align_variance_floor)
-
-    @property
     def objective(self) -> Objective:
-        return Objective(self.loss_weights, self.focus_temperature, self.align_form)
+        """What training minimises."""
+        align = AlignForm(self.align_temperature, self.align_mean, self.align_stop_gradient, self.align_variance_floor)
+        return Objective(self.loss_weights, self.focus_temperature, align)
 
     def _source(self, role: str) -> LmSource:
         """The LM that --large_model_id or --small_model_id names."""
@@ -326,7 +298,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     @property
     def spec(self) -> ModelSpec:
-        """The models of the run."""
+        """What the models of the run are made from."""
         return ModelSpec(
             large=self._source("large"),
             small=self._source("small") if GENERATORS[self.thought_generator].uses_small_lm else None,
@@ -345,42 +317,42 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     def resolved(self) -> dict:
         """Every flag that decides the weights of a run: stored with it, compared when it is resumed."""
-        values = self._values([one.name for one in fields(self) if decides_weights(one)])
         more = {"dtype": self.dtype, "recompute_layers": self.recompute_layers, "world_size": self.world_size}
-        return values | more
+        return self._values(True) | more
 
     def free(self) -> dict:
-        """The flags that may differ between a run and its resumption, but for secrets."""
-        names = [one.name for one in fields(self) if not decides_weights(one)]
-        return self._values([name for name in names if not name.endswith("hub_token")])
+        """The flags that may differ between a run and its resumption, without the hub's token."""
+        return self._values(False)
 
-    def _values(self, names: list[str]) -> dict:
-        """Plain values of the flags, without those that follow from others."""
+    def _values(self, deciding: bool) -> dict:
+        """Plain values of the flags that decide the weights, or of the others; without those that are set from
+        others."""
         values = {}
-        for name in names:
-            unused = name.startswith("lora_") and not self.tuned_roles
-            if unused or name in SET_HERE or not self.__dataclass_fields__[name].init:
+        for item in fields(self):
+            unused = item.name.startswith("lora_") and not self.adapters
+            secret = item.name.endswith("hub_token")
+            if unused or secret or item.name in REFUSED or not item.init or decides_weights(item) != deciding:
                 continue
-            value = getattr(self, name)
+            value = getattr(self, item.name)
             value = value.value if isinstance(value, Enum) else value
             if isinstance(value, str | int | float | None):
-                values[name] = value
+                values[item.name] = value
         return values
 
     def worth_printing(self) -> dict:
-        """Of the resolved flags this program's own, and the library's where they are not its defaults."""
-        defaults = {one.name: one.default for one in fields(TrainingArguments)}
-        kept = {}
-        for name, value in self.resolved().items():
-            own = name in TrainArguments.__annotations__ or name not in defaults
-            of_task = name in TaskArguments.__annotations__
-            if (own and not (of_task and value is None)) or (not own and value != defaults[name]):
-                kept[name] = value
-        return kept
+        """Of the resolved flags: this program's own (those of a task where they are given), and the library's that are
+        not at its defaults."""
+        defaults = {item.name: item.default for item in fields(TrainingArguments)}
+        defaults |= {item.name: None for item in fields(TaskArguments)}
+        for name in TrainArguments.__annotations__:
+            defaults.pop(name, None)
+        return {
+            name: value for name, value in self.resolved().items() if name not in defaults or value != defaults[name]
+        }
 
 
-def decides_weights(one: Field) -> bool:
+def decides_weights(field: Field) -> bool:
     """Whether a flag decides the weights of a run, so that it must not change when the run goes on."""
-    if "decides_weights" in one.metadata:  # this program's own
-        return one.metadata["decides_weights"]
-    return one.name not in LIBRARY_FREE and not one.name.startswith(LIBRARY_FREE_PREFIXES)
+    if "decides_weights" in field.metadata:  # this program's own
+        return field.metadata["decides_weights"]
+    return field.name not in LIBRARY_FREE and not field.name.startswith(LIBRARY_FREE_PREFIXES)

@@ -9,11 +9,11 @@ from transformers import TrainerCallback
 
 
 class StopAtSigterm(TrainerCallback):
-    """SIGTERM while a run trains: the step is finished (on several ranks it may be the next one), a checkpoint saved,
+    """SIGTERM during training: the step is finished (on several ranks perhaps the next one too), a checkpoint is saved,
     and training stops, on all ranks at the same step. A dev evaluation that is running is finished first.
 
-    can_resume: whether the library could go on from a checkpoint after that step; where it could not, none is saved.
-    `step`: after which one it stopped, or None.
+    can_resume: whether the library can go on from a checkpoint after a step; where it cannot, none is saved.
+    `step`: the step after which training stopped, or None.
     """
 
     def __init__(self, can_resume: Callable[[int], bool]):
@@ -36,22 +36,21 @@ class StopAtSigterm(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         stop = self.caught
         if args.world_size > 1:
+            assert self.asking is not None  # all_reduce gives None only to a process outside the group
             self.asking.wait()
             stop = self.anywhere.item() > 0
         if not stop or state.global_step >= state.max_steps:
-            return control
+            return
         self.step, control.should_training_stop = state.global_step, True
-        # behind an epoch's last step the library goes on to evaluate and save, where it does so by epochs
+        # after an epoch's last step the library evaluates and saves by itself, where it does so by epochs
         if not (args.eval_strategy == "epoch" and _epoch_is_over(state)):
             control.should_save = self.can_resume(self.step)
-        if args.save_total_limit == 1:  # with which the library keeps the best alone in the end
+        if args.save_total_limit == 1:  # the library would keep the best checkpoint and delete this one
             args.save_total_limit = 2
-        return control
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.step is not None and not _epoch_is_over(state):  # the library comes here from any step it stops at
+        if self.step is not None and not _epoch_is_over(state):  # the library calls this wherever training stops
             control.should_evaluate = control.should_save = False
-        return control
 
 
 def _epoch_is_over(state) -> bool:
@@ -59,6 +58,7 @@ def _epoch_is_over(state) -> bool:
 
 
 def ignore_sigterm(then: Callable[[int], None], worker: int) -> None:
-    """worker_init_fn of a DataLoader, before its own: a SIGTERM to all processes of a job is for the one that saves."""
+    """worker_init_fn of a DataLoader, before its own one (`then`): a SIGTERM may reach all processes of a job, and only
+    the training process must act on it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     then(worker)

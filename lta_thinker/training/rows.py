@@ -5,17 +5,18 @@ ids: another row, prompt, tokenizer, library or line of layout.py is another fil
 """
 
 import hashlib
+import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import transformers
 
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, make_folder
 from lta_thinker.data_loader import load_split
 from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows.examples import Example
@@ -25,7 +26,7 @@ from lta_thinker.training.flags import TrainArguments
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What became of a split's rows, and the digest of the token ids that are left."""
+    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids."""
 
     source: str
     read: int
@@ -40,13 +41,13 @@ class RowCounts:
 class RunRows:
     """The rows of a run.
 
-    train, dev: token ids (token_rows), perhaps with the small LM's states (states.py); dev_examples: of the dev rows;
-    widths: columns of the LLM's input of each training row, (prefix; thoughts, suffix and target); counts: by split,
-    "train" and "dev".
+    train, dev: sequences of dicts of token ids (token_rows), perhaps with the small LM's states (states.py);
+    dev_examples: the examples of the dev rows; widths: for each training row, the columns of the LLM's input (prefix;
+    thoughts, suffix and target); counts: by split, "train" and "dev".
     """
 
-    train: Sequence[dict]
-    dev: Sequence[dict]
+    train: Any
+    dev: Any
     dev_examples: list[Example]
     widths: list[tuple[int, int]]
     counts: dict[str, RowCounts]
@@ -67,7 +68,7 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> RunRows:
     return RunRows(train, list(dev), dev_examples, widths, {"train": train_counts, "dev": dev_counts})
 
 
-def _prepare_split(args: TrainArguments, layout: Layout, name: str) -> tuple:
+def _prepare_split(args: TrainArguments, layout: Layout, name: str):
     """(token rows, their examples, RowCounts, warning) of one split."""
     split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
     examples = split.examples
@@ -75,7 +76,7 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str) -> tuple:
         examples = examples[: args.k_shot]
     if not examples:
         raise InputError(f"{split.source}, {name}: no row is left beside the dev rows")
-    encoded = token_rows(layout, examples, quiet=args.disable_tqdm)
+    encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm))
     longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
     fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
     if not fits:
@@ -97,20 +98,18 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str) -> tuple:
 
 
 def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
-    """The rows of layout.training_rows as a datasets.Dataset, read from the cache where they are there.
+    """The rows of layout.training_rows as a datasets.Dataset, read from the cache where it has them.
 
-    Columns more: `length` and `prefix_length`, the LLM's tokens of the row (without thoughts) and of its prefix, and
-    `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made.
+    Three more columns: `length` and `prefix_length`, the LLM's tokens of the row (without thoughts) and of its prefix,
+    and `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made.
     """
-    import datasets  # imported here: it takes a while, and --help does without it
+    import datasets  # imported here: it takes a while, and --help does not need it
+    import datasets.config
 
     if quiet:
         datasets.disable_progress_bars()
     folder, key = Path(datasets.config.HF_DATASETS_CACHE, "lta-thinker"), cache_key(layout, examples)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); HF_DATASETS_CACHE names another") from None
+    make_folder(folder, instead="; HF_DATASETS_CACHE names another")
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: cannot be written; HF_DATASETS_CACHE names another")
     ids = [datasets.Value("int32")]
@@ -131,7 +130,7 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
 
 def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:
     rows = layout.training_rows(examples)
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]}
     columns["prefix_length"] = [len(row["prefix"]) for row in rows]
     columns["length"] = [sum(len(row[name]) for name in ("prefix", "suffix", "target")) for row in rows]
     columns["sha256"] = [hashlib.sha256(json.dumps(row).encode()).hexdigest() for row in rows]
@@ -139,9 +138,10 @@ def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:
 
 
 def cache_key(layout: Layout, examples: list[Example]) -> str:
-    """32 hex digits of all that decides the rows; prompts, date and chat templates are in what the layout rendered."""
+    """32 hex digits of all that decides the rows; prompts, date and chat templates are in the texts that the layout has
+    rendered."""
     own = layout.generator_tokenizer
-    decides = [Path(module.__file__).read_text(encoding="utf-8") for module in (layout_module, sys.modules[__name__])]
+    decides: list = [inspect.getsource(module) for module in (layout_module, sys.modules[__name__])]
     decides += [transformers.__version__, tokenizers.__version__]
     decides += [layout.marked.to_str(), layout.llm_tokenizer.split_special_tokens]
     decides += [own.backend_tokenizer.to_str(), own.split_special_tokens]

@@ -1,10 +1,10 @@
-"""The frozen small LM's states of all rows: computed once, kept in a file that is mapped into memory, read every epoch.
+"""The frozen small LM's states of all rows: computed once, kept in a memory-mapped file, read every epoch.
 
     results/<output_name>/states-<split>-node<k>.bin     the states, row after row, in the LM's dtype
     results/<output_name>/states-<split>-node<k>.json    what they were made from; written when they are complete
 
-The small LM reads a question's turn, the slots' tokens and the written steps; none of it changes while the generator is
-trained. The processes of a node share one file, each fills its part.
+The small LM reads a question's turn, the slots' tokens and the written steps. None of these changes while the generator
+is trained. The processes of a node share one file, and each fills its part.
 """
 
 import errno
@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -29,10 +30,12 @@ ZEROS = 1 << 24  # bytes written at a time
 
 class RowsWithStates(torch.utils.data.Dataset):
     """Rows (Layout.training) and their states: row | {"thought_states": (Q + N, d_small), "step_states": (T, d_small)},
-    step_states where the collator makes steps."""
+    step_states where the collator makes steps. `store`: all states, mapped from the file."""
+
+    store: Tensor
 
     def __init__(self, rows: Sequence[dict], num_thoughts: int, collator: TrainingCollator):
-        self.rows, self.collator, self.store = rows, collator, None
+        self.rows, self.collator = rows, collator
         self.widths = []  # (Q + N, T) of each row
         for row in rows:
             steps = len(row["header"]) + sum(map(len, row["steps"])) if collator.steps else 0
@@ -44,7 +47,8 @@ class RowsWithStates(torch.utils.data.Dataset):
 
     def states(self, i: int) -> tuple[Tensor, Tensor]:
         """Views of row i's states in the file."""
-        return self.store[self.starts[i] : self.starts[i + 1]].split(self.widths[i])
+        thoughts, steps = self.store[self.starts[i] : self.starts[i + 1]].split(self.widths[i])
+        return thoughts, steps
 
     def __getitem__(self, i: int) -> dict:
         thoughts, steps = self.states(i)
@@ -58,47 +62,45 @@ def keep_states(
     rows_sha256: str,
     collator: TrainingCollator,
     path: Path,
-    here: Ranks,
+    process: Ranks,
     quiet: bool = False,
-) -> Sequence[dict]:
-    """`rows` with the small LM's states from the file `path`, or as they are where the disk has no room.
+) -> Any:
+    """`rows` with the small LM's states from the file `path` (RowsWithStates), or unchanged where the disk has no room.
 
-    The file is made where it is not there, or not of this model and these rows (rows_sha256: their digest). Each
-    process of a node fills its part; all ranks call this together. Prints the disk it takes before taking it.
+    The file is made where it is missing, or of another model or other rows (rows_sha256: their digest). All ranks call
+    this together; each process of a node fills its part. Prints the size of the file before it is made.
     """
     small_lm, kept = model.small_lm, RowsWithStates(rows, model.num_thoughts, collator)
     d = small_lm.config.get_text_config().hidden_size
     size = kept.starts[-1] * d
     size_in_bytes = size * small_lm.dtype.itemsize
     key, key_path = states_key(model, rows_sha256, collator), path.with_suffix(".json")
-    there = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
-    complete = on_all_ranks(there and read_json(key_path) == key)
+    has_file = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
+    complete = on_all_ranks(has_file and read_json(key_path) == key)
     what = "are there already" if complete else "are computed once (--no_thought_cache: every step)"
-    gigabytes = size_in_bytes / 1e9
-    print(
-        f"  {path}: the small LM's states of {len(rows)} rows, {gigabytes:.2f} GB while the run lasts, {what}",
-        flush=True,
-    )
+    cost = f"{size_in_bytes / 1e9:.2f} GB while the run lasts"
+    print(f"  {path}: the small LM's states of {len(rows)} rows, {cost}, {what}", flush=True)
+    makes_file = not complete and process.in_node == 0
     has_room = True
-    if not complete and here.in_node == 0:
+    if makes_file:
         key_path.unlink(missing_ok=True)
         has_room = take_room(path, size_in_bytes)
     if not on_all_ranks(has_room):
         print(f"note: {path.parent} has no room for them; the small LM runs in every step")
-        if here.in_node == 0:
+        if makes_file:
             path.unlink(missing_ok=True)
         return rows
     kept.store = torch.from_file(str(path), shared=True, size=size, dtype=small_lm.dtype).view(-1, d)
     if not complete:
-        fill(kept, model, here, quiet)
-    on_all_ranks(True)
-    if not complete and here.in_node == 0:
+        fill(kept, model, process, quiet)
+    on_all_ranks(True)  # all parts are filled
+    if makes_file:
         write_text(key_path, json.dumps(key) + "\n")
     return kept
 
 
 def states_key(model: LatentThoughtModel, rows_sha256: str, collator: TrainingCollator) -> dict:
-    """What decides the states."""
+    """All that decides the states, as a JSON object."""
     return {
         "rows": rows_sha256,
         "small_lm": fingerprint(model.small_lm),
@@ -109,29 +111,30 @@ def states_key(model: LatentThoughtModel, rows_sha256: str, collator: TrainingCo
     }
 
 
-def fill(kept: RowsWithStates, model: LatentThoughtModel, here: Ranks, quiet: bool) -> None:
+def fill(kept: RowsWithStates, model: LatentThoughtModel, process: Ranks, quiet: bool) -> None:
     """Compute this process's part of its node's file: every node_size-th batch, rows of similar length together."""
     device = model.small_lm.get_input_embeddings().weight.device
     by_length = sorted(range(len(kept)), key=lambda i: -sum(kept.widths[i]))
-    starts = range(here.in_node * ROWS_AT_ONCE, len(kept), here.node_size * ROWS_AT_ONCE)
+    starts = range(process.in_node * ROWS_AT_ONCE, len(kept), process.node_size * ROWS_AT_ONCE)
     for start in tqdm(starts, desc="small LM's states", disable=quiet, leave=False):
         group = by_length[start : start + ROWS_AT_ONCE]
         batch = kept.collator([kept.rows[i] for i in group])
         batch = {name: value.to(device) for name, value in batch.items()}
         thoughts, steps = (states.cpu() for states in model.states(batch))
         for i, of_thoughts, of_steps in zip(group, thoughts, steps, strict=True):
-            thoughts_here, steps_here = kept.states(i)
-            thoughts_here.copy_(of_thoughts[len(of_thoughts) - len(thoughts_here) :])  # left-padded
-            steps_here.copy_(of_steps[: len(steps_here)])
+            stored_thoughts, stored_steps = kept.states(i)
+            stored_thoughts.copy_(of_thoughts[len(of_thoughts) - len(stored_thoughts) :])  # left-padded
+            stored_steps.copy_(of_steps[: len(stored_steps)])
 
 
-def on_all_ranks(here: bool) -> bool:
-    """Whether it is true on all ranks; waits for all of them."""
-    return all(gather_object([here]))
+def on_all_ranks(value: bool) -> bool:
+    """Whether `value` is true on all ranks; waits for all of them."""
+    return all(gather_object([value]))
 
 
 def take_room(path: Path, size: int) -> bool:
-    """Make the file, all `size` bytes of it written: a mapped file that finds no room later crashes. False: no room."""
+    """Write a file of `size` zero bytes; False where the disk has no room. Without this, a full disk would crash the
+    process later, when it writes into the mapped file."""
     try:
         with open(path, "wb") as file:
             for start in range(0, size, ZEROS):

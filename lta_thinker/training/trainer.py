@@ -1,10 +1,11 @@
 """The Trainer of train.py: its order of rows, losses, dev evaluation and resume checkpoints."""
 
 import functools
+import itertools
 import math
 import time
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
@@ -19,17 +20,18 @@ from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator, loss_counts
+from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.preemption import ignore_sigterm
 from lta_thinker.training.rows import RunRows
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What a training log says beside the losses. Nothing here makes the device wait: tensors stay on it until the log
+# What a training log has beside the losses. Tensors stay on the device until the log, so that nothing waits for it
 
 
 def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Norm of the gradients of each trained part of a LatentThoughtModel, `projection`, `block` and `prior`, as
-    float32 scalars; parts without gradients (a frozen prior) are left out."""
-    parts = {}
+    """Norm of the gradients of each trained part of a LatentThoughtModel (`projection`, `block`, `prior`), as float32
+    scalars; parts without gradients (a frozen prior) are left out."""
+    parts: dict[str, list[Tensor]] = {}
     for name, parameter in model.named_parameters():  # "generator.block.linear1.weight" belongs to "block"
         if parameter.grad is not None:
             parts.setdefault(name.split(".")[1], []).append(parameter.grad.norm())
@@ -37,15 +39,16 @@ def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 def thought_spread(thoughts: Tensor) -> dict[str, Tensor]:
-    """Variance of the thoughts (B, N, d), as a report has it: over `questions` (mean over slots and features; left out
-    with a single row) and over each question's `slots`, float32 scalars."""
+    """Variance of the thoughts (B, N, d), as a report has it, float32 scalars: over `questions` (mean over slots and
+    features; left out with a single row) and over each question's `slots`."""
     thoughts = thoughts.float()
     spread = {"questions": thoughts.var(0, correction=0).mean()} if len(thoughts) > 1 else {}
     return spread | {"slots": thoughts.var(1, correction=0).mean()}
 
 
 def llm_tokens(batch: dict[str, Tensor], num_thoughts: int) -> Tensor:
-    """How many columns of the LLM's input in a batch of TrainingCollator are not padding: prompt, thoughts, target."""
+    """Number of the LLM's input tokens in a batch of TrainingCollator without padding: prompt, thoughts, target. An
+    int64 scalar."""
     return batch["prefix_mask"].sum() + batch["suffix_mask"].sum() + num_thoughts * len(batch["prefix_mask"])
 
 
@@ -55,8 +58,8 @@ def llm_tokens(batch: dict[str, Tensor], num_thoughts: int) -> Tensor:
 
 class ByLengthWithinSteps(torch.utils.data.Sampler):
     """The library's random order of rows, with the rows of one optimiser step (of all ranks and micro-batches) sorted
-    by length, longest first. Every step has the very rows that it would have had; its micro-batches are padded less,
-    and ranks that work at the same time have rows of similar length."""
+    by length, longest first. Every step has the same rows as without sorting; its micro-batches have less padding, and
+    ranks that work at the same time have rows of similar length."""
 
     def __init__(self, order: SeedableRandomSampler, lengths: list[int], step_rows: int):
         self.order, self.lengths, self.step_rows = order, lengths, step_rows
@@ -74,7 +77,7 @@ class ByLengthWithinSteps(torch.utils.data.Sampler):
 
 
 def padding_share(widths: list[tuple[int, int]], order: list[int], batch_size: int) -> float:
-    """Share of padding among the LLM's tokens where rows of `widths` (prefix; thoughts, suffix and target) come in that
+    """Share of padding among the LLM's tokens, for rows of `widths` (prefix; thoughts, suffix and target) in the given
     order."""
     real = padded = 0
     for start in range(0, len(order), batch_size):
@@ -91,9 +94,15 @@ def padding_share(widths: list[tuple[int, int]], order: list[int], batch_size: i
 class ThoughtTrainer(Trainer):
     """Trainer whose losses are divided by counts over the whole optimiser step: over ranks and micro-batches."""
 
-    def __init__(self, *args, models: Models, rows: RunRows, record: TrainingRecord, **kwargs):
-        """record: of the run, without what differs between its checkpoints. Other arguments: Trainer's."""
-        super().__init__(*args, model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
+    # the library's annotations are wider
+    args: TrainArguments
+    model: Any
+    accelerator: Any
+    eval_dataset: Any
+
+    def __init__(self, models: Models, rows: RunRows, record: TrainingRecord, **kwargs):
+        """record: of the run, without what differs between its checkpoints. kwargs: Trainer's."""
+        super().__init__(model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
         self.widths = rows.widths
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
         self.models, self.dev_examples, self.record = models, rows.dev_examples, record
@@ -109,7 +118,7 @@ class ThoughtTrainer(Trainer):
         sampler = order
         if step_rows > batch_size:
             sampler = ByLengthWithinSteps(order, [sum(width) for width in self.widths], step_rows)
-        order.set_epoch(0)
+        order.set_epoch(0)  # the same order again
         shares = [padding_share(self.widths, rows, batch_size) for rows in (random_order, [*sampler])]
         order.set_epoch(0)
         self.row_order = sampler
@@ -118,47 +127,52 @@ class ThoughtTrainer(Trainer):
         return sampler
 
     def get_train_dataloader(self):
-        loader = super().get_train_dataloader()
+        loader: Any = super().get_train_dataloader()  # accelerate's
         if isinstance(self.row_order, ByLengthWithinSteps):
             # where accelerate looks for set_epoch when a run of several ranks goes on inside an epoch
             loader.set_sampler(self.row_order)
         if self.args.dataloader_num_workers:
-            rows = loader.base_dataloader  # accelerate wraps it
-            rows.worker_init_fn = functools.partial(ignore_sigterm, rows.worker_init_fn)
+            inner = loader.base_dataloader  # PyTorch's
+            inner.worker_init_fn = functools.partial(ignore_sigterm, inner.worker_init_fn)
         return loader
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The micro-batches of one optimiser step and, for its loss sums, counts (4,) a rank: global count / ranks."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        # transformers 4.53 asks once more behind a resumed epoch's last batch
+        """The micro-batches of one optimiser step, and the divisors of its loss sums: (4,) float32, global counts /
+        ranks."""
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        # no batch at all: transformers 4.53 asks once more after a resumed epoch's last batch
         counts = sum((loss_counts(batch).to(device) for batch in batches), torch.zeros(len(LOSSES), device=device))
         return batches, self.accelerator.reduce(counts, "mean")
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         self._tokens += llm_tokens(inputs, self.model.num_thoughts)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients:  # of all micro-batches and ranks, and not clipped yet
+        if self.accelerator.sync_gradients:  # now they are of all micro-batches and ranks, and not clipped yet
             self._gradient_norms = gradient_norms(self.model)
         return loss
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch: Any = None) -> Any:
+        """The weighted losses of a micro-batch, a scalar; num_items_in_batch: get_batch_samples' counts."""
         if self._parts_step is None:  # the first step of this process, perhaps of a resumed run
             self._parts_step, self._since = self.state.global_step, time.perf_counter()
         sums = model(**inputs)
         counts = dict(zip(LOSSES, num_items_in_batch.clamp(min=1e-9), strict=True))
         parts = {name: total / counts[name] for name, total in sums.items()}
-        self._parts += torch.stack(
-            [parts[name].detach() if name in parts else self._parts.new_zeros(()) for name in LOSSES]
-        )
+        for i, name in enumerate(LOSSES):
+            if name in parts:
+                self._parts[i] += parts[name].detach()
         return sum(self.weight_now(name) * part for name, part in parts.items())
 
     def weight_now(self, name: str) -> float:
         """A loss's weight at this step."""
-        left = 1 - self.state.global_step / self.state.max_steps
-        return self.model.weights[name] * (left if self.args.decay_extra_losses and name != "sft" else 1)
+        weight = self.model.weights[name]
+        if self.args.decay_extra_losses and name != "sft":
+            weight *= 1 - self.state.global_step / self.state.max_steps
+        return weight
 
     def log(self, logs, start_time=None):
-        if "loss" in logs:  # a training log: add the losses one by one, over the same steps
+        if "loss" in logs:  # a training log: add the single losses, over the same steps
+            assert self._parts_step is not None  # a step was trained
             parts = self.accelerator.reduce(self._parts, "mean") / (self.state.global_step - self._parts_step)
             weighted = [name for name in self.model.losses if self.model.weights[name]]
             logs |= {f"{name}_loss": parts[LOSSES.index(name)].item() for name in weighted}
@@ -167,12 +181,12 @@ class ThoughtTrainer(Trainer):
         super().log(logs, start_time)
 
     def _watched(self) -> dict[str, float]:
-        """What a training log says beside the losses.
+        """What a training log has beside the losses.
 
         grad_norm_<part>: of the last step's gradient, before clipping. thought_variance_<over>: of the last micro-batch
-        of rank 0 (of several chains, those that its rows have drawn). tokens_per_second: the LLM's tokens without
-        padding (prompt, thoughts, target), of all ranks since the last log, over the time since then without dev
-        evaluations and checkpoints.
+        of rank 0 (with several chains, of the chains that its rows have drawn). tokens_per_second: the LLM's tokens
+        without padding (prompt, thoughts, target) of all ranks since the last log, divided by the time since then
+        without dev evaluations and checkpoints.
         """
         watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
         spread = thought_spread(self.model.last_thoughts)
@@ -185,11 +199,12 @@ class ThoughtTrainer(Trainer):
     def _maybe_log_save_evaluate(self, *args, **kwargs):
         start = time.perf_counter()
         super()._maybe_log_save_evaluate(*args, **kwargs)
-        self._since += time.perf_counter() - max(start, self._since)  # what came after the log is no training
+        self._since += time.perf_counter() - max(start, self._since)  # the time after the log was no training
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """Dev losses, each over all dev rows (SFT per target token), thoughts made without steps in view."""
+        """The dev losses, each over all dev rows (SFT per target token); the thoughts see no steps. Returns metrics
+        eval_*. InputError where a loss is not finite."""
         self.model.eval()
         rank, ranks = self.args.process_index, self.args.world_size
         size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
@@ -197,7 +212,7 @@ class ThoughtTrainer(Trainer):
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
             own_rows = rows[start : start + size * ranks][rank::ranks]
-            # a rank without rows runs along: the others may wait for its part of a sharded LLM
+            # a rank without rows computes too: the others may need its part of a sharded LLM
             batch = self.dev_collator([self.eval_dataset[i] for i in own_rows or rows[:1]])
             sums = self.model(**self._prepare_inputs(batch))
             if own_rows:
@@ -238,24 +253,23 @@ class ThoughtTrainer(Trainer):
         self.state.best_model_checkpoint = broadcast_object_list(best)[0]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
+            folder = self.args.run_folder / f"checkpoint-{self.state.global_step}"
             self.record_at(self.state.global_step).write(folder)
             (folder / COMPLETE).touch()
 
     def record_at(self, step: int) -> TrainingRecord:
-        """thoughts.json of the weights after `step`: `dev` is their own point of the dev curve so far."""
+        """The record of the weights after `step`; its `dev` is their point of the dev curve."""
         keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
         logs = [log for log in self.state.log_history if "eval_sft_loss" in log]
         curve = [{key: log[key] for key in keys if key in log} for log in logs]
-        not_judged = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
-        dev = next((point for point in curve if point["step"] == step), not_judged)
+        without_losses = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
+        dev = next((point for point in curve if point["step"] == step), without_losses)
         return replace(self.record, dev=dev, dev_curve=curve)
 
 
 class EvaluateLastStep(TrainerCallback):
-    """With --eval_strategy steps the last weights are judged too, wherever the last step falls."""
+    """With --eval_strategy steps the last weights are evaluated too, at whatever step training ends."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
-        return control

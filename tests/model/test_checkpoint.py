@@ -199,7 +199,7 @@ def test_a_missing_or_broken_meta_file_is_refused_in_one_line(tmp_path):
         (tmp_path / META_FILE).write_bytes(content)
         with pytest.raises(InputError) as error:
             TrainingRecord.read(tmp_path)
-        one_line(error, "not readable", META_FILE)
+        one_line(error, "not JSON", META_FILE)
 
 
 @pytest.mark.parametrize(
