@@ -383,9 +383,6 @@ class LatentThoughtModel(nn.Module):
     def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of all C chains (B, C, N, d_large)."""
         rows, count = len(question_ids), self.design.num_chains
-        if count == 1:
-            z_question, z_thoughts = self.thoughts(question_ids, question_mask)
-            return z_question[:, None], z_thoughts[:, None]
         ids, mask = question_ids.repeat_interleave(count, dim=0), question_mask.repeat_interleave(count, dim=0)
         chains = torch.arange(count, device=question_ids.device).repeat(rows)
         z_question, z_thoughts = self.thoughts(ids, mask, chains)
