@@ -1,4 +1,4 @@
-"""Tasks: where the rows of a task are and how its questions are put to the LLM.
+"""Tasks: where the rows of a task are, and the prompts that its questions stand in.
 
     split = load_split(TASKS["gsm8k"], "train", "data")
     python data_loader.py --task aqua --from PATH --to data/aqua     # official raw files -> files that are read here
@@ -119,10 +119,9 @@ def get_task(name: str) -> Task:
 
 @dataclass(frozen=True)
 class OwnTask:
-    """What flags say of a task of the user's own.
+    """The flags of a task of the user's own.
 
-    files: by split, local paths or "hub:owner/name[:config[:split]]"; fields: names of a row's fields, by those of
-    Fields.
+    files: by split, local paths or "hub:owner/name[:config[:split]]"; fields: a row's names of the fields of Fields.
     """
 
     files: dict[str, str]
@@ -131,6 +130,7 @@ class OwnTask:
 
     @property
     def says_anything(self) -> bool:
+        """Whether one of the flags is given."""
         return bool(self.files or self.fields or self.answer_type)
 
 
@@ -150,7 +150,8 @@ def own_task(name: str, own: OwnTask) -> Task:
         if file.startswith("hub:"):
             if not re.fullmatch(r"hub:[^:\s]+(:[^:\s]*){0,2}", file):
                 raise InputError(f"--{split}_file {file}: hub:owner/name[:config[:split]]")
-            repository, config, hub_split = (*file.split(":")[1:], "", "")[:3]
+            parts = file.split(":")[1:]
+            repository, config, hub_split = parts + [""] * (3 - len(parts))
             file = f"hub:{repository}:{config}:{hub_split or OWN_HUB_SPLITS[split]}"
         sources[split] = (file,)
     return Task(name, own.answer_type, sources, (Fields(**own.fields),))
@@ -178,9 +179,9 @@ PLACEHOLDER = re.compile(r"(?:\\[A-Za-z]+|[\^_])(?:\{[^{}]*\})+|(\{\s*[A-Za-z_][
 
 
 def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
-    """--prompt_file, a JSON object: `prompts` with those that it has in their place.
+    """`prompts`, with those of --prompt_file (a JSON object, by the same names) instead.
 
-    Raises InputError for what is no such file, and for a placeholder that is unknown, missing or there twice.
+    Raises InputError for a file that is no such object, and for a placeholder that is unknown, missing or there twice.
     """
     try:
         given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -193,9 +194,11 @@ def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
     for name, prompt in given.items():
         if name not in PLACEHOLDERS:
             raise InputError(f"--prompt_file {path}: no such prompt {name!r}; there are {', '.join(PLACEHOLDERS)}")
-        known, found = PLACEHOLDERS[name], list(filter(None, PLACEHOLDER.findall(prompt)))
-        for unknown in (placeholder for placeholder in found if placeholder != known):
-            raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {unknown}; it takes {known}")
+        known = PLACEHOLDERS[name]
+        found = [placeholder for placeholder in PLACEHOLDER.findall(prompt) if placeholder]
+        unknown = [placeholder for placeholder in found if placeholder != known]
+        if unknown:
+            raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {unknown[0]}; it takes {known}")
         if not found.count(known) == prompt.count(known) == 1:
             raise InputError(f"--prompt_file {path}: {name} must have {known} once, as an argument of no command")
         if not is_text(prompt):
@@ -210,8 +213,8 @@ def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
 def load_split(task: Task, split: str, data_dir: str, skip_bad_rows: bool = False) -> Split:
     """Examples of one split of a task, from its files, else from the hub (`sample`: from this repository).
 
-    Raises InputError for an unknown split, for data that is nowhere to be found, and for a bad row (file:line and the
-    reason), unless `skip_bad_rows` leaves such rows out and counts them.
+    Raises InputError for an unknown split, for data that is not found, and for a bad row (file:line and the reason),
+    unless `skip_bad_rows` leaves such rows out and counts them.
     """
     if split not in SPLITS:
         raise InputError(f"--split {split}: no such split; there are {', '.join(SPLITS)}")
@@ -244,6 +247,7 @@ def _load_source(task: Task, split: str, data_dir: str, skip_bad_rows: bool) -> 
 
 
 def _dev_share(whole: Split, train_rows: bool) -> Split:
+    """The rows of train that are held out as dev, or with `train_rows` all others."""
     examples = whole.examples
     held_out = set(random.Random(DEV_SEED).sample(range(len(examples)), max(1, round(DEV_SHARE * len(examples)))))
     kept = [example for i, example in enumerate(examples) if (i in held_out) != train_rows]
@@ -251,21 +255,21 @@ def _dev_share(whole: Split, train_rows: bool) -> Split:
 
 
 def find_source(task: Task, split: str, data_dir: str) -> str:
-    """The path or "hub:..." that a split is read from. InputError where it has none."""
+    """The path or "hub:..." that a split is read from. Raises InputError where it has none."""
     own = task.name not in TASKS
     if split not in task.sources:
         reason = f"--{split}_file names its file" if own else task.missing
         raise InputError(f"--task_name {task.name}: no {split} split ({reason})")
+    sources = task.sources[split]
     if own:
-        return task.sources[split][0]
-    *names, last = task.sources[split]
-    names += [] if last.startswith("hub:") else [last]
+        return sources[0]
+    names = [name for name in sources if not name.startswith("hub:")]
     folders = [Path(data_dir) / folder for folder in task.folders or (task.name,)]
     for path in (folder / name for folder in folders for name in names):
         if path.is_file():
             return str(path)
-    if last.startswith("hub:"):
-        return last
+    if len(names) < len(sources):
+        return sources[-1]
     raise InputError(f"{folders[0]}: no {' or '.join(names)} there ({task.missing}); --data_dir looks elsewhere")
 
 

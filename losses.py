@@ -4,7 +4,8 @@
 
 Nothing here knows about models. Each returns sums or one value a row; the caller divides by counts taken over the whole
 optimiser step, so that gradient accumulation and data-parallel ranks change nothing.
-A new loss is a function here, a name in LOSSES, a weight in training/flags.py, and its line in the model's forward.
+A new loss is a function here, a name in LOSSES, a weight in training/flags.py, and its line in
+LatentThoughtModel._losses.
 """
 
 from dataclasses import dataclass, field
@@ -14,12 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOSSES = ("sft", "align", "focus", "diversity")
-BLOCK = {"cpu": 2**20, "cuda": 2**27}  # logits held at once: on a CPU what its caches hold
+BLOCK = {"cpu": 2**20, "cuda": 2**27}  # logits in memory at once, by device; on a CPU they fit its caches
 
 
 @dataclass(frozen=True)
 class AlignForm:
-    """How L_align is computed: the arguments of semantic_alignment. The defaults are the published form."""
+    """How L_align is computed. The defaults are the published form; the rest is ours.
+
+    temperature: of both softmaxes. of_mean: the mean thought is aligned instead of each. stop_question: no gradient to
+    z_q. variance_floor: max(0, floor - standard deviation over the slots), averaged over features, is added.
+    """
 
     temperature: float = 1.0
     of_mean: bool = False
@@ -29,7 +34,7 @@ class AlignForm:
 
 @dataclass(frozen=True)
 class Objective:
-    """What training minimises. A loss with weight 0 is left out of training, and dev reports it all the same."""
+    """What training minimises. A loss with weight 0 is not computed in training; dev reports it all the same."""
 
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSSES, 0.0) | {"sft": 1.0})
     focus_temperature: float = 0.1
@@ -37,8 +42,11 @@ class Objective:
 
 
 class _TargetCrossEntropy(torch.autograd.Function):
-    """Attention's online softmax over the vocabulary: queries are hidden states, keys and values the head's rows. Its
-    output, the head's rows weighted by their probabilities, less the gold token's row, is the gradient."""
+    """Cross-entropy by an online softmax over blocks of the vocabulary, as in FlashAttention (arXiv 2205.14135).
+
+    The queries are the hidden states, the keys and values are the head's rows. The attention's output is the mean of
+    the head's rows, weighted by their probabilities. Less the gold token's row it is the gradient of the hidden states.
+    """
 
     @staticmethod
     def forward(ctx, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
@@ -49,10 +57,11 @@ class _TargetCrossEntropy(torch.autograd.Function):
             gradient = torch.zeros(tokens, d, device=hidden.device)
         for rows in head.split(max(256, BLOCK[hidden.device.type] // max(1, tokens))):
             logits = (hidden @ rows.T).float()  # (T, rows)
-            # rounded as all the others are: a loss is never below zero
+            # the gold logit is taken from this product, rounded as all the others are: a loss is never below zero
             place = labels[:, None] - start
-            here, start = (place >= 0) & (place < len(rows)), start + len(rows)
-            gold_logits += logits.gather(1, place.clamp(0, len(rows) - 1)) * here
+            in_block = (place >= 0) & (place < len(rows))
+            start += len(rows)
+            gold_logits += logits.gather(1, place.clamp(0, len(rows) - 1)) * in_block
             before, largest = largest, torch.maximum(largest, logits.amax(1, keepdim=True))
             weights, shrink = logits.sub_(largest).exp_(), (before - largest).exp_()
             total.mul_(shrink).add_(weights.sum(1, keepdim=True))
@@ -63,53 +72,44 @@ class _TargetCrossEntropy(torch.autograd.Function):
         return (largest + total.log() - gold_logits).sum()
 
     @staticmethod
-    def backward(ctx, d_total: Tensor):
+    def backward(ctx, d_total: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride] torch types it (*grads)
         (gradient,) = ctx.saved_tensors
         return (gradient * d_total).to(gradient.dtype), None, None
 
 
 def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-    """L_SFT, summed over the target tokens.
+    """L_SFT, summed over the T target tokens.
 
-    hidden (T, d) last hidden states at the columns that predict the targets; head (V, d) the frozen output embedding,
-    in the same dtype; labels (T,) int64. Returns a float32 scalar. The head gets no gradient, so the gradient with
-    respect to `hidden` is taken in the forward pass, block by block of the vocabulary: never more than BLOCK logits.
+    hidden (T, d): last hidden states at the columns that predict the targets; head (V, d): the frozen output embedding,
+    in the same dtype; labels (T,) int64. Returns a float32 scalar. The head gets no gradient. The gradient of `hidden`
+    is computed in the forward pass, block by block of the vocabulary, so no more than BLOCK logits are in memory.
     """
     return _TargetCrossEntropy.apply(hidden, head, labels)
 
 
-def semantic_alignment(
-    z_question: Tensor,
-    z_thoughts: Tensor,
-    temperature: float = 1.0,
-    of_mean: bool = False,
-    stop_question: bool = False,
-    variance_floor: float = 0.0,
-) -> Tensor:
+def semantic_alignment(z_question: Tensor, z_thoughts: Tensor, form: AlignForm = AlignForm()) -> Tensor:
     """L_align a row: mean over the N slots of KL(softmax(z_q) || softmax(z_L_i)), softmax over features, in float32.
 
-    z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32. The defaults are the published form;
-    ours are a temperature of both softmaxes, the mean thought aligned instead of each, no gradient to z_q, and a floor
-    under the standard deviation over the slots: max(0, floor - sd), averaged over features, is added. If all thoughts
-    are equal its gradient is zero: it keeps different thoughts different, it cannot separate equal ones.
+    z_question (B, d), z_thoughts (B, N, d), any float dtype. Returns (B,) float32. If all thoughts are equal, the
+    gradient of the variance floor is zero: it keeps different thoughts different, it cannot separate equal ones.
     """
-    question, thoughts = z_question.float(), z_thoughts.float()
-    short = (variance_floor - thoughts.std(1, correction=0)).clamp(min=0).mean(-1) if variance_floor else 0.0
-    if stop_question:
+    question, thoughts, floor = z_question.float(), z_thoughts.float(), form.variance_floor
+    short = (floor - thoughts.std(1, correction=0)).clamp(min=0).mean(-1) if floor else 0.0
+    if form.stop_question:
         question = question.detach()
-    if of_mean:
+    if form.of_mean:
         thoughts = thoughts.mean(1, keepdim=True)
-    question = F.log_softmax(question / temperature, -1)[:, None]
-    thoughts = F.log_softmax(thoughts / temperature, -1)
+    question = F.log_softmax(question / form.temperature, -1)[:, None]
+    thoughts = F.log_softmax(thoughts / form.temperature, -1)
     return (question.exp() * (question - thoughts)).sum(-1).mean(-1) + short
 
 
 def chain_diversity(z_chains: Tensor, temperature: float = 0.1) -> Tensor:
-    """The contrastive loss of SoftCoT++ (arXiv 2505.11484) a row: each of the C chains is told from the others,
-    -log softmax over c' of sim(c, c') at c' = c, averaged over c.
+    """The contrastive loss of SoftCoT++ (arXiv 2505.11484) a row: -log softmax over c' of sim(c, c') at c' = c,
+    averaged over the C chains c.
 
-    z_chains (B, C, N, d), any float dtype. Returns (B,) float32. The similarity is ours: cosine of the N x d numbers of
-    a chain, over a temperature; it is bounded, so that the thoughts cannot run away from the embedding table.
+    z_chains (B, C, N, d), any float dtype. Returns (B,) float32. The similarity is ours: the cosine of two chains as
+    vectors of N x d numbers, over a temperature. It is bounded, so that thoughts do not grow without end.
     """
     chains = F.normalize(z_chains.float().flatten(2), dim=-1)  # (B, C, N * d)
     similarity = chains @ chains.mT / temperature  # (B, C, C)
@@ -131,7 +131,7 @@ def reasoning_focus(
         positive = to_answer.masked_fill(~step_valid, -torch.inf).argmax(-1)
     logits = F.cosine_similarity(z_question.float()[:, None], steps, dim=-1) / temperature
     has_steps = step_valid.any(-1)
-    # a row without steps keeps one (masked-out) candidate: its loss is a finite zero, and stays in the graph
+    # a row without steps keeps all (padding) candidates: its loss is finite, is set to zero, and stays in the graph
     candidates = step_valid | ~has_steps[:, None]
     loss = F.cross_entropy(logits.masked_fill(~candidates, -torch.inf), positive, reduction="none")
     return loss * has_steps

@@ -1,13 +1,14 @@
 """The thought generator (what is trained) in front of the frozen LLM.
 
-    question turn -> small LM | the LLM's embeddings -> generator -> N thoughts -> the LLM's prompt -> losses
+    question turn -> small LM or the LLM's embeddings -> generator -> N thoughts -> the LLM's prompt -> losses
 
 Names follow the paper (arXiv 2509.12875): thought, slot, prior, projection, TransformerBlock. Shapes: B rows,
 T columns, K columns asked for, N thoughts, C chains of thoughts, d_small and d_large hidden sizes.
 """
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,7 @@ class Small(nn.Module):
 
     def __init__(self, sizes: Sizes, design: Design):
         super().__init__()
+        assert sizes.d_small is not None
         self.projection = nn.Linear(sizes.d_small, sizes.d_large)
 
     def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
@@ -138,9 +140,10 @@ class Block(_WithPrior):
 
     def __init__(self, sizes: Sizes, design: Design):
         d_in = sizes.d_small if self.uses_small_lm else sizes.d_large
+        assert d_in is not None
         self.projection_first = (design.projection or self.projection_place) == "before"
         super().__init__(sizes, design, sizes.d_large if self.projection_first else d_in)
-        # in the order of their work: a resumed run's optimizer state is by order
+        # registered in the order of their work: the optimizer state of a resumed run goes by this order
         if self.projection_first:
             self.projection = nn.Linear(d_in, sizes.d_large)
         self.block = TransformerBlock(self.prior.shape[1], sizes.d_ff, sizes.norm_eps, design.num_blocks)
@@ -152,9 +155,8 @@ class Block(_WithPrior):
         # in bf16 too the block works in float32 between its products
         x = (self.projection(states) if self.projection_first else states).float()
         if slots:
-            n = self.num_thoughts
-            at_slots = self.at_slots(x[:, -n:], self.prior_of(chains, len(x)))
-            x = torch.cat([x[:, :-n], at_slots], dim=1)
+            at_slots = self.at_slots(x[:, -self.num_thoughts :], self.prior_of(chains, len(x)))
+            x = torch.cat([x[:, : -self.num_thoughts], at_slots], dim=1)
         x = self.block(x, mask, columns)
         return x if self.projection_first else self.projection(x)
 
@@ -193,9 +195,12 @@ GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small, "prompt
 
 
 def prior_row_ids(lm_config, count: int) -> range:
-    """Distinct rows of an embedding table for slots: the published slots' ids where the vocabulary reaches them, else
-    the last rows. The priors of `block` and `prompt` start as C x N rows of the LLM's; the small LM reads tokens of its
-    own at the slots of the chains after the first. Raises InputError when the vocabulary has fewer rows."""
+    """`count` distinct rows of an embedding table for slots: those of the published slots where the vocabulary has
+    them, else the last rows.
+
+    The priors of `block` and `prompt` start as C x N rows of the LLM's table. At the slots of the chains after the
+    first the small LM reads such tokens. Raises InputError when the vocabulary has fewer rows.
+    """
     config = lm_config.get_text_config()
     start = PUBLISHED_SLOT_IDS.get(config.model_type)
     if start is None or start + count > config.vocab_size:
@@ -206,7 +211,7 @@ def prior_row_ids(lm_config, count: int) -> range:
     return range(start, start + count)
 
 
-def table_norm(embed: nn.Module) -> float:
+def table_norm(embed: nn.Embedding) -> float:
     """Mean norm of an embedding table's rows as the LM reads them, from up to 4,096 rows evenly spaced."""
     rows = embed.num_embeddings
     ids = torch.arange(0, rows, max(1, rows // 4096), device=embed.weight.device)
@@ -222,6 +227,12 @@ def llm_inputs(llm, batch: dict[str, Tensor], thoughts: Tensor | None) -> dict[s
         parts.insert(1, thoughts.to(parts[0].dtype))
         masks.insert(1, masks[0].new_ones(thoughts.shape[:2]))
     return {"inputs_embeds": torch.cat(parts, dim=1), "attention_mask": torch.cat(masks, dim=1)}
+
+
+def with_steps(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both (B, Q + T): the question turns of a batch of TrainingCollator, and the steps behind them."""
+    ids = torch.cat([batch["question_ids"], batch["step_ids"]], dim=1)
+    return ids, torch.cat([batch["question_mask"], batch["step_mask"]], dim=1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -252,7 +263,8 @@ class LatentThoughtModel(nn.Module):
     ):
         super().__init__()
         self.kind, self.design, self.objective = kind, design, objective or Objective()
-        self.sizes = generator_sizes(llm.config, small_lm and small_lm.config, num_thoughts)
+        small_config = None if small_lm is None else small_lm.config
+        self.sizes = generator_sizes(llm.config, small_config, num_thoughts)
         self.generator = GENERATORS[kind](self.sizes, design)
         self.adapters = nn.ModuleDict()
         embed, chains = llm.get_input_embeddings(), design.num_chains
@@ -285,10 +297,11 @@ class LatentThoughtModel(nn.Module):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The losses that this generator has: a prompt has no z_q, and one chain differs from no other."""
-        has = {"align": self.generator.reads_question, "focus": self.generator.reads_question}
-        has["diversity"] = self.design.num_chains > 1
-        return tuple(name for name in LOSSES if has.get(name, True))
+        """The losses that this generator has: a prompt has no z_q, and diversity needs two chains."""
+        missing = set() if self.generator.reads_question else {"align", "focus"}
+        if self.design.num_chains == 1:
+            missing.add("diversity")
+        return tuple(name for name in LOSSES if name not in missing)
 
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
@@ -299,7 +312,8 @@ class LatentThoughtModel(nn.Module):
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The reader's states of the generator's input, (B, T, d_small or d_large); with gradients if it is tuned."""
+        """States of the generator's input (B, T): the small LM's last hidden states, (B, T, d_small), with gradients if
+        it is tuned; without a small LM the LLM's embeddings, (B, T, d_large)."""
         small_lm = self.small_lm
         with torch.set_grad_enabled("assistant_model" in self.adapters and torch.is_grad_enabled()):
             if small_lm is None:
@@ -318,15 +332,16 @@ class LatentThoughtModel(nn.Module):
 
     def _generate(
         self,
-        parts: list[tuple[Tensor, Tensor]],
+        ids: Tensor,
+        mask: Tensor,
         columns: list[Tensor],
         slots: bool,
         chains: Tensor | None = None,
         states: Tensor | None = None,
     ) -> list[Tensor]:
-        """Run the generator over concatenated (ids, mask) parts, then the N slots of the rows' chains (B,); z at each
-        group of columns (B, K_i). `states`: what the frozen reader makes of all that, where it is known already."""
-        ids, mask = (torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True))
+        """Run the generator over ids and mask (B, T), with `slots` also over the N slots of the rows' chains (B,)
+        behind them. Returns z at each group of columns (B, K_i), with `slots` also at the slots, (B, N, d_large).
+        `states`: of _read, where they are known already."""
         if slots:
             width = ids.shape[1]
             ids, mask = self._with_slots(ids, mask, chains)
@@ -341,14 +356,13 @@ class LatentThoughtModel(nn.Module):
         return list(z.split([c.shape[1] for c in columns], dim=1))
 
     def states(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What the small LM makes of a batch of TrainingCollator, once for all epochs: states of question and slots
+        """The small LM's states of a batch of TrainingCollator, which are the same in all epochs: of question and slots
         (B, Q + N, d_small), and of the steps behind the question (B, T, d_small), T = 0 in a batch without steps."""
         ids, mask = batch["question_ids"], batch["question_mask"]
         of_thoughts = self._read(*self._with_slots(ids, mask, None))
         if "step_ids" not in batch:
             return of_thoughts, of_thoughts[:, :0]
-        ids, mask = torch.cat([ids, batch["step_ids"]], 1), torch.cat([mask, batch["step_mask"]], 1)
-        return of_thoughts, self._read(ids, mask)[:, batch["question_ids"].shape[1] :]
+        return of_thoughts, self._read(*with_steps(batch))[:, ids.shape[1] :]
 
     def thoughts(
         self,
@@ -363,41 +377,38 @@ class LatentThoughtModel(nn.Module):
         The same call in training and in evaluation: no step is in view.
         """
         last = torch.full((len(question_ids), 1), question_ids.shape[1] - 1, device=question_ids.device)
-        z_question, z_thoughts = self._generate([(question_ids, question_mask)], [last], True, chains, states)
+        z_question, z_thoughts = self._generate(question_ids, question_mask, [last], True, chains, states)
         return z_question[:, 0], z_thoughts
 
     def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of all C chains (B, C, N, d_large)."""
         rows, count = len(question_ids), self.design.num_chains
-        if count == 1:
-            z_question, z_thoughts = self.thoughts(question_ids, question_mask)
-            return z_question[:, None], z_thoughts[:, None]
-        repeated = (tensor.repeat_interleave(count, dim=0) for tensor in (question_ids, question_mask))
+        ids, mask = question_ids.repeat_interleave(count, dim=0), question_mask.repeat_interleave(count, dim=0)
         chains = torch.arange(count, device=question_ids.device).repeat(rows)
-        z_question, z_thoughts = self.thoughts(*repeated, chains)
+        z_question, z_thoughts = self.thoughts(ids, mask, chains)
         return z_question.unflatten(0, (rows, count)), z_thoughts.unflatten(0, (rows, count))
 
     def _thoughts_and_steps(
         self, batch: dict[str, Tensor], chains: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z_q (B, d_large), the thoughts (B, N, d_large), and z at the ends of the steps (B, M, d_large) or None."""
         question, states = (batch["question_ids"], batch["question_mask"]), batch.get("thought_states")
         if "step_ids" not in batch:
             return *self.thoughts(*question, chains, states), None
-        steps = (batch["step_ids"], batch["step_mask"])
         width = question[0].shape[1]
         step_columns = width + batch["step_ends"]
         if self.thoughts_see_steps and self.training:
             last = torch.full_like(step_columns[:, :1], width - 1)
-            z_question, z_steps, z_thoughts = self._generate([question, steps], [last, step_columns], True, chains)
+            z_question, z_steps, z_thoughts = self._generate(*with_steps(batch), [last, step_columns], True, chains)
             return z_question[:, 0], z_thoughts, z_steps
         # the small LM is causal: it reads the question alike before slots and before steps
         known = None if states is None else torch.cat([states[:, :width], batch["step_states"]], dim=1)
-        (z_steps,) = self._generate([question, steps], [step_columns], slots=False, states=known)
+        (z_steps,) = self._generate(*with_steps(batch), [step_columns], slots=False, states=known)
         return *self.thoughts(*question, chains, states), z_steps
 
     def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
-        """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change what
-        stands before it: the prefix is read once, without gradients, but where the LLM itself is tuned."""
+        """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change how the
+        prefix is read, so it is read once, without gradients, unless the LLM itself is tuned."""
         llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
         if "base_model" in self.adapters:
             allowed, positions = attention_mask(llm, mask, mask.shape[1]), position_ids(mask)
@@ -413,15 +424,15 @@ class LatentThoughtModel(nn.Module):
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with
-        steps, the others over rows (layout.loss_counts). In training those without a weight are left out, and for each
-        row a chain is drawn anew; on dev they are means over all chains."""
+        steps, the others over rows (batch.loss_counts). In training those without a weight are left out, and each row
+        gets a random chain; on dev they are means over all chains."""
         count, rows = self.design.num_chains, len(batch["question_ids"])
         if count == 1:
             return self._losses(batch, None)
         if self.training:
             return self._losses(batch, torch.randint(count, (rows,)).to(batch["question_ids"].device))
         each = [self._losses(batch, torch.full_like(batch["question_ids"][:, 0], chain)) for chain in range(count)]
-        return {name: sum(sums[name] for sums in each) / count for name in each[0]}
+        return {name: sum((sums[name] for sums in each), torch.zeros(())) / count for name in each[0]}
 
     def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
@@ -436,8 +447,9 @@ class LatentThoughtModel(nn.Module):
             head = self.llm.get_output_embeddings().weight
             sums["sft"] = target_cross_entropy(asked, head, batch["target_ids"])
         if "align" in wanted:
-            sums["align"] = semantic_alignment(z_question, z_thoughts, **asdict(self.objective.align)).sum()
+            sums["align"] = semantic_alignment(z_question, z_thoughts, self.objective.align).sum()
         if "focus" in wanted:
+            assert z_steps is not None
             answer = self.llm.get_input_embeddings()(batch["answer_ids"]).float()
             mask = batch["answer_mask"][..., None]
             answer = (answer * mask).sum(1) / mask.sum(1)
@@ -453,6 +465,6 @@ class LatentThoughtModel(nn.Module):
 class Models:
     """The models of a run: the frozen LLM, the thought model before it (None: no thoughts), the prompts' layout."""
 
-    llm: nn.Module
+    llm: Any
     thoughts: LatentThoughtModel | None
     layout: Layout

@@ -1,6 +1,7 @@
 """Official raw files of the tasks -> files that data_loader.py reads: python data_loader.py --task T --from P --to D
 
-Every row is converted or told with its place and the reason; rows are read back by the task's own parser first.
+A row that cannot be converted is printed with its place and the reason. Before a row is written, the task's own parser
+reads it.
 """
 
 import argparse
@@ -17,13 +18,14 @@ from pathlib import Path
 from lta_thinker.common import InputError, write_text
 from lta_thinker.rows.examples import LETTERS, Task, parse_row, read_rows
 
-OPTIONS_SEED = 41  # of the order of du's options
+OPTIONS_SEED = 41  # for the order of du's options
 NUMBER = re.compile(r"-?\(?\d[\d,]*(?:\.\d+)?(?:/\d+)?\)?")
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Official raw files of a task: {their names: names here}, the reader of one, and a row there -> a row here."""
+    """Official raw files of a task. files: {raw name: name of the result}; convert: (raw row, its number from 1) ->
+    row; read: file -> (place, raw row or bytes of JSON)."""
 
     files: dict[str, str]
     convert: Callable[[dict, int], dict]
@@ -40,7 +42,8 @@ def convert_strategyqa(row: dict, number: int) -> dict:
 def convert_du(row: dict, number: int) -> dict:
     """BIG-bench row -> question, options in an order seeded by the row's number, letter of the right one.
 
-    There the right one nearly always comes first: "always A" would be right on 98.6 % of the rows.
+    In the raw file the right one nearly always comes first: "always A" would be right on 98.6 % of the rows.
+    Raises ValueError where not exactly one option is right.
     """
     scores = row["target_scores"]
     options = list(scores)
@@ -52,6 +55,7 @@ def convert_du(row: dict, number: int) -> dict:
 
 
 def read_du(path: Path) -> Iterable[tuple[str, dict]]:
+    """(place, row) of BIG-bench's task.json; InputError where it is none."""
     try:
         rows = list(json.loads(path.read_bytes())["examples"])
     except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -72,11 +76,17 @@ def convert_asdiv(row: dict, number: int) -> dict:
 
 
 def read_asdiv(path: Path) -> Iterable[tuple[str, dict]]:
+    """(file:line, row) of ASDiv.xml; InputError where it is no XML."""
     content, lines = path.read_bytes(), []
-    places = xml.parsers.expat.ParserCreate()
-    places.StartElementHandler = lambda tag, _: tag == "Problem" and lines.append(places.CurrentLineNumber)
+    parser = xml.parsers.expat.ParserCreate()
+
+    def note_line(tag: str, attributes: dict) -> None:
+        if tag == "Problem":
+            lines.append(parser.CurrentLineNumber)
+
+    parser.StartElementHandler = note_line
     try:
-        places.Parse(content, True)
+        parser.Parse(content, True)
     except xml.parsers.expat.ExpatError as error:
         raise InputError(f"{path}: not XML ({error})") from None
     problems = xml.etree.ElementTree.fromstring(content).iter("Problem")
@@ -84,14 +94,15 @@ def read_asdiv(path: Path) -> Iterable[tuple[str, dict]]:
     return ((f"{path}:{line}", row) for line, row in zip(lines, rows, strict=True))
 
 
-def as_it_is(row: dict, number: int) -> dict:
+def unchanged(row: dict, number: int) -> dict:
+    """The row itself: the raw file has the form that is read here."""
     return row
 
 
 RAW = {
     "gsm8k": Raw(
         {f"{split}{kind}.jsonl": f"{split}{kind}.jsonl" for split in ("train", "test") for kind in ("_socratic", "")},
-        as_it_is,
+        unchanged,
     ),
     "strategyqa": Raw(
         {
@@ -101,14 +112,15 @@ RAW = {
         },
         convert_strategyqa,
     ),
-    "aqua": Raw({f"{split}.json": f"{split}.jsonl" for split in ("train", "dev", "test")}, as_it_is),
+    "aqua": Raw({f"{split}.json": f"{split}.jsonl" for split in ("train", "dev", "test")}, unchanged),
     "du": Raw({"task.json": "test.jsonl"}, convert_du, read_du),
     "asdiv": Raw({"ASDiv.xml": "test.jsonl"}, convert_asdiv, read_asdiv),
 }
 
 
 def convert_file(task: Task, source: Path, target: Path) -> tuple[int, list[str]]:
-    """One raw file -> one file for data_loader: (rows written, a line with place and reason for each that was not).
+    """One raw file -> one file for data_loader. Returns the number of rows written, and for each other row a line with
+    its place and the reason.
 
     Raises InputError where the file cannot be read, and where no row can be used.
     """
@@ -117,8 +129,11 @@ def convert_file(task: Task, source: Path, target: Path) -> tuple[int, list[str]
         try:
             row = raw.convert(json.loads(row) if isinstance(row, bytes) else row, number)
             parse_row(task, row)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            bad.append(f"{place}: {error if isinstance(error, ValueError) else f'not such a row ({error!r})'}")
+        except ValueError as error:
+            bad.append(f"{place}: {error}")
+            continue
+        except (LookupError, TypeError, AttributeError, RecursionError) as error:
+            bad.append(f"{place}: not such a row ({error!r})")
             continue
         rows.append(json.dumps(row, ensure_ascii=False))
     if not rows:
@@ -129,7 +144,10 @@ def convert_file(task: Task, source: Path, target: Path) -> tuple[int, list[str]
 
 
 def convert(tasks: dict[str, Task], task_name: str, source: Path, folder: Path) -> None:
-    """Convert a raw file, or all the raw files of a folder, and print what became of the rows."""
+    """Convert a raw file, or all the raw files of a folder, and print the counts and the rows left out.
+
+    Raises InputError for a task without raw files, for other files, and where a result is there already.
+    """
     if task_name not in RAW:
         raise InputError(f"--task {task_name}: there are raw files to convert of {', '.join(RAW)}")
     files = RAW[task_name].files
@@ -139,8 +157,9 @@ def convert(tasks: dict[str, Task], task_name: str, source: Path, folder: Path) 
     targets = [folder / files[path.name] for path in paths]
     if len(set(targets)) < len(targets):
         raise InputError(f"--from {source}: two files there make the same one of {folder}; name one of them")
-    for target in filter(Path.exists, targets):
-        raise InputError(f"{target}: is there already; delete it, or give another --to")
+    for target in targets:
+        if target.exists():
+            raise InputError(f"{target}: is there already; delete it, or give another --to")
     for path, target in zip(paths, targets, strict=True):
         written, bad = convert_file(tasks[task_name], path, target)
         for line in bad:
@@ -154,7 +173,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str], tasks: dict[str, Task]) -> None:
-    """data_loader.py's command line; `tasks`: its table."""
+    """The command line of data_loader.py; `tasks`: its TASKS."""
     parser = _Parser(prog="data_loader.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", required=True, help=f"one of {', '.join(RAW)}")
     parser.add_argument("--from", required=True, dest="source", type=Path, help="an official raw file, or its folder")

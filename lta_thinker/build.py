@@ -27,10 +27,10 @@ from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
 class ModelSpec:
     """All that the models of a run are made from.
 
-    small: None where the generator reads no small LM; it goes to the large LLM's device.
+    small: None where the generator reads no small LM. It is loaded to the large LLM's device.
     kind: of model.GENERATORS, or "none". num_thoughts: N.
-    large_part: what of the large LLM is loaded here: all of it, this rank's shard of its layers, or its embedding table
-    alone (an engine has the rest).
+    large_part: what this process loads of the large LLM: all of it, its shard of the layers, or the embedding table
+    alone (an engine runs the rest).
     seed: of a fresh generator; None leaves the random state as it is.
     """
 
@@ -50,11 +50,14 @@ class ModelSpec:
 
     def load_configs(self) -> tuple:
         """Configs of the large LLM and of the small LM (None without one); InputError for LMs that cannot work."""
-        return load_config(self.large), self.small and load_config(self.small)
+        return load_config(self.large), None if self.small is None else load_config(self.small)
 
 
 def choose_device(backend: str = "hf") -> str:
-    """This process's GPU ("auto": all that are visible, without torchrun, where the LLM is loaded here), or the CPU."""
+    """This process's GPU, else the CPU. "auto" (all visible GPUs) where one process loads the LLM, without torchrun.
+
+    Raises InputError for more processes than GPUs.
+    """
     here, gpus = ranks(), torch.cuda.device_count()
     if here.in_node >= gpus > 0:
         raise InputError(f"torchrun started more processes than the {gpus} visible GPUs")
@@ -81,40 +84,35 @@ def build_models(
     weights: GeneratorWeights | None = None,
     adapters: Mapping[str, Lora | SavedAdapter] | None = None,
 ) -> Models:
-    """The frozen LMs and the generator before them, on its large LLM's device.
+    """The frozen LMs, and the generator on the large LLM's device.
 
     weights: of the generator, None for a fresh one. adapters: by role, fresh ones (Lora) or saved ones.
-    Raises InputError for LMs that cannot be what they are asked to be.
+    Raises InputError for LMs that cannot do their part.
     """
-    llm = load_large(spec)
+    load = {"whole": load_frozen_lm, "shard": load_sharded, "embeddings": load_embeddings}[spec.large_part]
+    llm = load(spec.large)
     check_vocabulary(llm, layout.llm_tokenizer, layout.llm.text, spec.large.flag)
     check_cache(llm, spec.large.flag)
     model = None if spec.kind == "none" else build_thoughts(spec, llm, layout, weights)
     # adapters come last: the generator starts as it would without
     for role, adapter in (adapters or {}).items():
-        is_large = role == "base_model"
-        lm, source = (llm, spec.large) if is_large else (model.small_lm, spec.small)
+        lm, source = llm, spec.large
+        if role == "assistant_model":
+            assert model is not None and spec.small is not None
+            lm, source = model.small_lm, spec.small
         if isinstance(adapter, Lora):
-            put_in = inject(lm, adapter.config(source.model_id), "--lora_target")
+            injected = inject(lm, adapter.config(source.model_id), "--lora_target")
         else:
-            put_in = load_adapter(lm, adapter)
+            injected = load_adapter(lm, adapter)
         if model is not None:
-            model.adapters[role] = put_in
+            model.adapters[role] = injected
     return Models(llm, model, layout)
 
 
-def load_large(spec: ModelSpec):
-    """The large LLM, as much of it as the spec says."""
-    if spec.large_part == "embeddings":
-        return load_embeddings(spec.large)
-    if spec.large_part == "shard":
-        return load_sharded(spec.large)
-    return load_frozen_lm(spec.large)
-
-
 def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeights | None) -> LatentThoughtModel:
-    """The small LM and the generator before the loaded LLM."""
-    device, small_lm = llm.get_input_embeddings().weight.device, None
+    """Load the small LM, and build the generator before the loaded LLM."""
+    device = llm.get_input_embeddings().weight.device
+    small_lm = None
     if spec.small is not None:
         small_lm = load_frozen_lm(replace(spec.small, device=device))
         check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator.text, spec.small.flag)

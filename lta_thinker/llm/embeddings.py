@@ -1,10 +1,10 @@
-"""The large LLM where an engine elsewhere runs it: its config, its settings and its embeddings, without its layers.
+"""The large LLM where an engine (vLLM) runs it: its config, its settings and its embeddings, without its layers.
 
 source = LmSource("Qwen/Qwen3-8B", "--base_model_id", torch.bfloat16, "cuda")
 llm = load_embeddings(source)                # 1.2 GB instead of 16
 weights_fingerprint(source, llm)             # as frozen.fingerprint of the whole LLM
 
-Weights are read from the model's safetensors, memory-mapped: only what is looked at is read.
+The weights are in the model's safetensors files, which are memory-mapped: only the tensors that are used are read.
 """
 
 import json
@@ -14,7 +14,8 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from lta_thinker.common import InputError
 from lta_thinker.llm.frozen import DTYPE_ARGUMENT, LmSource, load_config, load_generation_config, weights_hash
@@ -24,7 +25,7 @@ class WeightFiles:
     """A model's safetensors, in a folder or on the hub: name -> tensor, memory-mapped."""
 
     def __init__(self, source: LmSource):
-        """InputError where the model has none."""
+        """Raises InputError where the model has no safetensors, or a broken index."""
         self.source, self.opened = source, {}
         try:
             index = self._file(SAFE_WEIGHTS_INDEX_NAME)
@@ -43,11 +44,11 @@ class WeightFiles:
     def _file(self, name: str) -> str | None:
         try:
             return cached_file(self.source.model_id, name)
-        except OSError:  # there is no such file
+        except OSError:  # no such file
             return None
 
     def _open(self, name: str):
-        """A file, opened once: of a hub's model each look for it asks the hub."""
+        """A file, opened once: each search for a file of a hub model is a request."""
         if name not in self.opened:
             path = self._file(name)
             if path is None:
@@ -63,14 +64,13 @@ class WeightFiles:
 
 
 def load_embeddings(source: LmSource):
-    """The causal LM with its embedding module alone on the device; all other parameters are on the meta device.
+    """The causal LM with its embedding module on the device; all other parameters are on the meta device.
 
-    Raises InputError for a missing model, one that cannot be the large LLM as far as its config says, and for one
-    without safetensors.
+    Raises InputError as load_config does, and for a model without safetensors.
     """
     config = load_config(source)
     files = WeightFiles(source)
-    # buffers are made for real: some modules keep a scale in one that no file has
+    # buffers are real: some modules have a scale in a buffer that no file has
     with init_empty_weights(include_buffers=False):
         arguments = {DTYPE_ARGUMENT: source.dtype, "trust_remote_code": source.trust_remote_code}
         lm = AutoModelForCausalLM.from_config(config, **arguments)
@@ -86,8 +86,8 @@ def load_embeddings(source: LmSource):
 
 
 def weights_fingerprint(source: LmSource, lm) -> str | None:
-    """frozen.fingerprint of the whole LM in its dtype, from the files; None where they hold other tensors than the
-    model has parameters (weights that the library converts as it loads them)."""
+    """frozen.fingerprint of the whole LM in its dtype, read from the files. None where the files name the tensors in
+    another way than the model (the library renames them when it loads them)."""
     files = WeightFiles(source)
     names = [name for name, _ in lm.named_parameters()]
     if not files.places.keys() >= set(names):

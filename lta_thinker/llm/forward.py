@@ -1,9 +1,10 @@
-"""How a prompt is read by a frozen LM: masks, positions, and the prefix that is read once.
+"""How a frozen LM reads a prompt: masks, positions, and the prefix that is read once.
 
 Shapes: B rows, T columns, P columns of a prefix.
 """
 
 import sys
+from typing import Any
 
 import torch
 import transformers
@@ -14,7 +15,7 @@ from transformers import DynamicCache
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 
 
-def body(lm):
+def body(lm) -> Any:
     """The causal LM without its head."""
     # in transformers 4.53 Gemma 3 is its own base model
     return lm.model if lm.base_model is lm else lm.base_model
@@ -26,9 +27,11 @@ def position_ids(mask: Tensor) -> Tensor:
 
 
 def attention_mask(lm, mask: Tensor, queries: int) -> Tensor:
-    """What the LM's last `queries` columns may attend to, from a padding mask (B, T): the mask itself, or, where the
-    library would make no other of it, (B, 1, queries, T) bool. For its own the library reads the mask back from the
-    device, which makes the device wait in every pass."""
+    """What the LM's last `queries` columns may attend to, from a padding mask (B, T).
+
+    Returns the mask that the library would make, (B, 1, queries, T) bool, where it is the plain causal one with sdpa;
+    else the padding mask itself. The library would read the padding mask back from the GPU in every pass and so wait.
+    """
     config, columns = lm.config.get_text_config(), torch.arange(mask.shape[1], device=mask.device)
     # FSDP2 puts a class of its own before the model's
     plain = any("create_causal_mask" in vars(sys.modules[kind.__module__]) for kind in type(body(lm)).__mro__)
@@ -48,10 +51,10 @@ def has_windows(config) -> bool:
 
 @torch.no_grad()
 def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> DynamicCache:
-    """Keys and values of a left-padded prefix, embeddings (B, P, d) and mask (B, P), as constants: what is run behind
-    it attends to them and adds nothing to them, however often (gradient checkpointing runs it twice)."""
-    # layers with a sliding window keep all columns too: the library's masks hold the window
-    cache = DynamicCache()
+    """Keys and values of a left-padded prefix, embeddings (B, P, d) and mask (B, P), as a cache that stays constant:
+    what is run behind the prefix attends to it and adds nothing to it (gradient checkpointing runs it twice)."""
+    # layers with a sliding window keep all columns too: the library's masks apply the window
+    cache: Any = DynamicCache()
     body(lm)(
         inputs_embeds=embeddings,
         attention_mask=attention_mask(lm, mask, mask.shape[1]),
@@ -61,8 +64,11 @@ def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> DynamicCache:
     )
 
     def update(keys: Tensor, values: Tensor, layer: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        before = (cache.layers[layer].keys, cache.layers[layer].values) if CACHE_BY_LAYERS else cache[layer]
-        return torch.cat([before[0], keys], dim=-2), torch.cat([before[1], values], dim=-2)
+        if CACHE_BY_LAYERS:
+            before_keys, before_values = cache.layers[layer].keys, cache.layers[layer].values
+        else:
+            before_keys, before_values = cache[layer]
+        return torch.cat([before_keys, keys], dim=-2), torch.cat([before_values, values], dim=-2)
 
     cache.update = update
     return cache

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -19,7 +20,7 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, first_line
 from lta_thinker.llm.forward import body
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
@@ -41,7 +42,7 @@ KNOWN_MODEL_IDS = [
 class LmSource:
     """An LM to load: a hub id or a folder, the flag that named it (for messages), and how it is loaded.
 
-    device: "auto" spreads it over the visible GPUs. attn_implementation: sdpa, flash_attention_2, eager, ..., None for
+    device: "auto" spreads it over the visible GPUs. attn_implementation: sdpa, flash_attention_2, eager, ...; None is
     the library's choice.
     """
 
@@ -62,25 +63,24 @@ def _load(loader, source: LmSource, **kwargs):
     try:
         return loader.from_pretrained(source.model_id, trust_remote_code=source.trust_remote_code, **kwargs)
     except Exception as error:  # missing, broken and unfit models fail in many ways, from OSError to SafetensorError
-        folder, reason = Path(source.model_id), str(error).strip().split("\n")[0]
-        if folder.is_dir():
-            raise InputError(f"{source.name}: cannot be loaded ({reason})") from None
-        hint = f"; near it: {', '.join(near)}" if (near := near_ids(source.model_id)) else ""
-        raise InputError(
-            f"{source.name}: no such folder here, and no such hub repository could be read{hint} ({reason})"
-        ) from None
+        if Path(source.model_id).is_dir():
+            raise InputError(f"{source.name}: cannot be loaded ({first_line(error)})") from None
+        near = near_ids(source.model_id)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        what = f"no such folder here, and no such hub repository could be read{hint} ({first_line(error)})"
+        raise InputError(f"{source.name}: {what}") from None
 
 
 def near_ids(model_id: str) -> list[str]:
-    """Up to three known ids and folders whose names are like this one, the likest first."""
+    """Up to three known ids and folders whose names are like this one, the most similar first."""
     known = KNOWN_MODEL_IDS + [str(path) for path in Path(model_id).parent.glob("*/")]
     near = difflib.get_close_matches(model_id, known, n=len(known), cutoff=0.6)
     return sorted(near, key=lambda name: -len(os.path.commonprefix([name, model_id])))[:3]
 
 
 def load_config(source: LmSource):
-    """The LM's config; InputError (one line, with near ids) when there is none, and for a model that cannot work, as
-    far as its config says so."""
+    """The LM's config; InputError when there is none (with near ids), and for a model whose config says that it cannot
+    work."""
     config = _load(AutoConfig, source)
     text = config.get_text_config().to_dict()
     for wrong, reason in (
@@ -103,7 +103,7 @@ def load_tokenizer(source: LmSource):
 
 
 def load_generation_config(model_id: str, config) -> GenerationConfig:
-    """The generation settings a model comes with (hub id or folder); from its config where it has no such file."""
+    """The generation settings of a model (hub id or folder); from its config where it has no such file."""
     try:
         return GenerationConfig.from_pretrained(model_id)
     except OSError:
@@ -114,17 +114,17 @@ def load_frozen_lm(source: LmSource):
     """A causal LM without gradients and dropout.
 
     Raises InputError for a missing model, for one that does not read embeddings with a mask and positions (state-space
-    models) or does not go on writing from them (some models with images), and for one whose head is more than a matrix
+    models) or does not generate from them (some models with images), and for one whose head is more than a matrix
     product.
     """
-    load_config(source)  # refuses what it can before the weights are read
-    arguments = {DTYPE_ARGUMENT: source.dtype}
+    load_config(source)  # unfit models are refused before their weights are read
+    arguments: dict[str, Any] = {DTYPE_ARGUMENT: source.dtype}
     if not str(source.device).startswith("cpu"):  # "cpu:0" under torchrun
-        # placed as it is read, so that no rank holds a whole LLM in host memory
+        # placed while it is read, so that no rank holds a whole LLM in host memory
         arguments["device_map"] = "auto" if source.device == "auto" else {"": source.device}
     if source.attn_implementation is not None:
         arguments["attn_implementation"] = source.attn_implementation
-    lm = _load(AutoModelForCausalLM, source, **arguments)
+    lm: Any = _load(AutoModelForCausalLM, source, **arguments)
     needed = [(body(lm).forward, name) for name in ("inputs_embeds", "attention_mask", "position_ids")]
     for function, name in [*needed, (lm.prepare_inputs_for_generation, "inputs_embeds")]:
         if name not in inspect.signature(function).parameters:
@@ -135,22 +135,21 @@ def load_frozen_lm(source: LmSource):
 
 
 def check_vocabulary(lm, tokenizer, template_text: str, flag: str) -> None:
-    """InputError where words, or what the chat template writes (`template_text`), lie beyond the LM's embedding table:
-    tokens were added without resizing it. Special tokens that nothing writes may (Gemma 3's for images do)."""
+    """InputError where words, or tokens of `template_text` (what the chat template writes), are beyond the LM's
+    embedding table: tokens were added without resizing it. Special tokens that nothing writes may be beyond it (Gemma
+    3's for images are)."""
     rows = lm.get_input_embeddings().num_embeddings
     written = tokenizer(template_text, add_special_tokens=False).input_ids
     unused = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - set(written)
     for word, i in tokenizer.get_vocab().items():
         if i >= rows and i not in unused:
-            name = tokenizer.name_or_path
-            raise InputError(
-                f"{flag} {name}: token {word!r} is beyond the {rows} rows of its embedding table; resize it"
-            )
+            what = f"token {word!r} is beyond the {rows} rows of its embedding table; resize it"
+            raise InputError(f"{flag} {tokenizer.name_or_path}: {what}")
 
 
 def check_cache(lm, flag: str) -> None:
-    """InputError for a large LM whose layers remember more of what came before than keys and values of attention, full
-    or with a sliding window: the prompt before the thoughts is read once, and its samples go on from there."""
+    """InputError for a large LLM with layers other than attention, full or with a sliding window. Their state is more
+    than keys and values, and the cache of the prefix holds only those."""
     types = set(lm.config.get_text_config().to_dict().get("layer_types") or [])
     others = types - {"full_attention", "sliding_attention"}
     if lm._is_stateful or others:
@@ -159,14 +158,14 @@ def check_cache(lm, flag: str) -> None:
 
 
 def fingerprint(lm, whole: Callable[[Tensor], Tensor] = lambda weight: weight) -> str:
-    """A short hash of an LM's own weights (64 values of each tensor, as float32): other weights, other fingerprint. An
-    adapter in the LM (lora.py) changes nothing. `whole`: of a sharded LM, puts a weight together."""
+    """A short hash of an LM's own weights: 64 values of each tensor, as float32. An adapter in the LM (lora.py) changes
+    nothing. `whole`: puts a weight of a sharded LM together."""
     own = ((name, whole(weight)) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
     return weights_hash((name.replace(".base_layer.", "."), weight) for name, weight in own)
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
-    """fingerprint of weights by name, as they are in `dtype` (None: in their own)."""
+    """16 hex digits: the fingerprint of weights by name, as they are in `dtype` (None: in their own)."""
     digest = hashlib.sha256()
     for name, weight in weights:
         flat = weight.detach().flatten()

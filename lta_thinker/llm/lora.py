@@ -2,9 +2,9 @@
 
 ckpt/NAME/base_model, ckpt/NAME/assistant_model     adapter_model.safetensors, adapter_config.json: as peft writes them
 
-An adapter is put into a loaded LM in place, so whatever reads that LM reads it tuned. What of it is trained is
-registered in LatentThoughtModel.adapters, where optimiser, DDP, checkpoints and train() find it; the LM itself stays
-unregistered and in eval mode. peft is imported only where an adapter is asked for.
+An adapter is put into a loaded LM in place, so every use of that LM uses the tuned one. Its trained parameters are
+registered in LatentThoughtModel.adapters, where optimiser, DDP, checkpoints and train() find them; the LM itself stays
+unregistered and in eval mode. peft is imported only where there is an adapter.
 """
 
 import copy
@@ -13,19 +13,20 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, first_line
 from lta_thinker.llm.forward import body
 
 ROLES = ("base_model", "assistant_model")  # the large LLM and the small LM, in LatentThoughtModel.frozen's order
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # peft's names
 FILE_PREFIX = "base_model.model."  # of all tensors in peft's files
 OLDEST_PEFT = "0.18"
-# of an adapter that is read: what may be chosen, and injecting it does the rest
+# fields of an adapter_config.json that may have any value; all others must have peft's default or be off
 CHOICES = {"r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora"}
 CHOICES |= {"rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern"}
 CHOICES |= {"base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version"}
@@ -41,7 +42,7 @@ class Lora:
     target: str = "q_proj,v_proj"
 
     def config(self, model_id: str):
-        """peft's LoraConfig of it."""
+        """The flags as peft's LoraConfig, for an LM of this id or folder."""
         from peft import LoraConfig
 
         names = [name.strip() for name in self.target.split(",")]
@@ -57,24 +58,24 @@ class Lora:
 
 def check_peft(flag: str) -> None:
     """InputError where peft is missing or too old."""
-    has = importlib.metadata.version("peft") if importlib.util.find_spec("peft") else None
-    if has is None or Version(has) < Version(OLDEST_PEFT):
-        there = f"peft {has} is too old" if has else "peft is missing"
-        raise InputError(f'{flag}: {there}; pip install "peft>={OLDEST_PEFT}"')
+    version = importlib.metadata.version("peft") if importlib.util.find_spec("peft") else None
+    if version is None or Version(version) < Version(OLDEST_PEFT):
+        problem = f"peft {version} is too old" if version else "peft is missing"
+        raise InputError(f'{flag}: {problem}; pip install "peft>={OLDEST_PEFT}"')
 
 
 class Adapter(nn.Module):
-    """What is trained of a tuned LM: lora_A, lora_B and the dropout of each tuned layer, under the layer's own name
-    (so that a name here is the name in peft's file, less FILE_PREFIX).
+    """The trained part of a tuned LM: lora_A, lora_B and the dropout of each tuned layer, under the layer's own name.
+    So a tensor's name is that of peft's file without FILE_PREFIX.
 
     layers: peft's, by name in the LM; config: peft's LoraConfig.
     """
 
-    def __init__(self, layers: dict[str, nn.Module], config):
+    def __init__(self, layers: dict[str, Any], config):
         super().__init__()
         self.config = config
         for name, layer in layers.items():
-            place = self
+            place: Any = self
             for part in name.split("."):
                 if part not in place._modules:
                     place.add_module(part, nn.Module())
@@ -91,18 +92,18 @@ def inject(lm, config, flag: str) -> Adapter:
 
     inside = {id(module) for module in body(lm).modules() if isinstance(module, nn.Linear)}
     linear = [name for name, module in lm.named_modules() if id(module) in inside]
-    asked = config.target_modules
-    for target in asked if isinstance(asked, list | set) else ():
+    targets = config.target_modules
+    for target in targets if isinstance(targets, list | set) else ():
         if not any(name == target or name.endswith(f".{target}") for name in linear):
-            there = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise InputError(f"{flag}: {lm.config.name_or_path} has no linear layer {target!r} to tune; it has {there}")
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise InputError(f"{flag}: {lm.config.name_or_path} has no linear layer {target!r} to tune; it has {known}")
     try:
         inject_adapter_in_model(config, lm)
-    except ValueError as error:  # an expression, in an adapter of others, that fits no layer
+    except ValueError as error:  # a regular expression in an adapter from elsewhere, that matches no layer
         raise InputError(f"{flag}: {' '.join(str(error).split())}") from None
     lm.eval()  # the injected dropout is in train mode
     layers = {name: layer for name, layer in lm.named_modules() if isinstance(layer, LoraLayer)}
-    for name in sorted(layers.keys() - {*linear}):  # the losses read the head's matrix itself, past any adapter of it
+    for name in sorted(layers.keys() - set(linear)):  # the losses use the head's matrix itself, without an adapter
         raise InputError(f"{flag}: it tunes {name}; only linear layers below the head can be tuned")
     adapter = Adapter(layers, config)
     for weight in adapter.parameters():
@@ -116,7 +117,8 @@ def inject(lm, config, flag: str) -> Adapter:
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """An adapter as it was read. flag: where from, in messages; files: that hold it and nothing else."""
+    """An adapter as it was read: peft's LoraConfig and the tensors by name. flag: the flag that named it, for messages;
+    files: the adapter's own files."""
 
     config: object
     state: dict[str, Tensor]
@@ -125,10 +127,10 @@ class SavedAdapter:
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> None:
-    """In peft's format, float32."""
+    """Write an adapter into a folder, in peft's format, float32."""
     config = copy.copy(adapter.config)
     config.inference_mode = True
-    if isinstance(config.target_modules, set):  # it has no order, and the file's hash is a setting
+    if isinstance(config.target_modules, set):  # a set has no order, and reports compare the file's hash
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))
     state = {FILE_PREFIX + name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
@@ -136,7 +138,7 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
 
 
 def read_adapter(folder: Path, flag: str) -> SavedAdapter:
-    """A folder in peft's format; InputError where it is none, or of another kind than plain LoRA."""
+    """Read a folder in peft's format; InputError where it is none, or of another kind than plain LoRA."""
     check_peft(flag)
     from peft import LoraConfig
 
@@ -146,10 +148,10 @@ def read_adapter(folder: Path, flag: str) -> SavedAdapter:
             raise InputError(f"{flag} {path}: no such file; a LoRA adapter's folder, as train.py writes it, is needed")
     try:
         kind = json.loads(files[1].read_text(encoding="utf-8"))["peft_type"]
-        config, state = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None, load_file(files[0])
+        state = load_file(files[0])
+        config: Any = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
     except Exception as error:  # broken files fail in many ways, from KeyError to SafetensorError
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"{flag} {folder}: not the folder of a LoRA adapter ({reason})") from None
+        raise InputError(f"{flag} {folder}: not the folder of a LoRA adapter ({first_line(error)})") from None
     if config is None:
         raise InputError(f"{flag} {folder}: its {CONFIG_FILE} says {kind}, not LORA")
     plain = LoraConfig(task_type=config.task_type).to_dict()
@@ -160,7 +162,8 @@ def read_adapter(folder: Path, flag: str) -> SavedAdapter:
 
 
 def read_resume_adapter(path: Path, role: str, lora: Lora, model_id: str) -> SavedAdapter:
-    """The adapter in a resume checkpoint's model.safetensors; `lora`: thoughts.json's."""
+    """Read a role's adapter from a resume checkpoint's model.safetensors; `lora`: its flags, from thoughts.json.
+    Raises InputError where peft is missing."""
     check_peft("--checkpoint")
     prefix = f"adapters.{role}."
     state = {name.removeprefix(prefix): v for name, v in load_file(path).items() if name.startswith(prefix)}
@@ -168,7 +171,7 @@ def read_resume_adapter(path: Path, role: str, lora: Lora, model_id: str) -> Sav
 
 
 def load_adapter(lm, saved: SavedAdapter) -> Adapter:
-    """Put a saved adapter into a frozen LM, frozen too. InputError where it does not fit."""
+    """Put a saved adapter into a frozen LM; the adapter is frozen too. InputError where it does not fit."""
     adapter = inject(lm, saved.config, saved.flag)
     wanted = adapter.state_dict()
     for name in sorted(wanted.keys() ^ saved.state.keys()):

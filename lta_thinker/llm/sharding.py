@@ -1,11 +1,12 @@
 """--shard_llm: the frozen LLM's layers spread over the GPUs of a node, by PyTorch's FSDP2 (torch.distributed.fsdp).
 
-A rank holds a part of every layer; a whole layer is put together where it is run, and given up again behind it. What
-stands outside the layers (embedding table, last norm, head) is whole on every rank. Nothing of it is trained, so no
-gradient is sent; the generator stays in DDP and its checkpoints are the same files.
+A rank holds a part of every layer. A layer is gathered before it runs, and freed after it. The rest (embedding table,
+last norm, head) is whole on every rank. The LLM is frozen, so no gradient is sent; the generator stays in DDP and its
+checkpoints are the same files.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,7 +23,7 @@ OLDEST_TORCH = "2.7"  # fully_shard's ignored_params
 
 
 def check_can_shard(world_size: int) -> None:
-    """InputError where --shard_llm cannot do anything here."""
+    """InputError for an old torch, one process alone, or nodes with different numbers of processes."""
     if Version(torch.__version__) < Version(OLDEST_TORCH):
         raise InputError(f"--shard_llm needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}")
     if world_size == 1:
@@ -30,14 +31,14 @@ def check_can_shard(world_size: int) -> None:
     here = ranks()
     if here.in_node >= here.node_size or world_size % here.node_size:
         raise InputError(
-            f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {here.node_size} "
+            f"--shard_llm needs the same number of processes on every node, in LOCAL_WORLD_SIZE (now {here.node_size} "
             f"of {world_size}): start them by torchrun"
         )
 
 
 def shard_mesh(device_type: str):
-    """The DeviceMesh of the ranks that share an LLM: those of a node, as they talk fastest; all where every node has
-    but one."""
+    """The DeviceMesh of the ranks that share an LLM: those of a node, which have the fastest links. All ranks where
+    every node has one."""
     from torch.distributed.device_mesh import init_device_mesh
 
     world, in_node = dist.get_world_size(), ranks().node_size
@@ -47,12 +48,13 @@ def shard_mesh(device_type: str):
 
 
 def load_sharded(source: LmSource) -> nn.Module:
-    """The frozen LM, read into host memory, its layers sharded, all of it on the source's device. A collective: all
-    ranks call it; those of a node take turns, so that the host holds one whole LM at a time.
+    """The frozen LM with its layers sharded, on the source's device. A collective: all ranks call it. Those of a node
+    take turns, so that the host's memory holds one whole LM at a time.
 
-    InputError where the LM has no `layers`.
+    Raises InputError where the LM has no `layers`.
     """
-    mesh, lm, here = shard_mesh(torch.device(source.device).type), None, ranks()
+    mesh, here = shard_mesh(torch.device(source.device).type), ranks()
+    lm: Any = None
     for turn in range(here.node_size):
         if turn == here.in_node:
             lm = load_frozen_lm(replace(source, device="cpu"))
@@ -63,7 +65,7 @@ def load_sharded(source: LmSource) -> nn.Module:
 
 
 def whole_tensor(weight: Tensor) -> Tensor:
-    """A weight of a sharded LM put together. A collective: all ranks call it for the same weights, in one order."""
+    """A whole weight of a sharded LM. A collective: all ranks call it for the same weights, in one order."""
     from torch.distributed.tensor import DTensor
 
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
@@ -85,6 +87,6 @@ def shard_layers(lm: nn.Module, mesh) -> None:
         raise InputError(f"--shard_llm: {type(base).__name__} has no `layers` to shard")
     for layer in base.layers:
         fully_shard(layer, mesh=mesh)
-    # the layers' root, with no parameters of its own: one layer is fetched while the one before it runs
+    # a root over the layers, with no parameters of its own: it gathers one layer while the one before it runs
     sharded = {weight for layer in base.layers for weight in layer.parameters()}
     fully_shard(base, mesh=mesh, ignored_params=set(base.parameters()) - sharded)

@@ -6,6 +6,8 @@
 Shapes: B rows, N thoughts, Q, S, T, A columns of question, suffix, steps, answer, M steps.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,7 +39,7 @@ class PromptCollator:
 
     def __init__(self, layout: Layout):
         self.llm_pad = pad_token_id(layout.llm_tokenizer)
-        self.generator_pad = layout.generator_tokenizer and pad_token_id(layout.generator_tokenizer)
+        self.generator_pad = 0 if layout.generator_tokenizer is None else pad_token_id(layout.generator_tokenizer)
 
     def __call__(self, rows: list[dict]) -> dict[str, Tensor]:
         batch = {}
@@ -51,9 +53,9 @@ class TrainingCollator(PromptCollator):
     """Rows (Layout.training) -> batch of one training or dev step.
 
     prefix_*, question_* (B, ·) left-padded; suffix_* (B, S) suffix + target, right-padded; labels (B, S), -100
-    outside the target; target_{rows,columns,ids} (T,) of all target tokens in there; answer_* (B, A). With `steps`:
-    step_* (B, T) header + steps, right-padded; step_ends (B, M) column of each step's last token in step_ids, -1 (the
-    question's last token stands there) for no step; step_valid (B, M) bool. Of rows with states (states.py):
+    outside the target; target_{rows,columns,ids} (T,) of all target tokens in `labels`. With `steps`: answer_* (B, A);
+    step_* (B, T) header + steps, right-padded; step_ends (B, M), the column of each step's last token in step_ids, -1
+    (that is the question's last token) for no step; step_valid (B, M) bool. Of rows with states (training/states.py):
     thought_states (B, Q + N, d_small) of question and slots, and with `steps` step_states (B, T, d_small).
     """
 
@@ -75,20 +77,23 @@ class TrainingCollator(PromptCollator):
                 batch["step_states"] = pad_states([row["step_states"] for row in rows], left=False)
         if self.steps:
             batch["answer_ids"], batch["answer_mask"] = pad([row["answer"] for row in rows], self.llm_pad, left=False)
-            texts = [sum(row["steps"], row["header"]) for row in rows]
+            texts = [list(itertools.chain(row["header"], *row["steps"])) for row in rows]
             batch["step_ids"], batch["step_mask"] = pad(texts, self.generator_pad, left=False)
-            ends = []
-            for row in rows:
-                end = len(row["header"]) - 1
-                ends.append([end := end + len(step) for step in row["steps"]] or [-1])
-            batch["step_ends"], _ = pad(ends, -1, left=False)
-            counts = torch.tensor([len(row["steps"]) for row in rows])
+            ends = [step_ends(row) for row in rows]
+            batch["step_ends"], _ = pad([row_ends or [-1] for row_ends in ends], -1, left=False)
+            counts = torch.tensor([len(row_ends) for row_ends in ends])
             batch["step_valid"] = torch.arange(batch["step_ends"].shape[1]) < counts[:, None]
         return batch
 
 
+def step_ends(row: dict) -> list[int]:
+    """The place of each step's last token in header + steps."""
+    ends = itertools.accumulate((len(step) for step in row["steps"]), initial=len(row["header"]) - 1)
+    return list(ends)[1:]
+
+
 def loss_counts(batch: dict[str, Tensor]) -> Tensor:
-    """What the sums of model.LOSSES are divided by: (4,) float32 of target tokens, rows, rows with steps, rows."""
+    """What the sums of losses.LOSSES are divided by: (4,) float32 of target tokens, rows, rows with steps, rows."""
     labels = batch["labels"]
     tokens, rows = (labels != -100).sum(), labels.new_full((), len(labels))
     with_steps = batch["step_valid"].any(-1).sum() if "step_valid" in batch else labels.new_zeros(())

@@ -13,23 +13,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from lta_thinker.answers import extract_answer
 from lta_thinker.answers.number import NUMBER, PLAIN_SPELLINGS
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, first_line
 
 LETTERS = "ABCDEFGHIJ"  # of options
-
-
-SKEWED = 0.8  # share of one letter among the golds of a choice task that is worth a warning
+SKEWED = 0.8  # a warning from this share of one letter among the gold answers of a choice task
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question with its written solution; `index` counts its source's rows, `answer` is the canonical gold.
-
-    `options` of a choice question, without letters; they stand in `question` too.
-    """
+    """One question with its written solution. index: of its row in the source, from 0; answer: the canonical gold
+    answer; options: of a choice question, without letters (`question` has them too)."""
 
     index: int
     question: str
@@ -40,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Fields:
-    """Names of a row's fields. Without `steps` they are in `answer`, before "####": the published GSM-style layout."""
+    """Names of a row's fields. Where `steps` is None, the steps are in `answer`, before "####", as in GSM8K."""
 
     question: str = "question"
     steps: str | None = None
@@ -50,10 +47,12 @@ class Fields:
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `sources` of a split: file names in `folders` of --data_dir, at last perhaps the hub's
-    "hub:owner/name:config:split"; the first found is read. Without `dev` it is a seeded 5 % of train.
+    """One task.
 
-    A row is read by the first of `fields` whose answer it has. `separator` stands between written steps.
+    sources: by split, names of files in `folders` of --data_dir; the last may be "hub:owner/name:config:split". The
+    first that is found is read. Without `dev` the dev split is a seeded 5 % of train.
+    fields: a row is read by the first whose answer it has. separator: stands between written steps.
+    missing: what to do, or why, where a split has no file.
     """
 
     name: str
@@ -62,13 +61,13 @@ class Task:
     fields: tuple[Fields, ...] = (Fields(),)
     folders: tuple[str, ...] = ()
     separator: str = "\n"
-    missing: str = ""  # what to do, or why, where a split is nowhere
+    missing: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of one split, and what a report says of them: the source, how many rows it had, how many were bad,
-    and a warning ("" for none)."""
+    """The examples of one split, and what a report says of them: the source, the number of rows that were read and of
+    bad ones among them, and a warning ("" for none)."""
 
     examples: list[Example]
     source: str
@@ -83,9 +82,10 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
     Raises InputError where it cannot be read.
     """
     path, kind = Path(source), Path(source).suffix.lower()
+    arguments: dict[str, Any]
     if source.startswith("hub:"):
         name, config, split = source.split(":")[1:]
-        arguments, kwargs = (name, config or None), {"split": split}
+        arguments = {"path": name, "name": config or None, "split": split}
     elif not path.is_file():
         raise InputError(f"{path}: no such file")
     elif kind in (".jsonl", ".json"):
@@ -93,16 +93,16 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
     elif kind == ".csv":
         return _read_csv_rows(path)
     elif kind == ".parquet":
-        arguments, kwargs = ("parquet",), {"data_files": str(path), "split": "train"}
+        arguments = {"path": "parquet", "data_files": str(path), "split": "train"}
     else:
         raise InputError(f"{path}: rows are read from .jsonl, .json, .csv and .parquet files")
     try:
-        import datasets  # imported here: machines that only read JSON files need not have it
+        import datasets  # imported here: it takes a while, and files of JSON and csv do not need it
 
-        rows = datasets.load_dataset(*arguments, **kwargs)
+        rows = datasets.load_dataset(**arguments)
     except Exception as error:  # the hub's clients raise errors of several unrelated libraries
-        reason = str(error.__cause__ or error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"{source}: cannot be loaded ({reason})") from None
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise InputError(f"{source}: cannot be loaded ({first_line(cause)})") from None
     return ((f"{source}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -118,7 +118,7 @@ def _read_json_rows(path: Path) -> Iterable[tuple[str, bytes | dict]]:
 
 
 def _read_csv_rows(path: Path) -> Iterable[tuple[str, dict]]:
-    """All cells as they are written: `datasets` makes a number of "007" and nothing of "NA"."""
+    """All cells as texts: `datasets` would read "007" as the number 7, and "NA" as a missing value."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
@@ -129,6 +129,11 @@ def _read_csv_rows(path: Path) -> Iterable[tuple[str, dict]]:
 
 
 def parse_rows(task: Task, source: str, rows: Iterable[tuple[str, bytes | dict]], skip_bad_rows: bool) -> Split:
+    """(place, row) of read_rows -> the examples of a split.
+
+    Raises InputError with the place and the reason for a bad row, unless `skip_bad_rows` counts and leaves out such
+    rows, and where no row can be used.
+    """
     examples, read, bad = [], 0, 0
     for place, row in rows:
         read += 1
@@ -146,6 +151,7 @@ def parse_rows(task: Task, source: str, rows: Iterable[tuple[str, bytes | dict]]
 
 
 def _skew(task: Task, source: str, examples: list[Example]) -> str:
+    """A warning where nearly all gold answers of a choice task are one letter, else ""."""
     if task.answer_type != "choice":
         return ""
     [(letter, count)] = Counter(example.answer for example in examples).most_common(1)
@@ -155,7 +161,8 @@ def _skew(task: Task, source: str, examples: list[Example]) -> str:
 
 
 def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
-    """A row -> (question with its options, steps, gold answer, options); ValueError says what is wrong with it."""
+    """A row -> (question with its options, steps, gold answer, options). Raises ValueError with the reason for a bad
+    row."""
     if isinstance(row, bytes):
         try:
             row = json.loads(row)
@@ -179,7 +186,7 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
 
 
 def with_options(question: str, options: tuple[str, ...]) -> str:
-    """A choice question as it is asked, its options lettered behind it."""
+    """A choice question with its lettered options behind it."""
     if not options:
         return question
     lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
@@ -187,7 +194,7 @@ def with_options(question: str, options: tuple[str, ...]) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Whether a text has no half of a character (a lone surrogate)."""
+    """Whether a text has no lone surrogate (half of a character, which cannot be encoded)."""
     return not re.search("[\ud800-\udfff]", text)
 
 
@@ -203,7 +210,7 @@ def _text(row: dict, field: str) -> str:
 
 
 def _steps(row: dict, field: str, separator: str) -> list[str]:
-    """Written steps; none where the row does not have the field: evaluation needs none."""
+    """Written steps; none where the row does not have the field (evaluation needs no steps)."""
     value = row.get(field) or ""
     if isinstance(value, str):
         value = re.split(r"\n\s*\n" if separator == "\n\n" else "\n", value)
@@ -213,9 +220,10 @@ def _steps(row: dict, field: str, separator: str) -> list[str]:
 
 
 def _split_solution(answer: str, task: Task) -> tuple[list[str], str]:
-    """GSM-style "step\\nstep\\n#### answer" -> (steps, answer); the answer alone is one too.
+    """GSM-style "step\\nstep\\n#### answer" -> (steps, answer). A text of one line without "####" is an answer alone.
 
-    `<<16-3=13>>` and ` ** ` (socratic sub-question ** step) are mark-up; a line of mark-up alone keeps its inside.
+    `<<16-3=13>>` and ` ** ` (socratic sub-question ** step) are mark-up and are removed; of a line that is only
+    `<<16-3=13>>`, the inside stays.
     """
     solution, mark, final = answer.rpartition("####")
     if not mark and "\n" in answer.strip():
@@ -224,21 +232,23 @@ def _split_solution(answer: str, task: Task) -> tuple[list[str], str]:
         raise ValueError("no final answer: nothing after ####")
     steps = _steps({"steps": solution}, "steps", task.separator)
     if task.answer_type == "number":
-        bare = [re.fullmatch(r"<<(.*)>>", step) for step in steps]
-        steps = [
-            alone[1].strip() if alone else re.sub(r"\s\*\*(?:\s|$)", " ", re.sub(r"<<.*?>>", "", step)).strip()
-            for step, alone in zip(steps, bare, strict=True)
-        ]
+        steps = [_without_markup(step) for step in steps]
     return [step for step in steps if step], final
 
 
-def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(labels that the row itself gives, texts without letters) of the options; none where the row has no such field.
+def _without_markup(step: str) -> str:
+    if alone := re.fullmatch(r"<<(.*)>>", step):
+        return alone[1].strip()
+    return re.sub(r"\s\*\*(?:\s|$)", " ", re.sub(r"<<.*?>>", "", step)).strip()
 
-    A list of texts, {"A": text, ...}, or {"label": [...], "text": [...]} as several hub tasks have it.
-    ValueError says what is wrong with them.
+
+def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A row's options -> (the row's own labels, texts without letters); both empty where the row has no such field.
+
+    value: a list of texts (or its JSON), {"A": text, ...}, or {"label": [...], "text": [...]} as in several hub tasks.
+    Raises ValueError with the reason for anything else.
     """
-    labels = ()
+    labels: Any = ()
     if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a table
         try:
             value = json.loads(value)
@@ -257,21 +267,20 @@ def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not 2 <= len(value) <= len(LETTERS):
         raise ValueError(f"{len(value)} options: from 2 to {len(LETTERS)} are supported")
     texts = [str(option).strip() for option in value]
-    lettered = [
-        re.match(rf"(?:\(?{letter}\s*[).:]\s*)+", text, re.I) for letter, text in zip(LETTERS, texts, strict=False)
-    ]
-    if all(lettered):
-        texts = [text[match.end() :] for text, match in zip(texts, lettered, strict=True)]
+    prefixes = [rf"\A(?:\(?{letter}\s*[).:]\s*)+" for letter in LETTERS[: len(texts)]]
+    without = [re.sub(prefix, "", text, flags=re.IGNORECASE) for prefix, text in zip(prefixes, texts, strict=True)]
+    if all(text != bare for text, bare in zip(texts, without, strict=True)):
+        texts = without
     if not all(texts):
         raise ValueError("an option is empty")
     return tuple(map(str, labels or ())), tuple(texts)
 
 
 def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str:
-    """The canonical gold answer that a row's answer says; ValueError where it says none."""
+    """The canonical gold answer in a row's answer; ValueError where there is none."""
     if answer_type == "boolean":
-        text = {"0": "no", "1": "yes"}.get(text.strip(), text)  # as tables say it
-    if answer_type == "latex":  # MATH has some of each
+        text = {"0": "no", "1": "yes"}.get(text.strip(), text)  # as tables have it
+    if answer_type == "latex":  # MATH has \boxed 2 and \fbox{2} too
         text = re.sub(r"\\boxed\s*([^\s{])", r"\\boxed{\1}", text.replace("\\fbox", "\\boxed"))
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
     if answer_type == "number" and boxed is not text:

@@ -1,14 +1,14 @@
 """Layout: Example -> token ids (batch.py pads them).
 
-The chat template is rendered once with sentinels in the text and split at them, so no position in a prompt is ever
-counted by hand (design: "layout by construction"):
+The chat template is rendered once with sentinels in the text and split at them, so no position in a prompt is counted
+by hand:
 
     LLM input         [ prefix (left-padded) | N thoughts | suffix + target (right-padded) ]
     generator input   [ question turn (left-padded) | N slots ]
     focus loss only   [ question turn (left-padded) | header + steps (right-padded) ]
 
-The LLM's text is tokenised whole, with one special token in the place of the thoughts: what a tokenizer does at the
-start of a text, between words or after a special token, it does here as in the template's own conversation.
+The LLM's text is tokenised whole, with one special token in the place of the thoughts. So a tokenizer treats the start
+of a text, spaces between words and the text after a special token as in the template's own conversation.
 """
 
 import copy
@@ -26,9 +26,9 @@ PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
     "{{ '\n\n' if message.role == 'user' else eos_token }}{% endfor %}"
 )
-# some templates ask for today's date in this way, others take date_string
+# some templates call this function for today's date, others use date_string
 FIXED_DATE = "{% macro strftime_now(format) %}{{ date_string }}{% endmacro +%}"
-WORD = "a"  # text before a piece that is tokenised in a text: no tokenizer merges it with a line break
+WORD = "a"  # stands before a piece that begins with a line break; no tokenizer merges the two
 
 
 def answer_line(answer: str) -> str:
@@ -36,18 +36,15 @@ def answer_line(answer: str) -> str:
     return f"The answer is \\boxed{{{answer}}}."
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Layout: Example -> token ids
-
-
 @dataclass(frozen=True)
 class ChatLayout:
     """A chat template with one user turn, cut at the sentinels.
 
-    A conversation is before + question + after + [thoughts] + suffix + lead + target + end. `suffix` ends the user turn
-    and opens the assistant's turn with `header` (empty where the template has none); `lead` is what the template writes
-    there only with an answer, a space say; `end` is the end of text where the template ends no answer; without thoughts
-    `after` is empty.
+    A conversation is before + question + after + [thoughts] + suffix + lead + target + end.
+
+    after: empty without thoughts. suffix: ends the user turn, and opens the assistant's turn with `header`.
+    header: empty where the template has none. lead: what the template writes before an answer and not in an open turn,
+    for example a space. end: of the assistant's turn; the end-of-text token where the template writes nothing there.
     """
 
     before: str
@@ -67,7 +64,7 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     """Render `prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template, or of
     PLAIN_TEMPLATE where it has none.
 
-    Raises InputError when the template fails, or does not keep the texts that it is given.
+    Raises InputError when the template fails, changes the texts that it is given, or marks no end of an answer.
     """
     name, eos = tokenizer.name_or_path, tokenizer.eos_token
     template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
@@ -86,14 +83,14 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
                 enable_thinking=False,
                 date_string=date_string,
             )
-        except Exception as error:  # a template is a program, and fails as programs do
+        except Exception as error:  # a template is a program and can fail in any way
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(f"{name}: its chat template fails on a question and an answer ({reason})") from None
 
     unopened, opened = render([user], opened=False), render([user], opened=True)
     turn = unopened.rstrip()  # ends with the end-of-turn marker
     closed = render([user, assistant], opened=False).rstrip()
-    if eos and not opened.startswith(turn):  # Phi 3.5 ends every text that is not to be continued
+    if eos and not opened.startswith(turn):  # Phi 3.5 writes eos behind every text without a generation prompt
         turn, closed = (text.removesuffix(eos).rstrip() for text in (turn, closed))
     sentinels = [mark for mark in (QUESTION, THOUGHTS) if mark in user["content"]]
     kept = closed.count(TARGET) == 1 and all(opened.count(mark) == turn.count(mark) == 1 for mark in sentinels)
@@ -102,7 +99,7 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     answered, end = closed.split(TARGET)
     if not answered.startswith(opened):
         raise InputError(f"{name}: its chat template opens another turn for an answer than it writes one in")
-    if unopened == opened:  # nothing opens an answer (Mistral), or everything does
+    if unopened == opened:  # the template opens no answer (Mistral), or opens one after every text
         following = render([user, assistant, {"role": "user", "content": WORD}], opened=False).split(TARGET)[1]
         if not following.startswith(end):
             raise InputError(f"{name}: its chat template opens an answer after every text, asked for or not")
@@ -113,19 +110,20 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end or eos)
 
 
-def encode(tokenizer, text: str | list[str]) -> list[int] | list[list[int]]:
-    """Token ids of a piece of rendered text, or of each of several, nothing added."""
+def encode(tokenizer, text: str) -> list[int]:
+    """Token ids of a piece of rendered text, without special tokens around it."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def encode_in_text(tokenizer, pieces: list[tuple[str, str]]) -> list[list[int]]:
-    """Token ids of pieces as they stand in a text, each given as (text before it, piece): some tokenizers put a space
-    before every text. InputError where one merges a piece with the text before it."""
+    """Token ids of pieces inside a text, each given as (text before it, piece): some tokenizers put a space before
+    every text. Raises InputError where the tokenizer merges a piece with the text before it."""
     if not pieces:
         return []
     starts = list(dict.fromkeys(before for before, _ in pieces))
     ids = tokenizer(starts + [before + piece for before, piece in pieces], add_special_tokens=False).input_ids
-    start_ids, rows = dict(zip(starts, ids, strict=False)), []
+    start_ids = dict(zip(starts, ids, strict=False))
+    rows = []
     for (before, piece), row in zip(pieces, ids[len(starts) :], strict=True):
         start = start_ids[before]
         if row[: len(start)] != start:
@@ -135,7 +133,7 @@ def encode_in_text(tokenizer, pieces: list[tuple[str, str]]) -> list[list[int]]:
 
 
 def pad_token_id(tokenizer) -> int:
-    """The padding token, else the end-of-text token: what stands where the mask says nothing stands."""
+    """The padding token's id, else the end-of-text token's. InputError for a tokenizer with neither."""
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
         raise InputError(f"{tokenizer.name_or_path}: its tokenizer has neither a padding nor an end-of-text token")
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -144,8 +142,9 @@ def pad_token_id(tokenizer) -> int:
 class Layout:
     """Example -> token ids of the LLM's and of the generator's input (lists of ints, no padding).
 
-    `generator_tokenizer` is the small LM's, the large LLM's for `block`, or None: no thoughts and no slots.
-    `separator` stands between the steps of a solution and before its answer line.
+    generator_tokenizer: of the small LM, or of the large LLM where the generator has no small LM; None: no thoughts and
+    no slots. separator: stands between the steps of a solution and before its answer line.
+    Raises InputError as chat_layout does, and for a tokenizer without a fast version.
     """
 
     def __init__(
@@ -157,10 +156,10 @@ class Layout:
         separator: str = "\n",
     ):
         self.llm_tokenizer, self.generator_tokenizer, self.separator = llm_tokenizer, generator_tokenizer, separator
-        tokenizers = {
-            id(tokenizer): tokenizer for tokenizer in (llm_tokenizer, generator_tokenizer) if tokenizer is not None
-        }
-        for tokenizer in tokenizers.values():
+        tokenizers = [llm_tokenizer]
+        if generator_tokenizer is not None and generator_tokenizer is not llm_tokenizer:
+            tokenizers.append(generator_tokenizer)
+        for tokenizer in tokenizers:
             if not tokenizer.is_fast:
                 raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no fast version (tokenizers library)")
             if tokenizer.chat_template is None:
@@ -168,54 +167,59 @@ class Layout:
         self.marked = copy.deepcopy(llm_tokenizer.backend_tokenizer)
         self.marked.no_truncation()
         self.marked.no_padding()
-        self.marks, thoughts = [], ""  # ids of what stands for the thoughts
+        self.mark: int | None = None  # id of the token in the place of the thoughts
+        prompt = prompts["problem"]
         if generator_tokenizer is not None:
             self.marked.add_special_tokens([AddedToken(THOUGHTS, special=True, normalized=False)])
-            self.marks, thoughts = [self.marked.token_to_id(THOUGHTS)], prompts["thoughts"]
+            self.mark = self.marked.token_to_id(THOUGHTS)
+            prompt += prompts["thoughts"]
             self.generator = chat_layout(generator_tokenizer, prompts["generator"], date_string)
             header = (self._turn(WORD), self.generator.header)
             (self.header,) = encode_in_text(generator_tokenizer, [header])
-        self.llm = chat_layout(llm_tokenizer, prompts["problem"] + thoughts, date_string)
+        self.llm = chat_layout(llm_tokenizer, prompt, date_string)
         if self.llm.lead.strip():
-            print(
-                f"note: {llm_tokenizer.name_or_path}: answers begin with {self.llm.lead!r}, as its chat template has it"
-            )
+            lead = repr(self.llm.lead)
+            print(f"note: {llm_tokenizer.name_or_path}: answers begin with {lead}, as its chat template has it")
 
     def _turn(self, question: str) -> str:
         """The question's turn as the generator reads it."""
         return self.generator.before + question + self.generator.suffix.removesuffix(self.generator.header)
 
     def _conversations(self, pairs: list[tuple[str, str]]) -> list[list[int]]:
-        """Token ids of the LLM's prompt and perhaps of an answer, of each (question, answer or ""), with `marks` in the
-        thoughts' place."""
-        llm, mark = self.llm, THOUGHTS if self.marks else ""
-        texts = [llm.before + question + llm.after + mark + llm.suffix + answer for question, answer in pairs]
+        """Token ids of the LLM's prompt and answer, of each (question, answer or ""), `mark` in the thoughts' place."""
+        llm, thoughts = self.llm, "" if self.mark is None else THOUGHTS
+        texts = [llm.before + question + llm.after + thoughts + llm.suffix + answer for question, answer in pairs]
         rows = [encoding.ids for encoding in self.marked.encode_batch_fast(texts, add_special_tokens=False)]
         for (question, _), ids in zip(pairs, rows, strict=True):
-            if any(ids.count(mark) != 1 for mark in self.marks):
+            if self.mark is not None and ids.count(self.mark) != 1:
                 raise InputError(f"{question!r:.60}: this row has the very characters that stand for the thoughts")
         return rows
 
     def prompts(self, questions: list[str]) -> list[dict[str, list[int]]]:
-        """What evaluation needs: `prefix`, `suffix` (LLM) and `question` (generator: the question's whole turn)."""
+        """Of each question `prefix` and `suffix` (LLM), and `question` (generator: the question's whole turn).
+
+        Raises InputError for a question with the characters that stand for the thoughts.
+        """
         conversations = self._conversations([(question, "") for question in questions])
-        if not self.marks:
+        if self.mark is None:
             return [{"prefix": ids, "suffix": []} for ids in conversations]
-        turns = encode(self.generator_tokenizer, [self._turn(question) for question in questions])
+        turns = [self._turn(question) for question in questions]
+        turns = self.generator_tokenizer(turns, add_special_tokens=False).input_ids
         rows = []
         for ids, turn in zip(conversations, turns, strict=True):
-            cut = ids.index(*self.marks)
+            cut = ids.index(self.mark)
             rows.append({"prefix": ids[:cut], "suffix": ids[cut + 1 :], "question": turn})
         return rows
 
     def prompt(self, question: str) -> dict[str, list[int]]:
+        """`prompts` of one question."""
         return self.prompts([question])[0]
 
     def training_rows(self, examples: list[Example]) -> list[dict[str, list]]:
         """`prompts`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator.
 
-        Many at a time, the tokenizers use all cores. Raises InputError where an answer changes the tokens of the prompt
-        before it.
+        With many examples at once the tokenizers use all cores. Raises InputError as `prompts` does, and where an
+        answer changes the tokens of the prompt before it.
         """
         rows = self.prompts([example.question for example in examples])
         targets = [self.separator.join((*example.steps, answer_line(example.answer))) for example in examples]
@@ -223,15 +227,17 @@ class Layout:
             (example.question, self.llm.lead + target + self.llm.end)
             for example, target in zip(examples, targets, strict=True)
         ]
+        mark = [] if self.mark is None else [self.mark]
         for row, target, whole in zip(rows, targets, self._conversations(pairs), strict=True):
-            prompt = row["prefix"] + self.marks + row["suffix"]
+            prompt = row["prefix"] + mark + row["suffix"]
             if whole[: len(prompt)] != prompt:
                 name = self.llm_tokenizer.name_or_path
                 raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
             row["target"] = whole[len(prompt) :]
-        if self.marks:
-            # a line break opens every step but the first, so that a step ends with a token of its own words
-            opened, pieces = self._turn(WORD) + self.generator.header, []
+        if self.mark is not None:
+            # the line break between two steps belongs to the second, so that a step ends with a token of its own words
+            opened = self._turn(WORD) + self.generator.header
+            pieces = []
             for example in examples:
                 pieces += [(opened, self.generator.lead + step) for step in example.steps[:1]]
                 pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
@@ -244,4 +250,5 @@ class Layout:
         return rows
 
     def training(self, example: Example) -> dict[str, list]:
+        """`training_rows` of one example."""
         return self.training_rows([example])[0]

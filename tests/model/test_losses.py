@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lta_thinker import losses
-from lta_thinker.losses import chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
+from lta_thinker.losses import AlignForm, chain_diversity, reasoning_focus, semantic_alignment, target_cross_entropy
 
 
 def random(*shape, seed, dtype=torch.float32, grad=False):
@@ -171,24 +171,27 @@ def test_align_forms_temperature_mean_stopped_question_and_floor():
     question, thoughts = random(2, 6, seed=1, grad=True), random(2, 3, 6, seed=2, grad=True)
     plain = semantic_alignment(question, thoughts)
     torch.testing.assert_close(
-        semantic_alignment(question, thoughts, 4.0), semantic_alignment(question / 4, thoughts / 4)
+        semantic_alignment(question, thoughts, AlignForm(4.0)), semantic_alignment(question / 4, thoughts / 4)
     )
     mean = thoughts.mean(1, keepdim=True)
-    torch.testing.assert_close(semantic_alignment(question, thoughts, of_mean=True), semantic_alignment(question, mean))
-    stopped = semantic_alignment(question, thoughts, stop_question=True)
+    torch.testing.assert_close(
+        semantic_alignment(question, thoughts, AlignForm(of_mean=True)), semantic_alignment(question, mean)
+    )
+    stopped = semantic_alignment(question, thoughts, AlignForm(stop_question=True))
     torch.testing.assert_close(stopped, plain)
     of_question, of_thoughts = torch.autograd.grad(stopped.sum(), (question, thoughts), allow_unused=True)
     assert of_question is None and of_thoughts.abs().sum() > 0
     sd = thoughts.std(1, correction=0)  # (2, 6)
     expected = plain + torch.stack([sum(max(0.0, 0.9 - x) for x in row) / 6 for row in sd])
-    torch.testing.assert_close(semantic_alignment(question, thoughts, variance_floor=0.9), expected)
+    torch.testing.assert_close(semantic_alignment(question, thoughts, AlignForm(variance_floor=0.9)), expected)
 
 
 def test_align_with_a_floor_is_not_least_where_all_thoughts_are_one():
     question = random(1, 6, seed=1)
     one, two = question[:, None].expand(1, 4, 6), question[:, None] + 0.1 * random(1, 4, 6, seed=3)
     assert semantic_alignment(question, one) < semantic_alignment(question, two)
-    assert semantic_alignment(question, one, variance_floor=0.2) > semantic_alignment(question, two, variance_floor=0.2)
+    floor = AlignForm(variance_floor=0.2)
+    assert semantic_alignment(question, one, floor) > semantic_alignment(question, two, floor)
 
 
 def test_diversity_by_hand_and_its_bounds():

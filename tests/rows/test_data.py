@@ -132,9 +132,9 @@ def test_missing_files_with_the_hub_unreachable_say_what_to_put_where(tmp_path, 
 
 def test_missing_files_come_from_the_hub_with_the_row_named(tmp_path, monkeypatch):
     rows, asked = [gsm8k_row(i) for i in range(20)], []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda **kwargs: asked.append(kwargs) or rows)
     split = load_split(GSM8K, "train", str(tmp_path))
-    assert asked == [(("openai/gsm8k", "socratic"), {"split": "train"})]
+    assert asked == [{"path": "openai/gsm8k", "name": "socratic", "split": "train"}]
     assert len(split.examples) == 19 and split.source == "hub:openai/gsm8k:socratic:train"
     rows[4] = {"question": "How many?"}
     assert message(load_split, GSM8K, "dev", str(tmp_path)).startswith("hub:openai/gsm8k:socratic:train: row 5: field")

@@ -433,16 +433,16 @@ def test_own_rows_are_read_from_every_kind_of_file(kind, tmp_path):
 def test_own_rows_are_read_from_the_hub(monkeypatch):
     asked = []
     rows = [{"q": "?", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "B"}] * 30
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda **kwargs: asked.append(kwargs) or rows)
     files = {"train": "hub:me/mine:small", "dev": "hub:me/mine", "test": "hub:me/mine::held_out"}
     task = own_task("mine", OwnTask(files, {"question": "q", "options": "choices", "answer": "answerKey"}, "choice"))
     for split in files:
         [example, *_] = load_split(task, split, "data").examples
         assert example.question == "?\n\nOptions:\n(A) x\n(B) y" and example.answer == "B"
     assert asked == [
-        (("me/mine", "small"), {"split": "train"}),
-        (("me/mine", None), {"split": "validation"}),
-        (("me/mine", None), {"split": "held_out"}),
+        {"path": "me/mine", "name": "small", "split": "train"},
+        {"path": "me/mine", "name": None, "split": "validation"},
+        {"path": "me/mine", "name": None, "split": "held_out"},
     ]
 
 
