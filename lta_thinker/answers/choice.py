@@ -130,7 +130,7 @@ class Options:
         return re.sub(r"\s", "", text).casefold() if value is None else value
 
     def letter(self, text: str) -> str | None:
-        """The letter of the one option that a text is."""
+        """The letter of the option whose text this is; None where it is no option's, or that of several."""
         if not self.keys or len(text) > 1000:
             return None
         key = self.key(text)
@@ -141,12 +141,12 @@ class Options:
 def extract(text: str, box: str, options: tuple[str, ...], number: Callable[[str], Fraction | None]) -> str | None:
     """The letter, or None. `box`: what the last box holds; `number`: the value of a text that is only a number.
 
-    The finders say None for "go on", and an empty string for a doubt, which ends the search.
+    The finders return None where the next one is to search, and an empty string for a doubt, which ends the search.
     """
-    options = Options(options, number)
-    text, found = words(text), _read_choice(words(box), options)
+    known = Options(options, number)
+    text, found = words(text), _read_choice(words(box), known)
     for find in (_concluded_choice, _line_choice, _only_choice):
-        found = find(text, options) if found is None else found
+        found = find(text, known) if found is None else found
     return found or None
 
 
@@ -157,13 +157,20 @@ def words(text: str) -> str:
     return text
 
 
+def _sentence(text: str) -> str:
+    """The first sentence, up to 300 characters of it."""
+    match = SENTENCE.match(text)
+    assert match  # it matches every text
+    return match[1]
+
+
 def _read_choice(text: str, options: Options) -> str | None:
     """The letter that a text begins with, else the option that its first sentence or the part up to a comma is."""
     match = CHOICE.match(text)
     found = _letter(match, options) if match else None
     if found:
         return found
-    sentence = SENTENCE.match(text)[1]
+    sentence = _sentence(text)
     for part in (sentence, re.split(r",\s|\s\(|\s(?:because|since|which)\b", sentence)[0]):
         if same := options.letter(part):
             return "" if _only_choice(sentence, options) not in (None, same) else same
@@ -180,7 +187,7 @@ def _letter(match: re.Match, options: Options) -> str | None:
         return ""
     if CALLED_WRONG.match(rest) or rest.lstrip(" )\"'").startswith("?"):
         return None
-    same = options.letter(re.sub(r"\A[\s.,:;=([-]+|[)\]]+\Z", "", SENTENCE.match(rest.lstrip(" .)]:"))[1]))
+    same = options.letter(re.sub(r"\A[\s.,:;=([-]+|[)\]]+\Z", "", _sentence(rest.lstrip(" .)]:"))))
     own_text = place < len(options.keys) and options.key(rest.lstrip(" =:-")) == options.keys[place]
     if same and same != letter and not own_text:
         return ""
@@ -193,7 +200,7 @@ def _letter(match: re.Match, options: Options) -> str | None:
 
 def _concluded_choice(text: str, options: Options) -> str | None:
     """The last conclusion; a doubt where it is called wrong later."""
-    found = [(-1, None)]
+    found: list[tuple[int, str | None]] = [(-1, None)]
     for mark in list(MARK.finditer(text))[-MAX_MARKS:]:
         if is_skipped(text, mark.start(), mark.end()):
             continue
@@ -201,7 +208,7 @@ def _concluded_choice(text: str, options: Options) -> str | None:
         if swap := NOT_BUT.match(after):
             after = after[swap.end() :]
         letter = _read_choice(after, options)
-        found.append((mark.end(), _only_choice(SENTENCE.match(after)[1], options) if letter is None else letter))
+        found.append((mark.end(), _only_choice(_sentence(after), options) if letter is None else letter))
     pairs = [(mark, CHOICE.match(text, mark.end())) for mark in CONCLUSION.finditer(text)]
     pairs = [(mark, match) for mark, match in pairs if match and AFTER_A_CONCLUSION.match(match["rest"])]
     for mark, match in pairs[-MAX_MARKS:]:
@@ -238,7 +245,9 @@ def _line_choice(text: str, options: Options) -> str | None:
         return _in_range(lone, options)
     for line in (lines[0], lines[-1]):
         if LINE_LABEL.match(line) and len({match[0].strip() for match in LINE_LABEL.finditer(text)}) == 1:
-            return _letter(CHOICE.match(re.sub(r"\A[^\w(]+", "", line)), options)
+            match = CHOICE.match(re.sub(r"\A[^\w(]+", "", line))
+            assert match  # the line begins with a letter of LINE_LABEL
+            return _letter(match, options)
     return None
 
 

@@ -113,15 +113,21 @@ def extract(text: str, box: str, after_marks: list[str]) -> str | None:
     for after in after_marks:
         if found := _after_mark(after[:1000]):
             return found
-    formulas = [match[match.lastgroup] for match in FORMULA.finditer(text)]
+    formulas = [_inside(match) for match in FORMULA.finditer(text)]
     return canonical(formulas[-1]) if formulas else None
+
+
+def _inside(match: re.Match) -> str:
+    """The formula in a match of FORMULA, without its dollar signs or brackets."""
+    assert match.lastgroup
+    return match[match.lastgroup]
 
 
 def _after_mark(text: str) -> str | None:
     formulas = []
     text = text.lstrip(" \n*:_")
     while match := FORMULA.match(text):
-        formulas.append(match[match.lastgroup])
+        formulas.append(_inside(match))
         text = text[match.end() :]
         joint = LIST.match(text)
         if not joint:
@@ -131,7 +137,7 @@ def _after_mark(text: str) -> str | None:
         return canonical(", ".join(formulas))
     sentence = SENTENCE.match(text)
     sentence = sentence[1] if sentence else ""
-    if formulas := [match[match.lastgroup] for match in FORMULA.finditer(sentence)]:
+    if formulas := [_inside(match) for match in FORMULA.finditer(sentence)]:
         return canonical(formulas[-1])
     short = len(sentence.split()) <= MAX_WORDS
     return canonical(sentence) if short else None
@@ -304,8 +310,10 @@ def _verified(a: str, b: str) -> bool:
             return False
     from math_verify import verify  # a second of imports, which no other answer type needs
 
-    a, b = _parsed(a), _parsed(b)
-    return bool(a and b) and (verify(a, b, timeout_seconds=TIMEOUT) or verify(b, a, timeout_seconds=TIMEOUT))
+    left, right = _parsed(a), _parsed(b)
+    if not left or not right:
+        return False
+    return verify(left, right, timeout_seconds=TIMEOUT) or verify(right, left, timeout_seconds=TIMEOUT)
 
 
 @lru_cache(2**14)

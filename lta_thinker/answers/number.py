@@ -70,6 +70,7 @@ PLAIN_SPELLINGS = (  # applied in this order
 
 
 def extract(text: str) -> str | None:
+    """The canonical number that a text gives as its answer, or None."""
     text = _respelled(text, PLAIN_SPELLINGS)
     found = _last_number(last_box(text))
     if found is not None:
@@ -83,8 +84,9 @@ def extract(text: str) -> str | None:
 
 
 def equal(a: str, b: str) -> bool:
-    a, b = extract(a), extract(b)
-    return a is not None and b is not None and Fraction(a) == Fraction(b)
+    """Whether two texts give numbers of the same exact value."""
+    left, right = extract(a), extract(b)
+    return left is not None and right is not None and Fraction(left) == Fraction(right)
 
 
 def last_box(text: str) -> str:

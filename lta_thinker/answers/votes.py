@@ -66,14 +66,15 @@ def group_answers(answers: Sequence[str | None], answer_type: str) -> list[int |
 def maj_at_k(groups: list[int | None], correct: list[bool], scores: list[float] | None = None) -> list[float]:
     """For k = 1..N, the share of subsets of k of one question's N samples whose vote is correct.
 
-    `correct` says it of each sample. All subsets count where there are at most 2,000, else 2,000 random ones, the same
-    in every call. Raises ValueError where there is not one score, or one `correct`, for each sample.
+    correct: of each sample, whether its answer is right. All subsets are used where there are at most 2,000, else 2,000
+    random ones, the same in every call. Raises ValueError where there is not one score, or one `correct`, for each
+    sample.
     """
     if len(correct) != len(groups):
         raise ValueError(f"{len(groups)} samples, but 'correct' for {len(correct)}")
-    correct = np.array([*correct, False])  # the last one for winner -1: nobody voted
+    by_winner = np.array([*correct, False])  # the last one for winner -1: nobody voted
     n = len(groups)
-    return [float(correct[_winners(_subsets(n, k), groups, scores)[0]].mean()) for k in range(1, n + 1)]
+    return [float(by_winner[_winners(_subsets(n, k), groups, scores)[0]].mean()) for k in range(1, n + 1)]
 
 
 def pass_at_k(correct: list[bool]) -> list[float]:
@@ -95,7 +96,7 @@ def _subsets(n: int, k: int) -> np.ndarray:
 
 
 def _winners(
-    members: np.ndarray, groups: list[int | None], scores: list[float] | None
+    members: np.ndarray, groups: list[int | None], scores: Sequence[float] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """One vote for each row of `members` (S, N): the first sample of the winning group, or -1, and whether tied."""
     if scores is not None and len(scores) != len(groups):

@@ -25,17 +25,10 @@ from lta_thinker.llm.forward import body
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 ADAPTER_WEIGHT = re.compile(r"\.lora_[AB]\.default\.")  # as peft names them
-KNOWN_MODEL_IDS = [
-    "Qwen/Qwen3-8B",
-    "Qwen/Qwen3-4B",
-    "Qwen/Qwen3-1.7B",
-    "Qwen/Qwen3-0.6B",
-    "Qwen/Qwen3-4B-Instruct-2507",
-    "Qwen/Qwen2.5-7B-Instruct",
-    "Qwen/Qwen2.5-1.5B-Instruct",
-    "meta-llama/Llama-3.1-8B-Instruct",
-    "meta-llama/Llama-3.2-1B-Instruct",
-]
+KNOWN_MODEL_IDS = """
+    Qwen/Qwen3-8B Qwen/Qwen3-4B Qwen/Qwen3-1.7B Qwen/Qwen3-0.6B Qwen/Qwen3-4B-Instruct-2507 Qwen/Qwen2.5-7B-Instruct
+    Qwen/Qwen2.5-1.5B-Instruct meta-llama/Llama-3.1-8B-Instruct meta-llama/Llama-3.2-1B-Instruct
+""".split()
 
 
 @dataclass(frozen=True)

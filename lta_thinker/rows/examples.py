@@ -176,7 +176,7 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
     if fields.steps is None:
         steps, final = _split_solution(final, task)
     else:
-        steps, final = _steps(row, fields.steps, task.separator), final.rpartition("####")[2]
+        steps, final = _steps(row.get(fields.steps), fields.steps, task.separator), final.rpartition("####")[2]
     if final.strip() in labels:
         final = LETTERS[labels.index(final.strip())]
     question = with_options(question, options)
@@ -209,9 +209,9 @@ def _text(row: dict, field: str) -> str:
     return value
 
 
-def _steps(row: dict, field: str, separator: str) -> list[str]:
-    """Written steps; none where the row does not have the field (evaluation needs no steps)."""
-    value = row.get(field) or ""
+def _steps(value: Any, field: str, separator: str) -> list[str]:
+    """Written steps, of a text or a list of texts; none where the field is empty (evaluation needs no steps)."""
+    value = value or ""
     if isinstance(value, str):
         value = re.split(r"\n\s*\n" if separator == "\n\n" else "\n", value)
     if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
@@ -230,7 +230,7 @@ def _split_solution(answer: str, task: Task) -> tuple[list[str], str]:
         raise ValueError(f'no final answer: no line "#### <{task.answer_type}>"')
     if not final.strip():
         raise ValueError("no final answer: nothing after ####")
-    steps = _steps({"steps": solution}, "steps", task.separator)
+    steps = _steps(solution, "steps", task.separator)
     if task.answer_type == "number":
         steps = [_without_markup(step) for step in steps]
     return [step for step in steps if step], final
