@@ -9,10 +9,11 @@ import json
 import random
 import re
 import sys
+import xml.etree.ElementTree
+import xml.parsers.expat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 from lta_thinker.common import InputError, write_text
 from lta_thinker.rows.examples import LETTERS, Task, parse_row, read_rows
@@ -76,12 +77,19 @@ def convert_asdiv(row: dict, number: int) -> dict:
 
 def read_asdiv(path: Path) -> Iterable[tuple[str, dict]]:
     """(file:line, row) of ASDiv.xml; InputError where it is no XML."""
-    content = path.read_bytes()
+    content, lines = path.read_bytes(), []
+    parser = xml.parsers.expat.ParserCreate()
+
+    def note_line(tag: str, attributes: dict) -> None:
+        if tag == "Problem":
+            lines.append(parser.CurrentLineNumber)
+
+    parser.StartElementHandler = note_line
     try:
-        problems = list(ElementTree.fromstring(content).iter("Problem"))
-    except ElementTree.ParseError as error:
+        parser.Parse(content, True)
+    except xml.parsers.expat.ExpatError as error:
         raise InputError(f"{path}: not XML ({error})") from None
-    lines = [content.count(b"\n", 0, match.start()) + 1 for match in re.finditer(rb"<Problem\b", content)]
+    problems = xml.etree.ElementTree.fromstring(content).iter("Problem")
     rows = [{child.tag: child.text or "" for child in problem} for problem in problems]
     return ((f"{path}:{line}", row) for line, row in zip(lines, rows, strict=True))
 
