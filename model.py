@@ -286,7 +286,7 @@ class LatentThoughtModel(nn.Module):
         return self.frozen[0]
 
     @property
-    def small_lm(self):
+    def small_lm(self) -> Any:
         """The frozen small LM, None where the generator uses none."""
         return self.frozen[1]
 

@@ -141,11 +141,13 @@ BOOLEANS = [
 
 
 @pytest.mark.parametrize(("text", "answer"), BOOLEANS)
-def test_boolean_is_found(text, answer):
+def test_yes_or_no_is_found_in_text(text, answer):
+    """The yes or no that a text concludes is found, negations included. A text in doubt has no answer."""
     assert extract_answer(text, "boolean") == answer
 
 
-def test_yes_and_no_are_equal_only_to_themselves():
+def test_yes_and_no_equal_only_themselves():
+    """Yes and no are equal only to themselves, and they vote."""
     assert answers_equal("yes", "yes", "boolean") is True
     assert answers_equal("yes", "no", "boolean") is False
     assert answers_equal("no", None, "boolean") is False
@@ -153,11 +155,13 @@ def test_yes_and_no_are_equal_only_to_themselves():
 
 
 @pytest.mark.parametrize("answer", ["yes", "no"])
-def test_canonical_strings_stay_as_they_are(answer):
+def test_canonical_booleans_stay_as_they_are(answer):
+    """A bare yes or no is its own answer."""
     assert extract_answer(answer, "boolean") == answer
 
 
-def test_no_string_crashes_extraction():
+def test_boolean_extraction_survives_random_strings():
+    """No random string crashes the search for a yes or no, and nothing else is found."""
     rng = random.Random(0)
     pieces = ["yes", "no", "true", "false", "not ", "Yes, ", "No. ", "so ", "isn't ", "answer is ", "####"]
     pieces += [
@@ -188,7 +192,8 @@ def test_no_string_crashes_extraction():
     + [" ", "\\text{", "it is ", "####", ".", "- ", "yes or ", "true ", "(yes ", "**"]
     + ["wait, no ", "people say yes ", "if would "],
 )
-def test_time_grows_with_length_only(piece):
+def test_boolean_extraction_time_is_linear(piece):
+    """The time to find a yes or no grows with the length of the text, not with its square."""
     began = time.perf_counter()
     for start, end in (("", ""), ("answer is 5", "a"), ("\\boxed{", "}")):
         extract_answer(start + piece * (30_000 // len(piece)) + end, "boolean")

@@ -243,16 +243,20 @@ UNEQUAL = [
 
 @pytest.mark.parametrize(("text", "answer"), FORMULAS)
 def test_formula_is_found_and_cleaned(text, answer):
+    """The formula that a text ends up with is found and cleaned: in the last box, else after a mark, else the last
+    one."""
     assert extract_answer(text, "latex") == answer
 
 
 @pytest.mark.parametrize("answer", sorted({answer for _, answer in FORMULAS if answer}))
-def test_canonical_strings_stay_as_they_are(answer):
+def test_canonical_formulas_stay_as_they_are(answer):
+    """A cleaned formula in a box is its own answer."""
     assert extract_answer(rf"\boxed{{{answer}}}", "latex") == answer
 
 
 @pytest.mark.parametrize(("a", "b", "equal"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in UNEQUAL])
-def test_equality_is_mathematical_and_symmetric(a, b, equal):
+def test_formula_equality_is_mathematical_and_symmetric(a, b, equal):
+    """Formulas are equal if they mean the same, in either order."""
     assert answers_equal(a, b, "latex") is equal
     assert answers_equal(b, a, "latex") is equal
 
@@ -261,12 +265,14 @@ def test_equality_is_mathematical_and_symmetric(a, b, equal):
     ("answers", "groups"),
     [(["5", "x=5", "y=5"], 1), ([r"50\%", "50", "0.5"], 2), (["1/3", "0.333333", r"\frac{2}{6}"], 2)],
 )
-def test_groups_do_not_depend_on_the_order(answers, groups):
+def test_answer_groups_ignore_sample_order(answers, groups):
+    """The number of groups of equal answers is the same in any order of the samples."""
     for order in itertools.permutations(answers):
         assert len(set(group_answers(list(order), "latex"))) == groups, order
 
 
-def test_different_numbers_need_no_library():
+def test_different_numbers_need_no_parsing():
+    """Formulas with different values are told apart by our own arithmetic: the library parses none of them."""
     formulas = [
         "3",
         "0.125",
@@ -284,6 +290,7 @@ def test_different_numbers_need_no_library():
 
 
 def test_equal_formulas_vote_together():
+    """Equal formulas vote together, and the winner is spelt as it was first seen."""
     assert group_answers([r"\frac{1}{2}", "2", None, "0.5", "1/2"], "latex") == [0, 1, None, 0, 0]
     assert vote(["2", r"\frac{1}{2}", None, "0.5"], "latex").answer == r"\frac{1}{2}"
     assert answers_equal(None, "2", "latex") is False
@@ -293,7 +300,8 @@ def test_equal_formulas_vote_together():
     "monster",
     ["9^{9^{9^{9}}}", "100000000!", r"\binom{10000000}{5000000}", "{" * 200 + "}" * 200, r"\frac{" * 80],
 )
-def test_monsters_come_back_in_time(monster, caplog, monkeypatch):
+def test_huge_formulas_return_in_time(monster, caplog, monkeypatch):
+    """Comparing a formula that is huge or broken ends in seconds, as unequal and without a warning."""
     monkeypatch.setattr(answers_latex, "TIMEOUT", 1)
     began = time.perf_counter()
     assert answers_equal(monster, "5", "latex") is False
@@ -301,7 +309,8 @@ def test_monsters_come_back_in_time(monster, caplog, monkeypatch):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_no_string_crashes():
+def test_latex_survives_random_strings():
+    """No random string crashes the search for a formula or the comparison, which is the same in either order."""
     rng = random.Random(0)
     pieces = [*"0123456789xyzi+-*/^_=<>(){}[]|,.!%$&° ", "\\", "\\\\", "\\frac{", "\\sqrt", "\\text{", "\\pi"]
     pieces += [
@@ -332,7 +341,8 @@ def test_no_string_crashes():
     "piece", ["$", "\\(", "\\[", "\\boxed{", "{", "1,", "1 ", "a ", "\\text{", "\\frac1", " ", "\n", "\\"]
 )
 @pytest.mark.parametrize("piece_after", ["", "answer is ", "=", "x", "^\\circ"])
-def test_time_grows_with_length_only(piece, piece_after):
+def test_latex_extraction_time_is_linear(piece, piece_after):
+    """The time to find a formula grows with the length of the text, not with its square."""
     piece += piece_after
     began = time.perf_counter()
     for start, end in (("", ""), ("answer is ", "a"), ("\\boxed{", "}"), ("$", "$")):
@@ -340,7 +350,8 @@ def test_time_grows_with_length_only(piece, piece_after):
     assert time.perf_counter() - began < 4
 
 
-def test_threads_are_refused_not_wrong():
+def test_threads_are_refused_in_comparison():
+    """A comparison in another thread is an error that names signal.alarm, not a wrong result."""
     errors = []
 
     def compare():
@@ -356,5 +367,6 @@ def test_threads_are_refused_not_wrong():
 
 
 def test_importing_answers_imports_no_sympy():
+    """Importing the answers and finding a formula does not import sympy."""
     command = [sys.executable, str(PROGRAMS / "answers_without_sympy.py")]
     assert subprocess.run(command, env=ENVIRONMENT | {"PYTHONPATH": str(ROOT)}).returncode == 0

@@ -136,22 +136,27 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("text", "answer"), NUMBERS)
-def test_number_is_found(text, answer):
+def test_number_is_found_in_text(text, answer):
+    """The number that a text ends up with is found: in the last box, else after "answer is" and its like, else the last
+    one."""
     assert extract_answer(text, "number") == answer
 
 
-def test_numbers_longer_than_100_characters_are_no_answers():
+def test_overlong_numbers_are_no_answers():
+    """A number of more than 100 characters is no answer."""
     assert extract_answer("1" * 100, "number") == "1" * 100
     for text in ("1" * 101, "1/" + "3" * 5000, "12e99"):
         assert extract_answer(text, "number") is None
 
 
-def test_at_least_80_real_life_strings():
+def test_numbers_list_has_eighty_texts():
+    """The list of texts above has at least 80 different ones."""
     assert len({text for text, _ in NUMBERS}) >= 80
 
 
 @pytest.mark.parametrize("answer", sorted({answer for _, answer in NUMBERS if answer}))
-def test_canonical_strings_stay_as_they_are(answer):
+def test_canonical_numbers_stay_as_they_are(answer):
+    """A number in canonical form is its own answer."""
     assert extract_answer(answer, "number") == answer
 
 
@@ -179,11 +184,13 @@ def test_canonical_strings_stay_as_they_are(answer):
     ],
 )
 def test_numbers_are_equal_by_exact_value(a, b, equal):
+    """Two numbers are equal if their exact values are, in either order. No answer equals nothing."""
     assert answers_equal(a, b, "number") is equal
     assert answers_equal(b, a, "number") is equal
 
 
-def test_other_answer_types_are_refused_by_name():
+def test_unknown_answer_types_are_refused():
+    """An unknown answer type is an error that names it and lists the known ones."""
     for call in (
         lambda: extract_answer("18", "numbers"),
         lambda: answers_equal("18", "18", "numbers"),
@@ -194,7 +201,8 @@ def test_other_answer_types_are_refused_by_name():
             call()
 
 
-def test_no_string_crashes_extraction():
+def test_number_extraction_survives_random_strings():
+    """No random string crashes the search for a number, and what is found is in canonical form and equal to itself."""
     rng = random.Random(0)
     pieces = [
         *"0123456789.,-−+/$%{}()^_*#=\n \t",
@@ -240,7 +248,8 @@ def test_no_string_crashes_extraction():
     ["\\boxed{", "{", "\\boxed{}", "1", "1,", "22,", "1/", "1 ", " ", "\n", "-", "answer is ", "answer ", "####", "."]
     + ["5. ", "\\frac{", "\\frac1", "\\text{", "^{", "=-", "= ", "1e", "1.", "9 x 10^", "* ", "Rs.", "½", "step "],
 )
-def test_time_grows_with_length_only(piece):
+def test_number_extraction_time_is_linear(piece):
+    """The time to find a number grows with the length of the text, not with its square."""
     began = time.perf_counter()
     for start, end in (("", ""), ("answer is 5", "a"), ("\\boxed{", "}")):
         extract_answer(start + piece * (30_000 // len(piece)) + end, "number")

@@ -10,42 +10,51 @@ from lta_thinker.answers import answers_equal
 from lta_thinker.answers.votes import MAX_SUBSETS, Vote, _subsets, group_answers, maj_at_k, pass_at_k, vote
 
 
-def test_no_answer_never_votes():
+def test_missing_answers_never_vote():
+    """Samples without an answer take no part in the vote, even where they are the most."""
     assert vote([None, None, None, "7"], "number").answer == "7"
 
 
-def test_nobody_answers():
+def test_vote_without_answers_is_none():
+    """Where no sample has an answer, the vote has none and is no tie."""
     assert vote([None, None], "number").answer is None
     assert vote([], "number", scores=[]).answer is None
     assert vote([None, None], "number") == Vote(None, [None, None], None, False)
 
 
-def test_equal_answers_vote_together_in_the_words_of_the_first():
+def test_equal_answers_vote_together():
+    """Equal answers vote together, and the winner is spelt as it was first seen."""
     assert vote(["7", "3/4", "7", "0.75", "0.750"], "number").answer == "3/4"
     assert group_answers(["7", "3/4", None, "7.0", "0.75", "8"], "number") == [0, 1, None, 0, 1, 2]
 
 
-def test_a_tie_goes_to_the_first_seen():
+def test_tie_goes_to_first_seen_answer():
+    """Without scores a tie goes to the answer that was seen first."""
     assert vote(["8", "7", "7", "8"], "number").answer == "8"
     assert vote(["9", "8", "7", "7", "8"], "number").answer == "8"
 
 
-def test_a_tie_goes_to_the_higher_mean_score():
+def test_tie_goes_to_higher_mean_score():
+    """With scores a tie goes to the answer whose samples have the higher mean score."""
     assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.4]).answer == "7"
     assert vote(["8", "7", "7", "8"], "number", scores=[-1.0, -0.5, -0.7, -0.1]).answer == "8"
 
 
-def test_scores_do_not_beat_numbers():
+def test_scores_do_not_beat_votes():
+    """An answer with more votes wins over one with better scores."""
     assert vote(["8", "7", "7"], "number", scores=[-0.1, -5.0, -5.0]).answer == "7"
 
 
-def test_equal_mean_scores_leave_the_first_seen():
+def test_equal_scores_leave_first_seen_answer():
+    """Where the mean scores are equal, infinite or not numbers, a tie goes to the answer that was seen first."""
     assert vote(["8", "7"], "number", scores=[-0.5, -0.5]).answer == "8"
     assert vote(["8", "7"], "number", scores=[-math.inf, -math.inf]).answer == "8"
     assert vote(["8", "7"], "number", scores=[math.nan, -0.5]).answer == "8"
 
 
-def test_ties_are_told_even_where_scores_decide():
+def test_ties_are_reported_with_scores():
+    """A tie is reported as one even where the scores decide it."""
+
     def winner(answers: list, scores=None) -> tuple:
         result = vote(answers, "number", scores)
         return result.winner, result.tied
@@ -56,7 +65,8 @@ def test_ties_are_told_even_where_scores_decide():
     assert winner(["8", "7", "7", "9"]) == (1, False)
 
 
-def test_one_score_and_one_correct_a_sample():
+def test_lists_of_another_length_are_refused():
+    """Scores or correctness for another number of samples are an error."""
     with pytest.raises(ValueError, match="2 samples, but 1 scores"):
         vote(["7", "8"], "number", scores=[-0.5])
     with pytest.raises(ValueError, match="2 samples, but 'correct' for 3"):
@@ -64,7 +74,8 @@ def test_one_score_and_one_correct_a_sample():
 
 
 @pytest.mark.parametrize("with_scores", [False, True])
-def test_maj_at_k_is_the_vote_over_all_subsets(with_scores):
+def test_maj_at_k_averages_all_subsets(with_scores):
+    """maj@k is the share of all subsets of k samples whose vote is correct, with scores and without."""
     rng = random.Random(1)
     for n in (1, 2, 5, 7):
         for _ in range(4):
@@ -81,13 +92,16 @@ def test_maj_at_k_is_the_vote_over_all_subsets(with_scores):
             assert maj_at_k(group_answers(answers, "number"), correct, scores) == pytest.approx(expected, abs=1e-12)
 
 
-def test_maj_at_k_breaks_ties_inside_the_subset():
+def test_maj_at_k_breaks_ties_inside_subset():
+    """maj@k breaks the tie of a subset by that subset's own order and scores."""
     # Samples 8, 7, 8 (8 is correct) make the pairs (8, 7), (8, 8) and (7, 8): in the last, 7 was seen first.
     assert maj_at_k([0, 1, 0], [True, False, True]) == pytest.approx([2 / 3, 2 / 3, 1])
     assert maj_at_k([0, 1, 0], [True, False, True], [-9, -1, -9]) == pytest.approx([2 / 3, 1 / 3, 1])
 
 
-def test_maj_at_k_samples_large_numbers_of_subsets():
+def test_maj_at_k_samples_many_subsets():
+    """Where there are too many subsets, maj@k draws some of them: close to the true value, and the same at each
+    call."""
     n, k = 40, 3
     assert math.comb(n, k) > MAX_SUBSETS
     groups = [0] * 30 + [1] * 10
@@ -101,7 +115,8 @@ def test_maj_at_k_samples_large_numbers_of_subsets():
     assert values[0] == 0.75 and values[-1] == 1
 
 
-def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample():
+def test_pass_at_k_counts_subsets_exactly():
+    """pass@k is the share of all subsets of k samples that have a correct one."""
     for correct in itertools.product([False, True], repeat=5):
         expected = [sum(any(s) for s in itertools.combinations(correct, k)) / math.comb(5, k) for k in range(1, 6)]
         assert pass_at_k(list(correct)) == pytest.approx(expected, abs=1e-12)

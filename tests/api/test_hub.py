@@ -60,8 +60,9 @@ def same_weights(one: LatentThoughtModel, other: LatentThoughtModel) -> bool:
 # Folders
 
 
-def test_a_model_is_loaded_whole_from_a_folder_and_from_a_resume_checkpoint(trained, model, monkeypatch):
-    """The generator has the file's weights, the LMs, prompts and task are the run's; both folders say the same."""
+def test_from_pretrained_loads_whole_model(trained, model, monkeypatch):
+    """from_pretrained gives the file's weights and the run's LMs, prompts and task. The final folder and the resume
+    checkpoint give the same model."""
     record, thoughts = TrainingRecord.read(trained), model.models.thoughts
     for part, file in (("projection", PARAMS_FILE), ("block", ATT_FILE)):
         saved = torch.load(trained / file, weights_only=True)
@@ -74,7 +75,8 @@ def test_a_model_is_loaded_whole_from_a_folder_and_from_a_resume_checkpoint(trai
     assert same_weights(LatentThoughtModel.from_pretrained(str(resume)), model)
 
 
-def test_what_is_saved_is_what_was_loaded_with_a_card_and_nothing_odd(model, trained, tmp_path):
+def test_save_pretrained_writes_what_was_loaded(model, trained, tmp_path):
+    """save_pretrained writes to the byte what was loaded, and a card, also where it replaces a folder of its own."""
     folder = tmp_path / "runs" / "copy-0.5"
     for _ in range(2):  # a second time it is replaced
         assert model.save_pretrained(folder) is None
@@ -86,7 +88,8 @@ def test_what_is_saved_is_what_was_loaded_with_a_card_and_nothing_odd(model, tra
     assert same_weights(again, model) and again.plan.record == model.plan.record
 
 
-def test_a_folder_with_other_things_in_it_is_not_replaced(model, tmp_path):
+def test_folder_with_other_files_is_kept(model, tmp_path):
+    """A folder that holds anything we did not write is not replaced, and one line names what is in the way."""
     (tmp_path / "notes.txt").write_text("mine")
     assert "notes.txt" in one_line(model.save_pretrained, tmp_path)
     (tmp_path / "card").mkdir()
@@ -97,8 +100,9 @@ def test_a_folder_with_other_things_in_it_is_not_replaced(model, tmp_path):
     assert (tmp_path / "card" / "README.md").read_text() == "mine"
 
 
-def test_lms_are_looked_for_where_thoughts_json_or_the_caller_says(trained, tiny_pair, tmp_path, monkeypatch):
-    """A relative folder is relative to the current one; the same LM elsewhere will do, another one will not."""
+def test_lms_are_looked_for_where_told(trained, tiny_pair, tmp_path, monkeypatch):
+    """LMs are looked for where thoughts.json or the caller says, a relative folder from the current one. The same LM
+    elsewhere will do, another one will not."""
     folder = tmp_path / "moved"
     shutil.copytree(trained, folder)
     meta = json.loads((folder / META_FILE).read_text())
@@ -120,7 +124,8 @@ def test_lms_are_looked_for_where_thoughts_json_or_the_caller_says(trained, tiny
 
 
 @pytest.mark.parametrize("wrong", [{"dtype": "float16"}, {"device": "gpu"}])
-def test_wrong_arguments_are_one_line_before_anything_is_loaded(trained, wrong):
+def test_wrong_model_arguments_are_refused(trained, wrong):
+    """A wrong dtype or device is refused in one line."""
     ((name, value),) = wrong.items()
     assert f"{name} {value}" in one_line(LatentThoughtModel.from_pretrained, trained, **wrong)
 
@@ -129,14 +134,17 @@ def test_wrong_arguments_are_one_line_before_anything_is_loaded(trained, wrong):
 # The hub
 
 
-def test_trust_remote_code_is_for_the_configs_too(trained, monkeypatch):
+def test_trust_remote_code_reaches_the_configs(trained, monkeypatch):
+    """trust_remote_code reaches the loading of both configs."""
     asked, own = [], build.load_config
     monkeypatch.setattr(build, "load_config", lambda source: asked.append(source) or own(source))
     LatentThoughtModel.from_pretrained(trained, trust_remote_code=True)
     assert [source.trust_remote_code for source in asked] == [True, True]
 
 
-def test_a_hub_id_is_read_from_the_cache_without_a_network(trained, model, tmp_path):
+def test_hub_id_is_read_from_cache(trained, model, tmp_path):
+    """A hub id is read from the cache without a network. Names that are neither a folder nor a repository are refused
+    in one line."""
     cache = cache_with(trained, tmp_path / "hub", "owner/thoughts")
     assert same_weights(LatentThoughtModel.from_pretrained("owner/thoughts", cache_dir=cache), model)
     for name in ("owner/other", "ckpt/run/deeper", "owner/thoughts-"):
@@ -144,13 +152,16 @@ def test_a_hub_id_is_read_from_the_cache_without_a_network(trained, model, tmp_p
         assert said.startswith(f"{name}: no such folder here, and no such hub repository could be read (")
 
 
-def test_of_a_repository_only_what_is_read_is_downloaded():
+def test_only_needed_files_are_downloaded():
+    """Of a hub repository only the files that are read, adapters among them, are downloaded."""
     adapters = ["base_model/adapter_model.safetensors", "assistant_model/adapter_config.json"]
     there = [*FILES, ".gitattributes", "optimizer.pt", *adapters]
     assert [*filter_repo_objects(there, allow_patterns=WEIGHTS_ON_HUB)] == [ATT_FILE, PARAMS_FILE, META_FILE, *adapters]
 
 
-def test_what_goes_up_is_what_is_saved_and_the_card_says_how_to_get_it(model, reports, monkeypatch):
+def test_push_uploads_what_is_saved(model, reports, monkeypatch):
+    """push_to_hub uploads the files that are saved, with a card that says how to load them. With another model's report
+    nothing goes up."""
     uploads = []
 
     class Repository:
@@ -174,7 +185,8 @@ def test_what_goes_up_is_what_is_saved_and_the_card_says_how_to_get_it(model, re
     assert files[META_FILE] == (model.plan.files[0].parent / META_FILE).read_bytes()
 
 
-def test_a_hub_out_of_reach_is_one_line(model):
+def test_unreachable_hub_is_one_line(model):
+    """A push to a hub that cannot be reached ends in one line."""
     assert one_line(model.push_to_hub, "owner/thoughts").startswith("owner/thoughts: not pushed to the hub (")
 
 
@@ -182,9 +194,9 @@ def test_a_hub_out_of_reach_is_one_line(model):
 # The card
 
 
-def test_the_card_has_the_training_and_no_figure_of_an_evaluation_without_a_report(
-    model, trained, tmp_path, monkeypatch
-):
+def test_card_without_report_describes_training(model, trained, tmp_path, monkeypatch):
+    """Without a report the card describes the training and has no figure of an evaluation. It names a base model only
+    if that is on the hub."""
     model.save_pretrained(tmp_path / "copy")
     card = ModelCard.load(tmp_path / "copy" / "README.md")
     assert card.data.library_name == "lta-thinker" and card.data.pipeline_tag == "text-generation"
@@ -204,7 +216,8 @@ def test_the_card_has_the_training_and_no_figure_of_an_evaluation_without_a_repo
     assert "is frozen" in card.text and "is frozen" not in other and "large LLM, LoRA adapter" in other
 
 
-def test_the_cards_figures_are_the_reports_with_intervals_and_settings(model, reports, tmp_path):
+def test_card_figures_are_the_reports(model, reports, tmp_path):
+    """The card's figures are the report's, with intervals and settings, and with a baseline the paired difference."""
     report = json.loads(reports["thoughts"].read_text())
     for name, value in (("sample", 0.4), ("vote", 0.6)):  # random LMs are never right
         report[f"{name}_accuracy"] = {"value": value, "low": value - 0.1, "high": value + 0.1}
@@ -219,7 +232,9 @@ def test_the_cards_figures_are_the_reports_with_intervals_and_settings(model, re
     assert all(f"| {title} | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] |\n" in card for title in titles)
 
 
-def test_a_report_of_others_makes_no_card(model, reports, trained, tmp_path):
+def test_foreign_reports_make_no_card(model, reports, trained, tmp_path):
+    """A report of other weights, a baseline alone or over other questions, and a file that is no report are refused,
+    and nothing is written."""
     assert "other weights" in one_line(model.generate_model_card, "x", report=reports["bare"])
     assert "without a report" in one_line(model.generate_model_card, "x", baseline=reports["bare"])
     both = {"report": reports["thoughts"], "baseline": reports["fewer"]}
@@ -228,7 +243,7 @@ def test_a_report_of_others_makes_no_card(model, reports, trained, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_thoughts_json_of_the_least_has_a_card_too(tiny_models):
+def test_minimal_thoughts_json_has_a_card(tiny_models):
     """With no more than evaluation needs."""
     card = model_card(record_of(tiny_models.model("small_block")), "x")
     assert "thought generator" in card and "dev losses" not in card and "None" not in card

@@ -48,10 +48,9 @@ def ask(capsys, tmp_path, monkeypatch):
         (["--greedy"], {"greedy": True, "num_samples": 10}),
     ],
 )
-def test_a_question_gets_the_texts_and_the_vote_that_an_evaluation_gives_it(
-    model, trained, gsm8k_data, tmp_path, flags, arguments
-):
-    """Its neighbours in the batch and the settings' way in change nothing."""
+def test_solve_gives_answers_of_evaluation(model, trained, gsm8k_data, tmp_path, flags, arguments):
+    """solve gives a question the texts, tokens and vote that an evaluation gives it: other rows and the way the
+    settings come in change nothing."""
     flags = ["--checkpoint", trained, "--data_dir", gsm8k_data, "--test_k", "4", "--output_dir", tmp_path, *flags]
     evaluate.main([*map(str, flags), *SHORT])
     record = json.loads((tmp_path / "samples.jsonl").read_text().splitlines()[0])
@@ -62,7 +61,8 @@ def test_a_question_gets_the_texts_and_the_vote_that_an_evaluation_gives_it(
     assert sum(solution.votes.values()) == sum(answer is not None for answer in record["answers"])
 
 
-def test_the_shell_asks_as_python_does(model, trained, ask):
+def test_ask_prints_what_solve_returns(model, trained, ask):
+    """--ask prints the texts, the answer and the tokens that solve returns."""
     solution = model.solve(QUESTION, 3, max_new_tokens=8)
     printed = ask("--checkpoint", trained, "--ask", QUESTION, "--num_return_sequences", "3", "--print_response", *SHORT)
     assert all(text in printed for text in solution.texts)
@@ -70,7 +70,8 @@ def test_the_shell_asks_as_python_does(model, trained, ask):
     assert said in printed and f"  tokens: {', '.join(map(str, solution.tokens))}\n" in printed
 
 
-def test_the_shell_asks_the_bare_llm_and_published_weights_too(ask, tiny_pair, tmp_path_factory):
+def test_ask_works_without_our_checkpoint(ask, tiny_pair, tmp_path_factory):
+    """--ask works with the bare LLM and with published weights too."""
     bare = ["--base_model_id", tiny_pair / "large", "--thought_generator", "none"]
     assert "\nProblem: How many?<|im_end|>" in ask(*bare, "--ask", "How many?", "--print_input", *SHORT)
     weights = published(tmp_path_factory.mktemp("weights") / "block", 16, block=True)
@@ -97,8 +98,9 @@ def solve_with(tiny_models):
     return solve_with
 
 
-def test_equal_answers_are_one_and_the_winner_comes_first(monkeypatch, solve_with):
-    """A tie goes to the better score, as in an evaluation; what has no answer has no vote."""
+def test_solve_votes_as_in_evaluation(monkeypatch, solve_with):
+    """Equal answers are one, and the winner comes first. A tie goes to the better score, as in an evaluation, and what
+    has no answer has no vote."""
     fake_samples(monkeypatch, ["so 2", "0.75", "hm", "3/4", "2.0", "9"], [-3, -1, 0, -1, -3, 0])
     solution = solve_with("number")
     assert [*solution.votes] == ["0.75", "2", "9"]
@@ -109,7 +111,8 @@ def test_equal_answers_are_one_and_the_winner_comes_first(monkeypatch, solve_wit
     assert solve_with("number") == Solution(None, {}, ["hm", "no idea"], [1, 2])
 
 
-def test_options_are_asked_as_a_rows_are(monkeypatch, solve_with):
+def test_options_are_asked_like_rows(monkeypatch, solve_with):
+    """A question with options is asked as a row of such a task is."""
     row = {"question": "How much is 2 + 3?", "options": ["A) 4", "B) 5"], "answer": "B"}
     question, _, _, options = parse_row(Task("mine", "choice", {}), row)
     example = as_example(row["question"], "choice", tuple(row["options"]))
@@ -118,7 +121,8 @@ def test_options_are_asked_as_a_rows_are(monkeypatch, solve_with):
     assert solve_with("choice", ("4", "5")).votes == {"B": 2}
 
 
-def test_what_cannot_be_asked_is_one_line(model):
+def test_impossible_questions_are_refused(model):
+    """An empty question, half a character, and settings that cannot be are refused with the reason."""
     for wrong, said in [
         ({"question": " \n"}, "an empty question"),
         ({"question": "half \ud800"}, "half a character"),
@@ -147,11 +151,13 @@ def test_what_cannot_be_asked_is_one_line(model):
         (["--ask", "Why?"], "which thoughts?"),
     ],
 )
-def test_a_wrong_ask_is_one_line(ask, flags, said):
+def test_wrong_ask_flags_are_refused(ask, flags, said):
+    """--ask with an empty question or with flags that it does not go with is refused in one line."""
     printed = ask(*flags)
     assert printed.startswith("error: ") and said in printed and "\n" not in printed
 
 
 def test_ask_is_for_one_process(ask, trained, monkeypatch):
+    """--ask under torchrun is refused."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "without torchrun" in ask("--checkpoint", trained, "--ask", "Why?")

@@ -73,8 +73,8 @@ def comments(printed: str) -> list[str]:
     return [re.sub(r"[\d.e-]+ hours", "H hours", line) for line in printed.splitlines() if line.startswith("#")]
 
 
-def test_the_toy_pair_is_measured_run_and_not_run_again(folder):
-    """For real, on the CPU; `none` is evaluated by --measure alone."""
+def test_toy_pair_is_measured_and_run(folder):
+    """The script lists, measures and runs the toy pair for real, on the CPU. A second call runs nothing again."""
     shutil.copy(PROGRAMS / "python_without_gpus.sh", "python")
     toy = {"PYTHON": "./python", "PAIRS": "toy/large,toy/small", "TASKS": "arithmetic", "DATA_DIR": "rows"}
     toy |= {"GENERATORS": "small_block", "NUM_THOUGHTS": "2", "OUT": "results/t"}
@@ -119,8 +119,9 @@ def test_the_toy_pair_is_measured_run_and_not_run_again(folder):
     assert comments(script("--list", **toy)[1])[:-1] == [f"# done, H hours spent: {name}" for name in order]
 
 
-def test_the_papers_commands(fake):
-    """On four GPUs: pairs x tasks x generators, published settings, SFT alone for `small`, no training on du."""
+def test_paper_commands_are_complete(fake):
+    """On four GPUs the commands are pairs x tasks x generators with the published settings, SFT alone for `small`, and
+    no training on du."""
     code, printed, errors = script("--list", **{"PYTHON": "./fake_python", "FAKE_GPUS": "4"})
     assert (code, errors) == (0, "")
     lines = [line for line in printed.splitlines() if not line.startswith("#")]
@@ -137,7 +138,9 @@ def test_the_papers_commands(fake):
     assert printed.splitlines()[-1].startswith("# 0 of 114 commands done; GPU hours: 0 spent, 0 expected, 114 commands")
 
 
-def test_what_fails_is_listed_and_does_not_stop_the_rest(fake):
+def test_failed_commands_stop_nothing_else(fake):
+    """What fails is listed and does not stop the rest. The next call does what is missing, and resumes a training that
+    has a checkpoint."""
     tasks = {"GENERATORS": "none small block", "NUM_THOUGHTS": "2 4", "FAKE_GPUS": "2"}
     code, printed, errors = script(**fake | tasks | {"FAILS": "train.py.*generator block|small-n4"})
     evaluated, trained = "seed41/large-small/arithmetic", "t-seed41-large-small-arithmetic"
@@ -167,7 +170,8 @@ def test_what_fails_is_listed_and_does_not_stop_the_rest(fake):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_script_stops_what_it_runs(fake, sign):
+def test_stopped_script_stops_its_commands(fake, sign):
+    """An interrupted or terminated script stops what it runs, and keeps the hours that were spent."""
     process = start(**fake | {"HANGS": "train.py"})
     deadline = time.time() + 30
     while not (Path("record").exists() and "train.py" in Path("record").read_text()):
@@ -202,13 +206,15 @@ def test_a_stopped_script_stops_what_it_runs(fake, sign):
         ({}, ["--table"], "error: no report.json in results/t yet"),
     ],
 )
-def test_wrong_input_is_one_line(fake, given, args, line):
+def test_wrong_script_settings_are_refused(fake, given, args, line):
+    """Wrong flags and settings of the script are refused in one line, and nothing is run or written."""
     code, printed, errors = script(*args, **fake | given)
     assert (code, printed) == (1, "") and errors.startswith(line) and errors.count("\n") == 1
     assert not Path("results").exists() and not Path("record").exists()
 
 
-def test_one_folder_is_for_one_set_of_flags(fake):
+def test_folder_keeps_one_flag_set(fake):
+    """A folder that was begun with other flags is refused in one line."""
     assert script(**fake | {"GENERATORS": "none", "EVALUATE_FLAGS": "--test_k 4"})[0] == 0
     code, printed, errors = script(**fake)
     assert (code, printed) == (1, "")

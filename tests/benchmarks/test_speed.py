@@ -19,8 +19,9 @@ def evaluate_speed():
     return module
 
 
-def test_the_evaluation_benchmark_ends_with_its_figures(capsys, tmp_path):
-    """Both ways run on the toy pair; answers have the lengths that were asked for, the same in batches of one."""
+def test_evaluation_benchmark_ends_with_figures(capsys, tmp_path):
+    """Both ways of the evaluation benchmark run on tiny models, and its last line has its figures. Answers have the
+    lengths that were asked for, the same in batches of one."""
     benchmark = evaluate_speed()
     flags = "--shape tiny --device cpu --dtype float32 --questions 3 --samples 3 --mean 8 --longest 20 --rounds 1"
     benchmark.main([*flags.split(), "--batch_size", "2", "--checked", "3", "--out", str(tmp_path / "out.json")])
@@ -37,7 +38,8 @@ def test_the_evaluation_benchmark_ends_with_its_figures(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["block", "small", "small_block"])
-def test_the_training_benchmark_computes_the_same_on_both_sides_and_ends_with_its_figures(capsys, tmp_path, kind):
+def test_training_benchmark_sides_agree(capsys, tmp_path, kind):
+    """Both sides of the training benchmark compute the same, and its last line has its figures."""
     flags = f"--shape tiny --device cpu --generator {kind} --batch_size 2 --accumulation 2 --num_thoughts 4 --rounds 1"
     train_step.main([*flags.split(), "--out", str(tmp_path / "out.json")])
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -49,8 +51,9 @@ def test_the_training_benchmark_computes_the_same_on_both_sides_and_ends_with_it
     assert figures["memory_ratio"] == pytest.approx(above[0] / above[1])
 
 
-def test_the_least_operations_are_those_of_the_matrix_products_of_a_step(tiny_models):
-    """Counted by hand for one row of the tiny pair and the generator small: d 32 and 16, two layers, vocabulary V."""
+def test_least_operations_match_hand_count(tiny_models):
+    """The least operations of a step are its matrix products, counted by hand for one row of the tiny pair and the
+    generator small."""
     model, layout = tiny_models.model("small"), tiny_models.layout_for("small")
     row = layout.training(EXAMPLES[0])
     batch = TrainingCollator(layout, steps=True)([row])
@@ -66,7 +69,8 @@ def test_the_least_operations_are_those_of_the_matrix_products_of_a_step(tiny_mo
     assert train_step.least_operations(model, batch) == products + attention + head + projection
 
 
-def test_the_scaling_benchmark_makes_longer_rows_and_a_larger_vocabulary(capsys):
+def test_scaling_benchmark_makes_longer_rows(capsys):
+    """The scaling benchmark runs rows 1, 2 and 4 times as long, and the first ones again for the larger vocabulary."""
     flags = "--shape tiny --device cpu --batch_size 2 --accumulation 1 --num_thoughts 4 --rounds 1 --scaling"
     train_step.main(flags.split())
     runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
@@ -75,7 +79,8 @@ def test_the_scaling_benchmark_makes_longer_rows_and_a_larger_vocabulary(capsys)
 
 
 @pytest.mark.parametrize("wrong", ["--batch_size 0", "--rounds x", "--data_dir nowhere", "--out nowhere/x.json"])
-def test_a_wrong_flag_of_a_benchmark_is_one_line_before_anything_is_loaded(capsys, wrong):
+def test_wrong_benchmark_flags_are_refused(capsys, wrong):
+    """A wrong flag of a benchmark is refused in a line that names it."""
     for main in (train_step.main, evaluate_speed().main):
         with pytest.raises(SystemExit):
             main(["--shape", "tiny", *wrong.split()])

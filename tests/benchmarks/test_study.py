@@ -30,7 +30,8 @@ def tune(on: Study, best: dict[str, float] | None = None) -> None:
         write(on.folder, run, (best or {}).get(run.contestant, 1.0) + (rate != BEST))
 
 
-def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path):
+def test_contestants_differ_in_own_flags(tmp_path):
+    """The study's contestants differ in their own flags and the learning rate, and in nothing else."""
     on = Study(tmp_path)
     tune(on)
     pairs = on.main(ARITHMETIC, on.seeds, MAIN)
@@ -46,14 +47,16 @@ def test_contestants_differ_in_their_own_flags_and_learning_rate_alone(tmp_path)
     assert {dict(run.options)["learning_rate"] for run, _ in pairs if run.contestant != "none"} == {BEST}
 
 
-def test_the_ablations_start_from_the_lta_contestant_that_is_best_on_dev(tmp_path):
+def test_ablations_start_from_best_contestant(tmp_path):
+    """The ablations start from the LTA contestant that is best on dev, whatever the others reach."""
     on = Study(tmp_path)
     tune(on, {"softcot": 0.1, "block-sft": 0.5})
     assert on.best_lta("arithmetic") == "block-sft"
     assert {run.contestant for run, _ in on.losses()} == {"block-sft"}
 
 
-def test_no_two_runs_of_the_study_share_a_name_and_every_name_is_an_output_name(tmp_path):
+def test_study_runs_have_own_names(tmp_path):
+    """No two runs of the study share a name, and every name can be an --output_name."""
     from lta_thinker.flags import RUN_NAME
 
     on = Study(tmp_path)
@@ -66,7 +69,8 @@ def test_no_two_runs_of_the_study_share_a_name_and_every_name_is_an_output_name(
     assert all(RUN_NAME.fullmatch(f"study.{run.name}") for run in runs)
 
 
-def test_an_unready_stage_waits_for_its_tuning(tmp_path):
+def test_stage_waits_for_its_tuning(tmp_path):
+    """A stage is not ready before its tuning is done."""
     assert Study(tmp_path).ready("tuning") and not Study(tmp_path).ready("main")
 
 
@@ -75,7 +79,8 @@ def test_an_unready_stage_waits_for_its_tuning(tmp_path):
 
 
 def test_intervals_cover_seeds_and_questions():
-    """Values that depend on the seed alone: the interval is that of resampled seeds; on nothing: it is a point."""
+    """Where values depend on the seed alone, the interval is that of resampled seeds. Where they depend on the
+    question, it is that of questions, and of equal values it is a point."""
     assert study_report.interval(np.full((5, 40), 7.0)) == pytest.approx((7.0, 7.0, 7.0))
     seeds = np.repeat([[0.0], [100.0]], 40, axis=1)
     assert study_report.interval(seeds) == pytest.approx((50.0, 0.0, 100.0))
@@ -84,7 +89,8 @@ def test_intervals_cover_seeds_and_questions():
     assert mean == 50 and low == pytest.approx(50 - 1.96 * 50 / 20, abs=0.3) and high == pytest.approx(54.9, abs=0.3)
 
 
-def test_a_difference_pairs_seeds_and_questions(tmp_path):
+def test_difference_pairs_seeds_and_questions(tmp_path):
+    """A difference pairs runs by seed and by question. A seed that one of them lacks is left out."""
     on = Study(tmp_path)
     for seed, hits, votes in ((1, [2, 0, 1], "100"), (2, [2, 2, 2], "111")):
         write(tmp_path, Run("w", "none", seed), 1.0, hits, votes)
@@ -98,7 +104,8 @@ def test_a_difference_pairs_seeds_and_questions(tmp_path):
     )
 
 
-def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
+def test_variants_compare_with_plain_run(tmp_path):
+    """A variant is compared with its contestant's plain run alone, whatever the order of the runs."""
     on, rate = study_report.Report(Study(tmp_path)), ("learning_rate", 0.1)
     runs = {options: Run("w", "softcot", 1, (*options, rate)) for options in ((), (("k_shot", 9),))}
     write(tmp_path, runs[()], 1.0, [2, 2], "11")
@@ -112,7 +119,8 @@ def test_variants_are_compared_with_their_contestants_plain_run_alone(tmp_path):
         assert "-50.0 [" in varied and "-50.0" not in plain
 
 
-def test_two_contestants_are_compared_under_each_of_a_stages_options(tmp_path):
+def test_contestants_are_compared_per_option(tmp_path):
+    """Two contestants are compared under each of a stage's options."""
     on, rates = study_report.Report(Study(tmp_path)), {"prompt": 0.1, "softcot": 0.2}
     runs = [
         Run("w", name, 1, (("learning_rate", rate), *options))
@@ -126,7 +134,8 @@ def test_two_contestants_are_compared_under_each_of_a_stages_options(tmp_path):
     assert plain.startswith("| plain | 1 | +50.0 [") and longer.startswith("| max steps 9 | 1 | +0.0 [")
 
 
-def test_headroom_chooses_the_better_lm_by_one_seed_and_scores_it_on_the_other(tmp_path):
+def test_headroom_chooses_on_other_seed(tmp_path):
+    """The headroom chooses the better LM of a question by one seed and scores it on the other."""
     on = study_report.Report(Study(tmp_path))
     runs = [Run("w", "none", seed) for seed in (1, 2)]
     for run, large, small in zip(runs, ([2, 0, 1], [2, 0, 1]), ([0, 2, 2], [0, 2, 0]), strict=True):
@@ -138,15 +147,18 @@ def test_headroom_chooses_the_better_lm_by_one_seed_and_scores_it_on_the_other(t
     assert (world, large, small, best, gain) == ("w", "50.0", "50.0", "75.0", "+25.0")
 
 
-def test_a_word_with_a_line_break_or_a_bar_does_not_break_its_table():
+def test_odd_words_break_no_table():
+    """A word with a line break or a bar does not break its table."""
     assert [study_report.code(word) for word in (" keep", "'s", "\n", "a|b")] == [" keep", "'s", "\\n", "a\\|b"]
 
 
-def test_ranks_are_averaged_where_values_are_equal():
+def test_equal_values_share_their_rank():
+    """Equal values share the mean of their ranks."""
     assert study_report.ranks(np.array([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1, 3.5, 2]
 
 
-def test_a_rate_that_diverged_is_no_candidate_and_the_others_are(tmp_path):
+def test_diverged_rate_is_no_candidate(tmp_path):
+    """A learning rate whose run diverged is no candidate. The others are."""
     on = Study(tmp_path)
     tune(on)
     best = json.dumps({"learning_rate": BEST}, separators=(",", ":"))
@@ -156,7 +168,8 @@ def test_a_rate_that_diverged_is_no_candidate_and_the_others_are(tmp_path):
     assert on.ready("main") and dict(on.tuned("arithmetic", "softcot", 41).options)["learning_rate"] != BEST
 
 
-def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path, monkeypatch):
+def test_table_stands_between_its_marks(tmp_path, monkeypatch):
+    """A table is written between its marks and nothing else changes. A mark that is missing is named."""
     path = tmp_path / "RESULTS.md"
     path.write_text("a\n<!-- study: main -->\nold\n<!-- end -->\nb\n<!-- study: other -->\nkept\n<!-- end -->\n")
     study_pages.fill(path, {"main": "| new \\1 |"})
@@ -167,7 +180,7 @@ def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path, mon
         study_pages.fill_all(tmp_path, {"nothere": "", "main": ""})
 
 
-def test_the_pages_are_what_report_makes_of_the_stored_runs(tmp_path, monkeypatch):
+def test_pages_follow_from_stored_runs(tmp_path, monkeypatch):
     """docs/results/study.md has every table and RESULTS.md the main one; the plots come out too."""
     stored, copy = ROOT / "benchmarks" / "study", tmp_path / "benchmarks" / "study"
     shutil.copytree(stored, copy, ignore=shutil.ignore_patterns("*.svg"))
@@ -184,7 +197,7 @@ def test_the_pages_are_what_report_makes_of_the_stored_runs(tmp_path, monkeypatc
     assert plots and plots == {path.name for path in copy.glob("*.svg")}
 
 
-def test_a_run_is_a_line_and_the_lines_are_sorted(tmp_path):
+def test_stored_runs_are_sorted_lines(tmp_path):
     """A new part of a run leaves the other parts and the other lines as they are."""
     runs = [Run("w", "softcot", seed, (("learning_rate", 0.1),)) for seed in (2, 1)]
     for run in runs:
@@ -205,7 +218,8 @@ def test_a_run_is_a_line_and_the_lines_are_sorted(tmp_path):
 # Running
 
 
-def test_a_study_runs_the_two_scripts_keeps_json_and_does_only_what_is_missing(tmp_path, monkeypatch):
+def test_study_runs_only_what_is_missing(tmp_path, monkeypatch):
+    """The study runs the two scripts, keeps a record of each run, and then does only what is missing."""
     for name in ("toy", "data", "train.py", "evaluate.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -235,7 +249,8 @@ def test_a_study_runs_the_two_scripts_keeps_json_and_does_only_what_is_missing(t
     assert asked[0][0] == "train" and runner.failed
 
 
-def test_a_failing_script_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+def test_failing_runs_are_named(tmp_path, monkeypatch):
+    """A run whose script fails is named, and the others go on."""
     monkeypatch.chdir(tmp_path)
     runner = study.StudyRunner(Study(tmp_path / "json"), jobs=1)
 

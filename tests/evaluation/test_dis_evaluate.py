@@ -91,7 +91,9 @@ def meta(folder: Path) -> dict:
 # Resume checkpoints are evaluated
 
 
-def test_every_resume_checkpoint_says_what_the_final_one_says_and_its_own_dev_figures(folder):
+def test_resume_checkpoints_have_own_dev_figures(folder):
+    """Every resume checkpoint's thoughts.json says what the final one says, with its own dev figures and the curve so
+    far."""
     final = meta(final_folder())
     curve, best = final["dev_curve"], final.pop("best")
     assert [point["step"] for point in curve] == list(STEPS)
@@ -101,14 +103,17 @@ def test_every_resume_checkpoint_says_what_the_final_one_says_and_its_own_dev_fi
         assert meta(step_folder(step)) == final | {"dev": curve[i], "dev_curve": curve[: i + 1]}
 
 
-def test_a_checkpoint_from_before_eval_delay_has_no_dev_figures(training, tmp_path, monkeypatch):
+def test_checkpoint_before_eval_delay_lacks_figures(training, tmp_path, monkeypatch):
+    """A checkpoint from before --eval_delay has its step and epoch and no dev figures."""
     monkeypatch.chdir(tmp_path)
     train.run([*training, "--output_name", "late", "--max_steps", "4", "--eval_delay", "4"])
     assert meta(Path("results/late/checkpoint-2"))["dev"] == {"step": 2, "epoch": pytest.approx(2 / 19)}
     assert "eval_sft_loss" in meta(Path("results/late/checkpoint-4"))["dev"]
 
 
-def test_the_best_steps_checkpoint_gives_the_texts_of_the_final_folder_and_another_step_others(folder, flags):
+def test_best_checkpoint_gives_final_texts(folder, flags):
+    """The resume checkpoint of the best step gives the texts of the final folder, another step gives others, and each
+    report names its checkpoint."""
     best = meta(final_folder())["best"]["step"]
     other = next(step for step in STEPS if step != best)
     flags = [*flags, "--num_return_sequences", "2"]
@@ -124,7 +129,8 @@ def test_the_best_steps_checkpoint_gives_the_texts_of_the_final_folder_and_anoth
 
 
 @pytest.mark.parametrize("kind", ["small_block", "block", "small"])
-def test_a_resume_checkpoint_holds_the_tensors_of_the_bin_files(tiny_models, tmp_path, kind):
+def test_resume_checkpoint_holds_same_tensors(tiny_models, tmp_path, kind):
+    """A resume checkpoint holds the tensors of the .bin files."""
     model = tiny_models.model(kind)
     save_checkpoint(tmp_path / "final", model, record_of(model))
     save_file(model.state_dict(), tmp_path / RESUME_FILE)
@@ -135,7 +141,9 @@ def test_a_resume_checkpoint_holds_the_tensors_of_the_bin_files(tiny_models, tmp
         assert read is None or read.keys() == wanted.keys() and all(read[k].equal(wanted[k]) for k in read)
 
 
-def test_a_resume_checkpoint_that_cannot_be_evaluated_is_one_line(folder, trained, flags, monkeypatch):
+def test_unusable_resume_checkpoints_are_refused(folder, trained, flags, monkeypatch):
+    """A resume checkpoint that was cut off, lacks thoughts.json or has other tensors is refused in one line, before an
+    LM is loaded."""
     monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
     (step_folder(2) / "complete").unlink()
     assert "checkpoint-2/complete: no such file; the checkpoint was cut off" in fails(
@@ -158,13 +166,16 @@ def test_a_resume_checkpoint_that_cannot_be_evaluated_is_one_line(folder, traine
     assert sorted(os.listdir("results")) == ["dis"]
 
 
-def test_a_resume_checkpoint_may_be_copied_to_another_name(folder, flags):
+def test_copied_resume_checkpoint_is_evaluated(folder, flags):
+    """A resume checkpoint that was copied to another name is evaluated under that name."""
     shutil.copytree(step_folder(2), "best2")
     evaluate.main(["--checkpoint", "best2", *flags])
     assert Path("results/eval-best2/test-n4-x1-seed41/report.json").exists()
 
 
-def test_the_checkpoints_of_a_run_are_the_complete_ones_by_step_and_the_final_one_where_its_step_is_gone(folder):
+def test_run_checkpoints_are_complete_ones_by_step(folder):
+    """A run's checkpoints are the complete ones in the order of their steps, and the final one where the checkpoint of
+    its step is gone. Other runs' are left out."""
     final = final_folder()
     stored = meta(final)
     (final / "thoughts.json").write_text(json.dumps(stored | {"best": stored["best"] | {"step": 4}}))
@@ -181,7 +192,8 @@ def test_the_checkpoints_of_a_run_are_the_complete_ones_by_step_and_the_final_on
     assert run_checkpoints("dis") == [final]
 
 
-def test_what_train_did_not_write_or_did_not_finish_is_no_checkpoint_of_a_run(folder):
+def test_foreign_folders_are_no_checkpoints(folder):
+    """Folders that train.py did not write or did not finish are no checkpoints of a run."""
     final = final_folder()
     shutil.rmtree("results")
     for end in (".partial", ".old"):
@@ -197,7 +209,8 @@ def test_what_train_did_not_write_or_did_not_finish_is_no_checkpoint_of_a_run(fo
     assert train.newest_checkpoint(Path("results/dis")) is None
 
 
-def test_a_run_without_checkpoints_is_one_line(folder):
+def test_run_without_checkpoints_is_refused(folder):
+    """A run that does not exist or has no complete checkpoint, and a mistyped flag, are refused in one line."""
     shutil.rmtree("ckpt")
     for step in STEPS:
         (step_folder(step) / "complete").unlink()
@@ -231,8 +244,9 @@ def without_gpus(folder, monkeypatch) -> str:
     return "./python"
 
 
-def test_the_script_evaluates_and_ranks_what_it_can_and_asks_no_question_twice(without_gpus, flags):
-    """For real, on the CPU: one checkpoint done before, one broken, one to do."""
+def test_script_ranks_what_it_can_evaluate(without_gpus, flags):
+    """With one checkpoint done before, one broken and one to do, the script ranks two, names the broken one and asks no
+    question twice. It runs for real, on the CPU."""
     common = [*flags, "--num_return_sequences", "2", "--split", "dev"]
     evaluate.main(["--checkpoint", str(step_folder(2)), *common])
     before = Path("results/eval-dis-checkpoint-2/dev-n4-x2-seed41/samples.jsonl").read_bytes()
@@ -269,7 +283,9 @@ def events() -> list[list[str]]:
 @pytest.mark.parametrize(
     ("visible", "devices"), [("3,5", "35"), ("GPU-b,GPU-a,none", ("GPU-b", "GPU-a")), (None, "01")]
 )
-def test_two_evaluations_at_a_time_each_on_its_own_gpu(fake, monkeypatch, visible, devices):
+def test_evaluations_share_no_gpu(fake, monkeypatch, visible, devices):
+    """On two GPUs two evaluations run at a time, each on its own GPU, and a failed one is named and left out of the
+    table."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     more = {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
     process = script("r", "--test_k", "7", **fake | more | {"FAILS": "results/r/checkpoint-6"})
@@ -289,7 +305,8 @@ def test_two_evaluations_at_a_time_each_on_its_own_gpu(fake, monkeypatch, visibl
     assert len(events()) == 10
 
 
-def test_an_evaluation_that_is_killed_with_its_whole_group_gives_its_gpu_back(fake):
+def test_killed_evaluation_frees_its_gpu(fake):
+    """An evaluation that is killed with its whole group is named, and its GPU takes the next one."""
     process = script("r", **fake | {"KILLED": "results/r/checkpoint-4", "CUDA_VISIBLE_DEVICES": "0,1"})
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -306,7 +323,9 @@ def test_an_evaluation_that_is_killed_with_its_whole_group_gives_its_gpu_back(fa
         (["--split=test"], "--split=test", False),
     ],
 )
-def test_flags_reach_every_evaluation_which_is_on_dev_unless_told_otherwise(fake, given, passed, note):
+def test_flags_reach_every_evaluation(fake, given, passed, note):
+    """The script's flags reach every evaluation as they were given. It is on the dev questions unless --split says
+    otherwise."""
     process = script("r", *given, **fake | {"SECONDS_EACH": "0", "SEED": "7", "NUM_THOUGHT_TOKENS": "2"})
     printed, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
@@ -316,7 +335,8 @@ def test_flags_reach_every_evaluation_which_is_on_dev_unless_told_otherwise(fake
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_script_stops_its_evaluations(fake, sign):
+def test_stopped_script_stops_its_evaluations(fake, sign):
+    """A script that is interrupted or terminated stops the evaluations that it started."""
     process = script("r", **fake | {"SECONDS_EACH": "60"})
     deadline = time.time() + 20
     while len(events()) < 2 and time.time() < deadline:
@@ -344,13 +364,15 @@ def test_a_stopped_script_stops_its_evaluations(fake, sign):
         ),
     ],
 )
-def test_wrong_arguments_of_the_script_are_one_line(fake, args, line):
+def test_wrong_script_arguments_are_refused(fake, args, line):
+    """A missing run name, and flags that are each checkpoint's own, are refused in one line."""
     process = script(*args, **fake)
     printed, errors = process.communicate(timeout=60)
     assert (process.returncode, printed) == (1, "") and errors.startswith(line) and errors.count("\n") == 1
 
 
-def test_a_name_that_is_no_runs_writes_nothing(without_gpus):
+def test_unknown_run_name_writes_nothing(without_gpus):
+    """A name that cannot be a run's is refused in one line, and nothing is written."""
     before = sorted(Path().glob("**/*"))
     process = script("../x", PYTHON=without_gpus)
     printed, errors = process.communicate(timeout=60)

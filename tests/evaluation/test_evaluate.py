@@ -29,8 +29,9 @@ def texts_of(folder) -> list[list[str]]:
 # Which thoughts run
 
 
-def test_the_users_command_and_the_checkpoint_flag_agree(run, checkpoints, tiny_pair):
-    """Both ways to name a checkpoint give the same texts; n of N thoughts; the report has all that is promised."""
+def test_checkpoint_can_be_named_two_ways(run, checkpoints, tiny_pair):
+    """The files' flags and --checkpoint give the same texts, with n of N thoughts. The report, the samples and the
+    printed lines have all that is promised."""
     files = [checkpoints / "small_block" / name for name in (PARAMS_FILE, ATT_FILE)]
     common = ["--batch_size", "4", "--task_name", "gsm8k", "--num_thought_tokens", "2", "--num_return_sequences", "3"]
     flags = [*pair_flags(tiny_pair), "--params_file_name", files[0], "--att_file_name", files[1], *common]
@@ -56,7 +57,7 @@ def test_the_users_command_and_the_checkpoint_flag_agree(run, checkpoints, tiny_
 
 
 @pytest.mark.parametrize("kind", ["block", "small"])
-def test_each_generator_runs_from_its_checkpoint(run, checkpoints, kind):
+def test_generators_run_from_checkpoint_alone(run, checkpoints, kind):
     """--checkpoint alone is enough: generator, ids, task and N come from thoughts.json."""
     assert "one sample, % right" in run("--checkpoint", checkpoints / kind)
     settings = json.loads(Path(f"results/eval-{kind}/test-n{N}-x1-seed41/settings.json").read_text())
@@ -65,7 +66,8 @@ def test_each_generator_runs_from_its_checkpoint(run, checkpoints, kind):
 
 
 def test_none_runs_the_llm_alone(run, checkpoints, tiny_pair):
-    """Without thoughts: by ids, or with a checkpoint's ids, prompts and task; the same texts, no thoughts made."""
+    """Without thoughts the LLM gives the same texts by ids or with a checkpoint's ids, prompts and task. With thoughts
+    it gives others."""
     run("--base_model_id", tiny_pair / "large", "--thought_generator", "none")
     run("--checkpoint", checkpoints / "small_block", "--thought_generator", "none", "--output_dir", "other")
     assert texts_of("results/eval-none-large-gsm8k/test-n0-x1-seed41") == texts_of("other")
@@ -75,8 +77,9 @@ def test_none_runs_the_llm_alone(run, checkpoints, tiny_pair):
 
 
 @pytest.mark.parametrize(("kind", "d_in", "block"), [("block", D_LARGE, True), ("small", D_SMALL, False)])
-def test_published_weights_run(run, tiny_pair, tmp_path, kind, d_in, block):
-    """Plain state dicts with the published names load, the generator is found, 32 are made and the first n injected."""
+def test_published_weights_are_evaluated(run, tiny_pair, tmp_path, kind, d_in, block):
+    """Plain state dicts with the published names load, and the generator is found. It makes 32 thoughts, and the first
+    n are injected."""
     files = published(tmp_path / "weights", d_in, block)
     printed = run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "2", "--output_dir", "out")
     settings = json.loads(Path("out/settings.json").read_text())
@@ -85,8 +88,9 @@ def test_published_weights_run(run, tiny_pair, tmp_path, kind, d_in, block):
     assert "--num_thought_tokens is needed" in run(*pair_flags(tiny_pair), *files)
 
 
-def test_the_generator_is_found_from_the_files(run, tiny_pair, tmp_path):
-    """An att file and a projection from d_small: small_block. Equal sizes leave it open: then the flag is required."""
+def test_generator_is_found_from_files(run, tiny_pair, tmp_path):
+    """An att file and a projection from d_small make small_block. Equal sizes leave the generator open: then the flag
+    is required."""
     files = published(tmp_path / "weights", D_SMALL, True)
     printed = run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "2")
     assert "thought_generator = 'small_block'" in printed
@@ -97,8 +101,8 @@ def test_the_generator_is_found_from_the_files(run, tiny_pair, tmp_path):
     assert "thought_generator = 'small_block'" in printed
 
 
-def test_a_prior_says_how_many_thoughts_there_are(run, checkpoints, tiny_pair, tmp_path):
-    """Weights with a prior but without thoughts.json make as many thoughts as it has rows, and no more."""
+def test_prior_rows_count_the_thoughts(run, checkpoints, tiny_pair, tmp_path):
+    """Weights with a prior but without thoughts.json make as many thoughts as the prior has rows, and no more."""
     for name in (PARAMS_FILE, ATT_FILE):
         shutil.copy(checkpoints / "block" / name, tmp_path / name)
     files = ["--params_file_name", tmp_path / PARAMS_FILE, "--att_file_name", tmp_path / ATT_FILE]
@@ -155,16 +159,17 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("flags", "reason"), ERRORS.values(), ids=ERRORS)
-def test_wrong_input_is_one_line(run, checkpoints, monkeypatch, flags, reason):
-    """One line that starts with `error:`; no LM is loaded and nothing is written."""
+def test_wrong_evaluation_flags_are_refused(run, checkpoints, monkeypatch, flags, reason):
+    """Wrong flags end in one line that starts with `error:`. No LM is loaded and nothing is written."""
     monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
     error = run(*(flag.replace(CKPT, str(checkpoints / "small_block")) for flag in flags))
     assert re.fullmatch(f"error: .*{reason}.*", error), error
     assert os.listdir() == []
 
 
-def test_other_models_than_in_training_are_an_error(run, checkpoints, tiny_pair, tmp_path, monkeypatch):
-    """A model moved to another folder is the same model; one of another size under the same name is an error."""
+def test_models_of_other_sizes_are_refused(run, checkpoints, tiny_pair, tmp_path, monkeypatch):
+    """A model that was moved to another folder is the same model. One of another size under the same name is
+    refused."""
     moved = shutil.copytree(tiny_pair / "large", tmp_path / "moved" / "large")
     assert "% right" in run("--checkpoint", checkpoints / "small_block", "--base_model_id", f"{moved}/")
     config = json.loads((moved / "config.json").read_text())
@@ -184,15 +189,15 @@ def other_weights(tiny_pair, folder: Path) -> Path:
     return folder / "large"
 
 
-def test_an_llm_of_the_same_name_with_other_weights_is_an_error(run, checkpoints, tiny_pair, tmp_path):
-    """Thoughts are for the LLM that they were trained with, not for its fine-tuned namesake."""
+def test_llm_with_other_weights_is_refused(run, checkpoints, tiny_pair, tmp_path):
+    """An LLM of the same name with other weights is refused: thoughts are for the LLM that they were trained with."""
     model = other_weights(tiny_pair, tmp_path)
     error = run("--checkpoint", checkpoints / "small", "--base_model_id", model)
     assert error.startswith("error: ") and "not the weights that these thoughts were trained with" in error
 
 
-def test_answers_of_a_replaced_llm_do_not_join_those_of_the_old_one(run, tiny_pair, tmp_path):
-    """Same folder, same flags, other weights on disk: the run does not go on."""
+def test_answers_of_replaced_llm_stay_apart(run, tiny_pair, tmp_path):
+    """The same folder and flags with other weights on disk: the run does not go on, and the old answers stay."""
     model = tmp_path / "model" / "large"
     shutil.copytree(tiny_pair / "large", model)
     flags = ("--base_model_id", model, "--thought_generator", "none", "--output_dir", "out")
@@ -204,22 +209,23 @@ def test_answers_of_a_replaced_llm_do_not_join_those_of_the_old_one(run, tiny_pa
     assert "fingerprints.large" in error and samples_of("out") == before
 
 
-def test_an_output_folder_that_cannot_be_made_is_one_line_before_the_llm_loads(run, checkpoints, tmp_path, monkeypatch):
+def test_impossible_output_folder_is_refused_early(run, checkpoints, tmp_path, monkeypatch):
+    """An output folder that cannot be made is refused in one line, before the LLM is loaded."""
     monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "file").touch()
     error = run("--checkpoint", checkpoints / "small", "--output_dir", tmp_path / "file" / "out")
     assert error.startswith("error: ") and "cannot be made" in error and "\n" not in error
 
 
-def test_a_missing_data_folder_is_one_line(run, checkpoints, monkeypatch):
-    """Where there are neither files nor a hub, the error says what to put where."""
+def test_missing_data_folder_is_refused(run, checkpoints, monkeypatch):
+    """Where there are neither files nor a hub, one line says what to put where."""
     monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
     error = run("--checkpoint", checkpoints / "small", "--data_dir", "nowhere", data=False)
     assert error.startswith("error: nowhere/gsm8k: no test_socratic.jsonl") and "\n" not in error
 
 
-def test_departures_are_said(run, checkpoints, tmp_path):
-    """The checkpoint's prompts are used, whatever the code's are; another dtype and other prompts are noted."""
+def test_departures_from_training_are_noted(run, checkpoints, tmp_path):
+    """The checkpoint's prompts are used, whatever the code's are. Another dtype and other prompts are noted."""
     folder = shutil.copytree(checkpoints / "small", tmp_path / "small")
     meta = json.loads((folder / META_FILE).read_text())
     meta["prompts"] = {name: "Well: " + prompt for name, prompt in meta["prompts"].items()}
@@ -240,7 +246,7 @@ def test_departures_are_said(run, checkpoints, tmp_path):
 
 
 def test_batch_size_changes_no_text(run, checkpoints):
-    """Batch 1 against 8 and auto, lengths mixed: identical texts (float32, CPU)."""
+    """Batch sizes 1, 8 and auto give identical texts for questions of mixed lengths, in float32 on the CPU."""
     flags = ["--checkpoint", checkpoints / "small_block", "--num_return_sequences", "2", "--test_k", "12"]
     for size in ("1", "8", "auto"):
         printed = run(*flags, "--batch_size", size, "--output_dir", size)
@@ -249,8 +255,8 @@ def test_batch_size_changes_no_text(run, checkpoints):
     assert texts_of("1") == texts_of("8") == texts_of("auto")
 
 
-def test_two_ranks_give_the_texts_of_one(run, checkpoints, gsm8k_data, tmp_path):
-    """torchrun with two ranks writes the samples.jsonl of one process, reports once, and leaves no rank files."""
+def test_two_ranks_give_texts_of_one(run, checkpoints, gsm8k_data, tmp_path):
+    """torchrun with two ranks writes the samples.jsonl of one process, reports once, and leaves no files of a rank."""
     flags = ["--checkpoint", str(checkpoints / "small_block"), "--num_return_sequences", "2", "--test_k", "5"]
     flags += ["--data_dir", str(gsm8k_data), "--max_new_tokens", "8", "--batch_size", "2"]
     run(*flags, "--output_dir", "one", data=False)
@@ -269,7 +275,7 @@ def test_two_ranks_give_the_texts_of_one(run, checkpoints, gsm8k_data, tmp_path)
     assert texts_of("two") == texts_of("one")
 
 
-def test_a_killed_run_goes_on_where_it_stopped(run, checkpoints, monkeypatch):
+def test_killed_evaluation_continues_where_it_stopped(run, checkpoints, monkeypatch):
     """After a kill in the middle of a line only the missing questions are asked, and the texts are those of one run."""
     flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--batch_size", "1"]
     run(*flags, "--output_dir", "whole")
@@ -300,7 +306,8 @@ def test_a_killed_run_goes_on_where_it_stopped(run, checkpoints, monkeypatch):
     assert json.loads(Path("cut/report.json").read_text())["speed"] is None
 
 
-def test_a_run_that_ended_before_its_first_question_does_not_bind_the_next(run, checkpoints):
+def test_empty_run_does_not_bind_next(run, checkpoints):
+    """A run that ended before its first answer does not bind the next one to its settings."""
     flags = ["--checkpoint", checkpoints / "small", "--test_k", "1", "--output_dir", "out"]
     Path("out").mkdir()
     Path("out/settings.json").write_text('{"backend": "vllm"}')
@@ -309,8 +316,9 @@ def test_a_run_that_ended_before_its_first_question_does_not_bind_the_next(run, 
     assert json.loads(Path("out/settings.json").read_text())["split"] == "test"
 
 
-def test_a_folder_of_other_settings_is_not_touched(run, checkpoints):
-    """Other settings than the folder's: one line that names the first that differs, and the files stay as they are."""
+def test_folder_with_other_settings_stays_untouched(run, checkpoints):
+    """Other settings than the folder's are refused in one line that names the first that differs, and the files stay as
+    they are. Flags that decide no text may change."""
     flags = ["--checkpoint", checkpoints / "small", "--output_dir", "out"]
     run(*flags)
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}

@@ -37,7 +37,8 @@ EXAMPLES = [
 ]
 
 
-def test_a_thought_that_is_a_word_is_that_word_at_distance_zero(tiny_models, monkeypatch):
+def test_word_thought_has_distance_zero(tiny_models, monkeypatch):
+    """A thought that is a row of the embedding table has this row's word as its nearest, at cosine 1 and distance 0."""
     monkeypatch.setattr(inspection, "ROWS_AT_A_TIME", 64)  # the table in several chunks
     llm, tokenizer = tiny_models.llm, tiny_models.llm_tokenizer
     table = llm.get_input_embeddings().weight
@@ -52,7 +53,8 @@ def test_a_thought_that_is_a_word_is_that_word_at_distance_zero(tiny_models, mon
     torch.testing.assert_close(norms, table.norm(dim=-1))
 
 
-def test_distances_and_range_are_those_of_the_whole_table(tiny_models, monkeypatch):
+def test_distances_cover_the_whole_table(tiny_models, monkeypatch):
+    """Distances and the range of the features are those of the whole embedding table, though it is read in parts."""
     monkeypatch.setattr(inspection, "ROWS_AT_A_TIME", 64)
     llm = tiny_models.llm
     table = llm.get_input_embeddings().weight
@@ -65,7 +67,9 @@ def test_distances_and_range_are_those_of_the_whole_table(tiny_models, monkeypat
     assert figures["nearest_row_of_rows"] == pytest.approx(between.median().item(), rel=1e-5)
 
 
-def test_attention_mass_is_that_of_a_plain_eager_forward(tiny_models, tiny_pair):
+def test_attention_mass_matches_eager_forward(tiny_models, tiny_pair):
+    """The attention on the thoughts is that of a plain eager forward, layer by layer, beside that of uniform
+    attention."""
     llm, layout = tiny_models.llm, tiny_models.layout
     eager = AutoModelForCausalLM.from_pretrained(tiny_pair / "large", attn_implementation="eager").eval()
     models, answer = tiny_models.models("small_block", num_thoughts=N), [40, 41, 42]
@@ -87,7 +91,8 @@ def test_attention_mass_is_that_of_a_plain_eager_forward(tiny_models, tiny_pair)
     assert uniform == pytest.approx([expected] * len(layers))
 
 
-def test_the_attention_implementation_is_restored(tiny_models):
+def test_attention_implementation_is_restored(tiny_models):
+    """After the inspection the LLM has its own attention implementation again, also after an error."""
     llm = tiny_models.llm
     own = llm.config._attn_implementation
     assert own != "eager"
@@ -112,7 +117,9 @@ class SaysItsQuestion:
 
 
 @pytest.mark.parametrize("gold, right", [("012", "own"), ("120", "swapped")])
-def test_exchanged_thoughts_decide_the_answers(tiny_models, tmp_path, monkeypatch, gold, right):
+def test_exchanged_thoughts_decide_answers(tiny_models, tmp_path, monkeypatch, gold, right):
+    """Own, swapped, mean and zero thoughts each get the answers that these thoughts give."""
+
     def say_the_thought(llm, settings, stop_ids, requests, embed, batch_size):
         """The answer is what stands in every feature of a prompt's columns: there are two thoughts, and all alike."""
         for request in reversed(requests):
@@ -135,7 +142,8 @@ def test_exchanged_thoughts_decide_the_answers(tiny_models, tmp_path, monkeypatc
     assert figures["num_thoughts"] == 2
 
 
-def test_own_thoughts_give_the_answers_of_an_evaluation(tiny_models):
+def test_own_thoughts_answer_as_in_evaluation(tiny_models):
+    """With its own thoughts a question gets the answer of an evaluation."""
     models = tiny_models.models("small_block", num_thoughts=N)
     settings, requests = greedy_settings(models.llm, 8), make_requests(models.layout, EXAMPLES)
     thoughts = make_thoughts(models, requests, 2)
@@ -145,7 +153,8 @@ def test_own_thoughts_give_the_answers_of_an_evaluation(tiny_models):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_files_are_written_and_nothing_is_left_changed(tiny_models, tiny_pair, kind, tmp_path, dtype, capsys):
+def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dtype, capsys):
+    """The inspection writes its figures and its drawing, names the file, and leaves the LLM as it was."""
     llm, small_lm = (load_frozen_lm(LmSource(str(tiny_pair / name), "", dtype)) for name in ("large", "small"))
     model = LatentThoughtModel(kind, llm, small_lm if GENERATORS[kind].uses_small_lm else None, N, slot_id=0)
     models, own = Models(llm, model, tiny_models.layout_for(kind)), llm.config._attn_implementation
@@ -160,7 +169,8 @@ def test_files_are_written_and_nothing_is_left_changed(tiny_models, tiny_pair, k
     assert str(folder / INSPECTION_FILE) in capsys.readouterr().out
 
 
-def test_one_question_has_no_other(tiny_models, tmp_path, capsys):
+def test_single_question_has_no_exchange(tiny_models, tmp_path, capsys):
+    """With one question there are no swapped and no mean thoughts, and a line says so."""
     models = tiny_models.models("small", num_thoughts=N)
     requests = make_requests(models.layout, EXAMPLES[:1])
     figures = inspect_thoughts(models, requests, "number", N, greedy_settings(models.llm, 4), 1, tmp_path)
@@ -169,7 +179,9 @@ def test_one_question_has_no_other(tiny_models, tmp_path, capsys):
     assert capsys.readouterr().out.count("there is no other question") == 2
 
 
-def test_errors_are_one_line(tiny_models, tmp_path, monkeypatch):
+def test_inspection_errors_are_one_line(tiny_models, tmp_path, monkeypatch):
+    """An LLM that gives no attention weights is refused in one line, and so is a missing matplotlib, before anything is
+    made."""
     models = tiny_models.models("small_block")
     requests = make_requests(models.layout, EXAMPLES)
     with pytest.raises(InputError, match="^--inspect: .* does not give its attention weights$"):

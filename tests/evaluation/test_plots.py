@@ -63,7 +63,8 @@ def lines(figure) -> dict[str, list[tuple]]:
     }
 
 
-def test_a_runs_curves_are_those_of_its_log_and_of_its_reports(flags, figures, capsys):
+def test_plot_shows_log_and_reports(flags, figures, capsys):
+    """A run's curves are those of its log, its votes those of its reports, and the chosen step is marked."""
     steps = ["--eval_strategy", "steps", "--eval_steps", "2", "--align_loss_weight", "0"]
     train.run([*flags, "--output_name", "run", *steps])
     (folder,) = Path("ckpt").iterdir()
@@ -106,7 +107,8 @@ def test_a_runs_curves_are_those_of_its_log_and_of_its_reports(flags, figures, c
     ]
 
 
-def test_the_same_runs_give_the_same_bytes(figures):
+def test_same_runs_plot_same_bytes(figures):
+    """The same runs give the same files, to the byte."""
     write("results/a/trainer_state.json", state(40))
     write("results/eval-a/report.json", report("a"))
     files = []
@@ -116,7 +118,8 @@ def test_the_same_runs_give_the_same_bytes(figures):
     assert len(files[0]) == 2 and files[0] == files[1]
 
 
-def test_a_killed_run_is_drawn_from_its_newest_complete_checkpoint_and_an_ended_one_to_its_last_line(figures):
+def test_killed_run_is_plotted_from_checkpoint(figures):
+    """A killed run is drawn from its newest complete checkpoint, an ended one to its last line."""
     for step in (20, 40, 60):
         write(f"results/a/checkpoint-{step}/trainer_state.json", state(step))
         if step < 60:
@@ -131,7 +134,8 @@ def test_a_killed_run_is_drawn_from_its_newest_complete_checkpoint_and_an_ended_
     assert lines(figures[2])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50, 60]
 
 
-def test_reports_belong_to_the_run_that_they_name(figures):
+def test_reports_belong_to_named_run(figures):
+    """A report belongs to the run that it names and is drawn once. Older reports that name none are noted."""
     write("results/a/trainer_state.json", state(40))
     write("results/eval-a/n4/report.json", report("a"))
     write("results/eval-a/n2/report.json", report("a", num_thought_tokens=2))
@@ -144,7 +148,9 @@ def test_reports_belong_to_the_run_that_they_name(figures):
     ]
 
 
-def test_many_runs_look_different_and_no_legend_covers_a_curve(figures, capsys):
+def test_many_runs_look_different(figures, capsys):
+    """Twelve runs look different, in grey too, and the legend covers no curve. Evaluations that read alike say where
+    they are."""
     names = [f"gsm8k-small_block-seed{i}" for i in range(12)]
     for i, name in enumerate(names):
         write(f"results/{name}/trainer_state.json", state(40 + 10 * i, ("sft", "focus") if i == 3 else ("sft",)))
@@ -164,7 +170,8 @@ def test_many_runs_look_different_and_no_legend_covers_a_curve(figures, capsys):
     assert [len(path) for path in said.split()[-2:]] == [len("results/") + 200 + len("-12345678.svg")] * 2
 
 
-def test_a_broken_report_of_others_is_passed_over_with_a_note(figures, capsys):
+def test_broken_foreign_report_is_skipped(figures, capsys):
+    """A broken report in another folder is passed over with a note."""
     write("results/a/trainer_state.json", state(20))
     write("results/other/report.json", "{}")
     evaluate.main(["--plot", "a"])
@@ -172,7 +179,8 @@ def test_a_broken_report_of_others_is_passed_over_with_a_note(figures, capsys):
     assert note in capsys.readouterr().out
 
 
-def test_a_report_alone_is_a_plot_of_its_votes(figures):
+def test_report_alone_plots_its_votes(figures):
+    """A report alone gives a plot of its votes, also where its run is gone."""
     evaluate.main(["--plot", write("x/report.json", report(None, thought_generator="none", num_thought_tokens=0))])
     assert [axes.get_title() for axes in figures[0].axes] == ["maj@k, pass@k"]
     evaluate.main(["--plot", write("y/report.json", report("gone", samples=1))])
@@ -193,7 +201,9 @@ def test_a_report_alone_is_a_plot_of_its_votes(figures):
         (["a", "--output_dir", "broken.json"], "broken.json: cannot be written to"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(figures, names, message):
+def test_impossible_plots_are_refused(figures, names, message):
+    """Runs that do not exist or logged nothing, files that are no report, and a folder that cannot be written to are
+    refused in one line."""
     write("results/a/trainer_state.json", state(20))
     write("results/b/trainer_state.json", "{}")
     write("broken.json", "{")
@@ -206,7 +216,8 @@ def test_what_cannot_be_drawn_is_one_line(figures, names, message):
     assert not list(Path().rglob("plot-*"))
 
 
-def test_without_matplotlib_it_says_what_to_install(monkeypatch):
+def test_missing_matplotlib_says_what_to_install(monkeypatch):
+    """Without matplotlib one line says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match="^matplotlib is needed for the drawings of --plot: pip install matplotlib$"):
         plots.plot_runs(["a"], None)

@@ -25,7 +25,9 @@ def write_report(name: str, answers: list[str], loss: float | None = 0.5, gold: 
     return str(write_evaluation(Path(name), lines, checkpoint, **settings))
 
 
-def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeypatch, capsys):
+def test_checkpoints_rank_by_vote_then_samples(tmp_path, monkeypatch, capsys):
+    """Checkpoints are ranked by the vote's accuracy, then by that of single samples. A note says that the best of
+    several was chosen by these figures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "RESAMPLES", 100)
     half = ["+o-", "+++", "---", "---"]  # vote 2 of 4 by a tie that the first answer wins
@@ -54,7 +56,8 @@ def test_checkpoints_are_ranked_by_vote_then_by_single_samples(tmp_path, monkeyp
     ]
 
 
-def test_what_is_no_fair_ranking_is_refused_in_one_line(tmp_path, monkeypatch):
+def test_unfair_rankings_are_refused(tmp_path, monkeypatch):
+    """Other questions, other sampling settings and files that are no current report are refused in one line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "RESAMPLES", 100)
     a = write_report("a", ["+++", "---"])
@@ -69,7 +72,8 @@ def test_what_is_no_fair_ranking_is_refused_in_one_line(tmp_path, monkeypatch):
     assert "a/samples.jsonl: not JSON" in fails("--rank", "a/samples.jsonl")
 
 
-def test_prompts_may_differ_in_what_is_said_around_the_thoughts_and_in_nothing_else():
+def test_prompts_differ_only_around_thoughts():
+    """Two prompts may differ in the words around the thoughts. Any other difference is named."""
     template = (
         "{{ 'system ' + date_string }}{% for m in messages %}{{ ' ' + m.role + ': ' + m.content | trim + '</s>' }}"
         "{% endfor %}{{ ' assistant: ' if add_generation_prompt }}"

@@ -12,8 +12,8 @@ from lta_thinker.common import InputError
 from lta_thinker.evaluation import report
 
 
-def test_the_figures_of_a_report():
-    """Accuracies, maj@k, pass@k, ties and shares of four questions worked out by hand."""
+def test_report_figures_match_hand_calculation():
+    """Accuracies, maj@k, pass@k, ties and shares of four questions are those worked out by hand."""
     records = [
         line_of(0, ["18", "18.0", "7"]),
         line_of(1, ["7", None, None], finished=False),
@@ -30,8 +30,8 @@ def test_the_figures_of_a_report():
     assert figures.vote_accuracy.low < 0.5 < figures.vote_accuracy.high
 
 
-def test_intervals_cover_as_often_as_they_say(monkeypatch):
-    """95 % intervals of a mean of 100 coins hold the truth in about 95 % of 100 draws."""
+def test_intervals_cover_as_they_say(monkeypatch):
+    """95 % intervals of a mean of 100 coins hold the truth in about 95 of 100 draws."""
     monkeypatch.setattr(report, "RESAMPLES", 1000)
     rng = np.random.default_rng(1)
     hits = 0
@@ -42,7 +42,8 @@ def test_intervals_cover_as_often_as_they_say(monkeypatch):
 
 
 def test_compare_pairs_the_questions(run, tmp_path):
-    """--compare prints both accuracies and B - A with its paired interval, much narrower than unpaired ones."""
+    """--compare prints both accuracies and B - A with its paired interval, which is much narrower than an unpaired
+    one."""
     poor = [line_of(i, ["18", "7"] if i % 2 else ["7", "7"]) for i in range(60)]
     good = [line_of(i, ["18", "18"] if i % 2 else ["18", "7"]) for i in range(60)]
     a = write_evaluation(tmp_path / "a", poor)
@@ -56,8 +57,8 @@ def test_compare_pairs_the_questions(run, tmp_path):
     assert re.search(r"B - A, paired +50\.0 \[50\.0, 50\.0\]", printed)
 
 
-def test_compare_names_settings_that_differ_beyond_the_thoughts(run, tmp_path):
-    """A pair that was sampled in two ways is not a fair pair: the table says so."""
+def test_compare_names_other_settings(run, tmp_path):
+    """--compare names the settings that differ beyond the thoughts: such a pair is not a fair one."""
     records = [line_of(i, ["18", "7"]) for i in range(4)]
     a = write_evaluation(tmp_path / "a", records, base_model_id="one")
     b = write_evaluation(tmp_path / "b", records, base_model_id="other", thought_generator="small")
@@ -66,7 +67,7 @@ def test_compare_names_settings_that_differ_beyond_the_thoughts(run, tmp_path):
 
 
 def test_compare_refuses_other_questions(run, tmp_path):
-    """Reports over other questions, and files that are no report, are one line."""
+    """Reports over other questions, files that are no report and a single report are refused in one line."""
     a = write_evaluation(tmp_path / "a", [line_of(i, ["18", "7"]) for i in range(3)])
     b = write_evaluation(tmp_path / "b", [line_of(i, ["18", "7"], gold="19") for i in range(3)])
     with pytest.raises(InputError, match="not about the same questions"):

@@ -45,8 +45,9 @@ def gemma(tmp_path) -> Path:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("which", ["untied, float32", "tied, bfloat16", "gemma"])
-def test_the_stand_in_embeds_and_is_known_as_the_whole_llm(tiny_pair, gemma, which, dtype):
-    """The fingerprint of the files is that of the loaded weights, in any dtype of either."""
+def test_stand_in_embeds_as_whole_llm(tiny_pair, gemma, which, dtype):
+    """The stand-in embeds tokens as the whole LLM does and holds no other weight. Its files have the fingerprint of the
+    loaded weights, in any dtype of either."""
     folder = {"untied, float32": tiny_pair / "large", "tied, bfloat16": TOY, "gemma": gemma}[which]
     whole, embedding = models(folder, dtype)
     ids = torch.arange(0, 300, 7)[None]
@@ -59,7 +60,8 @@ def test_the_stand_in_embeds_and_is_known_as_the_whole_llm(tiny_pair, gemma, whi
     check_cache(embedding, "--base_model_id")
 
 
-def test_another_weight_is_another_fingerprint_and_shards_change_none(tiny_pair, tmp_path):
+def test_fingerprint_follows_weights_not_shards(tiny_pair, tmp_path):
+    """Another weight makes another fingerprint. Splitting the same weights into several files does not."""
     whole, _ = models(tiny_pair / "large", torch.float32)
     whole.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
@@ -71,8 +73,9 @@ def test_another_weight_is_another_fingerprint_and_shards_change_none(tiny_pair,
     assert weights_fingerprint(LmSource(str(tmp_path / "shards"), "--f"), embedding) != fingerprint(whole)
 
 
-def test_files_without_what_is_needed(tiny_pair, tmp_path, capsys):
-    """Other names: no fingerprint, and a note; no embeddings, no safetensors: one line."""
+def test_unusable_weight_files_are_named(tiny_pair, tmp_path, capsys):
+    """Weights under other names have no fingerprint, and a note says so. Missing embeddings, missing files and broken
+    files are refused in one line."""
     config = AutoConfig.from_pretrained(tiny_pair / "large")
     config.save_pretrained(tmp_path)
     weights = load_file(tiny_pair / "large" / "model.safetensors")
@@ -104,8 +107,8 @@ def test_files_without_what_is_needed(tiny_pair, tmp_path, capsys):
         load_embeddings(LmSource(str(tmp_path), "--base_model_id"))
 
 
-def test_a_file_of_weights_is_looked_for_once(tiny_pair, monkeypatch):
-    """On the hub every look is a request."""
+def test_weight_file_is_looked_up_once(tiny_pair, monkeypatch):
+    """Each file of weights is looked up once: on the hub every look is a request."""
     looks, own = [], embeddings.cached_file
     monkeypatch.setattr(embeddings, "cached_file", lambda *args: (looks.append(args[1]), own(*args))[1])
     llm = load_embeddings(LmSource(str(tiny_pair / "large"), "--f"))
@@ -113,7 +116,8 @@ def test_a_file_of_weights_is_looked_for_once(tiny_pair, monkeypatch):
     assert len(looks) == 2 * 3  # the index, whether there is the one file, and the file
 
 
-def test_the_engine_gets_what_the_thoughts_models_leave_of_a_gpu():
+def test_engine_gets_memory_that_is_left():
+    """vLLM gets the share of a GPU's memory that the thoughts' models leave, and at most 0.92."""
     gib = 2**30
     assert memory_share(75 * gib, 80 * gib) == pytest.approx(0.91)
     assert memory_share(20 * gib, 24 * gib) == 0.75
@@ -133,7 +137,9 @@ def test_the_engine_gets_what_the_thoughts_models_leave_of_a_gpu():
         (["--backend", "vllm"], {}, "vllm cannot be imported .*; pip install -r requirements-vllm.txt"),
     ],
 )
-def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, flags, environment, message):
+def test_impossible_backend_flags_are_refused(tmp_path, monkeypatch, flags, environment, message):
+    """Flags that the backend cannot serve, torchrun with vLLM and a missing vLLM are refused in one line, before
+    anything is written."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "vllm", None)  # not there, whatever is installed
     for name, value in environment.items():
@@ -144,7 +150,9 @@ def test_what_cannot_be_is_one_line(tmp_path, monkeypatch, flags, environment, m
     assert "\n" not in str(stop.value.code) and not any(tmp_path.iterdir())
 
 
-def test_a_folder_of_one_backend_is_not_continued_with_the_other(tmp_path):
+def test_folder_keeps_its_backend(tmp_path):
+    """A folder begun with one backend is not continued with the other, and a comparison of two reports lists the
+    difference."""
     (tmp_path / "samples.jsonl").write_text("{}\n")
     settings = {"seed": 41, "backend": "hf"}
 
@@ -161,7 +169,9 @@ def test_a_folder_of_one_backend_is_not_continued_with_the_other(tmp_path):
     assert differing(*reports) == {"backend": ["hf", "vllm"]}
 
 
-def test_the_engine_has_room_for_every_answer_as_far_as_the_model_has_positions(capsys):
+def test_engine_has_room_for_longest_answer(capsys):
+    """The engine's length has room for the longest prompt and answer, up to the model's positions. A shorter answer is
+    said, and no room at all is refused."""
     config = AutoConfig.from_pretrained(TOY)
     assert model_length(None, 300, 1000, config) == 1300 and capsys.readouterr().out == ""
     assert model_length(None, 300, 4096, config) == 2048 == config.max_position_embeddings
@@ -173,7 +183,8 @@ def test_the_engine_has_room_for_every_answer_as_far_as_the_model_has_positions(
             model_length(given, longest, 10, config)
 
 
-def test_prompts_are_unpadded_chain_by_chain():
+def test_prompts_are_unpadded_by_chain():
+    """Prompts reach vLLM without padding, grouped by question and chain."""
     mask = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1], [1, 1, 1]])
     embeddings = torch.arange(24.0).view(4, 3, 2)
     made = list(unpadded({"inputs_embeds": embeddings, "attention_mask": mask}, 2))
@@ -181,8 +192,9 @@ def test_prompts_are_unpadded_chain_by_chain():
     assert torch.equal(made[0][1], embeddings[1, 2:]) and torch.equal(made[1][0], embeddings[2])
 
 
-def test_what_a_killed_process_started_is_ended():
-    """A grandchild that nobody would stop, as vLLM's workers are."""
+def test_processes_of_killed_parent_end():
+    """The reaper ends what a killed process had started, grandchildren in sessions of their own too, as vLLM's workers
+    are."""
     with subprocess.Popen([sys.executable, str(PROGRAMS / "start_a_sleeper.py")]) as parent:
         reaper = subprocess.Popen([sys.executable, str(ROOT / "lta_thinker/generation/reaper.py"), str(parent.pid)])
         time.sleep(3)

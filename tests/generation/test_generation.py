@@ -64,8 +64,8 @@ def tokens_of(*arguments) -> list[list[list[int]]]:
     return [[one.tokens for one in samples] for samples, _ in answers_of(*arguments)]
 
 
-def test_noise_is_gumbel():
-    """Mean, variance and tails of the noise are Gumbel(0, 1)'s, and it is never infinite."""
+def test_noise_follows_gumbel_distribution():
+    """Mean, variance and tails of the noise are those of Gumbel(0, 1), and it is never infinite."""
     keys = keys_of(41, torch.arange(1000), torch.zeros(1000, dtype=torch.long))
     noise = gumbel_noise(keys, torch.zeros_like(keys), torch.arange(500).expand(1000, -1)).flatten()
     assert noise.isfinite().all()
@@ -100,7 +100,7 @@ def test_neighbouring_noise_is_independent():
         {"top_k": 0, "top_p": 0.97, "min_p": 0.2},
     ],
 )
-def test_frequencies_are_the_warped_softmax(cuts):
+def test_frequencies_follow_the_warped_softmax(cuts):
     """Tokens are drawn as often as the softmax after the library's temperature, top-k, top-p and min-p says."""
     settings = replace(SETTINGS, temperature=0.7, **cuts)
     logits = torch.linspace(-2, 3, 12)[torch.randperm(12, generator=torch.Generator().manual_seed(0))][None]
@@ -135,8 +135,9 @@ def by_hand(models, example: Example, number: int, settings: SamplingSettings) -
 
 @pytest.mark.parametrize("greedy", [False, True])
 @torch.no_grad()
-def test_samples_are_those_made_token_by_token(tiny_models, greedy):
-    """Rows of a shared cache give what a plain loop over token ids gives: same tokens, positions, scores."""
+def test_samples_match_plain_token_loop(tiny_models, greedy):
+    """Rows of a shared cache give what a plain loop over token ids gives: the same tokens and ends, and the same
+    scores."""
     settings = replace(SETTINGS, greedy=greedy, num_return_sequences=1 if greedy else 3)
     layout = tiny_models.layout_for("none")
     for example, samples, _ in sampled(Models(tiny_models.llm, None, layout), EXAMPLES[:3], settings, 3):
@@ -148,8 +149,8 @@ def test_samples_are_those_made_token_by_token(tiny_models, greedy):
 
 
 @pytest.mark.parametrize("kind", ["small_block", "block", "small", "none"])
-def test_a_batch_gives_what_each_question_gives_alone(tiny_models, kind):
-    """Batch size and order change no token (float32, CPU), whatever the lengths; all samples of a question differ."""
+def test_batch_answers_as_each_question_alone(tiny_models, kind):
+    """Batch size and order change no token (float32, CPU), whatever the lengths. All samples of a question differ."""
     model = None if kind == "none" else tiny_models.model(kind)
     layout = tiny_models.layout_for(kind)
 
@@ -177,9 +178,9 @@ def often_ending(monkeypatch, llm) -> None:
 
 
 @pytest.mark.parametrize(("kind", "chains", "changes"), CASES.values(), ids=CASES)
-def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, chains, changes):
-    """Answers of mixed lengths behind prompts of mixed lengths: finished rows are replaced, the last ones taken away,
-    and every sample is the one of its question alone."""
+def test_rows_coming_and_going_change_nothing(tiny_models, monkeypatch, kind, chains, changes):
+    """Finished rows are replaced and the last ones taken away, and every sample is still the one of its question alone.
+    Prompts and answers have mixed lengths."""
     llm, layout = tiny_models.llm, tiny_models.layout_for(kind)
     often_ending(monkeypatch, llm)
     model = None if kind == "none" else tiny_models.model(kind, design=Design(num_chains=chains)).eval()
@@ -209,7 +210,8 @@ def test_rows_that_come_and_go_change_no_sample(tiny_models, monkeypatch, kind, 
     assert sum(steps) < 1.5 * 5 * sum(lengths), "finished samples go on costing"
 
 
-def test_questions_come_as_soon_as_they_are_finished_the_longest_prompts_first(tiny_models, monkeypatch):
+def test_questions_come_when_they_finish(tiny_models, monkeypatch):
+    """A question's answer comes as soon as it is finished, and the longest prompts are asked first."""
     llm, layout, asked = tiny_models.llm, tiny_models.layout_for("none"), []
     often_ending(monkeypatch, llm)
     batch = PromptEmbedder.batch
@@ -236,8 +238,9 @@ def run_out_of_memory(monkeypatch, rows: int, when=lambda: True) -> None:
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
-def test_out_of_memory_halves_the_batch_and_changes_no_sample(tiny_models, monkeypatch, capsys, finished):
-    """Questions that were running start again; those that were finished are not asked again."""
+def test_out_of_memory_halves_the_batch(tiny_models, monkeypatch, capsys, finished):
+    """Out of memory halves the batch and changes no sample. Questions that were running start again, and finished ones
+    are not asked again."""
     llm, layout = tiny_models.llm, tiny_models.layout_for("none")
     often_ending(monkeypatch, llm)
     expected = tokens_of(Models(llm, None, layout), EXAMPLES, SETTINGS, 8)
@@ -259,7 +262,8 @@ def test_out_of_memory_halves_the_batch_and_changes_no_sample(tiny_models, monke
     assert printed == "out of GPU memory: going on with --batch_size 2; running questions start again\n"
 
 
-def test_out_of_memory_with_one_question_is_one_line(tiny_models, monkeypatch):
+def test_out_of_memory_with_one_question(tiny_models, monkeypatch):
+    """Out of memory with a single question ends in one line that says which flags to lower."""
     run_out_of_memory(monkeypatch, rows=2)
     with pytest.raises(
         InputError, match="--batch_size 1: out of GPU memory with 3 samples .* --max_new_tokens"
@@ -268,7 +272,7 @@ def test_out_of_memory_with_one_question_is_one_line(tiny_models, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
+def test_automatic_batch_fits_free_memory(tiny_models, monkeypatch, capsys):
     """What the cache and the logits really take stays under the memory that --batch_size auto was told is free."""
     llm, layout, largest = tiny_models.llm, tiny_models.layout_for("none"), [0]
     settings, own = replace(SETTINGS, max_new_tokens=150), decoding.Rows.step
@@ -297,7 +301,8 @@ def test_the_automatic_batch_fits(tiny_models, monkeypatch, capsys):
 
 @pytest.mark.skipif(not decoding.CACHE_BY_LAYERS, reason="transformers before 4.56 has no cache by layers")
 @torch.no_grad()
-def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models, monkeypatch):
+def test_cache_room_changes_no_answer(tiny_models, monkeypatch):
+    """The room left in the cache changes no answer, however often it grows."""
     layout = tiny_models.layout_for("none")
 
     def answers():
@@ -310,8 +315,8 @@ def test_room_in_the_cache_changes_no_answer_however_often_it_grows(tiny_models,
 
 
 @torch.no_grad()
-def test_samples_are_spread_over_the_chains(tiny_models):
-    """With C chains sample s is what sample s of the model with chain s modulo C alone would be."""
+def test_samples_are_spread_over_chains(tiny_models):
+    """With C chains, sample s is the sample s of the model with chain s modulo C alone."""
     model = tiny_models.model("block", design=Design(num_chains=2)).eval()
     layout, settings = tiny_models.layout_for("block"), replace(SETTINGS, num_return_sequences=3)
     both = [texts for _, texts in answers_of(Models(model.llm, model, layout), EXAMPLES[:2], settings, 2)]
@@ -326,15 +331,16 @@ def test_samples_are_spread_over_the_chains(tiny_models):
             assert both[i][1 - chain] != texts[i][1 - chain]
 
 
-def test_thoughts_and_their_number_change_the_answer(tiny_models):
-    """The first n thoughts are what the LLM reads: n = 1, n = 4 and no thoughts give different answers."""
+def test_number_of_thoughts_changes_answers(tiny_models):
+    """The LLM reads the first n thoughts: one thought gives other answers than four, and no number given means all
+    four."""
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
     said = {n: tokens_of(Models(tiny_models.llm, model, layout), EXAMPLES, SETTINGS, 8, n) for n in (1, 4, None)}
     assert said[None] == said[4] != said[1]
 
 
-def test_an_answer_ends_at_any_stop_token(tiny_models):
-    """Tokens stop before the first end token, num_tokens counts it, and an answer without one is cut off."""
+def test_answer_ends_at_any_stop_token(tiny_models):
+    """Tokens stop before the first end token and num_tokens counts it. An answer without one is cut off."""
     llm, layout = tiny_models.llm, tiny_models.layout_for("none")
 
     def written(stops: list[int]) -> list[Sample]:
@@ -355,8 +361,9 @@ def test_an_answer_ends_at_any_stop_token(tiny_models):
     assert {one.finished for one in short} == {True, False}
 
 
-def test_end_tokens_come_from_model_tokenizer_and_template(tiny_models):
-    """Ids of generation_config (one or a list), the tokenizer's end, the template's end of turn: each ends one."""
+def test_end_tokens_come_from_three_places(tiny_models):
+    """An answer ends at the ids of generation_config (one or a list), at the tokenizer's end and at the template's end
+    of turn."""
     llm, layout, own = tiny_models.llm, tiny_models.layout_for("none"), tiny_models.llm.generation_config
     turn_end = tiny_models.llm_tokenizer.convert_tokens_to_ids("<|im_end|>")
     try:
@@ -367,8 +374,9 @@ def test_end_tokens_come_from_model_tokenizer_and_template(tiny_models):
         llm.generation_config = own
 
 
-def test_nothing_of_the_models_generation_config_leaks_in(tiny_models):
-    """Only resolved settings count: the model's own generation_config changes nothing, and is there afterwards."""
+def test_models_generation_config_leaks_nowhere(tiny_models):
+    """Only resolved settings count: the model's own generation_config changes nothing, and it is still there
+    afterwards."""
     llm, layout, own = tiny_models.llm, tiny_models.layout_for("none"), tiny_models.llm.generation_config
     plain = answers_of(Models(llm, None, layout), EXAMPLES[:2], SETTINGS, 2)
     other = GenerationConfig(
@@ -383,8 +391,8 @@ def test_nothing_of_the_models_generation_config_leaks_in(tiny_models):
         llm.generation_config = own
 
 
-def test_repetition_penalty_counts(tiny_models):
-    """The model's repetition penalty is applied to the generated tokens, and the scores stay the model's own."""
+def test_repetition_penalty_is_applied(tiny_models):
+    """The repetition penalty is applied to the generated tokens, and the scores stay the model's own."""
     layout = tiny_models.layout_for("none")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, repetition_penalty=1e6)
     for _, [one], _ in sampled(Models(tiny_models.llm, None, layout), EXAMPLES, settings, 8):
@@ -392,8 +400,9 @@ def test_repetition_penalty_counts(tiny_models):
         assert -50 < one.score < 0
 
 
-def test_later_settings_win():
-    """Library defaults < generation_config < the family's published settings < flags; greedy leaves no cut."""
+def test_later_sampling_settings_win():
+    """Flags win over the family's published settings, these over generation_config, and that over the library's
+    defaults. Greedy leaves no cut."""
     own = GenerationConfig(temperature=0.3, top_k=7, repetition_penalty=1.05)
     unknown = resolve_sampling("gemma", own)
     assert (unknown.temperature, unknown.top_k, unknown.top_p, unknown.repetition_penalty) == (0.3, 7, 1.0, 1.05)
@@ -412,13 +421,13 @@ def test_later_settings_win():
     "flags",
     [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 2.0}, {"max_new_tokens": 0}],
 )
-def test_impossible_settings_are_refused(flags):
-    """A value that cannot be is one error that names its flag."""
+def test_impossible_sampling_settings_are_refused(flags):
+    """A sampling value that cannot be is an error that names its flag."""
     with pytest.raises(InputError, match=f"--{next(iter(flags))} "):
         resolve_sampling("qwen3", GenerationConfig(), **flags)
 
 
-def test_generation_config_is_found_without_its_file(tiny_pair, tmp_path):
+def test_generation_config_needs_no_file(tiny_pair, tmp_path):
     """A model folder without generation_config.json gives its config's end tokens."""
     from lta_thinker.llm.frozen import load_config
 

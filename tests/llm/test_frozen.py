@@ -14,19 +14,22 @@ from lta_thinker.llm.frozen import LmSource, check_vocabulary, fingerprint, load
 from lta_thinker.rows.layout import Layout
 
 
-def test_a_missing_model_gets_one_line_with_near_ids():
+def test_missing_model_names_near_ids():
+    """A model id that does not exist is refused in one line that names ids near it."""
     with pytest.raises(InputError) as error:
         load_config(LmSource("Qwen/Qwen3-8B-Instruct", "--large_model_id"))
     one_line(error, "--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B,")
 
 
-def test_a_mistyped_folder_gets_the_near_folder(tiny_pair):
+def test_mistyped_folder_names_near_folder(tiny_pair):
+    """A mistyped model folder is refused in one line that names the folder near it."""
     with pytest.raises(InputError) as error:
         load_config(LmSource(str(tiny_pair / "larg"), "--base_model_id"))
     one_line(error, f"near it: {tiny_pair / 'large'}")
 
 
-def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(tiny_pair, tmp_path):
+def test_capped_heads_and_broken_files_are_refused(tiny_pair, tmp_path):
+    """A model whose head is more than a matrix, and a broken weight file, are refused in one line."""
     shutil.copytree(tiny_pair / "large", tmp_path / "capped")
     config = json.loads((tmp_path / "capped" / "config.json").read_text())
     (tmp_path / "capped" / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
@@ -39,9 +42,8 @@ def test_models_whose_head_is_more_than_a_matrix_and_broken_files_are_refused(ti
         one_line(error, part, str(tmp_path / name))
 
 
-def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scripts(
-    tiny_pair, tiny_models, gsm8k_data, tmp_path, monkeypatch
-):
+def test_stateful_large_lm_is_refused(tiny_pair, tiny_models, gsm8k_data, tmp_path, monkeypatch):
+    """A large LM that keeps more than keys and values is refused in one line by both scripts."""
     llm = copy.deepcopy(tiny_models.llm)
     monkeypatch.setattr(build, "load_frozen_lm", lambda source: llm)
     monkeypatch.chdir(tmp_path)
@@ -58,14 +60,16 @@ def test_a_large_lm_that_keeps_more_than_keys_and_values_is_refused_by_both_scri
         one_line(error, "--base_model_id", told, "not supported in the large LM")
 
 
-def test_the_fingerprint_of_an_lm_tells_other_weights(tiny_models, tiny_pair):
+def test_fingerprint_tells_other_weights(tiny_models, tiny_pair):
+    """The fingerprint is the same for the same weights loaded again, and another for other weights."""
     again = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--large_model_id"))
     assert fingerprint(again) == fingerprint(tiny_models.llm)
     again.lm_head.weight.data += 1e-3
     assert fingerprint(again) != fingerprint(tiny_models.llm)
 
 
-def test_special_tokens_beyond_the_embedding_table_are_refused_where_the_template_writes_them(tiny_models):
+def test_tokens_beyond_the_table_are_refused(tiny_models):
+    """A special token beyond the embedding table is refused only where the template writes it."""
     tokenizer = copy.deepcopy(tiny_models.llm_tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
     check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id")

@@ -99,10 +99,9 @@ def plain_losses(model, layout, kind) -> torch.Tensor:
     return total
 
 
-def test_gradients_of_generator_and_adapters_are_those_of_a_plain_pass_without_a_cached_prefix(
-    tiny_models, tiny_pair, kind
-):
-    """Every trained parameter gets one, as DDP expects."""
+def test_adapter_gradients_match_plain_pass(tiny_models, tiny_pair, kind):
+    """The gradients of generator and adapters are those of a plain pass without a cached prefix. Every adapter weight
+    gets one, as DDP expects."""
     model = tuned_model(tiny_models, tiny_pair, kind, dropout=0.0).train()
     assert list(model.adapters) == list(ROLES[: 1 + GENERATORS[kind].uses_small_lm])
     sums = model(**training_batch(tiny_models, kind))
@@ -116,7 +115,8 @@ def test_gradients_of_generator_and_adapters_are_those_of_a_plain_pass_without_a
         torch.testing.assert_close(ours[name], weight.grad, atol=1e-4 * scale + 1e-6, rtol=0, msg=name)
 
 
-def test_only_the_adapters_dropout_is_ever_in_train_mode_and_it_is_off_in_evaluation(tiny_models, tiny_pair):
+def test_only_adapter_dropout_trains(tiny_models, tiny_pair):
+    """In training only the adapters are in train mode, with their dropout, and in evaluation nothing is."""
     model = tuned_model(tiny_models, tiny_pair, "small_block", dropout=0.5).train()
     on = [type(m) for lm in model.frozen for m in lm.modules() if m.training]
     assert on.count(torch.nn.Dropout) == 2 * 3 and set(on) == {torch.nn.Dropout, torch.nn.Linear}  # lora_A, lora_B
@@ -128,7 +128,8 @@ def test_only_the_adapters_dropout_is_ever_in_train_mode_and_it_is_off_in_evalua
     assert model(**batch)["sft"].item() == model(**batch)["sft"].item()
 
 
-def test_an_adapter_is_float32_and_leaves_the_lms_own_weights_and_fingerprint(tiny_pair):
+def test_adapter_leaves_own_weights_alone(tiny_pair):
+    """An adapter is float32 and trained. The LM's own weights and fingerprint stay as they were, and frozen."""
     lm = load(tiny_pair, "large", torch.bfloat16)
     before, bare = fingerprint(lm), {name: weight.clone() for name, weight in lm.named_parameters()}
     adapter = inject(lm, Lora(target="q_proj, down_proj").config("x"), "--lora_target")
@@ -147,7 +148,9 @@ def test_an_adapter_is_float32_and_leaves_the_lms_own_weights_and_fingerprint(ti
 # Runs
 
 
-def test_both_lms_are_tuned_saved_and_evaluated_from_every_place_with_the_same_texts(flags, tiny_pair, gsm8k_data):
+def test_tuned_lms_evaluate_from_everywhere(flags, tiny_pair, gsm8k_data):
+    """Both LMs are tuned and saved, and the final folder, the resume checkpoint and the files' flags give the same
+    texts. Without one of the adapters the texts are others."""
     train.run([*flags, *FAST, *BOTH, "--output_name", "tuned", "--eval_strategy", "steps", "--eval_steps", "5"])
     folder = final("tuned")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -182,9 +185,9 @@ def test_both_lms_are_tuned_saved_and_evaluated_from_every_place_with_the_same_t
         assert run_evaluation(*models, *some, *shared, f"without_{left_out}") != whole
 
 
-def test_the_tuned_llm_alone_is_evaluated_as_peft_loads_it_and_never_mixed_with_the_bare_one(
-    flags, tiny_pair, gsm8k_data, capsys
-):
+def test_tuned_llm_matches_peft(flags, tiny_pair, gsm8k_data, capsys):
+    """The tuned LLM alone says what it says as peft loads it. Its samples are never mixed with the bare LLM's, and a
+    comparison takes the adapter for what is compared."""
     train.run([*flags, *FAST, "--tune_base_model", "--lora_r", "4", "--output_name", "alone"])
     folder = final("alone")
     assert not (folder / "assistant_model").exists()
@@ -218,7 +221,9 @@ def test_the_tuned_llm_alone_is_evaluated_as_peft_loads_it_and_never_mixed_with_
     assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41/report.json").is_file()
 
 
-def test_from_python_a_tuned_checkpoint_is_loaded_asked_and_saved_again_with_its_adapters(checkpoint):
+def test_tuned_checkpoint_works_from_python(checkpoint):
+    """From Python a tuned checkpoint is loaded, asked and saved again with its adapters, which have their part in the
+    answer."""
     model = lta_thinker.LatentThoughtModel.from_pretrained(checkpoint)
     model.save_pretrained("again")
     for path in checkpoint.rglob("*.safetensors"):
@@ -233,7 +238,8 @@ def test_from_python_a_tuned_checkpoint_is_loaded_asked_and_saved_again_with_its
     assert model.solve("How many pens?", num_samples=3, max_new_tokens=8) != said[0]  # the adapter is in what is said
 
 
-def test_a_run_without_the_flags_says_nothing_of_adapters(flags, capsys):
+def test_untuned_run_mentions_no_adapters(flags, capsys):
+    """A run without the flags says and saves nothing of adapters."""
     train.run([*flags, "--output_name", "plain", "--max_steps", "1"])
     stored = json.loads((final("plain") / "thoughts.json").read_text())
     assert "tuned" not in stored and not any(name.startswith("lora_") for name in stored["flags"])
@@ -241,14 +247,17 @@ def test_a_run_without_the_flags_says_nothing_of_adapters(flags, capsys):
     assert not any(name.startswith("adapters") for name in load_file("results/plain/checkpoint-1/model.safetensors"))
 
 
-def test_the_generator_starts_as_it_would_without_adapters(flags):
+def test_adapters_leave_generator_start_unchanged(flags):
+    """With adapters the generator starts as it does without them."""
     still = ["--max_steps", "1", "--learning_rate", "1e-12"]
     train.run([*flags, *still, "--output_name", "bare"])
     train.run([*flags, *still, *BOTH, "--output_name", "tuned"])
     assert_close("bare", "tuned", 1e-9)
 
 
-def test_the_small_lms_states_are_kept_only_where_it_is_not_tuned(flags):
+def test_states_are_kept_if_untuned(flags):
+    """The small LM's states are kept only where it is not tuned."""
+
     def kept(*more):
         args = train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *more], "train.py")
         return train.can_keep_states(args, num_rows=5)
@@ -256,7 +265,8 @@ def test_the_small_lms_states_are_kept_only_where_it_is_not_tuned(flags):
     assert kept() and kept("--tune_base_model") and not kept("--tune_assistant_model")
 
 
-def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
+def test_two_tuning_ranks_equal_one_process(flags):
+    """With adapters too, two ranks train the weights and gradient norms of one process with twice the accumulation."""
     flags += ["--k_shot", "12", *BOTH, "--lora_dropout", "0"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
@@ -268,7 +278,9 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
 
 
 @pytest.mark.parametrize("cut_at", [2, 3, 4])  # inside the first epoch, at its end, inside the second
-def test_a_run_that_goes_on_ends_with_the_weights_of_the_run_that_was_never_cut(flags, cut_at):
+def test_resumed_tuning_ends_with_same_weights(flags, cut_at):
+    """A resumed run with adapters ends with the weights of the run that was never cut, to the bit, inside an epoch and
+    at its end. Resuming without a tuning flag is refused."""
     flags += ["--k_shot", "6", "--gradient_accumulation_steps", "1", *BOTH, "--eval_strategy", "steps"]
     flags += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST]
     train.run(flags)
@@ -282,15 +294,17 @@ def test_a_run_that_goes_on_ends_with_the_weights_of_the_run_that_was_never_cut(
     assert_same_run("before", "cut", 0)
 
 
-def test_recomputed_layers_change_no_weight(flags):
-    """The prefix has gradients now, and the dropout of the second pass must be that of the first."""
+def test_recomputed_tuned_layers_change_no_weight(flags):
+    """Recomputed layers change no weight: with adapters the prefix has gradients, and the second pass must have the
+    dropout of the first."""
     flags += [*BOTH, "--optim", "sgd"]
     train.run([*flags, "--output_name", "plain"])
     train.run([*flags, "--output_name", "recomputed", "--gradient_checkpointing", "True"])
     assert_same_run("plain", "recomputed", 1e-7)
 
 
-def test_dev_answers_are_given_by_the_tuned_lms_without_dropout(flags, monkeypatch):
+def test_dev_answers_use_tuned_lms(flags, monkeypatch):
+    """Dev answers are given by the tuned LMs without dropout, and with --bf16 the adapters stay float32."""
     seen, own = [], trainer.count_right
 
     def count_right(models, *args):
@@ -305,7 +319,8 @@ def test_dev_answers_are_given_by_the_tuned_lms_without_dropout(flags, monkeypat
     assert {value.dtype for value in adapters("accuracy").values()} == {torch.float32}
 
 
-def test_every_generator_and_the_leak_train_with_adapters(flags, kind):
+def test_every_generator_trains_with_adapters(flags, kind):
+    """Every generator trains with adapters, with --thoughts_see_steps too."""
     mine = BOTH if GENERATORS[kind].uses_small_lm else BOTH[:1]
     train.run([*flags, "--output_name", "a", "--thought_generator", kind, *mine, "--max_steps", "1"])
     more = ["--thoughts_see_steps", "--max_steps", "1"]
@@ -330,7 +345,8 @@ def test_every_generator_and_the_leak_train_with_adapters(flags, kind):
         ("--tune_base_model --sft_loss_weight 0", "no other loss reads what the large LLM says"),
     ],
 )
-def test_a_wrong_flag_of_training_is_one_line(flags, wrong, message):
+def test_wrong_tuning_flags_are_refused(flags, wrong, message):
+    """Wrong tuning flags are refused in one line, and nothing is written."""
     with pytest.raises(InputError) as error:
         train.run([*flags, "--output_name", "wrong", *wrong.split()])
     assert message in str(error.value) and "\n" not in str(error.value)
@@ -338,14 +354,16 @@ def test_a_wrong_flag_of_training_is_one_line(flags, wrong, message):
 
 
 @pytest.mark.parametrize("target", ["query", "lm_head", "embed_tokens", "self_attn", "proj"])
-def test_a_target_that_is_no_linear_layer_below_the_head_is_one_line_with_those_that_are(tiny_pair, target):
+def test_impossible_lora_targets_are_refused(tiny_pair, target):
+    """A target that is no linear layer below the head is refused, and the message names those that are."""
     with pytest.raises(InputError) as error:
         inject(load(tiny_pair, "large"), Lora(target=f"q_proj,{target}").config("x"), "--lora_target")
     assert f"has no linear layer '{target}' to tune; it has down_proj, gate_proj, k_proj, o_proj" in str(error.value)
 
 
 @pytest.mark.parametrize(("version", "said"), [(None, "peft is missing"), ("0.9.0", "peft 0.9.0 is too old")])
-def test_a_missing_or_old_peft_is_one_line_in_both_scripts(flags, monkeypatch, version, said):
+def test_missing_or_old_peft_is_refused(flags, monkeypatch, version, said):
+    """A missing or old peft is refused in both scripts."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: version)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     with pytest.raises(InputError, match=f'--tune_base_model: {said}; pip install "peft>='):
@@ -410,7 +428,9 @@ BROKEN = [  # what is done to the checkpoint's folder, flags besides it, what is
 
 
 @pytest.mark.parametrize(("break_it", "more", "message"), BROKEN)
-def test_an_adapter_that_does_not_fit_is_one_line(checkpoint, gsm8k_data, break_it, more, message):
+def test_adapters_that_misfit_are_refused(checkpoint, gsm8k_data, break_it, more, message):
+    """An adapter that is missing, broken, or does not fit the LM or our reader is refused in one line, and no sample is
+    written."""
     if break_it:
         break_it(checkpoint)
     with pytest.raises(SystemExit) as stop:
@@ -420,7 +440,9 @@ def test_an_adapter_that_does_not_fit_is_one_line(checkpoint, gsm8k_data, break_
     assert not list(Path("out").glob("*"))
 
 
-def test_flags_that_contradict_thoughts_json_or_the_generator_are_one_line(checkpoint, flags, tiny_pair):
+def test_contradicting_adapter_flags_are_refused(checkpoint, flags, tiny_pair):
+    """Adapter flags that contradict thoughts.json or the generator, and a broken entry in thoughts.json, are
+    refused."""
     train.run([*flags, "--thought_generator", "block", "--max_steps", "1", "--output_name", "bare"])
     files = ["--params_file_name", final("bare") / "projection.bin", "--att_file_name"]
     files += [final("bare") / "TransformerBlock.bin", "--base_model_id", tiny_pair / "large", "--data_dir", flags[5]]

@@ -48,7 +48,9 @@ def published(kind):
     return GeneratorWeights(projection, None if kind == "small" else block)
 
 
-def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path, kind, capsys):
+def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys):
+    """A checkpoint has the published names and shapes, its two formats hold the same tensors, and loading it gives the
+    saved weights back."""
     model, folder = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5"
     record = record_of(model, task_name="½", dev={"step": 5, "eval_sft_loss": 0.1}, own_task=OwnTask({}, {}, "number"))
     save_checkpoint(folder, model, record)
@@ -77,7 +79,9 @@ def test_checkpoints_have_the_published_names_and_go_round(tiny_models, tmp_path
     [("prompt", Design()), ("prompt", Design(num_chains=2)), ("small_block", Design(num_blocks=2, num_chains=2))]
     + [("small_block", Design(projection="after")), ("block", Design(projection="before", match_scale=True))],
 )
-def test_other_designs_go_round_and_do_not_fit_the_published_one(tiny_models, tmp_path, kind, design):
+def test_other_designs_survive_round_trip(tiny_models, tmp_path, kind, design):
+    """Checkpoints of other designs give the saved weights back. More chains, more blocks and a projection after the
+    block do not fit the published design."""
     model = tiny_models.model(kind, seed=1, design=design)
     save_checkpoint(tmp_path / "run", model, record_of(model))
     paths = {flag: tmp_path / "run" / file for flag, file in (("-p", PARAMS_FILE), ("-a", ATT_FILE))}
@@ -93,7 +97,8 @@ def test_other_designs_go_round_and_do_not_fit_the_published_one(tiny_models, tm
             check_weights(kind, model.sizes, weights)
 
 
-def test_a_checkpoint_is_replaced_as_a_whole_even_after_a_killed_save(tiny_models, tmp_path):
+def test_checkpoint_is_replaced_as_a_whole(tiny_models, tmp_path):
+    """A save replaces the whole checkpoint and clears up what killed saves left."""
     folder = tmp_path / "run"
     first, second = tiny_models.model("small_block"), tiny_models.model("small")
     save_checkpoint(folder, first, record_of(first))
@@ -104,7 +109,9 @@ def test_a_checkpoint_is_replaced_as_a_whole_even_after_a_killed_save(tiny_model
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_published_files_load_and_say_that_they_have_no_prior(tiny_models, tmp_path, kind, capsys):
+def test_published_files_load_without_prior(tiny_models, tmp_path, kind, capsys):
+    """Published files load in any float dtype. A note says that they have no learnable prior, and the prior keeps its
+    first rows."""
     projection, block = published(kind)
     torch.save({name: t.bfloat16() for name, t in projection.items()}, tmp_path / PARAMS_FILE)
     projection = read_weights(tmp_path / PARAMS_FILE, "--params_file_name")
@@ -140,13 +147,15 @@ def test_published_files_load_and_say_that_they_have_no_prior(tiny_models, tmp_p
         ("small_block", lambda p, b: (p, b | {"prior": torch.ones(9, 32)}), ("prior", "(9, 32)", "(4, 32)")),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_in_one_line(kind, change, parts):
+def test_weights_that_misfit_are_refused(kind, change, parts):
+    """Weights that do not fit the generator are refused in one line that names the flag, the tensor and the sizes."""
     with pytest.raises(InputError) as error:
         check_weights(kind, SIZES, GeneratorWeights(*change(*published(kind))))
     one_line(error, *parts)
 
 
-def test_weights_that_are_not_finite_are_refused(tiny_models):
+def test_infinite_weights_are_refused(tiny_models):
+    """Weights that are not finite are refused, and the tensor is named."""
     model = tiny_models.model("small")
     projection = model.generator.projection.state_dict()
     projection["bias"] = torch.full_like(projection["bias"], float("nan"))
@@ -174,7 +183,8 @@ class Planted:
         (lambda path: torch.save({0: torch.ones(2)}, path), "not a state dict"),
     ],
 )
-def test_files_that_are_no_plain_tensors_are_refused_in_one_line(tmp_path, write, part, capsys):
+def test_files_without_tensors_are_refused(tmp_path, write, part, capsys):
+    """A file that holds anything but plain tensors is refused in one line, and no code in it runs."""
     write(tmp_path / "x.bin")
     with pytest.raises(InputError) as error:
         read_weights(tmp_path / "x.bin", "--att_file_name")
@@ -182,7 +192,8 @@ def test_files_that_are_no_plain_tensors_are_refused_in_one_line(tmp_path, write
     assert "ran" not in capsys.readouterr().out
 
 
-def test_a_truncated_file_is_refused_in_one_line(tmp_path):
+def test_truncated_weight_files_are_refused(tmp_path):
+    """A weight file that was cut off, at any length, is refused in one line."""
     torch.save(published("block")[1], tmp_path / "x.bin")
     whole = (tmp_path / "x.bin").read_bytes()
     for size in range(1, len(whole), len(whole) // 20):
@@ -191,7 +202,8 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path):
             read_weights(tmp_path / "x.bin", "--att_file_name")
 
 
-def test_a_missing_or_broken_meta_file_is_refused_in_one_line(tmp_path):
+def test_broken_meta_file_is_refused(tmp_path):
+    """A missing or broken meta file is refused in one line."""
     with pytest.raises(InputError) as error:
         TrainingRecord.read(tmp_path)
     one_line(error, "no such file", META_FILE)
@@ -229,7 +241,9 @@ def test_wrong_values_of_thoughts_json_are_named(tiny_models, tmp_path, change, 
     one_line(error, str(tmp_path / META_FILE), part)
 
 
-def test_the_generator_of_published_files_follows_from_their_sizes():
+def test_generator_follows_from_published_sizes():
+    """The generator of published files follows from their sizes. Where the sizes leave it open or fit nothing, one line
+    says so."""
     assert infer_generator(published("small"), 16, 32) == "small"
     assert infer_generator(published("small_block"), 16, 32) == "small_block"
     assert infer_generator(published("block"), 16, 32) == "block"

@@ -68,7 +68,9 @@ def gradients(model, sums):
 @pytest.mark.parametrize("steps", [True, False])
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_and_gradients_are_those_of_the_plain_path(tiny_models, tiny_pair, kind, kept, steps, dtype):
+def test_losses_and_gradients_match_plain_path(tiny_models, tiny_pair, kind, kept, steps, dtype):
+    """Losses and gradients of a step are those of the plain path: each row alone, no padding, no cache, all columns.
+    That holds with kept states too."""
     if kept and kind not in SMALL:
         pytest.skip("this generator has no small LM whose states could be kept")
     lms = [load_frozen_lm(LmSource(str(tiny_pair / name), "", dtype)) for name in ("large", "small")]
@@ -119,7 +121,8 @@ READS_BACK = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_has_no_loop_over_rows_and_reads_nothing_back_from_the_device(tiny_models, kind):
+def test_step_has_no_loop_over_rows(tiny_models, kind):
+    """A step runs the same operators for 4 rows and for 16, and none that reads a value back from the device."""
     weights = {"sft": 1.0, "align": float(kind != "prompt"), "focus": float(kind != "prompt"), "diversity": 0.0}
     model = tiny_models.model(kind, weights=weights).train()
     few = calls_of_a_step(model, training_batch(tiny_models, kind, [*EXAMPLES, EXAMPLES[0]]))
@@ -130,7 +133,8 @@ def test_a_step_has_no_loop_over_rows_and_reads_nothing_back_from_the_device(tin
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_step_on_a_gpu_never_waits_for_it(tiny_models, tiny_pair, kind):
+def test_step_never_waits_for_gpu(tiny_models, tiny_pair, kind):
+    """On a GPU a step runs without one synchronisation."""
     lms = [load_frozen_lm(LmSource(str(tiny_pair / name), "", torch.bfloat16, "cuda")) for name in ("large", "small")]
     weights = {"sft": 1.0, "align": float(kind != "prompt"), "focus": float(kind != "prompt"), "diversity": 0.0}
     model = LatentThoughtModel(kind, lms[0], lms[1] if kind in SMALL else None, 4, 0, Objective(weights)).cuda().train()
@@ -143,7 +147,8 @@ def test_a_step_on_a_gpu_never_waits_for_it(tiny_models, tiny_pair, kind):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_the_prefix_is_read_once_without_gradients(tiny_models):
+def test_prefix_is_read_once_without_gradients(tiny_models):
+    """The LLM reads the prefix once, without gradients, and then the thoughts and the suffix with them."""
     model, passes = tiny_models.model("block").train(), []
     layer = model.llm.model.layers[0]
     hook = layer.register_forward_pre_hook(lambda _, args: passes.append((args[0].shape[1], torch.is_grad_enabled())))
@@ -153,7 +158,8 @@ def test_the_prefix_is_read_once_without_gradients(tiny_models):
     assert passes == [(batch["prefix_ids"].shape[1], False), (4 + batch["suffix_ids"].shape[1], True)]
 
 
-def test_ranks_send_each_other_the_trained_gradients_and_nothing_else(tiny_models):
+def test_ranks_send_only_trained_gradients(tiny_models):
+    """Ranks send each other the gradients of the generator in float32, and nothing else."""
     model, sent = tiny_models.model("small_block").train(), []
     assert not list(model.buffers())  # they would be sent in every forward pass
 
@@ -177,7 +183,8 @@ def test_ranks_send_each_other_the_trained_gradients_and_nothing_else(tiny_model
 # Rows of similar length
 
 
-def test_a_step_keeps_its_rows_and_an_epoch_its_content_when_rows_are_sorted_by_length():
+def test_sorting_by_length_keeps_step_rows():
+    """Sorting rows by length within a step keeps the rows of each step and of the epoch."""
     lengths = [(7 * i) % 23 + 5 for i in range(50)]
     for epoch in (0, 1):
         plain, inner = (SeedableRandomSampler(lengths, data_seed=3) for _ in range(2))
@@ -192,7 +199,8 @@ def test_a_step_keeps_its_rows_and_an_epoch_its_content_when_rows_are_sorted_by_
             assert [lengths[row] for row in step] == sorted((lengths[row] for row in step), reverse=True)
 
 
-def test_the_padding_share_is_that_of_the_batches_and_sorting_lowers_it(flags, capsys):
+def test_sorting_lowers_the_padding_share(flags, capsys):
+    """The padding share is the one worked out by hand, and sorting rows by length lowers it."""
     widths = [(2, 3), (4, 3), (1, 10), (2, 2)]
     assert trainer.padding_share(widths, [0, 1, 2, 3], 2) == pytest.approx(1 - 27 / (2 * 7 + 2 * 12))
     train.run([*flags, "--output_name", "shares"])
@@ -219,7 +227,9 @@ def small_lm_calls(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_kept_states_train_the_weights_that_states_made_every_step_train(flags, capsys, small_lm_calls, kind):
+def test_kept_states_train_same_weights(flags, capsys, small_lm_calls, kind):
+    """Kept states of the small LM train the weights that states made anew in every step train, and each row is read
+    once. A finished run leaves no file of them."""
     argv = [*flags, *TWICE, "--thought_generator", kind]
     train.run([*argv, "--output_name", "kept"])
     read, told = sum(small_lm_calls), capsys.readouterr().out
@@ -239,7 +249,8 @@ def test_kept_states_train_the_weights_that_states_made_every_step_train(flags, 
 @pytest.mark.parametrize(
     "more", [("--max_steps", "2"), ("--n_epochs", "1"), ("--num_thought_chains", "2"), ("--thoughts_see_steps",)]
 )
-def test_states_that_are_read_once_or_differ_from_time_to_time_are_not_kept(flags, capsys, more):
+def test_states_read_once_are_not_kept(flags, capsys, more):
+    """States that are read only once, or that differ from step to step, are not kept."""
     train.run([*flags, *TWICE, *more, "--output_name", "unkept"])
     assert "states-train" not in capsys.readouterr().out
 
@@ -251,7 +262,9 @@ def keep(tiny_models, folder, digest="1", here=Ranks(0, 1, 0, 1, False), **model
     return states.keep_states(tiny_models.model("small_block", **model), rows, digest, collator, path, here, quiet=True)
 
 
-def test_states_on_disk_serve_the_same_model_and_rows_and_no_others(tiny_models, tmp_path, small_lm_calls):
+def test_states_serve_same_model_and_rows(tiny_models, tmp_path, small_lm_calls):
+    """States on disk serve the same model and rows again. Unfinished or cut files, other rows and another model make
+    them anew."""
     keep(tiny_models, tmp_path)
     assert sum(small_lm_calls) == 6
     again = keep(tiny_models, tmp_path)
@@ -267,6 +280,7 @@ def test_states_on_disk_serve_the_same_model_and_rows_and_no_others(tiny_models,
 
 
 def test_states_are_the_rows_own(tiny_models, tmp_path):
+    """The states kept for a row are those that the small LM makes for this row alone."""
     kept, model = keep(tiny_models, tmp_path), tiny_models.model("small_block")
     for i, example in enumerate(EXAMPLES):
         thoughts, of_steps = model.states(training_batch(tiny_models, "small_block", [example]))
@@ -274,7 +288,8 @@ def test_states_are_the_rows_own(tiny_models, tmp_path):
         torch.testing.assert_close(kept[i]["step_states"], of_steps[0], atol=1e-5, rtol=0)
 
 
-def test_the_processes_of_a_node_fill_one_file_together(tiny_models, tmp_path, monkeypatch, small_lm_calls):
+def test_node_processes_fill_one_file(tiny_models, tmp_path, monkeypatch, small_lm_calls):
+    """The processes of a node fill one file together, and each row is read by one of them."""
     monkeypatch.setattr(states, "ROWS_AT_ONCE", 1)
     (tmp_path / "alone").mkdir()
     expected, meet = keep(tiny_models, tmp_path / "alone"), threading.Barrier(2)
@@ -292,7 +307,9 @@ def test_the_processes_of_a_node_fill_one_file_together(tiny_models, tmp_path, m
     assert len(small_lm_calls) == 2 * 6, "each row was read by one of them"
 
 
-def test_a_disk_without_room_is_said_and_nothing_is_kept(tiny_models, tmp_path, monkeypatch, capsys):
+def test_full_disk_keeps_no_states(tiny_models, tmp_path, monkeypatch, capsys):
+    """Where the disk has no room, a line says so and no states are kept."""
+
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

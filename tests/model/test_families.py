@@ -141,8 +141,9 @@ def training_batch(layout, examples=EXAMPLES):
     return TrainingCollator(layout, steps=True)([layout.training(example) for example in examples])
 
 
-def test_two_steps_of_training_and_its_evaluation(zoo, gsm8k_data, family, kind, tmp_path, monkeypatch):
-    """The two scripts, large and small LM of different families; answers of a batch are those of each question."""
+def test_families_train_and_evaluate(zoo, gsm8k_data, family, kind, tmp_path, monkeypatch):
+    """Both scripts run with a large and a small LM of different families, and answers in a batch are those of each
+    question alone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
     models = ["--large_model_id", f"{zoo}/{family}-large", "--small_model_id", f"{zoo}/{SMALL_OF[family]}-small"]
@@ -168,7 +169,9 @@ def test_two_steps_of_training_and_its_evaluation(zoo, gsm8k_data, family, kind,
     assert len({text for texts in two for text in texts}) > 3, "the answers do not depend on question and sample"
 
 
-def test_thoughts_losses_and_gradients(zoo, family, kind):
+def test_families_have_right_losses(zoo, family, kind):
+    """In every family thoughts are those of training and follow the question, a batch's losses sum its rows', SFT is
+    the library's loss, and gradients are finite."""
     model, layout = build(zoo, family, kind)
     batch = training_batch(layout)
     thoughts = model.train()._thoughts_and_steps(batch)[1]
@@ -194,9 +197,9 @@ def test_thoughts_losses_and_gradients(zoo, family, kind):
         assert name == "focus" or all(gradient.any() for gradient in gradients)
 
 
-def test_generation_with_its_cache_says_what_the_whole_text_says(zoo, family, monkeypatch):
-    """Left-padded prompts, sliding windows, rows that take another's place in the cache and rows that are left over:
-    each greedy token is the argmax of a plain forward."""
+def test_cached_generation_matches_plain_forward(zoo, family, monkeypatch):
+    """Each greedy token is the argmax of a plain forward, with left-padded prompts, sliding windows, rows that take
+    another's place in the cache and rows that are left over."""
     model, layout = build(zoo, family, "small_block")
     monkeypatch.setattr(Rows, "ended", lambda self, _, counts: counts >= 3 + self.state["keys"] % (2 * WINDOW))
     settings = resolve_sampling("", GenerationConfig(), greedy=True)
@@ -218,7 +221,8 @@ def test_generation_with_its_cache_says_what_the_whole_text_says(zoo, family, mo
     assert done == {"replace", "keep"} and min(lengths) < WINDOW < max(lengths)
 
 
-def test_bf16_and_recomputed_layers_stay_close(zoo, family):
+def test_bf16_and_recomputation_stay_close(zoo, family):
+    """Recomputed layers give the same SFT loss and gradient, and bf16 gives a close loss and finite gradients."""
     losses = []
     for dtype, recomputed in ((torch.float32, False), (torch.float32, True), (torch.bfloat16, False)):
         model, layout = build(zoo, family, "small_block", dtype)
@@ -231,7 +235,8 @@ def test_bf16_and_recomputed_layers_stay_close(zoo, family):
     torch.testing.assert_close(losses[2][0], losses[0][0], atol=0, rtol=0.05)
 
 
-def test_the_prior_starts_as_what_the_llm_reads_for_its_rows(zoo, family):
+def test_prior_starts_as_llm_reads_rows(zoo, family):
+    """The prior starts as what the LLM's layers read for its rows, embedding scale included."""
     model, _ = build(zoo, family, "block")
     rows = torch.tensor(prior_row_ids(model.llm.config, N))
     seen = []
@@ -261,7 +266,8 @@ TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vo
         (LlamaConfig(**TINY, logits_scaling=8.0), "logits_scaling"),  # Granite
     ],
 )
-def test_models_that_cannot_work_are_refused_from_their_config(tmp_path, config, reason):
+def test_unsupported_models_are_refused_from_config(tmp_path, config, reason):
+    """Models that cannot work are refused in one line from their config, before weights are loaded."""
     config.save_pretrained(tmp_path)
     for load in (load_config, load_frozen_lm):
         with pytest.raises(InputError, match=f"--base_model_id {tmp_path}: .*{reason}") as error:
@@ -269,7 +275,8 @@ def test_models_that_cannot_work_are_refused_from_their_config(tmp_path, config,
         assert "\n" not in str(error.value)
 
 
-def test_a_state_space_model_is_refused_in_one_line(tmp_path):
+def test_state_space_model_is_refused(tmp_path):
+    """A state space model, which takes no positions, is refused in one line."""
     MambaForCausalLM(MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32, state_size=4)).save_pretrained(
         tmp_path
     )
@@ -277,13 +284,15 @@ def test_a_state_space_model_is_refused_in_one_line(tmp_path):
         load_frozen_lm(LmSource(str(tmp_path), "--large_model_id"))
 
 
-def test_a_model_that_does_not_go_on_writing_from_embeddings_is_refused(zoo, monkeypatch):
+def test_model_without_embedding_generation_is_refused(zoo, monkeypatch):
+    """A model that cannot go on writing from embeddings is refused."""
     monkeypatch.setattr(LlamaForCausalLM, "prepare_inputs_for_generation", lambda self, input_ids, **kwargs: None)
     with pytest.raises(InputError, match="LlamaForCausalLM.* takes no inputs_embeds"):  # 5.23: Gemma 3 with images
         load_frozen_lm(LmSource(f"{zoo}/llama3-large", "--large_model_id"))
 
 
-def test_layers_that_are_not_found_cannot_be_recomputed(tiny_models):
+def test_missing_layers_cannot_be_recomputed(tiny_models):
+    """--gradient_checkpointing is refused for a model whose layers are not found."""
     model = tiny_models.model("block")
     model.frozen = (SimpleNamespace(base_model=torch.nn.Linear(2, 2)), None)
     with pytest.raises(InputError, match="--gradient_checkpointing: Linear has no `layers`"):

@@ -28,7 +28,8 @@ def plain_cross_entropy(hidden, head, labels):
 
 
 @pytest.mark.parametrize("tokens", [1, 6, 7, 8, 14, 15])
-def test_cross_entropy_is_the_plain_one_whatever_the_blocks_of_the_vocabulary(monkeypatch, tokens):
+def test_cross_entropy_matches_plain_one(monkeypatch, tokens):
+    """The cross-entropy and its gradient are the plain ones, whatever the blocks of the vocabulary."""
     monkeypatch.setitem(losses.BLOCK, "cpu", 1)
     hidden, head = random(tokens, 5, seed=1, grad=True), random(600, 5, seed=2)  # blocks of 256 rows, the last of 88
     labels = torch.arange(tokens) * 211 % 600
@@ -42,7 +43,8 @@ def test_cross_entropy_is_the_plain_one_whatever_the_blocks_of_the_vocabulary(mo
     torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
 
 
-def test_cross_entropy_of_large_logits_is_finite_and_right():
+def test_cross_entropy_handles_large_logits():
+    """The cross-entropy of very large logits is right, and its gradient is finite."""
     hidden, head = random(3, 5, seed=1, grad=True), random(11, 5, seed=2) * 1e3
     labels = torch.tensor([0, 5, 10])
     loss = target_cross_entropy(hidden, head, labels)
@@ -50,7 +52,8 @@ def test_cross_entropy_of_large_logits_is_finite_and_right():
     assert torch.autograd.grad(loss, hidden)[0].isfinite().all()
 
 
-def test_cross_entropy_without_gradients_and_without_targets():
+def test_cross_entropy_without_gradients_or_targets():
+    """The cross-entropy is right without gradients, and zero without targets."""
     hidden, head, labels = random(9, 5, seed=1), random(11, 5, seed=2), torch.arange(9)
     with torch.no_grad():
         loss = target_cross_entropy(hidden, head, labels)
@@ -61,7 +64,8 @@ def test_cross_entropy_without_gradients_and_without_targets():
     assert loss == 0 and torch.autograd.grad(loss, empty)[0].shape == (0, 5)
 
 
-def test_cross_entropy_of_sure_tokens_in_bf16_is_small_and_never_below_zero():
+def test_bf16_cross_entropy_is_never_negative():
+    """In bf16 the cross-entropy of tokens that are nearly sure is small and never below zero."""
     head = random(400, 64, seed=2, dtype=torch.bfloat16)
     labels = torch.arange(100)
     hidden = (head[labels].float() * 0.6).bfloat16().requires_grad_()
@@ -69,7 +73,8 @@ def test_cross_entropy_of_sure_tokens_in_bf16_is_small_and_never_below_zero():
     assert min(each) >= 0 and sum(each) < 1e-3 * 100
 
 
-def test_cross_entropy_in_bf16_stays_close_and_keeps_the_dtype():
+def test_bf16_cross_entropy_stays_close():
+    """In bf16 the cross-entropy and its gradient stay close. The loss is float32, the gradient bf16."""
     hidden, head = random(20, 32, seed=1, dtype=torch.bfloat16, grad=True), random(50, 32, seed=2, dtype=torch.bfloat16)
     labels = torch.arange(20)
     loss, expected = target_cross_entropy(hidden, head, labels), plain_cross_entropy(hidden, head, labels)
@@ -83,7 +88,8 @@ def test_cross_entropy_in_bf16_stays_close_and_keeps_the_dtype():
 # L_align
 
 
-def test_alignment_is_the_plain_kl_of_question_and_thoughts():
+def test_alignment_is_the_plain_kl():
+    """The align loss is the plain mean KL of question and thoughts, gradients included."""
     question, thoughts = random(3, 6, seed=1, grad=True), random(3, 4, 6, seed=2, grad=True)
     expected = []
     for b in range(3):
@@ -99,7 +105,9 @@ def test_alignment_is_the_plain_kl_of_question_and_thoughts():
     torch.testing.assert_close(gradients, wanted, atol=1e-6, rtol=1e-5)
 
 
-def test_alignment_is_zero_where_thoughts_equal_the_question_and_works_in_float32():
+def test_alignment_is_zero_for_equal_thoughts():
+    """The align loss is zero where thoughts equal the question or differ from it by a constant, and it is computed in
+    float32."""
     question = random(2, 6, seed=1)
     same = question[:, None].expand(-1, 3, -1)
     assert semantic_alignment(question, same).abs().max() < 1e-6
@@ -125,7 +133,8 @@ def plain_focus(question, steps, step_valid, answer, temperature):
     return torch.stack(rows)
 
 
-def test_focus_is_the_plain_infonce_with_its_gradients():
+def test_focus_is_the_plain_infonce():
+    """The focus loss is the plain InfoNCE, gradients included. Masked steps have none."""
     question, steps = random(4, 6, seed=1, grad=True), random(4, 5, 6, seed=2, grad=True)
     answer = random(4, 6, seed=3)
     step_valid = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
@@ -140,14 +149,17 @@ def test_focus_is_the_plain_infonce_with_its_gradients():
     assert gradients[1][1, 2:].abs().max() == 0, "a masked-out step has a gradient"
 
 
-def test_focus_value_by_hand():
-    """Anchor (1, 0); steps at cosine 1 and 0.6, the answer at the second: -log(e^6 / (e^10 + e^6)) with tau 0.1."""
+def test_focus_value_by_hand_calculation():
+    """Anchor (1, 0), steps at cosine 1 and 0.6, the answer at the second: the loss is -log(e^6 / (e^10 + e^6)) with tau
+    0.1."""
     question, steps = torch.tensor([[2.0, 0.0]]), torch.tensor([[[3.0, 0.0], [0.6, 0.8]]])
     loss = reasoning_focus(question, steps, torch.ones(1, 2).bool(), torch.tensor([[0.0, 7.0]]), 0.1)
     assert loss.item() == pytest.approx(math.log(1 + math.exp(4)), rel=1e-5)
 
 
-def test_focus_is_exactly_zero_with_zero_gradients_for_rows_without_steps():
+def test_focus_is_zero_without_steps():
+    """The focus loss of rows without steps is exactly zero. It stays in the graph, with zero gradients, as
+    data-parallel ranks need."""
     question, steps = random(2, 6, seed=1, grad=True), random(2, 1, 6, seed=2, grad=True)
     loss = reasoning_focus(question, steps, torch.zeros(2, 1).bool(), random(2, 6, seed=3), 0.1)
     assert loss.tolist() == [0, 0] and loss.requires_grad  # data-parallel ranks need it in the graph
@@ -155,7 +167,8 @@ def test_focus_is_exactly_zero_with_zero_gradients_for_rows_without_steps():
         assert (gradient == 0).all()
 
 
-def test_focus_lets_no_gradient_through_the_choice_of_the_positive():
+def test_focus_choice_has_no_gradient():
+    """No gradient goes through the choice of the positive step."""
     question, steps = random(2, 6, seed=1), random(2, 3, 6, seed=2, grad=True)
     answer = random(2, 6, seed=3, grad=True)
     loss = reasoning_focus(question, steps, torch.ones(2, 3).bool(), answer, 0.1).sum()
@@ -167,7 +180,9 @@ def test_focus_lets_no_gradient_through_the_choice_of_the_positive():
 # Other forms of L_align, and the chains' diversity
 
 
-def test_align_forms_temperature_mean_stopped_question_and_floor():
+def test_align_forms_match_their_formulas():
+    """The align loss's temperature, mean of thoughts, stopped question and variance floor are what their formulas
+    say."""
     question, thoughts = random(2, 6, seed=1, grad=True), random(2, 3, 6, seed=2, grad=True)
     plain = semantic_alignment(question, thoughts)
     torch.testing.assert_close(
@@ -186,7 +201,8 @@ def test_align_forms_temperature_mean_stopped_question_and_floor():
     torch.testing.assert_close(semantic_alignment(question, thoughts, AlignForm(variance_floor=0.9)), expected)
 
 
-def test_align_with_a_floor_is_not_least_where_all_thoughts_are_one():
+def test_variance_floor_favours_different_thoughts():
+    """Without a floor the align loss is lower where all thoughts are equal. With one it is lower where they differ."""
     question = random(1, 6, seed=1)
     one, two = question[:, None].expand(1, 4, 6), question[:, None] + 0.1 * random(1, 4, 6, seed=3)
     assert semantic_alignment(question, one) < semantic_alignment(question, two)
@@ -194,8 +210,9 @@ def test_align_with_a_floor_is_not_least_where_all_thoughts_are_one():
     assert semantic_alignment(question, one, floor) > semantic_alignment(question, two, floor)
 
 
-def test_diversity_by_hand_and_its_bounds():
-    """Two chains at right angles: -log(e^10 / (e^10 + 1)); two equal ones: log 2."""
+def test_diversity_value_by_hand_calculation():
+    """Two chains at right angles: the diversity loss is -log(e^10 / (e^10 + 1)). Two equal ones: log 2. There is one
+    value for each row."""
     apart, equal = torch.tensor([[[[3.0, 0.0]], [[0.0, 0.5]]]]), torch.tensor([[[[3.0, 0.0]], [[1.0, 0.0]]]])
     assert chain_diversity(apart).item() == pytest.approx(math.log(1 + math.exp(-10)), rel=1e-3)
     assert chain_diversity(equal).item() == pytest.approx(math.log(2), rel=1e-5)

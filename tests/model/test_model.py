@@ -19,7 +19,9 @@ OTHER_STEPS = [Example(e.index, e.question, ("Quite another step, and a longer o
 # Thoughts
 
 
-def test_thoughts_are_the_same_to_the_bit_in_training_and_evaluation(tiny_models, kind):
+def test_thoughts_are_same_in_evaluation(tiny_models, kind):
+    """The thoughts and the question's vector of a batch are the same in training and evaluation, to the bit, and
+    thoughts depend on the question."""
     model = tiny_models.model(kind).train()
     z_question, thoughts, _ = model._thoughts_and_steps(training_batch(tiny_models, kind))
     assert thoughts.requires_grad and thoughts.shape == (3, N, 32)
@@ -28,7 +30,8 @@ def test_thoughts_are_the_same_to_the_bit_in_training_and_evaluation(tiny_models
     assert not torch.allclose(thoughts[0], thoughts[2], atol=1e-2), "the thoughts do not depend on the question"
 
 
-def test_thoughts_do_not_depend_on_padding_and_other_rows(tiny_models, kind):
+def test_thoughts_ignore_padding_and_rows(tiny_models, kind):
+    """Thoughts do not depend on padding or on other rows of the batch (1e-5 in float32)."""
     model = tiny_models.model(kind)
     z_question, thoughts = evaluation_thoughts(model, prompt_batch(tiny_models, kind))
     for i, example in enumerate(EXAMPLES):
@@ -38,6 +41,7 @@ def test_thoughts_do_not_depend_on_padding_and_other_rows(tiny_models, kind):
 
 
 def test_steps_never_influence_thoughts(tiny_models, kind):
+    """The written steps of a training row never change its thoughts."""
     model = tiny_models.model(kind).train()
     _, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
     _, again, _ = model._thoughts_and_steps(training_batch(tiny_models, kind, OTHER_STEPS))
@@ -45,7 +49,8 @@ def test_steps_never_influence_thoughts(tiny_models, kind):
     assert z_steps.shape == (3, 2, 32) and z_steps.isfinite().all()
 
 
-def test_thoughts_see_steps_leaks_in_training_and_only_there(tiny_models):
+def test_thoughts_see_steps_only_in_training(tiny_models):
+    """--thoughts_see_steps lets thoughts see the steps in training, and only there."""
     for kind in ("small_block", "block", "small"):
         model = tiny_models.model(kind, thoughts_see_steps=True)
         expected = evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1]
@@ -56,7 +61,8 @@ def test_thoughts_see_steps_leaks_in_training_and_only_there(tiny_models):
         assert (changed > 1e-3).all(), f"{kind}: the flag did not show the steps"
 
 
-def test_z_is_read_at_the_end_of_the_question_at_the_slots_and_at_the_end_of_each_step(tiny_models, kind):
+def test_z_is_read_at_right_columns(tiny_models, kind):
+    """z is read at the question's last token, at the slots and at the last token of each step, as on each row alone."""
     model, layout = tiny_models.model(kind), tiny_models.layout_for(kind)
     with torch.no_grad():
         z_question, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
@@ -70,7 +76,8 @@ def test_z_is_read_at_the_end_of_the_question_at_the_slots_and_at_the_end_of_eac
                 torch.testing.assert_close(z_steps[i, m], z[len(z) - 1 - after], atol=1e-5, rtol=0)
 
 
-def test_leaking_thoughts_too_do_not_depend_on_padding_between_steps_and_slots(tiny_models, kind):
+def test_leaking_thoughts_ignore_padding_too(tiny_models, kind):
+    """Thoughts that see steps do not depend on padding between steps and slots either."""
     model = tiny_models.model(kind, thoughts_see_steps=True).train()
     _, thoughts, z_steps = model._thoughts_and_steps(training_batch(tiny_models, kind))
     for i, example in enumerate(EXAMPLES):
@@ -80,7 +87,9 @@ def test_leaking_thoughts_too_do_not_depend_on_padding_between_steps_and_slots(t
         torch.testing.assert_close(z_alone[0, :m], z_steps[i, :m], atol=1e-5, rtol=0)
 
 
-def test_llm_input_is_prefix_thoughts_suffix_with_the_slots_in_the_same_columns(tiny_models):
+def test_llm_input_is_prefix_thoughts_suffix(tiny_models):
+    """The LLM's input is prefix, thoughts, suffix, with the slots in the same columns of every row, for N thoughts, for
+    the first n, and without any."""
     model, batch = tiny_models.model("small_block"), prompt_batch(tiny_models, "small_block")
     thoughts = evaluation_thoughts(model, batch)[1]
     embed, width = tiny_models.llm.get_input_embeddings(), batch["prefix_ids"].shape[1]
@@ -98,6 +107,7 @@ def test_llm_input_is_prefix_thoughts_suffix_with_the_slots_in_the_same_columns(
 
 
 def test_positions_count_real_tokens_only():
+    """Positions count real tokens, not padding."""
     assert position_ids(torch.tensor([[0, 0, 1, 1, 0, 1]])).tolist() == [[0, 0, 0, 1, 1, 2]]
 
 
@@ -105,7 +115,9 @@ def test_positions_count_real_tokens_only():
 # Frozen and trained
 
 
-def test_frozen_means_frozen(tiny_models, kind):
+def test_frozen_lms_stay_frozen(tiny_models, kind):
+    """The frozen LMs are not among the model's parameters. In training they stay in evaluation mode and get no
+    gradients."""
     model = tiny_models.model(kind).train()
     names = {name.split(".")[0] for name in model.state_dict()} | {
         name.split(".")[0] for name, _ in model.named_parameters()
@@ -119,8 +131,9 @@ def test_frozen_means_frozen(tiny_models, kind):
         assert all(not p.requires_grad and p.grad is None for p in lm.parameters())
 
 
-def test_each_loss_alone_reaches_every_trained_parameter(tiny_models, kind):
-    """DDP runs without find_unused_parameters, so none may be left out, not even by rows without steps."""
+def test_each_loss_reaches_every_parameter(tiny_models, kind):
+    """Each loss alone reaches every trained parameter, also with rows without steps: DDP runs without
+    find_unused_parameters."""
     for name, examples in (("sft", EXAMPLES), ("align", EXAMPLES), ("focus", EXAMPLES), ("focus", EXAMPLES[1:2])):
         weights = dict.fromkeys(("sft", "align", "focus"), 0.0) | {name: 1.0}
         model = tiny_models.model(kind, weights=weights).train()
@@ -132,7 +145,8 @@ def test_each_loss_alone_reaches_every_trained_parameter(tiny_models, kind):
             assert name == "focus" or p.grad.any(), f"{name}: {parameter}"
 
 
-def test_a_weight_of_zero_leaves_the_loss_out_in_training_and_dev_computes_all(tiny_models, kind):
+def test_zero_weight_skips_loss_in_training(tiny_models, kind):
+    """A loss with weight zero is left out in training. Evaluation on dev computes all, in float32."""
     weights = {"sft": 1.0, "align": 0.0, "focus": 0.0}
     model, batch = tiny_models.model(kind, weights=weights), training_batch(tiny_models, kind)
     dev = model.eval()(**batch)
@@ -141,7 +155,8 @@ def test_a_weight_of_zero_leaves_the_loss_out_in_training_and_dev_computes_all(t
     assert list(train) == ["sft"] and train["sft"] == dev["sft"]
 
 
-def test_padding_changes_no_loss_and_a_batch_sums_its_rows(tiny_models, kind):
+def test_batch_losses_sum_its_rows(tiny_models, kind):
+    """Padding changes no loss: a batch's losses are the sums of its rows' alone."""
     model = tiny_models.model(kind).train()
     together = model(**training_batch(tiny_models, kind))
     alone = [model(**training_batch(tiny_models, kind, [example])) for example in EXAMPLES]
@@ -150,7 +165,8 @@ def test_padding_changes_no_loss_and_a_batch_sums_its_rows(tiny_models, kind):
     assert alone[1]["focus"] == 0 and alone[0]["focus"] > 0 and alone[0]["align"] > 0
 
 
-def test_sft_is_the_library_loss_with_its_gradients(tiny_models, kind):
+def test_sft_is_the_library_loss(tiny_models, kind):
+    """The SFT loss is the library's own over the target tokens, gradients included."""
     model, batch = tiny_models.model(kind).train(), training_batch(tiny_models, kind)
     _, thoughts, _ = model._thoughts_and_steps(batch)
     inputs = llm_inputs(tiny_models.llm, batch, thoughts)
@@ -165,7 +181,8 @@ def test_sft_is_the_library_loss_with_its_gradients(tiny_models, kind):
     torch.testing.assert_close(gradients, wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_the_answer_of_the_focus_loss_is_the_mean_embedding_of_its_own_tokens(tiny_models, monkeypatch):
+def test_focus_answer_is_mean_embedding(tiny_models, monkeypatch):
+    """The focus loss gets the answer as the mean input embedding of its own tokens, and the temperature 0.1."""
     model, batch, seen = tiny_models.model("small_block"), training_batch(tiny_models, "small_block"), []
     monkeypatch.setattr("lta_thinker.model.reasoning_focus", lambda *args: seen.append(args) or torch.zeros(3))
     model.eval()(**batch)
@@ -177,7 +194,8 @@ def test_the_answer_of_the_focus_loss_is_the_mean_embedding_of_its_own_tokens(ti
     assert torch.equal(step_valid, batch["step_valid"]) and temperature == 0.1
 
 
-def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, tiny_pair):
+def test_gradient_checkpointing_changes_no_gradient(tiny_models, tiny_pair):
+    """Gradient checkpointing runs the LLM's layers once more in training, and it changes no gradient."""
     batch, results = training_batch(tiny_models, "small_block"), []
     for enabled in (False, True):
         llm, calls = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--large_model_id")), []
@@ -196,7 +214,9 @@ def test_gradient_checkpointing_recomputes_and_changes_no_gradient(tiny_models, 
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-6)
 
 
-def test_bf16_models_train_float32_generators_and_stay_close(tiny_models, tiny_pair, kind):
+def test_bf16_models_train_float32_generators(tiny_models, tiny_pair, kind):
+    """With bf16 LMs the generator and its gradients stay float32, losses stay close, and thoughts are the same in
+    evaluation."""
     lms = [load_frozen_lm(LmSource(str(tiny_pair / name), "", torch.bfloat16)) for name in ("large", "small")]
     expected = tiny_models.model(kind, seed=3).train()(**training_batch(tiny_models, kind))
     half = tiny_models.model(kind, seed=3).train()
@@ -216,7 +236,8 @@ def test_bf16_models_train_float32_generators_and_stay_close(tiny_models, tiny_p
 # Block and prior
 
 
-def test_transformer_block_is_the_written_out_layer_at_any_columns():
+def test_block_is_the_written_out_layer():
+    """The TransformerBlock is the written-out post-norm layer, at all columns and at chosen ones."""
     torch.manual_seed(0)
     block, d, eps = TransformerBlock(6, 10, norm_eps=0.1).double(), 6, 0.1
     for p in block.parameters():
@@ -248,7 +269,8 @@ def test_transformer_block_is_the_written_out_layer_at_any_columns():
     torch.testing.assert_close(block(x, mask, columns), asked)
 
 
-def test_prior_starts_as_distinct_embedding_rows_or_zero(tiny_models):
+def test_prior_starts_as_rows_or_zero(tiny_models):
+    """The prior starts as N distinct rows of the LLM's embedding table, copied, and in small_block as zeros."""
     table = tiny_models.llm.get_input_embeddings().weight
     prior = tiny_models.model("block").generator.prior
     assert torch.equal(prior, table[-N:]) and len(prior.unique(dim=0)) == N and prior.requires_grad
@@ -272,11 +294,13 @@ def test_prior_starts_as_distinct_embedding_rows_or_zero(tiny_models):
         (Qwen3Config(vocab_size=4), 4, 0),
     ],
 )
-def test_prior_rows_are_the_published_ids_or_the_last_rows(config, num_thoughts, start):
+def test_prior_rows_are_published_or_last(config, num_thoughts, start):
+    """The prior's rows are the published ids where the model type and the vocabulary allow it, else the last rows."""
     assert prior_row_ids(config, num_thoughts) == range(start, start + num_thoughts)
 
 
-def test_match_scale_gives_thoughts_the_mean_norm_of_the_embedding_table(tiny_models, kind):
+def test_match_scale_gives_mean_table_norm(tiny_models, kind):
+    """match_scale gives thoughts the mean norm of the embedding table and leaves their direction."""
     table = tiny_models.llm.get_input_embeddings().weight
     batch = prompt_batch(tiny_models, kind)
     plain = evaluation_thoughts(tiny_models.model(kind), batch)[1]
@@ -285,7 +309,8 @@ def test_match_scale_gives_thoughts_the_mean_norm_of_the_embedding_table(tiny_mo
     torch.testing.assert_close(scaled, plain * scaled.norm(dim=-1, keepdim=True) / plain.norm(dim=-1, keepdim=True))
 
 
-def test_two_blocks_are_one_after_the_other(tiny_models):
+def test_two_blocks_run_in_sequence(tiny_models):
+    """Two blocks are one after the other, and the first reads all columns."""
     torch.manual_seed(0)
     two = TransformerBlock(6, 10, 1e-6, num_blocks=2)
     x, mask, columns = torch.randn(2, 5, 6), torch.ones(2, 5), torch.tensor([[4], [1]])
@@ -296,7 +321,8 @@ def test_two_blocks_are_one_after_the_other(tiny_models):
 
 
 @pytest.mark.parametrize("kind", ["small_block", "block"])
-def test_the_projection_stands_before_or_after_the_block(tiny_models, kind):
+def test_projection_stands_before_or_after_block(tiny_models, kind):
+    """The projection stands before or after the block, which has the width of its place."""
     d_in = 32 if kind == "block" else 16
     for place, d in (("before", 32), ("after", d_in)):
         model = tiny_models.model(kind, design=Design(projection=place))
@@ -310,7 +336,8 @@ def test_the_projection_stands_before_or_after_the_block(tiny_models, kind):
 # The constant prompt, and chains
 
 
-def test_a_prompt_is_the_same_for_every_question_and_trained_by_the_sft_loss(tiny_models):
+def test_prompt_is_same_for_every_question(tiny_models):
+    """The constant prompt is the same for every question and is trained by the SFT loss alone."""
     model = tiny_models.model("prompt").train()
     table = tiny_models.llm.get_input_embeddings().weight
     assert torch.equal(model.generator.prior, table[-N:]) and model.losses == ("sft",)
@@ -326,7 +353,8 @@ CHAINS = Design(num_chains=3)
 
 
 @pytest.mark.parametrize("kind", ["small_block", "block", "small", "prompt"])
-def test_each_chain_has_its_own_thoughts_and_the_first_of_them_is_none_of_the_others(tiny_models, kind):
+def test_each_chain_has_own_thoughts(tiny_models, kind):
+    """Each chain has thoughts of its own, the same alone as among all. Where no chain is named it is the first."""
     model = tiny_models.model(kind, design=CHAINS)
     batch = prompt_batch(tiny_models, kind)
     question = (batch["question_ids"], batch["question_mask"])
@@ -341,7 +369,8 @@ def test_each_chain_has_its_own_thoughts_and_the_first_of_them_is_none_of_the_ot
         assert (all_chains[:, one] - all_chains[:, other]).abs().max() > 1e-3
 
 
-def test_training_draws_a_chain_for_each_row_and_dev_takes_the_mean_over_all(tiny_models, monkeypatch):
+def test_training_draws_chains_per_row(tiny_models, monkeypatch):
+    """Training draws a chain for each row, and the dev loss is the mean over all chains."""
     weights = {"sft": 1.0, "align": 0.0, "focus": 0.0, "diversity": 0.0}
     model, batch = tiny_models.model("block", design=CHAINS, weights=weights), training_batch(tiny_models, "block")
     with torch.no_grad():
@@ -355,7 +384,8 @@ def test_training_draws_a_chain_for_each_row_and_dev_takes_the_mean_over_all(tin
         torch.testing.assert_close(model.eval()(**batch)["sft"], sum(alone) / 3)
 
 
-def test_a_step_down_the_diversity_loss_parts_the_chains(tiny_models):
+def test_diversity_gradient_separates_the_chains(tiny_models):
+    """A step down the gradient of the diversity loss lowers it: the chains move apart."""
     weights = {"sft": 0.0, "align": 0.0, "focus": 0.0, "diversity": 1.0}
     model = tiny_models.model("small_block", design=CHAINS, weights=weights).train()
     batch = training_batch(tiny_models, "small_block", steps=False)
@@ -365,7 +395,9 @@ def test_a_step_down_the_diversity_loss_parts_the_chains(tiny_models):
     assert model(**batch)["diversity"] < before
 
 
-def test_parameters_stand_in_the_order_that_optimizer_states_on_disk_have(tiny_models):
+def test_parameters_keep_their_order(tiny_models):
+    """The parameters stand in the order that optimizer states on disk have."""
+
     def names(kind):
         return [name.split(".")[1] for name, _ in tiny_models.model(kind).named_parameters()]
 
@@ -373,7 +405,8 @@ def test_parameters_stand_in_the_order_that_optimizer_states_on_disk_have(tiny_m
     assert list(dict.fromkeys(names("block"))) == ["prior", "block", "projection"]
 
 
-def test_more_thoughts_than_embedding_rows_is_an_error():
+def test_too_many_thoughts_are_refused():
+    """More thoughts than the embedding table has rows are refused in one line."""
     with pytest.raises(InputError) as error:
         prior_row_ids(Qwen3Config(vocab_size=3), 4)
     one_line(error, "--num_thought_tokens", "4 rows", "only 3 rows")

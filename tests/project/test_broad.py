@@ -95,7 +95,9 @@ def gold(row):
 
 
 @pytest.mark.parametrize("family", broad.FAMILIES)
-def test_answers_and_written_calculations_are_right(family):
+def test_broad_answers_and_calculations_are_right(family):
+    """Answers and written calculations of the broad world are right, by a reader of the text that shares nothing with
+    the generators."""
     for row in broad.rows(family, "train", 400, 5):
         assert str(answer(row["question"])) == str(gold(row)), row
         steps = (
@@ -107,7 +109,8 @@ def test_answers_and_written_calculations_are_right(family):
             assert (int(a) > int(b)) == (sign == ">") and a != b
 
 
-def test_no_problem_of_one_split_is_in_another_split_of_any_family():
+def test_broad_splits_share_no_problem():
+    """No problem of one split is in another split, in any family."""
     rng, seen = random.Random(0), {}
     for family in broad.FAMILIES:
         for split in broad.SPLITS:
@@ -116,7 +119,9 @@ def test_no_problem_of_one_split_is_in_another_split_of_any_family():
                 assert seen.setdefault(repr(key), split) == split
 
 
-def test_the_files_are_read_as_tasks_of_ones_own_and_nothing_is_to_be_had_by_guessing(tmp_path, monkeypatch):
+def test_broad_answers_are_balanced(tmp_path, monkeypatch):
+    """The written files are read as tasks of a user's own, and their answers are so balanced that guessing gains
+    nothing."""
     monkeypatch.setattr(build_broad, "ROWS", {"train": 5, "dev": 5, "test": 500})
     build_broad.write_data(tmp_path)
     tests = {
@@ -132,13 +137,16 @@ def test_the_files_are_read_as_tasks_of_ones_own_and_nothing_is_to_be_had_by_gue
     assert all(0.1 <= ranks[rank] / len(numeric) <= 0.3 for rank in range(5))
 
 
-def test_a_seed_makes_the_same_rows_again_and_no_problem_twice():
+def test_broad_seed_makes_same_rows():
+    """A seed makes the same rows again, and no problem twice. Another seed makes other rows."""
     rows = broad.rows("choice", "dev", 200, 41)
     assert rows == broad.rows("choice", "dev", 200, 41) != broad.rows("choice", "dev", 200, 42)
     assert len({row["question"] for row in rows}) == 200
 
 
-def test_a_pretraining_text_ends_in_the_written_answer_and_only_that_counts():
+def test_pretraining_text_ends_in_written_answer():
+    """A text of the pretraining has the question as the task reads it, and its solution is the written facts and the
+    boxed answer."""
     rng, task = random.Random(2), build_broad.task_of("boolean", build_broad.ROOT)
     _, row = broad.draw_row(random.Random(2), "boolean", "train")
     question, solution = build_broad.draw_solved(rng, "boolean")

@@ -7,8 +7,9 @@ import sys
 from helpers import ROOT
 
 
-def test_the_new_task_is_trained_evaluated_and_asked(tmp_path, monkeypatch, capsys):
-    """Shortened; it works in a folder of its own and leaves nothing behind."""
+def test_new_task_example_runs(tmp_path, monkeypatch, capsys):
+    """The example of a new task, shortened, trains, evaluates and asks. It works in a folder of its own and leaves
+    nothing behind."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["new_task.py", "--steps", "3", "--questions", "4"])
     monkeypatch.setattr(sys, "path", list(sys.path))

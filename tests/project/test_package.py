@@ -43,8 +43,8 @@ def installed(wheel, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_dependencies_are_those_of_the_requirements_files():
-    """One list in two files: name and range of each."""
+def test_dependencies_match_the_requirements_files():
+    """The package's dependencies are those of the requirements files: name and range of each."""
 
     def wanted(name: str) -> list[str]:
         lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
@@ -57,7 +57,8 @@ def test_the_dependencies_are_those_of_the_requirements_files():
         assert sorted(str(Requirement(text)) for text in texts) == wanted(name)
 
 
-def test_all_modules_are_in_one_package_and_nothing_else_is_at_the_top(wheel):
+def test_wheel_holds_one_package(wheel):
+    """The wheel holds all modules and samples in one package, and nothing else at the top."""
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
     samples = {f"lta_thinker/{path.relative_to(ROOT)}" for path in ROOT.glob("data/*/sample.jsonl")}
@@ -91,13 +92,14 @@ def test_every_way_gives_the_same_imports(way, wheel, tmp_path):
     assert said["file"].startswith(str(tmp_path if way == "pip install ." else ROOT))
 
 
-def test_its_commands_are_installed(installed):
+def test_both_commands_are_installed(installed):
+    """Installing the wheel installs both commands."""
     assert {path.name for path in (installed / "bin").iterdir()} == {"lta-train", "lta-evaluate"}
 
 
-def test_installed_it_works_in_a_fresh_process_far_from_the_checkout(installed, trained, tmp_path):
-    """from_pretrained of train.py's folder and of a hub id solves a question as here; both commands start; an `import
-    evaluate` finds none of our modules."""
+def test_installed_package_works_without_checkout(installed, trained, tmp_path):
+    """Installed, in a fresh process far from the checkout, both commands start, and train.py's folder and a hub id
+    solve a question as here. An `import evaluate` finds none of our modules."""
     home, elsewhere = cache_with(trained, tmp_path / "home" / "hub", "owner/thoughts").parent, tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(installed), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
@@ -112,9 +114,9 @@ def test_installed_it_works_in_a_fresh_process_far_from_the_checkout(installed, 
     assert os.listdir(elsewhere) == []
 
 
-def test_no_file_imports_a_module_by_its_bare_name():
-    """`import model` in the checkout makes a second copy of lta_thinker.model, with classes of its own; installed, it
-    fails."""
+def test_no_import_by_bare_name():
+    """No file imports a module by its bare name: in the checkout it would make a second copy with classes of its own,
+    installed it would fail."""
     listing = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
     files = [ROOT / name for name in subprocess.run(listing, capture_output=True, text=True).stdout.splitlines()]
     assert ROOT / "train.py" in files
@@ -130,8 +132,8 @@ def test_no_file_imports_a_module_by_its_bare_name():
     assert found == []
 
 
-def test_make_lists_its_targets_and_each_runs_what_is_there():
-    """`make` alone explains; no recipe names a file that is not in the repository."""
+def test_make_targets_run_existing_files():
+    """`make` alone lists its targets, and no recipe names a file that is not in the repository."""
     targets = ["setup", "demo", "test", "lint", "bench"]
     make = ["make", "--no-print-directory", "-C", str(ROOT)]
     listed = subprocess.run(make, capture_output=True, text=True, check=True).stdout.splitlines()

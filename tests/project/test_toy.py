@@ -12,12 +12,14 @@ from toy import build, world
 
 
 @pytest.mark.parametrize("split", build.ROWS)
-def test_the_data_files_are_what_the_generator_makes_from_its_seed(split):
+def test_toy_files_follow_from_seed(split):
+    """The data files are what the toy world's generator makes from its seed."""
     written = [json.loads(line) for line in open(ROOT / "data" / "arithmetic" / f"{split}.jsonl")]
     assert written == world.rows(split, build.ROWS[split], build.SEED)
 
 
-def test_no_problem_of_one_split_is_in_another_in_whatever_words():
+def test_toy_splits_share_no_problem():
+    """No problem of one split is in another, in whatever words."""
     rng, seen = build.random.Random(0), {}
     for split in world.SPLITS:
         for _ in range(2000):
@@ -25,7 +27,8 @@ def test_no_problem_of_one_split_is_in_another_in_whatever_words():
             assert seen.setdefault((problem["known"], tuple(problem["moves"])), split) == split
 
 
-def test_a_solution_by_the_wrong_method_stays_between_0_and_99_too():
+def test_wrong_methods_stay_in_range():
+    """A solution by the wrong method has only numbers from 0 to 99 too."""
     rng = build.random.Random(1)
     for _ in range(300):
         problem = world.draw_problem(rng, "train")
@@ -34,7 +37,8 @@ def test_a_solution_by_the_wrong_method_stays_between_0_and_99_too():
             assert all(0 <= count <= 99 for count in counts)
 
 
-def test_the_models_are_small_enough_to_be_committed():
+def test_toy_models_are_small():
+    """The two toy models together are below 8 MB."""
     files = [path for name in ("large", "small") for path in (ROOT / "toy" / name).iterdir()]
     assert sum(path.stat().st_size for path in files) < 8_000_000
 
@@ -51,7 +55,9 @@ def accuracy(hints: dict[str, str]) -> float:
     return sum(answers_equal(a, e.answer, "number") for a, e in zip(answers, examples, strict=True)) / len(examples)
 
 
-def test_the_toy_llm_has_room_half_right_alone_and_nearly_all_right_with_the_method_in_words():
+def test_toy_llm_has_room_to_improve():
+    """The toy LLM alone is right on 25 to 70 % of 100 questions, with the method in words on at least 90 %, and with
+    the wrong one on at most 10 %."""
     assert 0.25 <= accuracy({}) <= 0.70
     assert accuracy({"keep": "keep", "flip": "flip"}) >= 0.90
     assert accuracy({"keep": "flip", "flip": "keep"}) <= 0.10

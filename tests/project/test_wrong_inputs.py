@@ -361,7 +361,8 @@ def run(script, flags: str, monkeypatch) -> str:
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_wrong_input_is_one_line(kind, place, monkeypatch):
+def test_wrong_inputs_end_in_one_line(kind, place, monkeypatch):
+    """Wrong input of every kind ends in one line that says what is wrong, and no file is written or changed."""
     prepare, script, flags, message = CASES[kind]
     prepare()
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -370,12 +371,14 @@ def test_wrong_input_is_one_line(kind, place, monkeypatch):
     assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}, "files were written"
 
 
-def test_there_are_thirty_kinds():
+def test_at_least_thirty_wrong_inputs():
+    """The list of wrong inputs has at least thirty kinds."""
     assert len(CASES) >= 30
 
 
 @pytest.mark.parametrize("script", ["evaluate.py", "data_loader.py"])  # train.py: see test_train.py
-def test_the_scripts_themselves_end_with_that_line_and_a_non_zero_exit(script, place):
+def test_scripts_end_with_that_line(script, place):
+    """The scripts themselves end with that line, without a traceback, and exit status 1."""
     flags = {
         "evaluate.py": f"{BARE} {OWN} --question_field q",
         "data_loader.py": "--task aqua --from rows.jsonl --to d",

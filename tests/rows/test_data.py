@@ -31,7 +31,8 @@ def unreachable_hub(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
 
 
-def test_socratic_and_plain_rows_give_question_steps_and_answer(gsm8k_data, tmp_path):
+def test_gsm8k_rows_give_question_steps_answer(gsm8k_data, tmp_path):
+    """Socratic and plain rows of GSM8K give the question, the steps without mark-up, and the answer."""
     split = load_split(GSM8K, "test", str(gsm8k_data))
     assert (len(split.examples), split.read, split.bad) == (12, 12, 0)
     assert split.source == str(gsm8k_data / "gsm8k" / "test_socratic.jsonl")
@@ -47,13 +48,16 @@ def test_socratic_and_plain_rows_give_question_steps_and_answer(gsm8k_data, tmp_
     assert plain.source.endswith("test.jsonl") and plain.examples[0].steps[1] == "1727 - 2 = 1725 are left."
 
 
-def test_socratic_files_come_before_plain_ones(gsm8k_data, tmp_path):
+def test_socratic_files_come_first(gsm8k_data, tmp_path):
+    """Where there is a socratic file, the plain one is not read."""
     write_jsonl(tmp_path / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(40)])
     write_jsonl(tmp_path / "gsm8k" / "train.jsonl", ["not read"])
     assert load_split(GSM8K, "train", str(tmp_path)).source.endswith("train_socratic.jsonl")
 
 
-def test_dev_is_a_fixed_twentieth_of_train_and_never_test(gsm8k_data):
+def test_dev_is_fixed_twentieth_of_train(gsm8k_data):
+    """The dev rows are a twentieth of train, the same at any seed, no longer in train and never of test."""
+
     def questions(split):
         return {example.question for example in load_split(GSM8K, split, str(gsm8k_data)).examples}
 
@@ -66,7 +70,8 @@ def test_dev_is_a_fixed_twentieth_of_train_and_never_test(gsm8k_data):
     assert questions("dev") == dev, "the dev rows depend on a run's seed"
 
 
-def test_dev_needs_no_test_file_and_test_no_train_file(gsm8k_data, tmp_path, unreachable_hub):
+def test_splits_need_only_their_own_file(gsm8k_data, tmp_path, unreachable_hub):
+    """Dev needs no test file, and test no train file."""
     write_jsonl(tmp_path / "a" / "gsm8k" / "train.jsonl", [gsm8k_row(i) for i in range(20)])
     write_jsonl(tmp_path / "b" / "gsm8k" / "test.jsonl", [gsm8k_row(0)])
     assert len(load_split(GSM8K, "dev", str(tmp_path / "a")).examples) == 1
@@ -75,7 +80,8 @@ def test_dev_needs_no_test_file_and_test_no_train_file(gsm8k_data, tmp_path, unr
     message(load_split, GSM8K, "dev", str(tmp_path / "b"))
 
 
-def test_a_task_with_a_dev_file_reads_it_and_keeps_all_of_train(tmp_path):
+def test_dev_file_leaves_train_whole(tmp_path):
+    """A task with a dev file reads it and keeps all of train."""
     for i, name in enumerate(("train", "dev", "test")):
         write_jsonl(tmp_path / "arithmetic" / f"{name}.jsonl", [gsm8k_row(100 * i + k) for k in range(20)])
     for i, name in enumerate(("train", "dev", "test")):
@@ -96,14 +102,16 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("reason", BAD_ROWS)
-def test_a_bad_row_stops_with_its_line_and_the_reason(tmp_path, reason):
+def test_bad_row_stops_with_its_line(tmp_path, reason):
+    """A bad row stops the run with its file, its line, the reason and the flag that skips it."""
     path = tmp_path / "gsm8k" / "test.jsonl"
     write_jsonl(path, [GOOD, "", BAD_ROWS[reason], GOOD])
     said = message(load_split, GSM8K, "test", str(tmp_path))
     assert said.startswith(f"{path}:3: ") and reason in said and "--skip_bad_rows" in said
 
 
-def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path):
+def test_line_that_is_not_utf8_is_bad(tmp_path):
+    """A line that is not UTF-8 is a bad row like others."""
     path = tmp_path / "gsm8k" / "test.jsonl"
     write_jsonl(path, [GOOD])
     path.write_bytes(path.read_bytes() + json.dumps(GOOD).encode().replace(b"pens", b"p\xe4ns") + b"\r\n")
@@ -112,7 +120,9 @@ def test_a_line_that_is_not_utf8_is_a_bad_row(tmp_path):
     assert load_split(GSM8K, "test", str(tmp_path), skip_bad_rows=True).bad == 1
 
 
-def test_skip_bad_rows_leaves_them_out_and_counts_them(tmp_path):
+def test_skip_bad_rows_counts_them(tmp_path):
+    """--skip_bad_rows leaves bad rows out and counts them. The others keep their index, and a file without any usable
+    row is refused."""
     write_jsonl(tmp_path / "gsm8k" / "test.jsonl", [GOOD, *BAD_ROWS.values(), gsm8k_row(1)])
     split = load_split(GSM8K, "test", str(tmp_path), skip_bad_rows=True)
     assert (len(split.examples), split.read, split.bad) == (2, 2 + len(BAD_ROWS), len(BAD_ROWS))
@@ -121,7 +131,8 @@ def test_skip_bad_rows_leaves_them_out_and_counts_them(tmp_path):
     assert "no usable row" in message(load_split, GSM8K, "test", str(tmp_path), skip_bad_rows=True)
 
 
-def test_missing_files_with_the_hub_unreachable_say_what_to_put_where(tmp_path, unreachable_hub):
+def test_missing_files_say_what_to_do(tmp_path, unreachable_hub):
+    """Where files are missing and the hub cannot be reached, the message says which file to put where."""
     said = message(load_split, GSM8K, "train", str(tmp_path))
     folder = tmp_path / "gsm8k"
     assert f"put train_socratic.jsonl or train.jsonl into {folder}" in said and "--data_dir" in said
@@ -130,7 +141,8 @@ def test_missing_files_with_the_hub_unreachable_say_what_to_put_where(tmp_path, 
     assert f"{tmp_path / 'arithmetic'}: no test.jsonl there" in said and "toy/build.py" in said
 
 
-def test_missing_files_come_from_the_hub_with_the_row_named(tmp_path, monkeypatch):
+def test_missing_files_come_from_hub(tmp_path, monkeypatch):
+    """Missing files are read from the hub, and a bad row there is named by its number."""
     rows, asked = [gsm8k_row(i) for i in range(20)], []
     monkeypatch.setattr(datasets, "load_dataset", lambda **kwargs: asked.append(kwargs) or rows)
     split = load_split(GSM8K, "train", str(tmp_path))
@@ -140,7 +152,8 @@ def test_missing_files_come_from_the_hub_with_the_row_named(tmp_path, monkeypatc
     assert message(load_split, GSM8K, "dev", str(tmp_path)).startswith("hub:openai/gsm8k:socratic:train: row 5: field")
 
 
-def test_a_sample_is_read_from_the_repository_only_and_stands_in_for_nothing(tmp_path, monkeypatch, unreachable_hub):
+def test_sample_stands_for_no_other_split(tmp_path, monkeypatch, unreachable_hub):
+    """The sample is read from the repository only, and it never stands in for train, dev or test."""
     monkeypatch.setattr(data_loader, "ROOT", tmp_path / "repository")
     write_jsonl(tmp_path / "repository" / "data" / "gsm8k" / "sample.jsonl", [gsm8k_row(7)])
     write_jsonl(tmp_path / "user" / "gsm8k" / "sample.jsonl", [gsm8k_row(8)])
@@ -152,12 +165,14 @@ def test_a_sample_is_read_from_the_repository_only_and_stands_in_for_nothing(tmp
     assert "sample.jsonl: no such file" in message(load_split, TASKS["arithmetic"], "sample", str(tmp_path / "user"))
 
 
-def test_unknown_tasks_and_splits_are_one_line_that_names_the_known_ones(gsm8k_data):
+def test_unknown_tasks_list_known_ones(gsm8k_data):
+    """An unknown task or split is refused in one line that lists the known ones."""
     assert "gsm8k, strategyqa, math, asdiv-aug, asdiv, aqua, du, arithmetic" in message(get_task, "gsm9k")
     assert "train, dev, test, sample" in message(load_split, GSM8K, "validation", str(gsm8k_data))
 
 
-def test_every_real_row_of_gsm8k_parses(unreachable_hub):
+def test_every_real_gsm8k_row_parses(unreachable_hub):
+    """Every row of the real GSM8K gives steps without mark-up and a number, and the splits have their known sizes."""
     if not (SHARED / "data" / "gsm8k" / "train.jsonl").is_file():
         pytest.skip(f"{SHARED}/data/gsm8k is not here")
     splits = {name: load_split(GSM8K, name, str(SHARED / "data")) for name in ("train", "dev", "test")}

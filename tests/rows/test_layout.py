@@ -92,7 +92,9 @@ def user_text(question, thoughts=""):
     return user.replace("{thoughts}", thoughts).replace("{question}", question)
 
 
-def test_prompt_and_target_are_the_templates_conversation_with_one_place_for_the_thoughts(templated):
+def test_prompt_and_target_follow_template(templated):
+    """Prompt and target are the template's own conversation with one place for the thoughts. Evaluation's prompt is the
+    same, and the user's tokenizer is not changed."""
     tokenizer, _ = templated
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
     marked = copy.deepcopy(tokenizer)
@@ -110,7 +112,8 @@ def test_prompt_and_target_are_the_templates_conversation_with_one_place_for_the
     assert THOUGHTS not in tokenizer.get_vocab(), "the user's tokenizer was changed"
 
 
-def test_without_thoughts_prompt_and_target_are_the_plain_conversation(templated):
+def test_without_thoughts_conversation_is_plain(templated):
+    """Without thoughts, prompt and target are the plain conversation of the template."""
     tokenizer, _ = templated
     layout = Layout(tokenizer, None, PROMPTS["number"])
     for example in EXAMPLES:
@@ -122,7 +125,8 @@ def test_without_thoughts_prompt_and_target_are_the_plain_conversation(templated
     assert batch["suffix_ids"].shape == (2, 0) and "question_ids" not in batch
 
 
-def test_the_generator_reads_question_turn_header_and_steps_in_the_order_of_the_templates_conversation(templated):
+def test_generator_reads_the_templates_order(templated):
+    """The generator reads the question's turn, the header and the steps in the order of the template's conversation."""
     tokenizer, end = templated
     for separator in ("\n", "\n\n"):
         layout = Layout(tokenizer, tokenizer, PROMPTS["number"], separator=separator)
@@ -137,7 +141,8 @@ def test_the_generator_reads_question_turn_header_and_steps_in_the_order_of_the_
                 assert text(tokenizer, step).strip() == example.steps[m]
 
 
-def test_the_target_is_steps_answer_and_end_of_turn(templated):
+def test_target_is_steps_answer_and_end(templated):
+    """The target is the steps, the boxed answer and the end of turn."""
     tokenizer, _ = templated
     for separator in ("\n", "\n\n"):
         layout = Layout(tokenizer, tokenizer, PROMPTS["number"], separator=separator)
@@ -148,7 +153,8 @@ def test_the_target_is_steps_answer_and_end_of_turn(templated):
         assert "".join(tokenizer.convert_ids_to_tokens(row["answer"])) == "19"  # no dummy space: it stands in a box
 
 
-def test_odd_characters_of_a_question_survive(templated):
+def test_odd_characters_of_questions_survive(templated):
+    """Odd characters in a question, marks of our own prompts among them, come through unchanged."""
     tokenizer, _ = templated
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
     prompt, plain = layout.prompt(ODD), layout.prompt("plain")
@@ -157,7 +163,8 @@ def test_odd_characters_of_a_question_survive(templated):
     assert prompt["suffix"] == plain["suffix"]
 
 
-def test_truncation_that_a_tokenizer_comes_with_cuts_nothing():
+def test_tokenizer_truncation_cuts_nothing():
+    """Truncation and padding that a tokenizer comes with change no prompt."""
     tokenizer = family_tokenizer("byte_level", OWN_TEMPLATES["qwen3"][0])
     rows = [Layout(tokenizer, None, PROMPTS["number"]).prompt(EXAMPLES[0].question)]
     tokenizer.backend_tokenizer.enable_truncation(8)
@@ -167,7 +174,8 @@ def test_truncation_that_a_tokenizer_comes_with_cuts_nothing():
 
 
 @pytest.mark.parametrize("date", ["{{ date_string }}", "{{ strftime_now('%d %b %Y') }}"])
-def test_the_date_is_the_layouts_own_on_both_sides(date):
+def test_date_is_fixed_on_both_sides(date):
+    """A template that prints a date prints the layout's own, for the LLM and for the generator."""
     tokenizer = family_tokenizer("byte_level", f"\nToday: {date} " + ROUND)
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"], "1 Jan 2000")
     assert layout.llm.before.startswith("\nToday: 1 Jan 2000 ")
@@ -179,7 +187,8 @@ NEVER_ENDED = (
 )
 
 
-def test_an_answer_that_the_template_does_not_end_ends_the_text():
+def test_unended_answer_ends_the_text():
+    """Where the template does not end an answer, the target ends with the tokenizer's end of text."""
     layout = Layout(family_tokenizer("byte_level", NEVER_ENDED), None, PROMPTS["number"])
     assert layout.llm.end == "</s>"
     assert text(layout.llm_tokenizer, layout.training(EXAMPLES[0])["target"]).endswith("\\boxed{19}.</s>")
@@ -192,13 +201,16 @@ THINKS = (
 )
 
 
-def test_a_template_that_writes_more_than_space_before_an_answer_is_noted(capsys):
+def test_text_before_answers_is_noted(capsys):
+    """A template that writes more than white space before an answer is noted, and the target begins with that text."""
     layout = Layout(family_tokenizer("byte_level", THINKS), None, PROMPTS["number"])
     assert "answers begin with '</think>'" in capsys.readouterr().out
     assert text(layout.llm_tokenizer, layout.training(EXAMPLES[0])["target"]).startswith("</think>12 + 7")
 
 
-def test_thinking_is_off_the_system_turn_stands_and_the_date_is_fixed():
+def test_template_settings_reach_the_prompt():
+    """Thinking is off, the template's system turn stands, and the date is fixed."""
+
     def opened(name):
         tokenizer = family_tokenizer("byte_level", OWN_TEMPLATES[name][0])
         layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
@@ -226,13 +238,16 @@ def test_thinking_is_off_the_system_turn_stands_and_the_date_is_fixed():
         ("{% for m in messages %}{{ m.content }}", "TemplateSyntaxError"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused_in_one_line(template, reason):
+def test_unusable_templates_are_refused(template, reason):
+    """A template that drops, repeats or changes texts, opens other turns or fails is refused in one line."""
     with pytest.raises(InputError, match=f"template .*{reason}") as error:
         Layout(family_tokenizer("byte_level", template), None, PROMPTS["number"])
     assert "\n" not in str(error.value)
 
 
-def test_without_a_chat_template_there_is_a_notice_and_a_question_and_answer(capsys):
+def test_missing_template_gives_plain_layout(capsys):
+    """Without a chat template the layout is a plain question and answer, and a notice says so once a tokenizer. Without
+    an end-of-text token it is refused."""
     tokenizer, other = family_tokenizer("byte_level", None), family_tokenizer("legacy", None)
     row = Layout(tokenizer, tokenizer, PROMPTS["number"]).training(EXAMPLES[0])
     assert capsys.readouterr().out.count("has no chat template: plain question and answer layout\n") == 1
@@ -248,7 +263,9 @@ def test_without_a_chat_template_there_is_a_notice_and_a_question_and_answer(cap
         Layout(tokenizer, None, PROMPTS["number"])
 
 
-def test_what_a_tokenizer_cannot_do_is_refused_in_one_line():
+def test_impossible_tokenizers_are_refused():
+    """A question with our own marks, a tokenizer without a fast version, and one that merges tokens across a border are
+    refused."""
     tokenizer = family_tokenizer("byte_level", ROUND)
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
     with pytest.raises(InputError, match="the very characters that stand for the thoughts"):
@@ -262,7 +279,8 @@ def test_what_a_tokenizer_cannot_do_is_refused_in_one_line():
         Layout(family_tokenizer("byte_level", ROUND), tokenizer, PROMPTS["number"]).training(EXAMPLES[0])
 
 
-def test_mark_up_is_gone_from_steps_and_targets(tiny_models):
+def test_markup_is_gone_from_targets(tiny_models):
+    """GSM8K's mark-up is gone from question, steps and target."""
     answer = "How many? ** 6 - 2 = <<6-2=4>>4 left.\n\n He pays $<<4*3=12>>12. \n#### 1,200"
     question, steps, gold, _ = parse_row(TASKS["gsm8k"], {"question": " Who?\n", "answer": answer})
     assert (question, steps, gold) == ("Who?", ("How many? 6 - 2 = 4 left.", "He pays $12."), "1200")
@@ -280,7 +298,9 @@ def rows(tiny_models):
     return [tiny_models.layout.training(example) for example in EXAMPLES]
 
 
-def test_training_batches_put_every_token_where_its_column_says(tiny_models, rows):
+def test_training_batch_columns_are_right(tiny_models, rows):
+    """In a training batch every token, mask and label stands in its column, padding is the tokenizer's own, and the
+    question ends with its end of turn."""
     batch = TrainingCollator(tiny_models.layout, steps=True)(rows)
     for i, row in enumerate(rows):
         for name in ("prefix", "question"):  # left-padded: the last column is the last token
@@ -301,7 +321,8 @@ def test_training_batches_put_every_token_where_its_column_says(tiny_models, row
     assert (batch["question_ids"][:, -1] == tiny_models.small_tokenizer.eos_token_id).all(), "z_q: the end of the turn"
 
 
-def test_step_ends_are_the_last_tokens_of_the_steps(tiny_models, rows):
+def test_step_ends_are_last_step_tokens(tiny_models, rows):
+    """The step ends point to the last token of each step, and rows with fewer steps are marked."""
     batch = TrainingCollator(tiny_models.layout, steps=True)(rows)
     assert batch["step_valid"].tolist() == [[True, True], [False, False], [True, False]]
     header = text(tiny_models.small_tokenizer, rows[0]["header"])
@@ -314,13 +335,15 @@ def test_step_ends_are_the_last_tokens_of_the_steps(tiny_models, rows):
     assert batch["step_ends"][~batch["step_valid"]].eq(-1).all()
 
 
-def test_loss_counts_are_target_tokens_rows_and_rows_with_steps(tiny_models, rows):
+def test_loss_counts_count_tokens_and_rows(tiny_models, rows):
+    """The losses are counted over target tokens, rows, and rows with steps."""
     tokens = sum(len(row["target"]) for row in rows)
     assert loss_counts(TrainingCollator(tiny_models.layout, steps=True)(rows)).tolist() == [tokens, 3, 2, 3]
     assert loss_counts(TrainingCollator(tiny_models.layout, steps=False)(rows)).tolist() == [tokens, 3, 0, 3]
 
 
-def test_evaluation_batches_are_left_padded_throughout(tiny_models):
+def test_evaluation_batches_are_left_padded(tiny_models):
+    """In evaluation every part of a batch is padded on the left."""
     # suffixes are equal in practice; rows of different lengths show the side
     rows = [
         {"prefix": [5, 6], "suffix": [7], "question": [8, 9, 10]},
@@ -333,7 +356,8 @@ def test_evaluation_batches_are_left_padded_throughout(tiny_models):
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
 
 
-def test_rows_without_steps_and_header_still_make_a_batch():
+def test_rows_without_steps_make_batch():
+    """Rows without steps and header still make a batch, alone and among others."""
     tokenizer = family_tokenizer("metaspace", OWN_TEMPLATES["mistral"][0])
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
     rows = [layout.training(example) for example in EXAMPLES]

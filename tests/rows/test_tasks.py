@@ -109,7 +109,8 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_becomes_question_steps_answer_and_options(name):
+def test_row_becomes_question_steps_answer(name):
+    """A row of each layout becomes question, steps, answer and options."""
     task, row, example = ROWS[name]
     assert parse_row(TASKS[task], row) == example
 
@@ -134,14 +135,16 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_a_bad_row_says_what_is_wrong(name):
+def test_bad_row_says_what_is_wrong(name):
+    """A row that cannot be read is an error that says what is wrong."""
     task, row, reason = BAD_ROWS[name]
     with pytest.raises(ValueError, match=reason):
         parse_row(TASKS[task], row)
 
 
-def test_published_folders_load_as_they_are(tmp_path):
-    """The published file names, folder names, and JSON lists under a .jsonl name."""
+def test_published_folders_load_unchanged(tmp_path):
+    """The published file and folder names load as they are, JSON lists under a .jsonl name too. The task's own folder
+    comes first, and dev is never the test file."""
     aqua = [{"question": "?", "options": ["A)1", "B)2"], "answer": f"x\n#### {letter}"} for letter in "AB"]
     math = {"question": "?", "answer": "x\n\ny\n\n#### 2"}
     (tmp_path / "AQuA-master").mkdir()
@@ -162,7 +165,8 @@ def test_published_folders_load_as_they_are(tmp_path):
         load_split(TASKS["aqua"], "test", str(tmp_path))
 
 
-def test_a_file_whose_golds_are_nearly_all_one_letter_loads_with_a_warning(tmp_path):
+def test_one_letter_golds_give_warning(tmp_path):
+    """A file whose golds are nearly all one letter loads with a warning. Fair files load without one."""
     rows = [{"question": f"{i}?", "options": ["x", "y"], "answer": "B" if i % 10 == 0 else "A"} for i in range(30)]
     write_jsonl(tmp_path / "du" / "date_understanding_gsm_style.json", rows)
     split = load_split(TASKS["du"], "test", str(tmp_path))
@@ -172,7 +176,8 @@ def test_a_file_whose_golds_are_nearly_all_one_letter_loads_with_a_warning(tmp_p
         assert load_split(TASKS["du"], "test", str(tmp_path)).warning == ""
 
 
-def test_du_has_no_train_split_and_says_why():
+def test_du_has_no_train_split():
+    """du has no train or dev split, and one line says why."""
     for split in ("train", "dev"):
         with pytest.raises(InputError, match="du: no train split .*asks never to be trained on") as error:
             load_split(TASKS["du"], split, "data")
@@ -192,7 +197,9 @@ def convert(task, source, target) -> str:
     return ""
 
 
-def test_du_options_are_shuffled_by_the_row_and_the_gold_goes_with_them():
+def test_du_options_are_shuffled():
+    """The options of du are shuffled by the row's number, the same each time, and the gold goes with them. Two right
+    options are an error."""
     row = {"input": "What date?", "target_scores": {f"0{i}/01/2021": int(i == 1) for i in range(1, 7)}}
     rows = [convert_du(row, number) for number in range(1, 201)]
     assert rows == [convert_du(row, number) for number in range(1, 201)]
@@ -212,7 +219,8 @@ ASDIV = """<Corpus><ProblemSet>
 """
 
 
-def test_every_official_row_is_converted_or_told_with_its_line_and_reason(tmp_path, capsys):
+def test_official_rows_convert_or_are_named(tmp_path, capsys):
+    """Every official row is converted, or named with its line and the reason. An existing file is not replaced."""
     (tmp_path / "ASDiv.xml").write_text(ASDIV)
     assert convert("asdiv", tmp_path / "ASDiv.xml", tmp_path / "asdiv") == ""
     split = load_split(TASKS["asdiv"], "test", str(tmp_path))
@@ -239,7 +247,8 @@ REAL = {  # file made: (rows, left out)
 
 
 @pytest.mark.parametrize("task", REAL)
-def test_all_real_official_rows_convert_and_load(task, tmp_path, capsys):
+def test_real_official_rows_convert_and_load(task, tmp_path, capsys):
+    """The real official files convert, row for row but for the known ones left out, and load."""
     if not (SHARED / "data" / task).is_dir():
         pytest.skip(f"{SHARED}/data/{task} is not here")
     assert convert(task, SHARED / "data" / task, tmp_path / task) == ""
@@ -258,7 +267,8 @@ def test_all_real_official_rows_convert_and_load(task, tmp_path, capsys):
 # Prompts
 
 
-def test_a_prompt_file_replaces_the_prompts_that_it_has(tmp_path):
+def test_prompt_file_replaces_its_prompts(tmp_path):
+    """A prompt file replaces the prompts that it has, other braces in them included, and leaves the others."""
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"problem": "Put it in \\boxed{answer}, \\frac{a}{b} or {1}: {question}"}))
     assert read_prompts(str(path), PROMPTS["choice"]) == PROMPTS["choice"] | json.loads(path.read_text())
@@ -281,7 +291,8 @@ WRONG_PROMPTS = {
 
 
 @pytest.mark.parametrize("content", WRONG_PROMPTS)
-def test_a_wrong_prompt_file_is_one_line_that_names_the_fault(content, tmp_path):
+def test_wrong_prompt_files_are_refused(content, tmp_path):
+    """A wrong prompt file is refused in one line that names the fault."""
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(InputError) as error:
         read_prompts(str(tmp_path / "p.json"), PROMPTS["number"])
@@ -312,7 +323,8 @@ def sample_as_data(task, folder) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_evaluated_on_its_sample_and_trained_for_four_steps(task, tmp_path, monkeypatch, capsys):
+def test_every_task_is_trained_and_evaluated(task, tmp_path, monkeypatch, capsys):
+    """Every task is evaluated on its sample and trained for four steps. du is refused in training."""
     monkeypatch.chdir(tmp_path)
     evaluation = ["--max_new_tokens", "8", "--batch_size", "20", "--split", "sample"]
     bare = ["--base_model_id", ROOT / "toy" / "large", "--thought_generator", "none", "--task_name", task]
@@ -334,7 +346,8 @@ def test_every_task_is_evaluated_on_its_sample_and_trained_for_four_steps(task, 
 
 
 @pytest.mark.parametrize(("task", "separator"), [("math", "\n\n"), ("gsm8k", "\n")])
-def test_written_steps_are_joined_as_the_task_parts_them(task, separator):
+def test_steps_are_joined_by_task_separator(task, separator):
+    """The steps of a target are joined by the separator of the task."""
     flags = [*TOY, "--task_name", task, "--output_name", "x"]
     args = parse_flags(train.TrainArguments, flags, "train.py")
     layout = train.build_layout(args.spec, args.prompts, separator=args.task.separator)
@@ -347,7 +360,9 @@ MINE = [{"frage": f"Is {i} even?", "weg": [f"{i} % 2 = {i % 2}"], "antwort": i %
 FIELDS = ["--question_field", "frage", "--steps_field", "weg", "--answer_field", "antwort"]
 
 
-def test_a_task_of_the_users_own_is_trained_and_evaluated_by_flags(tmp_path, monkeypatch, capsys):
+def test_own_task_works_by_flags(tmp_path, monkeypatch, capsys):
+    """A task of the user's own is trained and evaluated by flags alone. The checkpoint knows it, from another folder
+    too, and takes another file for it."""
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "a.jsonl", MINE)
     datasets.Dataset.from_list(MINE[:12]).to_parquet("b.parquet")
@@ -383,7 +398,8 @@ def test_a_task_of_the_users_own_is_trained_and_evaluated_by_flags(tmp_path, mon
     assert "a.jsonl: 40 rows, 0 left out as broken, 2 asked" in run_evaluate(capsys, *bare, *own, *FIELDS, *short)
 
 
-def test_a_checkpoint_is_evaluated_on_a_task_of_another_answer_type(tmp_path, monkeypatch, capsys):
+def test_checkpoint_evaluates_other_answer_type(tmp_path, monkeypatch, capsys):
+    """A checkpoint is evaluated on a task of another answer type with that type's prompts, and notes say so."""
     monkeypatch.chdir(tmp_path)
     sample_as_data("arithmetic", tmp_path)
     train.run([*TOY, *SHORT, "--task_name", "arithmetic", "--data_dir", str(tmp_path), "--output_name", "x"])
@@ -394,7 +410,9 @@ def test_a_checkpoint_is_evaluated_on_a_task_of_another_answer_type(tmp_path, mo
     assert "note: the prompt 'problem' is not the one" in printed and "the right option's letter" in printed
 
 
-def test_a_table_is_read_as_it_is_written(tmp_path):
+def test_csv_table_is_read_unchanged(tmp_path):
+    """Cells of a table are read as they are written: 007, NA, line breaks and lists. A bad row is named with its
+    line."""
     path = tmp_path / "rows.CSV"
     path.write_text('\ufeffquestion,answer,options\n007,NA,"[""NA"", ""1.0""]"\n"two\nlines",B,"[""x"", ""y""]"\n,A,\n')
     task = own_task("mine", OwnTask({"test": str(path)}, {}, "choice"))
@@ -404,7 +422,8 @@ def test_a_table_is_read_as_it_is_written(tmp_path):
         load_split(task, "test", "data")
 
 
-def test_the_options_of_a_question_reach_its_answers():
+def test_options_reach_the_answers():
+    """An answer in the words of an option counts as its letter, and a letter beyond the options is no answer."""
     sample = type("Sample", (), {"score": 0.0, "num_tokens": 1, "finished": True})()
     example = Example(0, "?", (), "B", ("12", "15"))
     texts = ["\\boxed{15}", "The answer is 15.", "The answer is C."]
@@ -413,7 +432,8 @@ def test_the_options_of_a_question_reach_its_answers():
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])
-def test_own_rows_are_read_from_every_kind_of_file(kind, tmp_path):
+def test_own_rows_load_from_every_format(kind, tmp_path):
+    """A task's own rows are read from jsonl, json, csv and parquet files."""
     rows = [{"question": f"{i}+1?", "answer": i + 1, "steps": f"{i}+1={i + 1}\nso {i + 1}"} for i in range(30)]
     table = datasets.Dataset.from_list(rows)
     path = str(tmp_path / f"rows.{kind}")
@@ -430,7 +450,8 @@ def test_own_rows_are_read_from_every_kind_of_file(kind, tmp_path):
     assert len(load_split(task, "train", "data").examples) == 28 and len(load_split(task, "dev", "data").examples) == 2
 
 
-def test_own_rows_are_read_from_the_hub(monkeypatch):
+def test_own_rows_load_from_hub(monkeypatch):
+    """A task's own rows are read from the hub, with the configuration and split that its name gives."""
     asked = []
     rows = [{"q": "?", "choices": {"label": ["A", "B"], "text": ["x", "y"]}, "answerKey": "B"}] * 30
     monkeypatch.setattr(datasets, "load_dataset", lambda **kwargs: asked.append(kwargs) or rows)
@@ -446,5 +467,6 @@ def test_own_rows_are_read_from_the_hub(monkeypatch):
     ]
 
 
-def test_fields_that_are_not_named_have_their_usual_names():
+def test_unnamed_fields_have_usual_names():
+    """Fields that no flag names have their usual names."""
     assert own_task("mine", OwnTask({}, {}, "choice")).fields == (Fields("question", None, "answer", "options"),)

@@ -28,9 +28,9 @@ def arguments(tiny_pair, data_dir, *more: str) -> TrainArguments:
     return parse_flags(TrainArguments, [*models, "--data_dir", str(data_dir), "--output_name", "x", *more], "train.py")
 
 
-def test_rows_are_tokenised_once_and_then_read_with_the_same_ids_and_counts(
-    tiny_pair, tiny_models, tmp_path, monkeypatch
-):
+def test_rows_are_tokenised_once(tiny_pair, tiny_models, tmp_path, monkeypatch):
+    """Rows are tokenised once and then read from the cache with the same ids and counts, also for another length or
+    number of thoughts."""
     write_jsonl(tmp_path / "gsm8k" / "train.jsonl", [gsm8k_row(i) for i in range(60)])  # rows of no other test
     args = arguments(tiny_pair, tmp_path)
     first = prepare_rows(args, tiny_models.layout)
@@ -42,7 +42,8 @@ def test_rows_are_tokenised_once_and_then_read_with_the_same_ids_and_counts(
     assert list(kept) == [row for row in first.train if row["length"] <= 188] and 0 < len(kept) < len(first.train)
 
 
-def test_a_row_has_the_ids_of_the_layout_their_number_and_their_digest(tiny_models):
+def test_row_has_ids_lengths_and_digest(tiny_models):
+    """A cached row has the layout's ids, their lengths and their digest."""
     rows = list(token_rows(tiny_models.layout, EXAMPLES))
     assert [row.keys() for row in rows] == [COLUMNS] * 2
     for row, example in zip(rows, EXAMPLES, strict=True):
@@ -81,7 +82,10 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_file_of_other_rows_prompts_or_tokenizers_is_never_read(tiny_models, change):
+def test_changed_inputs_are_tokenised_again(tiny_models, change):
+    """Where rows, prompts, tokenizers, template, separator or date are others, rows are tokenised anew and their
+    digests differ."""
+
     def rows(large, small, prompts, examples, **more):
         layout = Layout(large, small, prompts, **more)
         return list(token_rows(layout, examples)), layout.training_rows(examples)
@@ -95,7 +99,8 @@ def test_a_file_of_other_rows_prompts_or_tokenizers_is_never_read(tiny_models, c
     assert [row["sha256"] for row in after] != [row["sha256"] for row in before]
 
 
-def test_a_row_that_cannot_be_laid_out_is_one_line(tiny_pair, tiny_models, tmp_path):
+def test_row_without_layout_is_refused(tiny_pair, tiny_models, tmp_path):
+    """A row that holds our own marks is refused."""
     rows = [gsm8k_row(i) for i in range(40)]
     rows[20]["question"] += THOUGHTS
     write_jsonl(tmp_path / "gsm8k" / "train.jsonl", rows)
@@ -103,9 +108,8 @@ def test_a_row_that_cannot_be_laid_out_is_one_line(tiny_pair, tiny_models, tmp_p
         prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)
 
 
-def test_a_single_row_leaves_none_for_training_and_a_cache_that_cannot_be_made_is_one_line(
-    tiny_pair, tiny_models, tmp_path, monkeypatch
-):
+def test_single_row_and_impossible_cache_are_refused(tiny_pair, tiny_models, tmp_path, monkeypatch):
+    """A single row, which leaves none beside the dev rows, and a cache folder that cannot be made are refused."""
     write_jsonl(tmp_path / "gsm8k" / "train.jsonl", [gsm8k_row(0)])
     with pytest.raises(InputError, match="train: no row is left beside the dev rows"):
         prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)

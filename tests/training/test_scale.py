@@ -53,8 +53,9 @@ def finish(processes: list[subprocess.Popen]) -> tuple[str, list[int]]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, tmp_path, place):
-    """Three dev rows, one at a time: in the second round one of the ranks has none."""
+def test_two_processes_train_as_one(flags, tmp_path, place):
+    """Two processes, with a sharded LLM or on two nodes, train the weights and dev losses of one. Of three dev rows,
+    one at a time, one rank has none in the second round."""
     write_jsonl(tmp_path / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(60)])
     flags += ["--k_shot", "12", "--data_dir", str(tmp_path / "rows"), "--per_device_eval_batch_size", "1"]
     out, codes = finish(start(place, [*flags, "--output_name", "two", "--gradient_accumulation_steps", "1"]))
@@ -78,9 +79,9 @@ def test_two_processes_equal_one_with_the_llm_sharded_and_on_two_nodes(flags, tm
         assert here - outside == (whole - outside) / 2
 
 
-def test_a_sharded_llm_has_dtensors_in_its_layers_and_gradients_equal_to_the_bit(tiny_pair):
-    """Half of every layer's parameters on each of two ranks; what flows back through them is the same to the bit, with
-    and without recomputed layers."""
+def test_sharded_llm_has_equal_gradients(tiny_pair):
+    """Each of two ranks holds half of every layer's parameters. The gradients that flow back are the same to the bit,
+    with and without recomputed layers."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(PROGRAMS / "sharded_gradients.py"), str(tiny_pair / "large")]
     environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
@@ -95,8 +96,9 @@ def wait_for_a_step(process: subprocess.Popen) -> None:
 
 @pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="4.53 cannot resume ranks on CPUs")
 @pytest.mark.parametrize("place", PLACES)
-def test_preempted_ranks_stop_at_one_step_and_go_on_to_the_weights_of_the_run_that_was_never_stopped(flags, place):
-    """SIGTERM to one torchrun, which sends it to the rows' workers too; the other node only learns of it."""
+def test_preempted_ranks_stop_at_one_step(flags, place):
+    """After a SIGTERM to one torchrun all ranks stop at one step, the other node's too. Resumed, they end with the
+    weights of the run that was never stopped."""
     flags += ["--k_shot", "24", "--max_steps", "80", "--eval_strategy", "steps", "--eval_steps", "40"]
     train.run([*flags, "--output_name", "whole"])
     flags += ["--output_name", "cut", "--gradient_accumulation_steps", "1"]
@@ -137,10 +139,9 @@ def preempt(monkeypatch, step: int) -> None:
 
 
 @pytest.mark.parametrize("when", PREEMPTED)
-def test_a_preempted_run_saves_says_so_and_is_in_the_end_the_run_that_was_never_stopped(
-    flags, monkeypatch, capsys, when
-):
-    """Weights to the bit, the same dev evaluations, the same one chosen; 24 rows are six steps an epoch."""
+def test_preempted_run_resumes_to_same_weights(flags, monkeypatch, capsys, when):
+    """A preempted run saves a checkpoint and says so. Resumed, it has the weights, to the bit, and the dev evaluations
+    of the run that was never stopped."""
     step, more, newest = PREEMPTED[when]
     flags += ["--k_shot", "24", "--max_steps", "18", *more]
     assert train.run([*flags, "--output_name", "whole"]) == 0
@@ -166,8 +167,9 @@ def test_a_preempted_run_saves_says_so_and_is_in_the_end_the_run_that_was_never_
 @pytest.mark.parametrize(
     ("step", "told"), [(8, "--resume goes on from results/cut/checkpoint-5"), (3, "no checkpoint")]
 )
-def test_a_preempted_run_saves_nothing_that_the_library_cannot_go_on_from(flags, monkeypatch, capsys, step, told):
-    """As transformers before 4.57 cannot inside some epochs."""
+def test_preempted_run_saves_only_resumable_steps(flags, monkeypatch, capsys, step, told):
+    """A preempted run saves nothing that the library cannot go on from: before transformers 4.57 that is inside some
+    epochs."""
     monkeypatch.setattr(train, "library_can_resume", lambda args, num_rows, step: step % 5 == 0)
     preempt(monkeypatch, step)
     train.run([*flags, "--output_name", "cut", "--max_steps", "18", "--eval_strategy", "steps", "--eval_steps", "5"])
@@ -175,12 +177,15 @@ def test_a_preempted_run_saves_nothing_that_the_library_cannot_go_on_from(flags,
     assert not Path(f"results/cut/checkpoint-{step}").exists()
 
 
-def test_a_run_that_is_done_when_sigterm_comes_ends_as_ever(flags, monkeypatch):
+def test_sigterm_in_last_step_changes_nothing(flags, monkeypatch):
+    """A run that gets SIGTERM in its last step ends as ever."""
     preempt(monkeypatch, 5)
     assert train.run([*flags, "--output_name", "done"]) == 0 and meta("done")["best"]["step"] == 5
 
 
-def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(flags, monkeypatch, capsys):
+def test_run_folder_records_its_origin(flags, monkeypatch, capsys):
+    """A run's folder holds its flags without secrets, the versions, the commit and the data's digest. Going on with
+    another version is noted."""
     common.source_version.cache_clear()
     flags += ["--output_name", "a", "--max_steps", "1", "--gradient_accumulation_steps", "1", "--hub_token", "secret"]
     train.run(flags)
@@ -199,7 +204,8 @@ def test_a_runs_folder_holds_flags_versions_commit_and_the_datas_fingerprint(fla
     assert f"note: this run came here with torch 2.4.0, and goes on with {torch.__version__}" in capsys.readouterr().out
 
 
-def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path):
+def test_copy_without_git_has_version(monkeypatch, tmp_path):
+    """A copy without git says that it is one, and its version."""
     monkeypatch.setattr(common, "CHECKOUT", tmp_path)
     assert common.source_version.__wrapped__() in ("a copy without git", "0.6.0")
 
@@ -212,20 +218,23 @@ def test_the_version_of_a_copy_without_git_is_told_as_such(monkeypatch, tmp_path
         (["--shard_llm", "--best_metric", "accuracy"], "--best_metric accuracy with --shard_llm"),
     ],
 )
-def test_shard_llm_where_it_cannot_be_is_one_line(flags, more, message):
+def test_impossible_shard_llm_is_refused(flags, more, message):
+    """--shard_llm in one process, with an adapter in the LLM or with generated dev answers is refused."""
     with pytest.raises(InputError, match=message):
         train.run([*flags, "--output_name", "x", *more])
     assert not Path("results").exists()
 
 
-def test_shard_llm_without_torchruns_variables_is_one_line(monkeypatch):
+def test_shard_llm_needs_torchruns_variables(monkeypatch):
+    """--shard_llm without torchrun's variables is refused, and the message names the one that is wrong."""
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(InputError, match="--shard_llm needs .* LOCAL_WORLD_SIZE, how many .now 1 of 2.: start them by"):
         sharding.check_can_shard(2)
 
 
-def test_shard_llm_needs_a_torch_that_has_it(monkeypatch):
+def test_shard_llm_needs_newer_torch(monkeypatch):
+    """--shard_llm is refused with a torch older than 2.7."""
     monkeypatch.setattr(sharding.torch, "__version__", "2.6.0")
     with pytest.raises(InputError, match="--shard_llm needs torch 2.7 or newer, this is 2.6.0"):
         sharding.check_can_shard(2)

@@ -38,7 +38,8 @@ def training_logs(name: str) -> list[dict]:
     return [log for log in logs(name) if "loss" in log]
 
 
-def test_tensorboards_file_in_the_runs_logs_holds_every_value_of_the_log(flags, no_tracker_set):
+def test_tensorboard_file_holds_whole_log(flags, no_tracker_set):
+    """The file of TensorBoard in logs/<run> holds every value of the run's log."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     steps = ["--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2"]
@@ -59,9 +60,9 @@ def test_tensorboards_file_in_the_runs_logs_holds_every_value_of_the_log(flags, 
         assert found == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected[title]], title
 
 
-def test_gradient_norms_are_those_of_the_whole_steps_gradient_before_clipping(flags):
-    """By hand: one step of plain SGD on the same four rows in one batch, not clipped, moves each weight by its
-    gradient."""
+def test_gradient_norms_precede_clipping(flags):
+    """The gradient norms of the parts are those of the whole step's gradient before clipping. By hand: one step of
+    plain SGD moves each weight by its gradient."""
     flags += ["--k_shot", "4", "--max_steps", "1", "--optim", "sgd", "--lr_scheduler_type", "constant"]
     train.run([*flags, "--output_name", "run", "--max_grad_norm", "0.01"])  # two micro-batches of two rows
     whole = ["--batch_size", "4", "--gradient_accumulation_steps", "1", "--max_grad_norm", "0"]
@@ -86,14 +87,16 @@ def test_gradient_norms_are_those_of_the_whole_steps_gradient_before_clipping(fl
         (["--freeze_prior"], {"projection", "block"}),
     ],
 )
-def test_the_parts_are_those_that_the_generator_trains(flags, more, parts):
+def test_logged_parts_are_trained_parts(flags, more, parts):
+    """Gradient norms are logged for the parts that the generator trains, and no others."""
     train.run([*flags, "--output_name", "run", "--max_steps", "1", *more])
     (log,) = training_logs("run")
     assert {key.removeprefix("grad_norm_") for key in log if key.startswith("grad_norm_")} == parts
 
 
-def test_two_ranks_log_the_gradient_norms_and_the_tokens_of_one_process(flags, monkeypatch):
-    """A second goes by whenever the clock is read."""
+def test_two_ranks_log_as_one_process(flags, monkeypatch):
+    """Two ranks log the gradient norms and tokens a second of one process. In this test a second goes by whenever the
+    clock is read."""
     flags += ["--k_shot", "12", "--max_steps", "3"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(PROGRAMS / "train_by_a_counting_clock.py"), *flags]
@@ -108,7 +111,8 @@ def test_two_ranks_log_the_gradient_norms_and_the_tokens_of_one_process(flags, m
             assert one[key] == pytest.approx(other[key], rel=1e-4)
 
 
-def test_the_variance_of_the_thoughts_is_defined_as_in_a_report(tiny_models):
+def test_training_variance_matches_report_variance(tiny_models):
+    """The variance of the thoughts in the training log is defined as in a report."""
     model, layout = tiny_models.model("small_block"), tiny_models.layout
     examples = [Example(i, f"Mia has {i} pens and buys {2 * i} more.", ("12",), f"{3 * i}", None) for i in range(5)]
     model(**TrainingCollator(layout, steps=True)(layout.training_rows(examples)))
@@ -121,7 +125,8 @@ def test_the_variance_of_the_thoughts_is_defined_as_in_a_report(tiny_models):
     assert thought_spread(model.last_thoughts[:1]).keys() == {"slots"}
 
 
-def test_tokens_a_second_counts_no_padding_and_no_time_of_dev_evaluations_and_checkpoints(flags, monkeypatch):
+def test_tokens_per_second_counts_training_only(flags, monkeypatch):
+    """Tokens a second count no padding, and no time of dev evaluations and checkpoints."""
     clock, trainers = [0.0], []
     monkeypatch.setattr("lta_thinker.training.trainer.time.perf_counter", lambda: clock[0])
 
@@ -149,7 +154,8 @@ def test_tokens_a_second_counts_no_padding_and_no_time_of_dev_evaluations_and_ch
     assert seconds == pytest.approx([2 * step_tokens / 13, 2 * step_tokens / 14, 2 * step_tokens / 14])
 
 
-def test_what_is_watched_changes_no_weight(flags, monkeypatch):
+def test_watching_changes_no_weight(flags, monkeypatch):
+    """The figures that are watched change no weight and no other figure of the log."""
     train.run([*flags, "--output_name", "watched"])
     monkeypatch.delattr(ThoughtTrainer, "training_step")
     monkeypatch.setattr(ThoughtTrainer, "_watched", lambda self: {})
@@ -160,7 +166,10 @@ def test_what_is_watched_changes_no_weight(flags, monkeypatch):
     assert kept == training_logs("plain")
 
 
-def test_a_run_is_called_by_its_output_name_in_every_tracker_unless_the_user_says_otherwise(flags, no_tracker_set):
+def test_trackers_use_the_output_name(flags, no_tracker_set):
+    """Trackers call a run by its --output_name and write to logs/<run>, unless the user says otherwise. A resumed run
+    may have another name."""
+
     def parsed(*more):
         return parse_flags(train.TrainArguments, [*flags, "--output_name", "first", *more], "train.py")
 
@@ -174,7 +183,8 @@ def test_a_run_is_called_by_its_output_name_in_every_tracker_unless_the_user_say
     assert parsed("--projection", "after").resolved() != args.resolved()  # not another generator
 
 
-def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_loaded(flags, monkeypatch):
+def test_missing_tracker_is_refused_early(flags, monkeypatch):
+    """A tracker that is not installed is refused in one line, before anything is loaded."""
     from transformers.integrations import integration_utils
 
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
@@ -183,7 +193,8 @@ def test_a_tracker_that_is_not_installed_is_one_line_before_anything_is_loaded(f
     assert "\n" not in str(error.value)
 
 
-def test_the_whole_log_is_kept_with_the_run_when_it_ends(flags):
+def test_finished_run_keeps_whole_log(flags):
+    """A finished run keeps its whole log and its best step in its folder."""
     train.run([*flags, "--output_name", "run"])
     state = json.loads(Path("results/run/trainer_state.json").read_text())
     assert state["log_history"][:-1] == logs("run") and "train_loss" in state["log_history"][-1]

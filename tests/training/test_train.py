@@ -20,7 +20,9 @@ from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 
 
-def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluation_needs(flags):
+def test_command_line_run_leaves_whole_checkpoint(flags):
+    """A run by the command line leaves the best weights and all that evaluation needs, and no frozen LM in a
+    checkpoint."""
     done = subprocess_train([*flags, "--output_name", "cli"])
     assert done.returncode == 0, done.stderr
     (folder,) = Path("ckpt").iterdir()
@@ -37,9 +39,9 @@ def test_a_run_by_the_command_line_leaves_the_best_weights_and_all_that_evaluati
     assert state["best_metric"] == stored["best"]["value"]
 
 
-def test_a_trained_checkpoint_is_evaluated_by_the_users_flags_and_by_its_folder_with_the_same_texts(
-    flags, tiny_pair, gsm8k_data
-):
+def test_trained_checkpoint_evaluates_both_ways(flags, tiny_pair, gsm8k_data):
+    """A trained checkpoint gives the same samples by the files' flags and by its folder. A second evaluation only
+    reports."""
     train.run([*flags, "--output_name", "whole", "--max_steps", "1"])
     (folder,) = Path("ckpt").iterdir()
     shared = ["--data_dir", str(gsm8k_data), "--num_thought_tokens", "2", "--num_return_sequences", "3"]
@@ -59,7 +61,8 @@ def test_a_trained_checkpoint_is_evaluated_by_the_users_flags_and_by_its_folder_
     assert json.loads(Path("by_flags/report.json").read_text())["vote_accuracy"] == report["vote_accuracy"]
 
 
-def test_the_three_losses_are_logged_one_by_one_and_add_up(flags):
+def test_logged_losses_add_up(flags):
+    """The three losses are logged one by one, and their weighted sum is the total."""
     train.run([*flags, "--output_name", "a", "--sft_loss_weight", "1", "--align_loss_weight", "0.5"])
     for log in logs("a"):
         total = log["loss"] if "loss" in log else log["eval_loss"]
@@ -68,7 +71,8 @@ def test_the_three_losses_are_logged_one_by_one_and_add_up(flags):
         assert total == pytest.approx(parts[0] + 0.5 * parts[1] + 0.33 * parts[2], abs=1e-4)
 
 
-def test_accumulation_of_four_equals_a_batch_four_times_as_large(flags):
+def test_accumulation_equals_a_larger_batch(flags):
+    """Accumulation over four batches trains the weights of one batch four times as large."""
     train.run([*flags, "--output_name", "accumulated", "--gradient_accumulation_steps", "4", "--optim", "sgd"])
     large = ["--batch_size", "8", "--gradient_accumulation_steps", "1", "--optim", "sgd"]
     train.run([*flags, "--output_name", "whole", *large])
@@ -78,8 +82,9 @@ def test_accumulation_of_four_equals_a_batch_four_times_as_large(flags):
     )
 
 
-def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
-    """On both sides with the small LM's states from a file; the ranks share it."""
+def test_two_ranks_train_as_one_process(flags):
+    """Two ranks train the weights, gradient norms and dev losses of one process with twice the accumulation. The ranks
+    share the small LM's states from one file."""
     flags += ["--k_shot", "12"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
@@ -95,8 +100,9 @@ def test_two_ranks_equal_one_process_with_twice_the_accumulation(flags):
 
 
 @pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="4.53 cannot resume ranks on CPUs")
-def test_ranks_that_go_on_inside_an_epoch_end_with_the_weights_of_the_run_that_was_never_cut(flags):
-    """A step's rows are sorted by length here, over both ranks and two micro-batches."""
+def test_resumed_ranks_end_with_same_weights(flags):
+    """Ranks that are resumed inside an epoch end with the weights of the run that was never cut, to the bit. Rows are
+    sorted by length over both ranks and two micro-batches."""
     flags += ["--k_shot", "24", "--eval_strategy", "steps", "--eval_steps", "1", "--save_total_limit", "20"]
     flags += ["--output_name", "cut", "--learning_rate", "1e-2"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -111,7 +117,9 @@ def test_ranks_that_go_on_inside_an_epoch_end_with_the_weights_of_the_run_that_w
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
-def test_a_killed_and_resumed_run_ends_with_the_weights_of_the_run_that_was_never_killed(flags, tmp_path):
+def test_killed_run_resumes_to_same_weights(flags, tmp_path):
+    """A run that was killed and resumed ends with the weights, losses and dev curve of the run that never was, to the
+    bit. Starting over it, other flags and other rows are refused."""
     flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
     flags += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
     train.run([*flags, "--output_name", "whole"])
@@ -153,7 +161,8 @@ REFUSED_RESUMES = [("4.53.2", 6, True), ("4.53.2", 10, False), ("4.57.0", 6, Fal
 
 
 @pytest.mark.parametrize(("version", "step", "refused"), REFUSED_RESUMES)
-def test_a_resume_that_the_library_would_get_wrong_is_refused(flags, monkeypatch, version, step, refused):
+def test_resume_the_library_gets_wrong_is_refused(flags, monkeypatch, version, step, refused):
+    """A resume inside an epoch that older transformers would get wrong is refused. Others go on."""
     monkeypatch.setattr(train.transformers, "__version__", version)
     args = train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py")
     checkpoint = Path(f"results/x/checkpoint-{step}")  # 38 rows: 19 micro-batches, 10 steps an epoch
@@ -164,7 +173,9 @@ def test_a_resume_that_the_library_would_get_wrong_is_refused(flags, monkeypatch
         train.check_library_can_resume(args, checkpoint, 38)
 
 
-def test_what_a_resumed_run_may_change_is_what_does_not_decide_its_weights_or_its_best(flags):
+def test_resumed_run_may_change_harmless_flags(flags):
+    """A resumed run may change the flags that decide neither its weights nor its best step, and no others."""
+
     def settings(*more):
         return train.parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *more], "train.py").resolved()
 
@@ -174,7 +185,8 @@ def test_what_a_resumed_run_may_change_is_what_does_not_decide_its_weights_or_it
         assert settings(f"--{name}", str(value))[name] == value != settings()[name]
 
 
-def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_path):
+def test_cut_off_checkpoint_is_not_resumed(tmp_path):
+    """A checkpoint that was cut off while it was written is not resumed from."""
     for step in (3, 6, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (3, 6):
@@ -182,7 +194,8 @@ def test_a_checkpoint_that_was_cut_off_while_written_is_not_resumed_from(tmp_pat
     assert train.newest_checkpoint(tmp_path).name == "checkpoint-6"
 
 
-def test_the_saved_weights_are_those_of_the_lowest_dev_loss_not_the_last(flags):
+def test_saved_weights_have_lowest_dev_loss(flags):
+    """The saved weights are those of the step with the lowest dev loss, not of the last."""
     # only the focus loss is trained, at a rate at which the dev SFT loss goes up and down
     steps = ["--max_steps", "24", "--eval_strategy", "steps", "--eval_steps", "2", "--save_total_limit", "40"]
     focus = ["--sft_loss_weight", "0", "--align_loss_weight", "0"]
@@ -202,14 +215,16 @@ def test_the_saved_weights_are_those_of_the_lowest_dev_loss_not_the_last(flags):
     torch.testing.assert_close(weights("best")["1.weight"], kept["generator.projection.weight"], atol=0, rtol=0)
 
 
-def test_best_metric_accuracy_chooses_by_generated_dev_answers(flags):
+def test_best_metric_accuracy_uses_dev_answers(flags):
+    """--best_metric accuracy chooses by the accuracy of generated dev answers."""
     train.run([*flags, "--output_name", "accuracy", "--best_metric", "accuracy", "--max_new_tokens", "8"])
     stored = meta("accuracy")
     assert stored["best"]["metric"] == "accuracy"
     assert all(0 <= point["eval_accuracy"] <= 1 for point in stored["dev_curve"])
 
 
-def test_dev_losses_are_those_of_all_dev_rows_whatever_the_batch(flags):
+def test_dev_losses_ignore_batch_size(flags):
+    """Dev losses are those of all dev rows, whatever the batch size."""
     curves = []
     for size in ("1", "8"):
         name = f"eval{size}"
@@ -219,7 +234,8 @@ def test_dev_losses_are_those_of_all_dev_rows_whatever_the_batch(flags):
     assert curves[0]["eval_focus_loss"] == pytest.approx(curves[1]["eval_focus_loss"], abs=1e-5)
 
 
-def test_training_goes_on_from_given_weights_and_frozen_prior_stays(flags):
+def test_training_starts_from_given_weights(flags):
+    """Training starts from the weights that it is given. With --freeze_prior the prior stays as it was."""
     train.run([*flags, "--output_name", "first", "--thought_generator", "block", "--freeze_prior"])
     (folder,) = Path("ckpt").glob("first-*")
     again = [
@@ -236,7 +252,8 @@ def test_training_goes_on_from_given_weights_and_frozen_prior_stays(flags):
     assert not torch.equal(weights("first")["0.prior"], weights("third")["0.prior"])
 
 
-def test_gradient_checkpointing_passes_through_and_changes_no_weight(flags, monkeypatch):
+def test_gradient_checkpointing_changes_no_weight(flags, monkeypatch):
+    """--gradient_checkpointing recomputes the LLM's layers and changes no weight."""
     recompute, models = train.LatentThoughtModel.recompute_layers, []
     monkeypatch.setattr(
         train.LatentThoughtModel, "recompute_layers", lambda model: models.append(model) or recompute(model)
@@ -249,12 +266,14 @@ def test_gradient_checkpointing_passes_through_and_changes_no_weight(flags, monk
     assert meta("recomputed")["flags"]["recompute_layers"] and not meta("plain")["flags"]["recompute_layers"]
 
 
-def test_a_run_that_diverges_stops_with_one_line(flags):
+def test_diverged_run_stops_with_advice(flags):
+    """A run that diverges stops with an error that advises a lower learning rate."""
     with pytest.raises(InputError, match="try a lower --learning_rate"):
         train.run([*flags, "--output_name", "nan", "--learning_rate", "1e30", "--max_grad_norm", "0"])
 
 
-def test_small_is_trained_under_both_its_names_and_saves_a_projection_alone(flags):
+def test_use_assistant_model_trains_small(flags):
+    """--use_assistant_model trains the generator small, which saves a projection and no block."""
     train.run([*flags, "--output_name", "softcot", "--use_assistant_model"])
     (folder,) = Path("ckpt").glob("softcot-gsm8k-small-*")
     assert {path.name for path in folder.iterdir()} == {"projection.bin", "thoughts.json"}
@@ -274,7 +293,9 @@ SFT_ALONE = ["--align_loss_weight", "0", "--focus_loss_weight", "0"]
         ["--align_mean", "--align_stop_gradient", "--align_temperature", "2", "--align_variance_floor", "0.5"],
     ],
 )
-def test_every_design_and_form_is_trained_saved_and_evaluated_from_its_folder(flags, more):
+def test_every_design_is_trained_and_evaluated(flags, more):
+    """Every design and form of the losses is trained, saved, and evaluated from its folder and from its resume
+    checkpoint."""
     train.run([*flags, "--output_name", "run", "--max_steps", "2", *more])
     (folder,) = Path("ckpt").iterdir()
     for log in logs("run"):
@@ -291,7 +312,8 @@ def test_every_design_and_form_is_trained_saved_and_evaluated_from_its_folder(fl
     assert (variance["over_chains"] is None) == (chains == 1)
 
 
-def test_decay_extra_losses_lets_all_weights_but_the_sft_loss_fall_to_zero(flags):
+def test_decay_extra_losses_leaves_sft_alone(flags):
+    """--decay_extra_losses lets the weights of all losses but SFT fall to zero, linearly."""
     fixed = ["--sft_loss_weight", "1", "--align_loss_weight", "0.5", "--focus_loss_weight", "0.5"]
     train.run([*flags, "--output_name", "a", *fixed, "--decay_extra_losses"])
     for log in logs("a"):
@@ -301,7 +323,8 @@ def test_decay_extra_losses_lets_all_weights_but_the_sft_loss_fall_to_zero(flags
             assert log["loss"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_recipe_paper_is_the_published_settings_and_flags_beside_it_win(flags, tiny_pair):
+def test_recipe_paper_sets_published_flags(flags, tiny_pair):
+    """--recipe paper sets the published settings in both scripts, and flags beside it win."""
     models = ["--large_model_id", "x", "--output_name", "a"]
     args = parse_flags(train.TrainArguments, ["--recipe", "paper", *models], "train.py")
     assert args.loss_weights == {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
@@ -319,7 +342,8 @@ def test_recipe_paper_is_the_published_settings_and_flags_beside_it_win(flags, t
     assert parse_flags(evaluate.EvaluationArguments, given, "evaluate.py").num_return_sequences == 1
 
 
-def test_rows_longer_than_max_len_are_dropped_and_counted_and_k_shot_takes_the_first_rows(flags):
+def test_max_len_and_k_shot_limit_rows(flags):
+    """--k_shot takes the first rows, and those longer than --max_len are dropped and counted."""
     train.run([*flags, "--output_name", "short", "--max_len", "160", "--k_shot", "20", "--max_steps", "1"])
     rows = meta("short")["rows"]["train"]
     assert rows["read"] == 40 and rows["in_split"] == 38
@@ -327,11 +351,14 @@ def test_rows_longer_than_max_len_are_dropped_and_counted_and_k_shot_takes_the_f
 
 
 def test_thoughts_see_steps_prints_a_warning(flags, capsys):
+    """--thoughts_see_steps prints a warning."""
     train.run([*flags, "--output_name", "leak", "--thoughts_see_steps", "--max_steps", "1"])
     assert "warning: --thoughts_see_steps" in capsys.readouterr().out
 
 
-def test_attn_implementation_is_the_librarys_switch_in_both_scripts(flags, monkeypatch):
+def test_attn_implementation_reaches_both_lms(flags, monkeypatch):
+    """--attn_implementation reaches both LMs in both scripts. Samples of two implementations are not mixed, and unknown
+    ones are refused."""
     used, own = [], build.load_frozen_lm
 
     def load(source):
@@ -351,7 +378,8 @@ def test_attn_implementation_is_the_librarys_switch_in_both_scripts(flags, monke
         train.run([*flags, "--output_name", "wrong", "--attn_implementation", "nonsense"])
 
 
-def test_bf16_keeps_float32_master_weights(flags):
+def test_bf16_keeps_float32_weights(flags):
+    """--bf16 keeps the trained weights in float32."""
     train.run([*flags, "--output_name", "bf16", "--bf16", "--max_steps", "1"])
     assert meta("bf16")["dtype"] == "bfloat16"
     assert {tensor.dtype for tensor in weights("bf16").values()} == {torch.float32}
@@ -421,14 +449,16 @@ def test_bf16_keeps_float32_master_weights(flags):
         ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
     ],
 )
-def test_a_wrong_flag_gets_one_line_and_leaves_nothing_behind(flags, wrong, message):
+def test_wrong_training_flags_are_refused(flags, wrong, message):
+    """A wrong flag is refused in one line and leaves nothing behind."""
     with pytest.raises(InputError) as error:
         train.run([*flags, "--output_name", "wrong", *wrong.split()])
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not Path("ckpt").exists() and not Path("results").exists()
 
 
-def test_an_error_is_one_line_on_stderr_and_a_non_zero_exit(flags):
+def test_training_error_exits_without_traceback(flags):
+    """An error of train.py is one line on stderr, without a traceback, and exit status 1."""
     done = subprocess_train([*flags, "--output_name", "x", "--k_shot", "-1"])
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be at least 0"

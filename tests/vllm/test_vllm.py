@@ -89,7 +89,8 @@ def texts_of(made: dict[int, Answer]) -> dict[int, list[str]]:
 
 
 @pytest.mark.parametrize("kind", ["thoughts", "none"])
-def test_greedy_answers_are_those_of_hf(engine, pairs, kind):
+def test_vllm_greedy_answers_match_hf(engine, pairs, kind):
+    """Greedy answers of vLLM are those of hf: texts, tokens, ends and scores."""
     hf, vllm = pairs[kind]
     expected, made = with_hf(hf, GREEDY), with_vllm(engine, vllm, GREEDY)
     assert texts_of(made) == texts_of(expected) and len(made) == 50
@@ -99,7 +100,8 @@ def test_greedy_answers_are_those_of_hf(engine, pairs, kind):
         assert sample.score == pytest.approx(other.score, abs=1e-4)
 
 
-def test_samples_are_spread_over_the_chains_as_in_hf(engine, pairs):
+def test_vllm_chains_answer_as_hf(engine, pairs):
+    """With chains, vLLM's samples are spread over them as in hf."""
     settings = replace(GREEDY, num_return_sequences=4)
     for models in pairs["thoughts"]:
         models.thoughts.generator.prior.data[4:] += torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
@@ -109,8 +111,9 @@ def test_samples_are_spread_over_the_chains_as_in_hf(engine, pairs):
     assert any(texts[0] != texts[1] for texts in made.values()), "chains alike"
 
 
-def test_samples_depend_on_seed_question_and_number_alone(engine, pairs):
-    """Not on the questions asked with them, their order, or how many samples are asked for."""
+def test_vllm_samples_depend_on_seed_alone(engine, pairs):
+    """A sample depends on the seed, the question and its own number. It does not depend on the questions asked with it,
+    their order, or how many samples are asked for."""
     models = pairs["none"][1]
     made = texts_of(with_vllm(engine, models, SAMPLING))
     some = texts_of(with_vllm(engine, models, replace(SAMPLING, num_return_sequences=2), EXAMPLES[40:30:-1]))
@@ -120,8 +123,9 @@ def test_samples_depend_on_seed_question_and_number_alone(engine, pairs):
 
 
 @torch.no_grad()
-def test_samples_are_counted_and_scored_as_the_llm_itself_does(engine, pairs):
-    """Mean log-probability before temperature and cuts; the end token is counted, and no part of the text."""
+def test_vllm_scores_are_the_llms_own(engine, pairs):
+    """A sample's score is the LLM's own mean log-probability, before temperature and cuts. The end token is counted,
+    and no part of the text."""
     hf, vllm = pairs["none"]
     settings = replace(SAMPLING, max_new_tokens=40)
     made, [end] = with_vllm(engine, vllm, settings, EXAMPLES[:12]), engine.stop_ids
@@ -160,8 +164,9 @@ def chi_square(one: Counter, other: Counter) -> tuple[float, int]:
     [{"temperature": 2.0, "top_p": 0.98}, {"temperature": 2.0, "top_p": 1.0, "min_p": 0.002}],
     ids=["top_p", "min_p"],
 )
-def test_samples_are_distributed_as_those_of_hf(engine, pairs, changes):
-    """Beginnings of answers to two questions, 600 each: chi-square of the two samplers' counts."""
+def test_vllm_samples_are_distributed_as_hf(engine, pairs, changes):
+    """Answers of vLLM and of hf to two questions, 600 each, have the same distribution by a chi-square test, which
+    would see another temperature."""
     settings = replace(SAMPLING, num_return_sequences=600, max_new_tokens=24, **changes)
     hf, vllm = pairs["none"]
     expected, made = with_hf(hf, settings, EXAMPLES[:2]), with_vllm(engine, vllm, settings, EXAMPLES[:2])
@@ -174,8 +179,9 @@ def test_samples_are_distributed_as_those_of_hf(engine, pairs, changes):
         assert chi > freedom + 4 * (2 * freedom) ** 0.5, "the test would not see another temperature"
 
 
-def test_the_repetition_penalty_is_for_what_was_written_alone(tmp_path, capsys):
-    """As in hf; a model without a row to spare is refused in one line."""
+def test_vllm_repetition_penalty_matches_hf(tmp_path, capsys):
+    """As in hf the repetition penalty is for what was written alone. A model without a row to spare is refused in one
+    line."""
     tokenizer, folder = AutoTokenizer.from_pretrained(TOY["large"]), str(tmp_path / "spare")
     llm = AutoModelForCausalLM.from_pretrained(TOY["large"])
     llm.resize_token_embeddings(len(tokenizer) + 4)
@@ -213,8 +219,9 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_killed_run_of_two_engines_leaves_none_behind_and_goes_on_to_the_report(engine, checkpoint, tmp_path, capfd):
-    """No question twice; the texts are those of one engine in one go; and no hf run goes on in the folder."""
+def test_killed_vllm_run_continues_to_report(engine, checkpoint, tmp_path, capfd):
+    """A killed run of two engines leaves no process behind and goes on to the report: no question twice, and the texts
+    of one engine in one go. No hf run goes on in the folder."""
     flags = ("--checkpoint", checkpoint, "--num_return_sequences", "4", "--test_k", "60", "--output_dir", tmp_path)
     with run(*flags, "--backend", "vllm", "--data_parallel_size", "2") as process:
         while process.poll() is None and len(lines_of(tmp_path)) < 3:
@@ -255,8 +262,8 @@ def killed_at_last(process: subprocess.Popen):
         process.wait()
 
 
-def test_a_ctrl_c_while_the_engine_starts_ends_it_all(tmp_path):
-    """As from a terminal, to the whole group of processes."""
+def test_interrupt_at_start_ends_everything(tmp_path):
+    """A Ctrl-C while the engine starts, sent as from a terminal to the whole group, ends all processes."""
     flags = (*bare(), "--test_k", "5", "--output_dir", tmp_path / "out", "--backend", "vllm")
     with killed_at_last(run(*flags, stdout=subprocess.PIPE, text=True, start_new_session=True)) as process:
         assert any("the engine starts" in line for line in process.stdout)
@@ -270,7 +277,8 @@ def test_a_ctrl_c_while_the_engine_starts_ends_it_all(tmp_path):
     assert started and not alive(started)
 
 
-def test_an_engine_that_dies_is_one_line_after_what_it_printed(tmp_path):
+def test_dead_engine_is_one_line(tmp_path):
+    """An engine that dies is one line after what it printed, and exit status 1."""
     flags = (*bare(), "--num_return_sequences", "4", "--output_dir", tmp_path / "out", "--backend", "vllm")
     with killed_at_last(run(*flags, stderr=subprocess.PIPE, text=True, start_new_session=True)) as process:
         while process.poll() is None and len(lines_of(tmp_path / "out")) < 3:
