@@ -31,7 +31,7 @@ def check_can_shard(world_size: int) -> None:
     here = ranks()
     if here.in_node >= here.node_size or world_size % here.node_size:
         raise InputError(
-            f"--shard_llm needs the same number of processes on every node, in LOCAL_WORLD_SIZE (now {here.node_size} "
+            f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {here.node_size} "
             f"of {world_size}): start them by torchrun"
         )
 
