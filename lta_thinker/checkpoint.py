@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lta_thinker.common import InputError, read_json, read_record, write_json
-from lta_thinker.data_loader import OwnTask
+from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
@@ -88,6 +88,8 @@ class TrainingRecord:
         record = read_record(cls, read_json(path), str(path))
         if record.thought_generator not in GENERATORS:
             raise InputError(f"{path}: {record.thought_generator} is no thought generator")
+        if record.prompts.keys() != PLACEHOLDERS.keys():
+            raise InputError(f"{path}: its prompts are not {', '.join(PLACEHOLDERS)}")
         if record.dtype not in ("float32", "bfloat16"):
             raise InputError(f"{path}: its dtype is {record.dtype}, not one that train.py writes")
         if not set(record.tuned or {}) <= set(ROLES):

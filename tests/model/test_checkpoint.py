@@ -229,6 +229,7 @@ def test_broken_meta_file_is_refused(tmp_path):
         ({"tuned": {"another": {}}}, "its `tuned` is not what train.py writes"),
         ({"thought_generator": "gru"}, "gru is no thought generator"),
         ({"dtype": "int8"}, "its dtype is int8"),
+        ({"prompts": {"problem": "{question}"}}, "its prompts are not problem, thoughts, generator"),
     ],
 )
 def test_wrong_values_of_thoughts_json_are_named(tiny_models, tmp_path, change, part):
