@@ -11,7 +11,7 @@ from helpers import fails, family_tokenizer, line_of, ranked, write_evaluation
 from lta_thinker import evaluate
 from lta_thinker.checkpoint import RESUME_FILE
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.evaluation import compare, report
+from lta_thinker.evaluation import compare
 from lta_thinker.rows.layout import Layout
 
 
@@ -29,7 +29,6 @@ def test_checkpoints_rank_by_vote_then_samples(tmp_path, monkeypatch, capsys):
     """Checkpoints are ranked by the vote's accuracy, then by that of single samples. A note says that the best of
     several was chosen by these figures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "RESAMPLES", 100)
     half = ["+o-", "+++", "---", "---"]  # vote 2 of 4 by a tie that the first answer wins
     paths = [
         write_report("poor", ["+--", "-+-", "+++", "o-+"], loss=0.4),
@@ -59,7 +58,6 @@ def test_checkpoints_rank_by_vote_then_samples(tmp_path, monkeypatch, capsys):
 def test_unfair_rankings_are_refused(tmp_path, monkeypatch):
     """Other questions, other sampling settings and files that are no current report are refused in one line."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "RESAMPLES", 100)
     a = write_report("a", ["+++", "---"])
     assert "not about the same questions" in fails("--rank", a, write_report("fewer", ["+++"]))
     assert "not about the same questions" in fails("--rank", a, write_report("others", ["+++", "---"], gold="19"))

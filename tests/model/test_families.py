@@ -33,7 +33,6 @@ from transformers import (
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.evaluation import report
 from lta_thinker.generation.decoding import Rows
 from lta_thinker.generation.sampling import resolve_sampling
 from lta_thinker.llm.forward import position_ids
@@ -145,7 +144,6 @@ def test_families_train_and_evaluate(zoo, gsm8k_data, family, kind, tmp_path, mo
     """Both scripts run with a large and a small LM of different families, and answers in a batch are those of each
     question alone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "RESAMPLES", 100)  # the intervals take most of a tiny evaluation's time
     models = ["--large_model_id", f"{zoo}/{family}-large", "--small_model_id", f"{zoo}/{SMALL_OF[family]}-small"]
     train.run(
         [
