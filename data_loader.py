@@ -145,6 +145,9 @@ def own_task(name: str, own: OwnTask) -> Task:
         raise InputError(f"--task_name {name}: letters, digits, '.', '_' and '-' only")
     if own.answer_type not in ANSWER_TYPES:
         raise InputError(f"--answer_type {own.answer_type}: one of {', '.join(ANSWER_TYPES)}")
+    unknown = sorted(own.files.keys() - OWN_HUB_SPLITS.keys()) + sorted(own.fields.keys() - vars(Fields()).keys())
+    if unknown:  # of a thoughts.json: the flags have no such names
+        raise InputError(f"--task_name {name}: a task of your own has no {unknown[0]}")
     sources = {}
     for split, file in own.files.items():
         if file.startswith("hub:"):

@@ -88,6 +88,8 @@ class TrainingRecord:
         record = read_record(cls, read_json(path), str(path))
         if record.thought_generator not in GENERATORS:
             raise InputError(f"{path}: {record.thought_generator} is no thought generator")
+        if len(record.fingerprints) != 2:
+            raise InputError(f"{path}: its fingerprints are not two, of the large LLM and of the small LM")
         if record.prompts.keys() != PLACEHOLDERS.keys():
             raise InputError(f"{path}: its prompts are not {', '.join(PLACEHOLDERS)}")
         if record.dtype not in ("float32", "bfloat16"):

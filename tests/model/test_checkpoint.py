@@ -229,6 +229,7 @@ def test_broken_meta_file_is_refused(tmp_path):
         ({"tuned": {"another": {}}}, "its `tuned` is not what train.py writes"),
         ({"thought_generator": "gru"}, "gru is no thought generator"),
         ({"dtype": "int8"}, "its dtype is int8"),
+        ({"fingerprints": ["a"]}, "its fingerprints are not two"),
         ({"prompts": {"problem": "{question}"}}, "its prompts are not problem, thoughts, generator"),
     ],
 )

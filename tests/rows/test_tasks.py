@@ -470,3 +470,10 @@ def test_own_rows_load_from_hub(monkeypatch):
 def test_unnamed_fields_have_usual_names():
     """Fields that no flag names have their usual names."""
     assert own_task("mine", OwnTask({}, {}, "choice")).fields == (Fields("question", None, "answer", "options"),)
+
+
+@pytest.mark.parametrize("files, fields", [({"nix": "hub:a/b"}, {}), ({}, {"nix": "q"})])
+def test_unknown_names_of_own_task_are_one_line(files, fields):
+    """A thoughts.json that names a split or a field that no task has is refused, and the name is told."""
+    with pytest.raises(InputError, match="--task_name mine: a task of your own has no nix"):
+        own_task("mine", OwnTask(files, fields, "number"))
