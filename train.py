@@ -229,9 +229,11 @@ def run(argv: list[str]) -> int:
     """A whole run; returns the exit status. InputError for whatever the user gave that is wrong."""
     args = parse_flags(TrainArguments, argv, "train.py")
     # imported here: transformers' Trainer takes two seconds, and --help and a wrong flag do not need it
-    from lta_thinker.training.preemption import StopAtSigterm
+    from lta_thinker.training.preemption import StopAtSigterm, start_workers_from_server
     from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer
 
+    if args.dataloader_num_workers:
+        start_workers_from_server()
     if args.shard_llm:
         check_can_shard(args.world_size)
     final = final_folder(args)

@@ -136,6 +136,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self.greater_is_better = self.best_metric == "accuracy"
         self.remove_unused_columns = False
         self.dataloader_pin_memory = on_cuda
+        self.dataloader_persistent_workers = self.dataloader_num_workers > 0  # a worker takes seconds to start
         self.ddp_find_unused_parameters = False
         self.logging_nan_inf_filter = False
         for name in ("WANDB_DIR", "TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR"):

@@ -1,5 +1,6 @@
 """A preempted job: SIGTERM ends a training run with a checkpoint to go on from."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable
 
@@ -57,8 +58,20 @@ def _epoch_is_over(state) -> bool:
     return float(state.epoch).is_integer()
 
 
-def ignore_sigterm(then: Callable[[int], None], worker: int) -> None:
+# ---------------------------------------------------------------------------------------------------------------------
+# The workers of --dataloader_num_workers
+
+
+def start_workers_from_server() -> None:
+    """Let DataLoader workers come from a server, a process of one thread, and not from this one: a fork of a process
+    with gloo's threads may never return (CPython before 3.11.10, its issue 112275)."""
+    multiprocessing.set_start_method("forkserver", force=True)
+    multiprocessing.set_forkserver_preload(["torch", "transformers", "datasets"])
+
+
+def ignore_sigterm(then: Callable[[int], None] | None, worker: int) -> None:
     """worker_init_fn of a DataLoader, before its own one (`then`): a SIGTERM may reach all processes of a job, and only
     the training process must act on it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    then(worker)
+    if then is not None:
+        then(worker)

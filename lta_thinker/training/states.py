@@ -30,17 +30,34 @@ ZEROS = 1 << 24  # bytes written at a time
 
 class RowsWithStates(torch.utils.data.Dataset):
     """Rows (Layout.training) and their states: row | {"thought_states": (Q + N, d_small), "step_states": (T, d_small)},
-    step_states where the collator makes steps. `store`: all states, mapped from the file."""
+    step_states where the collator makes steps. `store`: all states, (columns of all rows, d_small), mapped from the
+    file by map_file()."""
 
-    store: Tensor
-
-    def __init__(self, rows: Sequence[dict], num_thoughts: int, collator: TrainingCollator):
-        self.rows, self.collator = rows, collator
+    def __init__(self, rows: Sequence[dict], num_thoughts: int, collator: TrainingCollator, d: int, dtype: torch.dtype):
+        self.rows, self.collator, self.d, self.dtype = rows, collator, d, dtype
         self.widths = []  # (Q + N, T) of each row
         for row in rows:
             steps = len(row["header"]) + sum(map(len, row["steps"])) if collator.steps else 0
             self.widths.append((len(row["question"]) + num_thoughts, steps))
         self.starts = [0, *accumulate(map(sum, self.widths))]
+
+    @property
+    def size(self) -> int:
+        """Numbers in the file."""
+        return self.starts[-1] * self.d
+
+    def map_file(self, path: Path) -> None:
+        """Map the file that holds the states."""
+        self.path = path
+        self.store = torch.from_file(str(path), shared=True, size=self.size, dtype=self.dtype).view(-1, self.d)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "store"}
+
+    def __setstate__(self, state: dict) -> None:
+        """In a DataLoader's worker: the same file, mapped again."""
+        self.__dict__ |= state
+        self.map_file(self.path)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,10 +87,9 @@ def keep_states(
     The file is made where it is missing, or of another model or other rows (rows_sha256: their digest). All ranks call
     this together; each process of a node fills its part. Prints the size of the file before it is made.
     """
-    small_lm, kept = model.small_lm, RowsWithStates(rows, model.num_thoughts, collator)
-    d = small_lm.config.get_text_config().hidden_size
-    size = kept.starts[-1] * d
-    size_in_bytes = size * small_lm.dtype.itemsize
+    d = model.small_lm.config.get_text_config().hidden_size
+    kept = RowsWithStates(rows, model.num_thoughts, collator, d, model.small_lm.dtype)
+    size_in_bytes = kept.size * kept.dtype.itemsize
     key, key_path = states_key(model, rows_sha256, collator), path.with_suffix(".json")
     has_file = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
     complete = on_all_ranks(has_file and read_json(key_path) == key)
@@ -90,7 +106,7 @@ def keep_states(
         if makes_file:
             path.unlink(missing_ok=True)
         return rows
-    kept.store = torch.from_file(str(path), shared=True, size=size, dtype=small_lm.dtype).view(-1, d)
+    kept.map_file(path)
     if not complete:
         fill(kept, model, process, quiet)
     on_all_ranks(True)  # all parts are filled

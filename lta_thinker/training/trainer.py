@@ -131,8 +131,12 @@ class ThoughtTrainer(Trainer):
         if isinstance(self.row_order, ByLengthWithinSteps):
             # where accelerate looks for set_epoch when a run of several ranks goes on inside an epoch
             loader.set_sampler(self.row_order)
+        return loader
+
+    def _get_dataloader(self, *args, **kwargs):
+        loader: Any = super()._get_dataloader(*args, **kwargs)
         if self.args.dataloader_num_workers:
-            inner = loader.base_dataloader  # PyTorch's
+            inner = loader.base_dataloader
             inner.worker_init_fn = functools.partial(ignore_sigterm, inner.worker_init_fn)
         return loader
 
