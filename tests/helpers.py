@@ -1,9 +1,12 @@
 """What several test files use: paths, the tiny models and their tokenizers, rows, flags, and what a run leaves."""
 
 import json
+import multiprocessing
 import os
 import re
+import runpy
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -320,9 +323,46 @@ def logs(name: str) -> list[dict]:
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
 
 
-def subprocess_train(flags: list[str], *launcher: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, *launcher, str(ROOT / "train.py"), *flags]
+def subprocess_train(flags: list[str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train.py"), *flags]
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two ranks without torchrun (test_scale.py has the tests with it): they come from a server that has imported the
+# libraries once
+
+
+def two_ranks(program: Path, *flags: str) -> str:
+    """Run a program in two processes that see torchrun's variables -> what both have printed. Both must end well."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["torch.distributed.fsdp", "transformers.trainer", "datasets"])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    outputs = [Path(f"rank{rank}.out") for rank in (0, 1)]
+    ranks = [server.Process(target=_as_rank, args=(i, port, outputs[i], program, flags)) for i in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    printed = "".join(output.read_text() for output in outputs)
+    assert [rank.exitcode for rank in ranks] == [0, 0], printed
+    for output in outputs:
+        output.unlink()
+    return printed
+
+
+def _as_rank(rank: int, port: int, output: Path, program: Path, flags: tuple[str, ...]) -> None:
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    variables |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in variables.items()}
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    sys.argv = [str(program), *flags]
+    runpy.run_path(str(program), run_name="__main__")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

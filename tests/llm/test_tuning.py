@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import EXAMPLES, N, assert_close, logs, plain_z, subprocess_train, training_batch
+from helpers import EXAMPLES, ROOT, N, assert_close, logs, plain_z, training_batch, two_ranks
 from safetensors.torch import load_file, save_file
 
 import lta_thinker
@@ -268,9 +268,7 @@ def test_states_are_kept_if_untuned(flags):
 def test_two_tuning_ranks_equal_one_process(flags):
     """With adapters too, two ranks train the weights and gradient norms of one process with twice the accumulation."""
     flags += ["--k_shot", "12", *BOTH, "--lora_dropout", "0"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
-    assert done.returncode == 0, done.stderr
+    two_ranks(ROOT / "train.py", *flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1")
     train.run([*flags, "--output_name", "one"])
     assert_same_run("ranks", "one", 1e-6)
     grads = [[log["grad_norm"] for log in logs(name) if "grad_norm" in log] for name in ("ranks", "one")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers import ENVIRONMENT, PROGRAMS, ROOT, assert_close, gsm8k_row, logs, meta, write_jsonl
+from helpers import ENVIRONMENT, PROGRAMS, ROOT, assert_close, gsm8k_row, logs, meta, two_ranks, write_jsonl
 from packaging.version import Version
 
 from lta_thinker import common, train
@@ -82,11 +82,7 @@ def test_two_processes_train_as_one(flags, tmp_path, place):
 def test_sharded_llm_has_equal_gradients(tiny_pair):
     """Each of two ranks holds half of every layer's parameters. The gradients that flow back are the same to the bit,
     with and without recomputed layers."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(PROGRAMS / "sharded_gradients.py"), str(tiny_pair / "large")]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    two_ranks(PROGRAMS / "sharded_gradients.py", str(tiny_pair / "large"))
 
 
 def wait_for_a_step(process: subprocess.Popen) -> None:

@@ -2,15 +2,13 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ENVIRONMENT, PROGRAMS, ROOT, logs, weights
+from helpers import PROGRAMS, logs, two_ranks, weights
 
 from lta_thinker import train
 from lta_thinker.common import InputError
@@ -98,12 +96,8 @@ def test_two_ranks_log_as_one_process(flags, monkeypatch):
     """Two ranks log the gradient norms and tokens a second of one process. In this test a second goes by whenever the
     clock is read."""
     flags += ["--k_shot", "12", "--max_steps", "3"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += [str(PROGRAMS / "train_by_a_counting_clock.py"), *flags]
-    command += ["--output_name", "ranks", "--gradient_accumulation_steps", "1"]
-    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    program = PROGRAMS / "train_by_a_counting_clock.py"
+    two_ranks(program, *flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1")
     monkeypatch.setattr("lta_thinker.training.trainer.time", SimpleNamespace(perf_counter=itertools.count().__next__))
     train.run([*flags, "--output_name", "alone"])
     for one, other in zip(training_logs("ranks"), training_logs("alone"), strict=True):

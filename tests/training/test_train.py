@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers import ENVIRONMENT, ROOT, assert_close, gsm8k_row, logs, meta, subprocess_train, weights, write_jsonl
+from helpers import (
+    ENVIRONMENT,
+    ROOT,
+    assert_close,
+    gsm8k_row,
+    logs,
+    meta,
+    subprocess_train,
+    two_ranks,
+    weights,
+    write_jsonl,
+)
 from packaging.version import Version
 
 from lta_thinker import build, evaluate, train
@@ -86,10 +97,8 @@ def test_two_ranks_train_as_one_process(flags):
     """Two ranks train the weights, gradient norms and dev losses of one process with twice the accumulation. The ranks
     share the small LM's states from one file."""
     flags += ["--k_shot", "12"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess_train([*flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1"], *launcher)
-    assert done.returncode == 0, done.stderr
-    assert "states-train-node0.bin" in done.stdout
+    printed = two_ranks(ROOT / "train.py", *flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1")
+    assert "states-train-node0.bin" in printed
     train.run([*flags, "--output_name", "alone"])
     assert_close("ranks", "alone", 1e-6)
     grads = [[log["grad_norm"] for log in logs(name) if "grad_norm" in log] for name in ("ranks", "alone")]
@@ -105,14 +114,12 @@ def test_resumed_ranks_end_with_same_weights(flags):
     sorted by length over both ranks and two micro-batches."""
     flags += ["--k_shot", "24", "--eval_strategy", "steps", "--eval_steps", "1", "--save_total_limit", "20"]
     flags += ["--output_name", "cut", "--learning_rate", "1e-2"]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    assert subprocess_train(flags, *launcher).returncode == 0
+    two_ranks(ROOT / "train.py", *flags)
     whole = weights("cut")
     shutil.rmtree("results/cut/checkpoint-5")  # three steps an epoch: on from the first of the second
     (folder,) = Path("ckpt").glob("cut-*")
     shutil.rmtree(folder)
-    done = subprocess_train([*flags, "--resume"], *launcher)
-    assert done.returncode == 0, done.stderr
+    two_ranks(ROOT / "train.py", *flags, "--resume")
     again = weights("cut")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
