@@ -256,7 +256,7 @@ def run(args: EvaluationArguments) -> None:
     settings = text_settings(args, plan, sampling, split.examples)
     folder = output_folder(args, plan)
     check_folder(folder, settings)
-    print_settings(settings, split, len(examples))
+    print_settings(plan, settings, split, len(examples))
     used = versions() | backend_versions(args.backend)
     make_folder(folder, instead="; use another --output_dir")
 
@@ -300,13 +300,16 @@ def run(args: EvaluationArguments) -> None:
     print(f"  {folder / REPORT_FILE}")
 
 
-def print_settings(settings: dict, split: Split, asked: int) -> None:
+def print_settings(plan: Plan, settings: dict, split: Split, asked: int) -> None:
     """What an evaluation begins with: its settings and its questions."""
     for name, value in flatten(settings).items():
         print(f"  {name} = {value!r}")
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
     if split.warning:
         print(f"warning: {split.warning}")
+    made, injected = plan.spec.num_thoughts, plan.num_injected
+    if injected < made:
+        print(f"note: {injected} of {made} thoughts go into the prompt; in our study a few of many answered worse")
 
 
 def choose_batch_size(

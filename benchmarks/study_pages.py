@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks import study_plots
 from benchmarks.study_report import Report, variance_points, variance_table
-from benchmarks.study_runs import SHORT, Study, Wanted
+from benchmarks.study_runs import DEFAULT, SHORT, Study, Wanted
 
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
 PAGES = ("docs/results/study.md", "RESULTS.md")  # every table stands in one of them
@@ -46,8 +46,9 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
             return report.votes(pairs, "test-x20")
         case "steps" | "rows":
             best = report.study.best_lta("arithmetic")
-            both = report.variants(pairs, SHORT.label), report.versus(pairs, SHORT.label, best, "softcot")
-            return "\n\n".join(both)
+            versus = [(best, "softcot"), (DEFAULT, "softcot"), (DEFAULT, best)]
+            tables = [report.versus(pairs, SHORT.label, *names) for names in versus]
+            return "\n\n".join([report.variants(pairs, SHORT.label), *tables])
         case _:
             return report.variants(pairs, SHORT.label)
 

@@ -16,8 +16,12 @@ LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 FEW_RATES = LEARNING_RATES[1:4]
 SEEDS = (41, 42, 43, 44, 45)
 FEW_SEEDS = SEEDS[:2]
-SFT = {"sft_loss_weight": 1, "align_loss_weight": 0, "focus_loss_weight": 0}
-PUBLISHED = {"sft_loss_weight": 0.33, "align_loss_weight": 0.33, "focus_loss_weight": 0.33}
+# where weights are varied it is in the published plain sum, but for THREE, the defaults
+WEIGHTS = ("sft_loss_weight", "align_loss_weight", "focus_loss_weight")
+PLAIN = {"balance_losses": False, "align_stop_gradient": False}
+SFT = dict(zip(WEIGHTS, (1, 0, 0), strict=True)) | PLAIN
+PUBLISHED = dict.fromkeys(WEIGHTS, 0.33) | PLAIN
+THREE = dict(zip(WEIGHTS, (1, 0.33, 0.33), strict=True)) | {"balance_losses": True, "align_stop_gradient": True}
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,21 @@ CONTESTANTS = {
         "SoftCoT++, 5 chains",
         {"thought_generator": "small", "num_thought_chains": 5, "diversity_loss_weight": 0.1} | SFT,
     ),
-    "block": Contestant("LTA block, three losses", {"thought_generator": "block"} | PUBLISHED),
+    "block-three": Contestant("LTA block, three losses", {"thought_generator": "block"} | THREE),
+    "block": Contestant("LTA block, three losses, plain sum", {"thought_generator": "block"} | PUBLISHED),
     "block-sft": Contestant("LTA block, SFT alone", {"thought_generator": "block"} | SFT),
-    "small_block": Contestant("LTA small_block, three losses", {"thought_generator": "small_block"} | PUBLISHED),
+    "small_block-three": Contestant("LTA small_block, three losses", {"thought_generator": "small_block"} | THREE),
+    "small_block": Contestant(
+        "LTA small_block, three losses, plain sum", {"thought_generator": "small_block"} | PUBLISHED
+    ),
     "small_block-sft": Contestant("LTA small_block, SFT alone", {"thought_generator": "small_block"} | SFT),
     "leak": Contestant(
         "LTA small_block, SFT alone, steps seen",
         {"thought_generator": "small_block", "thoughts_see_steps": True} | SFT,
     ),
 }
-LTA = ("block", "block-sft", "small_block", "small_block-sft")
+LTA = ("block-three", "block", "block-sft", "small_block-three", "small_block", "small_block-sft")
+DEFAULT = "small_block-three"
 
 
 @dataclass(frozen=True)
@@ -221,12 +230,16 @@ class Study:
 
     def best_lta(self, world: str) -> str:
         """The LTA contestant with the lowest dev SFT loss."""
-        known = [name for name in LTA if name in self.contestants()]
+        known = [name for name in LTA if name in self.contestants(WORLDS[world])]
         loss = {name: self.dev_loss(self.tuned(world, name, SEEDS[0])) for name in known}
         return min(loss, key=loss.get)
 
-    def contestants(self) -> list[str]:
-        left_out = ("softcotpp", "block", "block-sft", "leak") if self.quick else ()
+    def contestants(self, world: World) -> list[str]:
+        left_out: tuple[str, ...] = ()
+        if self.quick:
+            left_out = ("softcotpp", "block-three", "block", "block-sft", "small_block", "leak")
+        if world in BROAD:  # it was run before the losses were balanced; no thoughts help there
+            left_out += ("block-three", "small_block-three")
         return [name for name in CONTESTANTS if name not in left_out]
 
     def stages(self) -> dict[str, Callable[[], Wanted]]:
@@ -239,7 +252,9 @@ class Study:
             return stages
         stages |= {
             "looks": lambda: self.looks("arithmetic"),
+            "balance": self.balance,
             "losses": self.losses,
+            "collapse": self.collapse,
             "shape": self.shape,
             "steps": self.steps,
             "rows": self.rows,
@@ -260,13 +275,13 @@ class Study:
         return title.startswith("tuning") or known == {run.contestant for run in runs}
 
     def tuning(self, world: World) -> Wanted:
-        names = [name for name in self.contestants() if name != "none"]
+        names = [name for name in self.contestants(world) if name != "none"]
         rates = self.rates(world.name)
         return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in rates]
 
     def main(self, world: World, seeds, evaluation: Evaluation) -> Wanted:
         """The leak is measured in `arithmetic` and on the second world's number family."""
-        names = [name for name in self.contestants() if name != "leak" or world.tuned_on == world.name]
+        names = [name for name in self.contestants(world) if name != "leak" or world.tuned_on == world.name]
         return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in names]
 
     def variants(self, contestant: str, *options: dict, evaluations=(SHORT,), seeds=FEW_SEEDS) -> Wanted:
@@ -275,12 +290,14 @@ class Study:
         return [(run, list(evaluations)) for run in runs]
 
     def looks(self, world: str) -> Wanted:
-        names = (self.best_lta(world), "softcot", "prompt")
+        names = [self.best_lta(world), "softcot", "prompt"]
+        if DEFAULT in self.contestants(WORLDS[world]):
+            names.insert(0, DEFAULT)
         return [(self.tuned(world, name, SEEDS[0]), [INSPECT]) for name in names]
 
     def losses(self) -> Wanted:
-        """Which losses, in which weights and forms; the three losses' own contestant is in the main table."""
-        base, three = self.best_lta("arithmetic"), PUBLISHED
+        """Which losses of a plain sum, in which weights and forms."""
+        base, three = self.best_lta("arithmetic"), dict.fromkeys(WEIGHTS, 0.33)
         weights = [(0.33, 0.33, 0), (0.33, 0, 0.33), (0.33, 0.33, 0.33), (1, 1, 0), (1, 10, 0), (1, 0, 0.1)]
         weights += [(1, 0, 0.01), (1, 0.01, 0.01)]
         forms = [
@@ -290,10 +307,25 @@ class Study:
             {"align_variance_floor": 0.5},
             {"decay_extra_losses": True},
         ]
-        options = [dict(zip(PUBLISHED, weight, strict=True)) for weight in weights]
+        options = [dict(zip(WEIGHTS, weight, strict=True)) for weight in weights]
         options += [three | form for form in forms]
         options += [{"sft_loss_weight": 1, "align_loss_weight": 10, "focus_loss_weight": 0} | form for form in forms]
         return self.variants(base, {}, *options)
+
+    def balance(self) -> Wanted:
+        """The default's parts: its weights, each of its losses, and what makes them train together."""
+        weights = [(1, 0.1, 0.1), (1, 1, 1), (1, 0.33, 0), (1, 0, 0.33)]
+        options: list[dict] = [dict(zip(WEIGHTS, weight, strict=True)) for weight in weights]
+        options += [{"align_stop_gradient": False}, {"balance_losses": False}, {"decay_extra_losses": True}]
+        return self.variants(DEFAULT, {}, *options)
+
+    def collapse(self) -> Wanted:
+        """Long trainings at one rate: which part of the plain sum makes the thoughts collapse."""
+        long = {"max_steps": 1500, "eval_steps": 250}
+        options = [{}, {"align_stop_gradient": True}, {"align_loss_weight": 0}, {"focus_loss_weight": 0}]
+        runs = [self.at_rate("arithmetic", "small_block", SEEDS[0], 3e-3, **long, **option) for option in options]
+        runs.append(self.at_rate("arithmetic", DEFAULT, SEEDS[0], 3e-3, **long))
+        return [(run, [SHORT]) for run in runs]
 
     def shape(self) -> Wanted:
         """The generator's parts; and what was tried with `block`, which reads no small LM."""
@@ -304,40 +336,41 @@ class Study:
         return (
             self.variants(base, {}, *parts)
             + self.variants("block-sft", {}, *tried)
+            + self.variants("block-three", {}, *tried)
             + self.variants("softcot", {}, {"match_scale": True})
         )
 
     def steps(self) -> Wanted:
         """The longest training with all seeds: is one contestant the better, or only the sooner?"""
         *counts, longest = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
-        names = (self.best_lta("arithmetic"), "softcot", "prompt")
+        names = (DEFAULT, self.best_lta("arithmetic"), "softcot", "prompt")
         few = [pair for name in names for pair in self.variants(name, {}, *counts)]
         return few + [pair for name in names for pair in self.variants(name, longest, seeds=SEEDS)]
 
     def rows(self) -> Wanted:
         counts = [{"k_shot": rows} for rows in (100, 300, 1000)]
-        names = (self.best_lta("arithmetic"), "softcot", "prompt")
+        names = (DEFAULT, self.best_lta("arithmetic"), "softcot", "prompt")
         return [pair for name in names for pair in self.variants(name, {}, *counts)]
 
     def transfer(self) -> Wanted:
         """The main runs on longer problems, in other words, and at other temperatures."""
         warm = [sampled(f"temperature{t}", 4, temperature=t) for t in (0.3, 1.0, 1.3)]
-        names = ("none", "prompt", "softcot", self.best_lta("arithmetic"))
+        names = ("none", "prompt", "softcot", self.best_lta("arithmetic"), DEFAULT)
         runs = [self.tuned("arithmetic", name, seed) for name in names for seed in FEW_SEEDS]
         return [(run, [SHORT, LONGER, REWORDED, *warm]) for run in runs]
 
     def thoughts(self) -> Wanted:
         """N in training by n in evaluation."""
-        base, counts = self.best_lta("arithmetic"), (4, 8, 16, 32)
         pairs = []
-        for made in counts:
-            options = {} if made == ARITHMETIC.num_thoughts else {"num_thought_tokens": made}
-            few = [sampled(f"n{n}", 4, num_thought_tokens=n) for n in (1, 2, 4, 8, 16, 32) if n <= made]
-            pairs += self.variants(base, options, evaluations=few)
+        for name, counts in ((self.best_lta("arithmetic"), (4, 8, 16, 32)), (DEFAULT, (8, 32))):
+            for made in counts:
+                options = {} if made == ARITHMETIC.num_thoughts else {"num_thought_tokens": made}
+                few = [sampled(f"n{n}", 4, num_thought_tokens=n) for n in (1, 2, 4, 8, 16, 32) if n <= made]
+                pairs += self.variants(name, options, evaluations=few)
         return pairs
 
     def samples(self) -> Wanted:
-        names = ("none", "softcot", self.best_lta("arithmetic"))
+        names = ("none", "softcot", self.best_lta("arithmetic"), DEFAULT)
         return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
 
     def headroom(self) -> Wanted:

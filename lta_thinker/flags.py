@@ -54,9 +54,11 @@ def check_ranges(args) -> None:
 # flags that --recipe stands for; what is given besides wins
 RECIPES = {
     "train.py": {
+        "sft": "--align_loss_weight 0 --focus_loss_weight 0",
         "paper": "--thought_generator block --sft_loss_weight 0.33 --align_loss_weight 0.33 --focus_loss_weight 0.33 "
+        "--balance_losses False --align_stop_gradient False "
         "--focus_temperature 0.1 --num_thought_tokens 32 --learning_rate 1e-4 --n_epochs 10 --batch_size 4 "
-        "--gradient_accumulation_steps 4 --warmup_ratio 0.1 --seed 41"
+        "--gradient_accumulation_steps 4 --warmup_ratio 0.1 --seed 41",
     },
     "evaluate.py": {"paper": "--num_thought_tokens 2 --num_return_sequences 10 --max_new_tokens 4096 --seed 41"},
 }

@@ -14,6 +14,7 @@ import numpy as np
 from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.answers.votes import maj_at_k, pass_at_k, vote
 from lta_thinker.common import InputError, flatten, read_json, read_record, write_json, write_text
+from lta_thinker.generation.prompts import collapsed
 from lta_thinker.generation.samplers import Answer
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
@@ -222,6 +223,8 @@ def print_report(report: Report) -> None:
         if variance["over_chains"] is not None:
             over += f", {variance['over_chains']:.3g} over chains"
         rows[f"variance of the {variance['num_thoughts']} thoughts"] = over
+        if "mean_square" in variance and collapsed(variance):
+            rows["collapsed"] = "the thoughts are the same for every question"
     print(f"{report.num_questions} questions, [95 % intervals: bootstrap over questions]")
     for title, value in rows.items():
         print(f"  {title:28s} {value}")

@@ -43,6 +43,9 @@ def make_requests(layout: Layout, examples: Sequence[Example]) -> list[Request]:
     return [Request(example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
 
 
+COLLAPSED = 1e-3  # of the thoughts' mean square: trained thoughts vary over questions by a tenth of it
+
+
 class ThoughtVariance:
     """Variance of all N thoughts over the questions that were added, kept as sums, which ranks can add up.
 
@@ -54,10 +57,10 @@ class ThoughtVariance:
         self.sums = self.squares = torch.zeros(())  # (C, N, d) float64 from the first question on
         self.over = torch.zeros(2, dtype=torch.float64)  # sums over questions: of the variance over slots, over chains
 
-    def add(self, requests: Sequence[Request], thoughts: Tensor) -> None:
-        """thoughts (B, C, N, d) of the requests."""
-        new = [i for i, request in enumerate(requests) if request.example.index not in self.seen]
-        self.seen |= {request.example.index for request in requests}
+    def add(self, questions: Sequence[int], thoughts: Tensor) -> None:
+        """thoughts (B, C, N, d) of the questions with these indices."""
+        new = [i for i, question in enumerate(questions) if question not in self.seen]
+        self.seen |= set(questions)
         if not new:
             return
         thoughts = thoughts[new].double().cpu()
@@ -79,13 +82,21 @@ class ThoughtVariance:
 
     def figures(self) -> dict[str, float | None]:
         """over_questions (mean over chains, slots and features), over_slots and over_chains (of a question; None with
-        one chain). Of no question: all 0."""
+        one chain); mean_square, which they are to be compared with. Of no question: all 0."""
         count = max(1, len(self.seen))
+        mean_square = (self.squares / count).mean().item()
         over_questions = (self.squares / count - (self.sums / count).square()).clamp(min=0).mean().item()
         over_slots, over_chains = (self.over / count).tolist()
         if self.sums.ndim == 0 or len(self.sums) == 1:
             over_chains = None
-        return {"over_questions": over_questions, "over_slots": over_slots, "over_chains": over_chains}
+        figures = {"over_questions": over_questions, "over_slots": over_slots, "over_chains": over_chains}
+        return figures | {"mean_square": mean_square}
+
+
+def collapsed(figures: dict[str, Any]) -> bool:
+    """Whether the thoughts (figures of ThoughtVariance) are the same for every question: then nothing of a question
+    reaches the LLM through them."""
+    return figures["over_questions"] < COLLAPSED * figures["mean_square"]
 
 
 class PromptEmbedder:
@@ -115,7 +126,7 @@ class PromptEmbedder:
     def _make_thoughts(self, requests: Sequence[Request], batch: dict[str, Tensor]) -> Tensor:
         assert self.models.thoughts is not None
         _, thoughts = self.models.thoughts.chain_thoughts(batch["question_ids"], batch["question_mask"])
-        self.variance.add(requests, thoughts)
+        self.variance.add([request.example.index for request in requests], thoughts)
         return thoughts
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,23 @@ class TrainArguments(TaskArguments, TrainingArguments):
     warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)", at_least=0, below=1)
     seed: int = flag(41, "decides the generator's initial weights and the order of the rows", at_least=0, below=2**32)
     sft_loss_weight: float = flag(1.0, "weight of L_SFT; 0: not computed in training", at_least=0)
-    align_loss_weight: float = flag(0.0, "weight of L_align (published 0.33); 0: not computed in training", at_least=0)
-    focus_loss_weight: float = flag(0.0, "weight of L_focus (published 0.33); 0: not computed in training", at_least=0)
+    align_loss_weight: float = flag(
+        None, "weight of L_align (default 0.33; of generators without a block 0: not computed in training)", at_least=0
+    )
+    focus_loss_weight: float = flag(
+        None, "weight of L_focus (default 0.33; of generators without a block 0: not computed in training)", at_least=0
+    )
     diversity_loss_weight: float = flag(0.0, "weight of the contrastive loss between chains (SoftCoT++)", at_least=0)
+    balance_losses: bool = flag(
+        True, "scale each extra loss's gradient to the SFT loss's norm before weighting (off: published, plain sum)"
+    )
     decay_extra_losses: bool = flag(False, "let all weights but the SFT loss's fall linearly to 0 over the run")
     focus_temperature: float = flag(0.1, "tau of L_focus", above=0)
     align_temperature: float = flag(1.0, "temperature of both softmaxes of L_align (published 1)", above=0)
     align_mean: bool = flag(False, "compute L_align of the mean thought, not of each thought")
-    align_stop_gradient: bool = flag(False, "send no gradient of L_align to the question's z, only to the thoughts")
+    align_stop_gradient: bool = flag(
+        True, "send no gradient of L_align to the question's z, only to the thoughts (published: to both)"
+    )
     align_variance_floor: float = flag(0.0, "L_align penalises a standard deviation over slots below this", at_least=0)
     num_thought_chains: int = flag(1, "C: sets of thoughts a question; samples are spread over them", at_least=1)
     num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)", at_least=1)
@@ -116,7 +125,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     )
     run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)", decides_weights=False)
     project: str = flag("lta-thinker", "the project's name in a tracker that has projects", decides_weights=False)
-    recipe: str | None = flag(None, RECIPE_HELP, decides_weights=False)
+    recipe: str | None = flag(None, f"sft: the SFT loss alone; {RECIPE_HELP}", decides_weights=False)
 
     def __post_init__(self):
         self._refuse()
@@ -188,6 +197,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.thought_generator == "none":
             raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
         generator = GENERATORS[self.thought_generator]
+        for name in ("align_loss_weight", "focus_loss_weight"):
+            if getattr(self, name) is None:  # SoftCoT and a constant prompt are trained by the SFT loss alone
+                setattr(self, name, 0.33 if generator.has_block else 0.0)
         check_ranges(self)
         self._check_design(generator)
         self._check_tuning(generator)
@@ -238,7 +250,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
         if self.thoughts_see_steps and not generator.reads_question:
             raise InputError(f"--thoughts_see_steps: the generator {kind} reads nothing")
-        if not weights["align"] and self.objective.align != AlignForm():
+        if not weights["align"] and replace(self.objective.align, stop_question=True) != AlignForm():
             raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
         if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
             raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")

@@ -9,17 +9,19 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
 from lta_thinker.checkpoint import COMPLETE, TrainingRecord
 from lta_thinker.common import InputError
+from lta_thinker.generation.prompts import ThoughtVariance, collapsed
 from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator, loss_counts
+from lta_thinker.training.balance import LossBalance
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.preemption import ignore_sigterm
 from lta_thinker.training.rows import RunRows
@@ -107,8 +109,12 @@ class ThoughtTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
         self.models, self.dev_examples, self.record = models, rows.dev_examples, record
         self.dev_collator = TrainingCollator(models.layout, steps=True)
+        steps = [len(row["steps"]) for row in rows.dev if row["steps"]]
+        self.focus_by_chance = sum(map(math.log, steps)) / max(1, len(steps))  # where all z are one vector: mean log M
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
         self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
+        balanced = self.args.balance_losses and self.model.weights["sft"]  # without an SFT loss: the plain sum
+        self.balance = LossBalance(self.model, self.accelerator) if balanced else None
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         batch_size = self.args.per_device_train_batch_size
@@ -152,11 +158,14 @@ class ThoughtTrainer(Trainer):
         self._tokens += llm_tokens(inputs, self.model.num_thoughts)
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:  # now they are of all micro-batches and ranks, and not clipped yet
+            if self.balance is not None:
+                self.balance.finish({name: self.weight_now(name) for name in self.model.losses})
             self._gradient_norms = gradient_norms(self.model)
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch: Any = None) -> Any:
-        """The weighted losses of a micro-batch, a scalar; num_items_in_batch: get_batch_samples' counts."""
+        """The weighted losses of a micro-batch, a scalar; num_items_in_batch: get_batch_samples' counts. Where losses
+        are balanced, only the SFT loss's gradient flows from it."""
         if self._parts_step is None:  # the first step of this process, perhaps of a resumed run
             self._parts_step, self._since = self.state.global_step, time.perf_counter()
         sums = model(**inputs)
@@ -165,6 +174,10 @@ class ThoughtTrainer(Trainer):
         for i, name in enumerate(LOSSES):
             if name in parts:
                 self._parts[i] += parts[name].detach()
+        if self.balance is not None:
+            for name in [name for name in parts if name != "sft"]:
+                self.balance.add(name, parts[name])
+                parts[name] = parts[name].detach()
         return sum(self.weight_now(name) * part for name, part in parts.items())
 
     def weight_now(self, name: str) -> float:
@@ -187,14 +200,17 @@ class ThoughtTrainer(Trainer):
     def _watched(self) -> dict[str, float]:
         """What a training log has beside the losses.
 
-        grad_norm_<part>: of the last step's gradient, before clipping. thought_variance_<over>: of the last micro-batch
-        of rank 0 (with several chains, of the chains that its rows have drawn). tokens_per_second: the LLM's tokens
+        grad_norm_<part>: of the last step's gradient, before clipping. balance_<loss>: the factor that made an extra
+        loss's gradient as long as the SFT loss's in the last step. thought_variance_<over>: of the last micro-batch of
+        rank 0 (with several chains, of the chains that its rows have drawn). tokens_per_second: the LLM's tokens
         without padding (prompt, thoughts, target) of all ranks since the last log, divided by the time since then
         without dev evaluations and checkpoints.
         """
         watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
         spread = thought_spread(self.model.last_thoughts)
         watched |= {f"thought_variance_{over}": variance.item() for over, variance in spread.items()}
+        if self.balance is not None:
+            watched |= {f"balance_{name}": scale.item() for name, scale in self.balance.scales.items()}
         tokens, now = self.accelerator.reduce(self._tokens, "sum").item(), time.perf_counter()
         watched["tokens_per_second"] = tokens / (now - self._since)
         self._tokens, self._since = torch.zeros_like(self._tokens), now
@@ -212,7 +228,7 @@ class ThoughtTrainer(Trainer):
         self.model.eval()
         rank, ranks = self.args.process_index, self.args.world_size
         size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
-        totals = torch.zeros(2, len(LOSSES), dtype=torch.float64)
+        totals, variance = torch.zeros(2, len(LOSSES), dtype=torch.float64), ThoughtVariance()
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
             own_rows = rows[start : start + size * ranks][rank::ranks]
@@ -222,6 +238,7 @@ class ThoughtTrainer(Trainer):
             if own_rows:
                 values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
                 totals += torch.stack([torch.tensor(values), loss_counts(batch)])
+                variance.add(own_rows, self.model.last_thoughts[:, None])
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
         losses = {name: means[name] for name in self.model.losses}
@@ -229,11 +246,22 @@ class ThoughtTrainer(Trainer):
             raise InputError(f"step {self.state.global_step}: dev losses {losses}; try a lower --learning_rate")
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
         metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())
+        figures = ThoughtVariance.sum_of(gather_object([variance])).figures()
+        metrics |= {f"eval_thought_variance_{over}": figures[f"over_{over}"] for over in ("questions", "slots")}
+        if self.model.generator.reads_question and collapsed(figures) and self.is_world_process_zero():
+            print(self._collapse_line(figures, losses), flush=True)
         if self.args.best_metric == "accuracy":
             metrics["eval_accuracy"] = self._dev_accuracy(quiet)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _collapse_line(self, figures: dict, losses: dict[str, float]) -> str:
+        line = f"warning: step {self.state.global_step}: the thoughts have collapsed, they are the same for every dev "
+        line += f"question (variance {figures['over_questions']:.2g}, mean square {figures['mean_square']:.2g})"
+        if "focus" in losses:
+            line += f"; focus loss {losses['focus']:.4g}, by chance {self.focus_by_chance:.4g}"
+        return line
 
     def _dev_accuracy(self, quiet: bool) -> float:
         """Share of dev questions whose greedy answer is right, over all ranks."""
