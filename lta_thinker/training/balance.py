@@ -1,14 +1,14 @@
 """--balance_losses: no loss drowns another.
 
 On a plateau the focus loss's gradient is a hundred times the SFT loss's, and Adam and clipping follow the larger one
-(docs/results/study.md). So every extra loss's gradient is scaled to the norm of the SFT loss's before it is weighted.
-The step's gradient is
+(docs/results/study.md). So an extra loss's gradient is scaled down to the norm of the SFT loss's where it is larger. The
+step's gradient is
 
-    sum over the losses k of   w_k * |g_sft| / |g_k| * g_k
+    sum over the losses k of   w_k * min(1, |g_sft| / |g_k|) * g_k
 
-g_k: the gradient of the whole step, over all micro-batches and ranks; |.|: over the generator's parameters. A weight is
-then the share of the SFT loss's pull that an extra loss gets, whatever the loss's own scale. Where the SFT loss has
-nothing left to learn from, all pulls vanish together.
+g_k: the gradient of the whole step, over all micro-batches and ranks; |.|: over the generator's parameters. No extra loss
+pulls harder than its weight's share of the SFT loss. None is scaled up: of a loss that is learnt, or constant, only the
+rounding of its gradient would become larger. Where the SFT loss has nothing left to learn from, all pulls vanish.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ class LossBalance:
     """Gathers the gradients of the extra losses of a step, and adds them, scaled, to the SFT loss's.
 
     The extra losses' backward passes stay in the generator: none of them reads the LLM. Nothing is carried from step to
-    step. `scales`: the last step's |g_sft| / |g_k| by loss, float32 scalars; 0 for a loss without a gradient.
+    step. `scales`: the last step's min(1, |g_sft| / |g_k|) by loss, float32 scalars.
     """
 
     def __init__(self, model: LatentThoughtModel, accelerator: Accelerator):
@@ -53,8 +53,7 @@ class LossBalance:
         of_sft = self._norm([parameter.grad for parameter in self.parameters]) / weights["sft"]
         for name in sorted(self.gradients):
             gradients: Any = self.accelerator.reduce(self.gradients.pop(name), "mean")
-            norm = self._norm(gradients)
-            self.scales[name] = torch.where(norm > 0, of_sft / norm, 0.0)
+            self.scales[name] = (of_sft / self._norm(gradients).clamp(min=1e-30)).clamp(max=1)
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 assert parameter.grad is not None  # of the SFT loss
                 parameter.grad.add_(gradient * (weights[name] * self.scales[name]))

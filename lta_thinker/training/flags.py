@@ -73,7 +73,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     )
     diversity_loss_weight: float = flag(0.0, "weight of the contrastive loss between chains (SoftCoT++)", at_least=0)
     balance_losses: bool = flag(
-        True, "scale each extra loss's gradient to the SFT loss's norm before weighting (off: published, plain sum)"
+        True, "scale an extra loss's gradient down to the SFT loss's norm before weighting (off: published, plain sum)"
     )
     decay_extra_losses: bool = flag(False, "let all weights but the SFT loss's fall linearly to 0 over the run")
     focus_temperature: float = flag(0.1, "tau of L_focus", above=0)

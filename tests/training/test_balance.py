@@ -1,0 +1,166 @@
+"""The three losses together: balanced gradients, their defaults and recipes, and thoughts that collapse."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import logs, meta, weights
+
+from lta_thinker import build, evaluate, train
+from lta_thinker.checkpoint import PARAMS_FILE
+from lta_thinker.common import InputError
+from lta_thinker.flags import parse_flags
+from lta_thinker.generation.prompts import ThoughtVariance, collapsed
+from lta_thinker.losses import LOSSES
+from lta_thinker.rows.batch import TrainingCollator, loss_counts
+from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.rows import prepare_rows
+
+ONE_STEP = ("--max_steps", "1", "--optim", "sgd", "--learning_rate", "1", "--lr_scheduler_type", "constant")
+SHARES = {"sft": 0.5, "align": 0.2, "focus": 0.3}
+
+
+def arguments(flags: list[str]) -> TrainArguments:
+    return parse_flags(TrainArguments, [*flags, "--output_name", "x"], "train.py")
+
+
+def plain_gradients(flags: list[str]) -> dict[str, torch.Tensor]:
+    """By the equation, with a whole forward and backward pass for each loss over all rows at once: the gradient that a
+    balanced step gives each parameter of the generator."""
+    args = arguments(flags)
+    layout = build.build_layout(args.spec, args.prompts, separator=args.task.separator)
+    rows = list(prepare_rows(args, layout).train)
+    model = build.build_models(args.spec, layout, None, args.adapters).thoughts.train()
+    batch = TrainingCollator(layout, steps=True)(rows)
+    counts = dict(zip(LOSSES, loss_counts(batch), strict=True))
+    gradients = {}
+    for name in SHARES:
+        loss = model(**batch)[name] / counts[name]
+        gradients[name] = torch.autograd.grad(loss, list(model.generator.parameters()), materialize_grads=True)
+    norm = {name: torch.cat([g.flatten() for g in of_loss]).norm() for name, of_loss in gradients.items()}
+    shares = {name: share * min(1, norm["sft"] / norm[name]) for name, share in SHARES.items()}
+    names = [name for name, _ in model.generator.named_parameters()]
+    return {name: sum(shares[loss] * gradients[loss][i] for loss in SHARES) for i, name in enumerate(names)}
+
+
+def moves(flags: list[str]) -> dict[str, torch.Tensor]:
+    """The gradient of train.py's only step, by plain SGD with a rate of 1."""
+    train.run([*flags, "--output_name", "moved"])
+    train.run([*flags, "--output_name", "start", "--learning_rate", "1e-30"])
+    return {name: start - weights("moved")[name] for name, start in weights("start").items()}
+
+
+@pytest.mark.parametrize("kind", ["small_block", "block", "small"])
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_balanced_step_equals_plain_computation(flags, kind, accumulation):
+    """A balanced step's gradient is the equation's to 1e-6, whatever the micro-batches."""
+    flags += ["--thought_generator", kind, "--k_shot", "8", "--max_grad_norm", "0", *ONE_STEP]
+    flags += ["--batch_size", str(8 // accumulation), "--gradient_accumulation_steps", str(accumulation)]
+    for name, share in SHARES.items():
+        flags += [f"--{name}_loss_weight", str(share)]
+    expected = plain_gradients(flags)
+    found = {re.sub(r"^\d\.", "", name): move for name, move in moves(flags).items()}
+    for name, gradient in expected.items():
+        stored = name.removeprefix("block.").removeprefix("projection.")
+        torch.testing.assert_close(found[stored], gradient, atol=1e-6, rtol=1e-5)
+    assert len(found) == len(expected)
+
+
+def test_balance_is_in_the_log(flags):
+    """A training log names the factor of each extra loss, at most 1. The plain sum has none."""
+    train.run([*flags, "--output_name", "balanced"])
+    first = next(log for log in logs("balanced") if "loss" in log)
+    assert 0 < first["balance_align"] <= 1 and 0 < first["balance_focus"] < 1
+    assert {"sft_loss", "align_loss", "focus_loss"} <= first.keys()
+    train.run([*flags, "--output_name", "plain", "--no_balance_losses"])
+    assert not [key for log in logs("plain") for key in log if key.startswith("balance")]
+    both = weights("balanced"), weights("plain")
+    assert any(not torch.equal(both[0][name], both[1][name]) for name in both[0])
+
+
+def test_loss_without_gradient_adds_nothing(flags, tmp_path, monkeypatch):
+    """Rows of one step each have a focus loss of zero, without a gradient. It is not scaled up, and weights are finite."""
+    rows = arguments(flags).data_dir
+    one_step = [
+        line for i, line in enumerate(Path(rows, "gsm8k/train_socratic.jsonl").read_text().splitlines()) if i % 2 == 0
+    ]
+    folder = tmp_path / "one" / "gsm8k"
+    folder.mkdir(parents=True)
+    (folder / "train_socratic.jsonl").write_text("\n".join(one_step * 2) + "\n")
+    train.run([*flags, "--data_dir", str(tmp_path / "one"), "--output_name", "run"])
+    assert [log["balance_focus"] for log in logs("run") if "loss" in log] == [1] * 5
+    assert all(weight.isfinite().all() for weight in weights("run").values())
+
+
+def test_defaults_train_three_losses(flags):
+    """Without a word about losses a generator with a block is trained with three balanced ones; SoftCoT and a constant
+    prompt, whose papers have no other, with the SFT loss alone. --recipe sft is one flag, and so is the plain sum."""
+    plain = flags[: flags.index("--sft_loss_weight")]
+
+    def losses(*more):
+        args = arguments([*plain, *more])
+        return [args.loss_weights[name] for name in ("sft", "align", "focus")], args.balance_losses
+
+    assert losses() == losses("--thought_generator", "block") == ([1, 0.33, 0.33], True)
+    assert losses("--thought_generator", "small")[0] == losses("--thought_generator", "prompt")[0] == [1, 0, 0]
+    assert losses("--thought_generator", "small", "--focus_loss_weight", "0.1")[0] == [1, 0, 0.1]
+    assert losses("--recipe", "sft")[0] == [1, 0, 0]
+    assert losses("--no_balance_losses") == ([1, 0.33, 0.33], False)
+    paper = arguments([*plain, "--recipe", "paper"])
+    assert (paper.balance_losses, paper.align_stop_gradient, set(paper.loss_weights.values())) == (
+        False,
+        False,
+        {0.33, 0},
+    )
+    train.run([*plain, "--output_name", "default"])
+    assert meta("default")["loss_weights"] == {"sft": 1, "align": 0.33, "focus": 0.33, "diversity": 0}
+    assert meta("default")["flags"]["balance_losses"] and meta("default")["align"]["stop_question"]
+
+
+def test_run_without_new_flag_is_refused(flags):
+    """A run that an older train.py began knows nothing of --balance_losses: going on would change what it minimises."""
+    train.run([*flags, "--output_name", "run", "--max_steps", "2"])
+    path = Path("results/run/flags.json")
+    path.write_text(path.read_text().replace('"balance_losses": true,', ""))
+    with pytest.raises(InputError, match="started without balance_losses"):
+        train.run([*flags, "--output_name", "run", "--max_steps", "2", "--resume"])
+
+
+def test_collapsed_thoughts_are_told(flags, capsys, gsm8k_data):
+    """Thoughts that are the same for every question are said to be so by the training log at each dev evaluation, with
+    the focus loss and what it is by chance, and by the report. Thoughts that differ are not."""
+    train.run([*flags, "--output_name", "good"])
+    assert "collapsed" not in capsys.readouterr().out
+    (good,) = Path("ckpt").glob("good-*")
+    state = torch.load(good / PARAMS_FILE, weights_only=True)
+    torch.save({"weight": 0 * state["weight"], "bias": torch.ones_like(state["bias"])}, "projection.bin")
+    start = ["--params_file_name", "projection.bin", "--att_file_name", str(good / "TransformerBlock.bin")]
+    train.run([*flags, *start, "--output_name", "bad", "--learning_rate", "1e-9"])
+    told = re.search(
+        r"warning: step 5: the thoughts have collapsed, they are the same for every dev question \(variance \S+, mean "
+        r"square \S+\); focus loss (\S+), by chance (\S+)\n",
+        capsys.readouterr().out,
+    )
+    assert told and float(told[1]) == pytest.approx(float(told[2]), abs=1e-3)
+    for name in ("good", "bad"):
+        (checkpoint,) = Path("ckpt").glob(f"{name}-*")
+        evaluate.main(
+            ["--checkpoint", str(checkpoint), "--data_dir", str(gsm8k_data), "--test_k", "4", "--max_new_tokens", "4"]
+        )
+        assert ("the same for every question" in capsys.readouterr().out) == (name == "bad")
+
+
+def test_collapse_is_measured_by_scale():
+    """Variance counts against the thoughts' mean square: small thoughts that differ have not collapsed."""
+    torch.manual_seed(0)
+
+    def figures(thoughts):
+        variance = ThoughtVariance()
+        variance.add(range(len(thoughts)), thoughts[:, None])
+        return variance.figures()
+
+    thoughts = torch.randn(6, 4, 8)
+    assert not collapsed(figures(thoughts)) and not collapsed(figures(1e-4 * thoughts))
+    same = thoughts[:1].expand(6, -1, -1)
+    assert collapsed(figures(same)) and collapsed(figures(1e4 * same))
