@@ -200,11 +200,10 @@ class ThoughtTrainer(Trainer):
     def _watched(self) -> dict[str, float]:
         """What a training log has beside the losses.
 
-        grad_norm_<part>: of the last step's gradient, before clipping. balance_<loss>: the factor that made an extra
-        loss's gradient no longer than the SFT loss's in the last step. thought_variance_<over>: of the last micro-batch of
-        rank 0 (with several chains, of the chains that its rows have drawn). tokens_per_second: the LLM's tokens
-        without padding (prompt, thoughts, target) of all ranks since the last log, divided by the time since then
-        without dev evaluations and checkpoints.
+        grad_norm_<part>: of the last step's gradient, before clipping. balance_<loss>: the last step's factor of an
+        extra loss (balance.py). thought_variance_<over>: of the last micro-batch of rank 0 (with several chains, of the
+        chains that its rows have drawn). tokens_per_second: the LLM's tokens without padding (prompt, thoughts, target)
+        of all ranks since the last log, divided by the time since then without dev evaluations and checkpoints.
         """
         watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
         spread = thought_spread(self.model.last_thoughts)

@@ -80,7 +80,7 @@ def test_balance_is_in_the_log(flags):
 
 
 def test_loss_without_gradient_adds_nothing(flags, tmp_path, monkeypatch):
-    """Rows of one step each have a focus loss of zero, without a gradient. It is not scaled up, and weights are finite."""
+    """Rows of one step each have a focus loss of zero, without a gradient. It is not scaled up; weights stay finite."""
     rows = arguments(flags).data_dir
     one_step = [
         line for i, line in enumerate(Path(rows, "gsm8k/train_socratic.jsonl").read_text().splitlines()) if i % 2 == 0
