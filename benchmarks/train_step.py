@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py --shape cpu --generator block --data_dir ../shared/data     # last line: JSON
     python benchmarks/train_step.py --shape 8b --batch_size 16 --baseline none                  # ours alone
+    python benchmarks/train_step.py --shape cpu --generator small_block --baseline balanced     # what balancing costs
     python benchmarks/train_step.py --shape cpu --scaling --data_dir ../shared/data             # tokens, vocabulary
 
 A step is forward and backward of --accumulation micro-batches of --batch_size rows; same weights, rows and losses on
@@ -22,15 +23,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
 from lta_thinker.common import versions, write_text  # noqa: E402
 from lta_thinker.data_loader import PROMPTS  # noqa: E402
-from lta_thinker.losses import LOSSES, Objective  # noqa: E402
+from lta_thinker.losses import LOSSES, AlignForm, Objective  # noqa: E402
 from lta_thinker.model import GENERATORS, LatentThoughtModel  # noqa: E402
 from lta_thinker.rows.batch import TrainingCollator, loss_counts  # noqa: E402
 from lta_thinker.rows.examples import Example  # noqa: E402
 from lta_thinker.rows.layout import Layout, pad_token_id  # noqa: E402
+from lta_thinker.training.balance import LossBalance  # noqa: E402
 
 THREE = {"sft": 0.33, "align": 0.33, "focus": 0.33, "diversity": 0.0}
 
@@ -192,6 +195,21 @@ class Side:
         return torch.cat(trained).float()
 
 
+class BalancedSide(Side):
+    """Our step with balanced losses (training/balance.py), over the same batches."""
+
+    def step(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+        balance = LossBalance(self.model, Accelerator(cpu=self.device == "cpu"))
+        for batch in self.batches:
+            sums = self.model(**batch)
+            counts = dict(zip(LOSSES, loss_counts(batch).clamp(min=1e-9), strict=True))
+            for name in ("align", "focus"):
+                balance.add(name, sums[name] / counts[name])
+            (self.model.weights["sft"] * sums["sft"] / counts["sft"]).backward()
+        balance.finish(self.model.weights)
+
+
 def in_turn(sides: list[Side], rounds: int) -> None:
     """A B A B ...; the first round warms up and is forgotten."""
     for _ in range(rounds + 1):
@@ -208,7 +226,8 @@ def build(args, pair: shapes.Pair, generator: str, thoughts_see_steps: bool = Fa
     layout = Layout(pair.llm_tokenizer, tokenizer, PROMPTS["number"])
     torch.manual_seed(0)
     small_lm, slot_id = pair.small_lm if uses_small else None, pad_token_id(tokenizer)
-    objective = Objective(THREE | ({"align": 0.0, "focus": 0.0} if args.sft_alone else {}))
+    weights = THREE | ({"align": 0.0, "focus": 0.0} if args.sft_alone else {})
+    objective = Objective(weights, align=AlignForm(stop_question=False))
     model = LatentThoughtModel(
         generator,
         pair.llm,
@@ -240,7 +259,7 @@ def row_length(row: dict) -> int:
 
 
 def sides(args, model: LatentThoughtModel, layout: Layout, rows: list[dict]) -> list[Side]:
-    """Ours, and the published way unless --baseline none."""
+    """Ours with the plain sum of the losses, and --baseline's."""
 
     def micro_batches(rows: list[dict]) -> list[list[dict]]:
         return [rows[start : start + args.batch_size] for start in range(0, len(rows), args.batch_size)]
@@ -256,6 +275,8 @@ def sides(args, model: LatentThoughtModel, layout: Layout, rows: list[dict]) -> 
     if args.baseline == "published":
         published = [published_batch(model, layout, group, args.device) for group in micro_batches(rows)]
         made.append(Side(model, published_loss, published, args.device))
+    if args.baseline == "balanced":
+        made.append(BalancedSide(model, our_loss, ours, args.device))
     return made
 
 
@@ -289,6 +310,9 @@ def run(args, pair: shapes.Pair, loaded: int, rate: float) -> dict:
         "peak_above_models": peak - loaded,
         "peak": peak,
     }
+    if args.baseline == "balanced":
+        balanced, its_peak = statistics.median(both[1].seconds), statistics.median(both[1].peaks)
+        result |= {"balanced_over_plain": balanced / seconds, "balanced_peak_above_models": its_peak - loaded}
     if args.baseline == "published":
         published, its_peak = statistics.median(both[1].seconds), statistics.median(both[1].peaks)
         result |= {
@@ -337,7 +361,7 @@ def scaling(args, pair: shapes.Pair, loaded: int, doubled: shapes.Pair) -> dict:
 def main(argv: list[str] | None = None) -> None:
     parser = shapes.flags(__doc__)
     parser.add_argument("--generator", choices=("block", "small", "small_block"), default="block")
-    parser.add_argument("--baseline", choices=("published", "none"), default="published")
+    parser.add_argument("--baseline", choices=("published", "balanced", "none"), default="published")
     parser.add_argument("--accumulation", type=shapes.positive, default=4, help="micro-batches a step (published: 4)")
     parser.add_argument("--num_thoughts", type=shapes.positive, default=32)
     parser.add_argument("--rounds", type=shapes.positive, default=5, help="timed, each of ours and published")

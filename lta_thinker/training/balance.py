@@ -6,8 +6,8 @@ So an extra loss's gradient is scaled down to the norm of the SFT loss's where i
     sum over the losses k of   w_k * min(1, |g_sft| / |g_k|) * g_k
 
 g_k: the gradient of the whole step, over all micro-batches and ranks; |.|: over the generator's parameters. No extra
-loss pulls harder than its weight's share of the SFT loss. None is scaled up: of a loss that is learnt, or constant, only
-the rounding of its gradient would become larger. Where the SFT loss has nothing left to learn from, all pulls vanish.
+loss pulls harder than its weight's share of the SFT loss. None is scaled up: of a loss that is learnt, or constant,
+only the rounding of its gradient would become larger. Where the SFT loss has nothing left to learn from, all vanish.
 """
 
 from typing import Any
