@@ -23,7 +23,7 @@ from lta_thinker import model as model_module
 from lta_thinker.build import build_layout, build_models
 from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import PROMPTS
+from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.plan import load_models, make_plan
 from lta_thinker.flags import parse_flags
@@ -218,6 +218,9 @@ def test_runs_warn_of_published_faults(flags, tiny_pair, capsys):
         warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
         assert {line.split(": ")[1] for line in warnings} == named and len(warnings) == len(named), kind
         assert meta(kind)["design"]["distinct_slot_ids"] == (kind != "block")
+    dev = load_split(TASKS["gsm8k"], "dev", flags[flags.index("--data_dir") + 1]).examples
+    constant = sum(log(len(example.steps)) for example in dev) / len(dev)
+    assert meta("block")["dev"]["eval_focus_loss"] == pytest.approx(constant, abs=1e-5), "dev has other positions"
     _, model, _ = build(tiny_pair, "paper-run", "block")
     assert torch.equal(weights("block")["0.prior"], model.generator.prior)
     assert not weights("small_block")["0.prior"].any()
