@@ -64,10 +64,11 @@ class ChatLayout:
 def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string: str) -> str:
     """A conversation as the tokenizer's chat template writes it (PLAIN_TEMPLATE where it has none), `opened` for an
     answer or not. Raises InputError where the template fails."""
+    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
     try:
         return tokenizer.apply_chat_template(
             messages,
-            chat_template=FIXED_DATE + (tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN_TEMPLATE),
+            chat_template=FIXED_DATE + template,
             tokenize=False,
             add_generation_prompt=opened,
             enable_thinking=False,
@@ -205,8 +206,9 @@ class Layout:
             self.mark = self.marked.token_to_id(THOUGHTS)
             prompt += prompts["thoughts"]
             self.generator = chat_layout(generator_tokenizer, prompts["generator"], date_string)
-            header = (self._turn(WORD), self.generator.header)
-            (self.header,) = [[]] if steps_as_turns else encode_in_text(generator_tokenizer, [header])
+            self.header: list[int] = []
+            if not steps_as_turns:
+                (self.header,) = encode_in_text(generator_tokenizer, [(self._turn(WORD), self.generator.header)])
         self.llm = chat_layout(llm_tokenizer, prompt, date_string)
         if self.llm.lead.strip():
             lead = repr(self.llm.lead)

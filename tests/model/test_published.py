@@ -304,7 +304,7 @@ def test_stored_slot_ids_reach_every_door(flags, tiny_models, capsys):
     projection.load_state_dict(torch.load(folder / PARAMS_FILE, weights_only=True))
     published = Published("small", tiny_models.llm, tiny_models.small_lm, projection, None)
     checkpoint = ["--checkpoint", folder, "--num_thought_tokens", 2]
-    for made, more in ((N, []), (N, ["--distinct_slot_ids"]), (2, ["--make_only_n"])):
+    for made, more in ((N, []), (N, ["--distinct_slot_ids"]), (2, ["--make_only_n"]), (N, ["--backend", "vllm"])):
         expected = plain_thoughts(published, tiny_models.small_tokenizer, made, 2)
         torch.testing.assert_close(evaluated_thoughts([*checkpoint, *more])[0], expected, atol=1e-5, rtol=0)
     loaded = LatentThoughtModel.from_pretrained(folder).models.thoughts
