@@ -92,9 +92,11 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
     settings |= {path.name: sha256_of(path) for path in plan.files}
     for role, adapter in plan.adapters.items():
         settings |= {f"{role}/{path.name}": sha256_of(path) for path in adapter.files}
-    settings |= {"task_name": plan.task.name, "num_thoughts_made": spec.num_thoughts}
+    settings |= {"task_name": plan.task.name, "num_thoughts_made": plan.num_made}
     if spec.design.num_chains > 1:
         settings["num_chains"] = spec.design.num_chains
+    if spec.design.distinct_slot_ids:
+        settings["distinct_slot_ids"] = True
     return settings | {
         "num_thought_tokens": plan.num_injected,
         "split": args.split,

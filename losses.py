@@ -20,16 +20,16 @@ BLOCK = {"cpu": 2**20, "cuda": 2**27}  # logits in memory at once, by device; on
 
 @dataclass(frozen=True)
 class AlignForm:
-    """How L_align is computed. In value the defaults are the published form.
+    """How L_align is computed. The defaults are the published form; train.py's flags stop the question.
 
     temperature: of both softmaxes. of_mean: the mean thought is aligned instead of each. stop_question: no gradient to
-    z_q (published: z_q and the thoughts run towards each other, and can meet in one vector for all questions).
+    z_q; without it z_q and the thoughts run towards each other, and can meet in one vector for all questions.
     variance_floor: max(0, floor - standard deviation over the slots), averaged over features, is added.
     """
 
     temperature: float = 1.0
     of_mean: bool = False
-    stop_question: bool = True
+    stop_question: bool = False
     variance_floor: float = 0.0
 
 

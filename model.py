@@ -35,17 +35,19 @@ PUBLISHED_SLOT_IDS = {"qwen2": 150001, "qwen3": 150001, "llama": 128011}  # firs
 
 @dataclass(frozen=True)
 class Design:
-    """What can be chosen about a generator beyond its kind; the defaults are the published design.
+    """What can be chosen about a generator beyond its kind; the defaults are the published design, but for the slots.
 
     num_chains: C sets of N thoughts a question (SoftCoT++, arXiv 2505.11484); num_blocks: TransformerBlocks in a row;
     projection: "before" or "after" them (None: before in small_block, after in block); match_scale: every z gets the
-    mean norm of the LLM's embedding table.
+    mean norm of the LLM's embedding table; distinct_slot_ids: the small LM reads N distinct tokens at the slots
+    (published), not one token at all of them.
     """
 
     num_chains: int = 1
     num_blocks: int = 1
     projection: str | None = None
     match_scale: bool = False
+    distinct_slot_ids: bool = False
 
 
 PUBLISHED_DESIGN = Design()
@@ -247,7 +249,8 @@ class LatentThoughtModel(nn.Module):
     "assistant_model" the small LM.
 
     llm, small_lm: of load_frozen_lm (small_lm None where the generator uses none); num_thoughts: N; slot_id: the token
-    that the small LM reads at every slot (of the first chain); thoughts_see_steps: the published order in training.
+    that the small LM reads at every slot (of the first chain), unless the design has distinct ones; thoughts_see_steps:
+    the published order in training.
     """
 
     def __init__(
@@ -273,10 +276,12 @@ class LatentThoughtModel(nn.Module):
             self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
         self.frozen = (llm, small_lm)  # a tuple: nn.Module registers no modules in one
         self.num_thoughts = num_thoughts
-        self.slot_ids = [slot_id] * chains
+        self.slot_ids = [slot_id] * chains  # at the first slot of each chain
         if small_lm is not None and chains > 1:
             others = [row for row in prior_row_ids(small_lm.config, chains) if row != slot_id]
             self.slot_ids[1:] = others[: chains - 1]
+        if small_lm is not None and design.distinct_slot_ids:
+            self.slot_ids = [prior_row_ids(small_lm.config, num_thoughts).start]
         self.scale = table_norm(embed) if design.match_scale else None
         self.thoughts_see_steps = thoughts_see_steps
 
@@ -303,6 +308,14 @@ class LatentThoughtModel(nn.Module):
             missing.add("diversity")
         return tuple(name for name in LOSSES if name not in missing)
 
+    def make_only(self, count: int) -> None:
+        """From now on make `count` thoughts: at the first `count` slots, as if there were no others."""
+        if self.generator.has_prior:
+            rows = self.generator.prior.data.view(-1, self.num_thoughts, self.generator.prior.shape[1])[:, :count]
+            self.generator.prior.data = rows.flatten(0, 1).clone()
+            self.generator.num_thoughts = count
+        self.num_thoughts = count
+
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""
         base = body(self.llm)
@@ -328,6 +341,8 @@ class LatentThoughtModel(nn.Module):
         ids = F.pad(ids, (0, self.num_thoughts), value=self.slot_ids[0])
         if chains is not None:
             ids[:, width:] = torch.tensor(self.slot_ids, device=ids.device)[chains, None]
+        if self.design.distinct_slot_ids:
+            ids[:, width:] += torch.arange(self.num_thoughts, device=ids.device)  # prior_row_ids, one by one
         return ids, F.pad(mask, (0, self.num_thoughts), value=1)
 
     def _generate(

@@ -134,6 +134,8 @@ def read_start(args: TrainArguments) -> GeneratorWeights | None:
     seen before the LMs are loaded."""
     llm_config, small_config = args.spec.load_configs()
     prior_row_ids(llm_config, args.num_thought_chains * args.num_thought_tokens)
+    if args.distinct_slot_ids:
+        prior_row_ids(small_config, args.num_thought_tokens)
     files = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
     if not any(files.values()):
         return None
@@ -203,6 +205,11 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) 
         print(f"  {name} = {value}")
     if args.thoughts_see_steps:
         print("warning: --thoughts_see_steps: thoughts read the gold steps in training and have none in evaluation")
+    if args.freeze_prior and model.generator.has_prior:
+        print("warning: --freeze_prior: the slots' prior is not trained")
+    if args.steps_as_turns and not model.generator.uses_small_lm:
+        why = "block has no positions, so the end-of-turn tokens of all steps get one vector"
+        print(f"warning: --steps_as_turns: {why}: the focus loss is a constant, the mean of log M of rows with M steps")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     lms = [lm for lm in (model.llm, model.small_lm) if lm is not None]
     frozen = sum(p.numel() for lm in lms for p in lm.parameters() if not p.requires_grad)
@@ -244,7 +251,8 @@ def run(argv: list[str]) -> int:
     checkpoint = check_run_folders(args, final)
 
     weights = read_start(args)
-    layout = build_layout(args.spec, args.prompts, separator=args.task.separator)
+    separator, as_turns = args.task.separator, args.steps_as_turns
+    layout = build_layout(args.spec, args.prompts, separator=separator, steps_as_turns=as_turns)
     rows = prepare_rows(args, layout)
     if checkpoint:
         check_same_run(args, rows)

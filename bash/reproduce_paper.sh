@@ -20,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PAIRS=${PAIRS:-Qwen/Qwen3-8B,Qwen/Qwen3-0.6B Qwen/Qwen2.5-7B-Instruct,Qwen/Qwen2.5-1.5B-Instruct} # large,small
 TASKS=${TASKS:-gsm8k math aqua strategyqa du asdiv-aug}
 GENERATORS=${GENERATORS:-none small block small_block}
-NUM_THOUGHTS=${NUM_THOUGHTS:-2 4} # thoughts injected at evaluation: the first of the 32
+NUM_THOUGHTS=${NUM_THOUGHTS:-2 4} # thoughts at evaluation; no more are made (--make_only_n)
 DU_TRAINED_ON=${DU_TRAINED_ON:-gsm8k} # du is never trained on: it is asked with the thoughts of this task
 SEED=${SEED:-41}
 DATA_DIR=${DATA_DIR:-data}

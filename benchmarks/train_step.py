@@ -28,7 +28,7 @@ from accelerate import Accelerator  # noqa: E402
 from benchmarks import shapes  # noqa: E402
 from lta_thinker.common import versions, write_text  # noqa: E402
 from lta_thinker.data_loader import PROMPTS  # noqa: E402
-from lta_thinker.losses import LOSSES, AlignForm, Objective  # noqa: E402
+from lta_thinker.losses import LOSSES, Objective  # noqa: E402
 from lta_thinker.model import GENERATORS, LatentThoughtModel  # noqa: E402
 from lta_thinker.rows.batch import TrainingCollator, loss_counts  # noqa: E402
 from lta_thinker.rows.examples import Example  # noqa: E402
@@ -227,7 +227,7 @@ def build(args, pair: shapes.Pair, generator: str, thoughts_see_steps: bool = Fa
     torch.manual_seed(0)
     small_lm, slot_id = pair.small_lm if uses_small else None, pad_token_id(tokenizer)
     weights = THREE | ({"align": 0.0, "focus": 0.0} if args.sft_alone else {})
-    objective = Objective(weights, align=AlignForm(stop_question=False))
+    objective = Objective(weights)
     model = LatentThoughtModel(
         generator,
         pair.llm,

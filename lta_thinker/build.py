@@ -67,15 +67,20 @@ def choose_device(backend: str = "hf") -> str:
 
 
 def build_layout(
-    spec: ModelSpec, prompts: dict[str, str], date_string: str = DATE_STRING, separator: str = "\n"
+    spec: ModelSpec,
+    prompts: dict[str, str],
+    date_string: str = DATE_STRING,
+    separator: str = "\n",
+    steps_as_turns: bool = False,
 ) -> Layout:
-    """The layout of both prompts, from the LMs' tokenizers alone. `separator` stands between written steps."""
+    """The layout of both prompts, from the LMs' tokenizers alone. `separator` stands between written steps;
+    steps_as_turns: each is a turn of its own for the generator."""
     llm_tokenizer = load_tokenizer(spec.large)
     if spec.kind == "none":
         generator_tokenizer = None
     else:
         generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
-    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator)
+    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, steps_as_turns)
 
 
 def build_models(

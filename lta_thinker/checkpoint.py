@@ -156,9 +156,13 @@ def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> st
         raise InputError("--att_file_name needs --params_file_name: these weights belong to a projection")
     if "weight" not in projection or projection["weight"].ndim != 2:
         raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
+    d_in = projection["weight"].shape[1]
+    if block is None and d_in == d_large != d_small:
+        raise InputError(
+            f"--att_file_name: no {ATT_FILE}; this projection takes the large LLM's {d_in} features, so it is of block"
+        )
     if block is None:
         return "small"
-    d_in = projection["weight"].shape[1]
     if d_small == d_large == d_in:
         raise InputError(
             f"--thought_generator is needed: both LMs have hidden size {d_in}, so the files fit block and small_block"

@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import TASKS, OwnTask, get_task, own_task
+from lta_thinker.model import GENERATORS
 from lta_thinker.rows.examples import Fields, Task
 
 RUN_NAME = re.compile(r"\w[\w.-]*")
@@ -52,16 +53,26 @@ def check_ranges(args) -> None:
 
 
 # flags that --recipe stands for; what is given besides wins
+PAPER = (
+    "--thought_generator block --sft_loss_weight 0.33 --align_loss_weight 0.33 --focus_loss_weight 0.33 "
+    "--balance_losses False --align_stop_gradient False --focus_temperature 0.1 --steps_as_turns True "
+    "--distinct_slot_ids True --num_thought_tokens 32 --learning_rate 1e-4 --n_epochs 10 --batch_size 4 "
+    "--gradient_accumulation_steps 4 --warmup_ratio 0.1 --seed 41"
+)
 RECIPES = {
     "train.py": {
         "sft": "--align_loss_weight 0 --focus_loss_weight 0",
-        "paper": "--thought_generator block --sft_loss_weight 0.33 --align_loss_weight 0.33 --focus_loss_weight 0.33 "
-        "--balance_losses False --align_stop_gradient False "
-        "--focus_temperature 0.1 --num_thought_tokens 32 --learning_rate 1e-4 --n_epochs 10 --batch_size 4 "
-        "--gradient_accumulation_steps 4 --warmup_ratio 0.1 --seed 41",
+        "paper": PAPER,
+        "paper-run": f"{PAPER} --thoughts_see_steps True --freeze_prior True",
     },
-    "evaluate.py": {"paper": "--num_thought_tokens 2 --num_return_sequences 10 --max_new_tokens 4096 --seed 41"},
+    "evaluate.py": {
+        "paper": "--num_thought_tokens 2 --make_only_n True --num_return_sequences 10 --max_new_tokens 4096 --seed 41"
+    },
 }
+# flags that a recipe leaves out for a generator without this
+NEEDS = dict.fromkeys(("--align_loss_weight", "--focus_loss_weight", "--steps_as_turns"), "reads_question")
+NEEDS |= {"--thoughts_see_steps": "reads_question", "--make_only_n": "reads_question"}
+NEEDS |= {"--distinct_slot_ids": "uses_small_lm", "--freeze_prior": "has_projection"}
 # a flag that stands for another one, which a recipe then leaves out
 STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
@@ -135,15 +146,21 @@ def parse_flags(arguments: Any, argv: list[str], script: str):
 
 
 def recipe_flags(argv: list[str], script: str) -> list[str]:
-    """The flags that a --recipe in argv stands for; InputError where there is no such recipe."""
+    """The flags that a --recipe in argv stands for, without those that the generator has no use for (where argv or the
+    recipe names it); InputError where there is no such recipe."""
     parser = _Parser([], allow_abbrev=False, add_help=False)
     parser.add_argument("--recipe")
-    name = parser.parse_known_args(argv)[0].recipe
+    parser.add_argument("--thought_generator")
+    given = parser.parse_known_args(argv)[0]
+    name = given.recipe
     if name is None:
         return []
     if name not in RECIPES[script]:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
     words = RECIPES[script][name].split()
     pairs = dict(zip(words[::2], words[1::2], strict=True))
-    left_out = {other for given, other in STANDS_FOR.items() if given in argv}
+    left_out = {other for word, other in STANDS_FOR.items() if word in argv}
+    kind = "small" if "--use_assistant_model" in argv else given.thought_generator or pairs.get("--thought_generator")
+    if kind is not None:
+        left_out |= {flag for flag, needed in NEEDS.items() if not getattr(GENERATORS.get(kind), needed, False)}
     return [word for name, value in pairs.items() if name not in left_out for word in (name, value)]

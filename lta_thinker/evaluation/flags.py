@@ -28,6 +28,10 @@ class EvaluationArguments(TaskArguments):
     num_thought_tokens: int | None = flag(
         None, "thoughts that go into the prompt: the first n of N (default: all N)", at_least=1
     )
+    make_only_n: bool = flag(False, "make only the n thoughts that go into the prompt (published), not all N")
+    distinct_slot_ids: bool = flag(
+        None, "weights without thoughts.json: the small LM reads N distinct tokens at the slots (published), not one"
+    )
     task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
     split: str = flag("test", "train, dev, test or sample")
     test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
@@ -80,6 +84,10 @@ class EvaluationArguments(TaskArguments):
         if self.num_thought_tokens == 0:
             raise InputError("--num_thought_tokens 0: at least 1, or --thought_generator none")
         check_ranges(self)
+        if self.make_only_n and self.thought_generator == "none":
+            raise InputError("--make_only_n: without thoughts there are none to make")
+        if self.make_only_n and self.num_thought_tokens is None:
+            raise InputError("--make_only_n needs --num_thought_tokens, which is n")
         self._check_engine()
         if self.inspect and self.thought_generator == "none":
             raise InputError(f"--inspect {self.inspect}: there are no thoughts to look into")

@@ -5,7 +5,7 @@ models = load_models(plan)
 settings = model_settings(plan, models)
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
-from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Models, Sizes
+from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
 from lta_thinker.rows.layout import DATE_STRING
 
@@ -86,6 +86,10 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
     resumable = is_resume_checkpoint(folder)
     if resumable:
         check_resume_checkpoint(folder)
+    if not (folder / META_FILE).is_file() and (folder / PARAMS_FILE).is_file():
+        missing = "" if (folder / ATT_FILE).is_file() else f"; no {ATT_FILE} either, which block and small_block need"
+        names = "--params_file_name and --att_file_name name published weights"
+        raise InputError(f"{folder / META_FILE}: no such file ({names}){missing}")
     record = TrainingRecord.read(folder)
     if not with_weights:
         return Thoughts(record, None, [])
@@ -204,13 +208,15 @@ def lm_dtype(args: EvaluationArguments, record: TrainingRecord | None) -> str:
 class Plan:
     """What is evaluated.
 
-    num_injected: n, how many of the spec's N thoughts go into the prompt (0: no thoughts); files: that hold the
-    weights; record: the checkpoint's thoughts.json, where there is one; adapters: by role, of the LMs that were tuned.
+    num_injected: n, how many of the spec's N thoughts go into the prompt (0: no thoughts); num_made: N, with
+    --make_only_n n; files: that hold the weights; record: the checkpoint's thoughts.json, where there is one; adapters:
+    by role, of the LMs that were tuned.
     """
 
     spec: ModelSpec
     llm_config: Any
     num_injected: int
+    num_made: int
     weights: GeneratorWeights | None
     files: list[Path]
     prompts: dict[str, str]
@@ -249,6 +255,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         spec=spec,
         llm_config=llm_config,
         num_injected=num_injected,
+        num_made=num_injected if args.make_only_n else spec.num_thoughts,
         weights=thoughts.weights,
         files=thoughts.files,
         prompts=choose_prompts(args, task, record),
@@ -296,10 +303,23 @@ def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, dev
         small=small if kind != "none" and GENERATORS[kind].uses_small_lm else None,
         kind=kind,
         num_thoughts=num_thoughts,
-        design=record.design if record else PUBLISHED_DESIGN,
+        design=choose_design(args, record, kind),
         large_part="embeddings" if args.backend == "vllm" else "whole",
     )
     return spec, num_injected
+
+
+def choose_design(args: EvaluationArguments, record: TrainingRecord | None, kind: str) -> Design:
+    """thoughts.json's design, else the published one, with --distinct_slot_ids where it is given.
+
+    InputError where that flag contradicts thoughts.json, or where no small LM reads the slots.
+    """
+    design, given = record.design if record else PUBLISHED_DESIGN, args.distinct_slot_ids
+    if record and given not in (None, design.distinct_slot_ids):
+        raise InputError(f"--distinct_slot_ids {given}: the checkpoint's {META_FILE} says {design.distinct_slot_ids}")
+    if given and (kind == "none" or not GENERATORS[kind].uses_small_lm):
+        raise InputError(f"--distinct_slot_ids: the generator {kind} has no small LM that reads them")
+    return replace(design, distinct_slot_ids=bool(given) or design.distinct_slot_ids)
 
 
 def find_generator(weights: GeneratorWeights, large: LmSource, small: LmSource) -> str:
@@ -348,6 +368,7 @@ def load_models(plan: Plan) -> Models:
     models = build_models(plan.spec, layout, plan.weights, plan.adapters)
     if models.thoughts is not None:
         models.thoughts.eval()
+        models.thoughts.make_only(plan.num_made)
     return models
 
 

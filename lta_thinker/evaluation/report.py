@@ -100,9 +100,9 @@ def check_folder(folder: Path, settings: dict) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
     before, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
-    # an adapter's file is a setting only where there is one
-    adapters_before = [key for key in before if key.endswith(ADAPTER_FILES)]
-    for key in [*now, *adapters_before]:
+    # an adapter's file is a setting only where there is one, and distinct_slot_ids where it is true
+    optional_before = [key for key in before if key.endswith(ADAPTER_FILES) or key == "distinct_slot_ids"]
+    for key in [*now, *optional_before]:
         if before.get(key) != now.get(key):
             raise InputError(
                 f"{folder}: its samples were made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "

@@ -54,9 +54,10 @@ class TrainingCollator(PromptCollator):
 
     prefix_*, question_* (B, ·) left-padded; suffix_* (B, S) suffix + target, right-padded; labels (B, S), -100
     outside the target; target_{rows,columns,ids} (T,) of all target tokens in `labels`. With `steps`: answer_* (B, A);
-    step_* (B, T) header + steps, right-padded; step_ends (B, M), the column of each step's last token in step_ids, -1
-    (that is the question's last token) for no step; step_valid (B, M) bool. Of rows with states (training/states.py):
-    thought_states (B, Q + N, d_small) of question and slots, and with `steps` step_states (B, T, d_small).
+    step_* (B, T) header + steps, right-padded; step_ends (B, M), the column of each step's last token in step_ids (its
+    end-of-turn marker where steps are turns), -1 (that is the question's last token) for no step; step_valid (B, M)
+    bool. Of rows with states (training/states.py): thought_states (B, Q + N, d_small) of question and slots, and with
+    `steps` step_states (B, T, d_small).
     """
 
     def __init__(self, layout: Layout, steps: bool):

@@ -6,6 +6,7 @@ by hand:
     LLM input         [ prefix (left-padded) | N thoughts | suffix + target (right-padded) ]
     generator input   [ question turn (left-padded) | N slots ]
     focus loss only   [ question turn (left-padded) | header + steps (right-padded) ]
+      as published    [ question turn (left-padded) | a turn for each step (right-padded) ]
 
 The LLM's text is tokenised whole, with one special token in the place of the thoughts. So a tokenizer treats the start
 of a text, spaces between words and the text after a special token as in the template's own conversation.
@@ -60,6 +61,26 @@ class ChatLayout:
         return "".join(vars(self).values())
 
 
+def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string: str) -> str:
+    """A conversation as the tokenizer's chat template writes it (PLAIN_TEMPLATE where it has none), `opened` for an
+    answer or not. Raises InputError where the template fails."""
+    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            chat_template=FIXED_DATE + template,
+            tokenize=False,
+            add_generation_prompt=opened,
+            enable_thinking=False,
+            date_string=date_string,
+        )
+    except Exception as error:  # a template is a program and can fail in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        answers = sum(message["role"] == "assistant" for message in messages)
+        what = "a question and an answer" if answers < 2 else "a turn for each step (--steps_as_turns)"
+        raise InputError(f"{tokenizer.name_or_path}: its chat template fails on {what} ({reason})") from None
+
+
 def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatLayout:
     """Render `prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template, or of
     PLAIN_TEMPLATE where it has none.
@@ -67,29 +88,17 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     Raises InputError when the template fails, changes the texts that it is given, or marks no end of an answer.
     """
     name, eos = tokenizer.name_or_path, tokenizer.eos_token
-    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
     if tokenizer.chat_template is None and eos is None:
         raise InputError(f"{name}: its tokenizer has no chat template, and no end-of-text token to do without one")
     user = {"role": "user", "content": prompt.replace("{question}", QUESTION).replace("{thoughts}", THOUGHTS)}
     assistant = {"role": "assistant", "content": TARGET}
 
-    def render(messages, opened):
-        try:
-            return tokenizer.apply_chat_template(
-                messages,
-                chat_template=FIXED_DATE + template,
-                tokenize=False,
-                add_generation_prompt=opened,
-                enable_thinking=False,
-                date_string=date_string,
-            )
-        except Exception as error:  # a template is a program and can fail in any way
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{name}: its chat template fails on a question and an answer ({reason})") from None
+    def rendered(messages, opened):
+        return render(tokenizer, messages, opened, date_string)
 
-    unopened, opened = render([user], opened=False), render([user], opened=True)
+    unopened, opened = rendered([user], opened=False), rendered([user], opened=True)
     turn = unopened.rstrip()  # ends with the end-of-turn marker
-    closed = render([user, assistant], opened=False).rstrip()
+    closed = rendered([user, assistant], opened=False).rstrip()
     if eos and not opened.startswith(turn):  # Phi 3.5 writes eos behind every text without a generation prompt
         turn, closed = (text.removesuffix(eos).rstrip() for text in (turn, closed))
     sentinels = [mark for mark in (QUESTION, THOUGHTS) if mark in user["content"]]
@@ -100,7 +109,7 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     if not answered.startswith(opened):
         raise InputError(f"{name}: its chat template opens another turn for an answer than it writes one in")
     if unopened == opened:  # the template opens no answer (Mistral), or opens one after every text
-        following = render([user, assistant, {"role": "user", "content": WORD}], opened=False).split(TARGET)[1]
+        following = rendered([user, assistant, {"role": "user", "content": WORD}], opened=False).split(TARGET)[1]
         if not following.startswith(end):
             raise InputError(f"{name}: its chat template opens an answer after every text, asked for or not")
     if not (end or eos):
@@ -108,6 +117,24 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     before, suffix = opened.split(QUESTION)
     after, suffix = suffix.split(THOUGHTS) if THOUGHTS in sentinels else ("", suffix)
     return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end or eos)
+
+
+def step_openings(tokenizer, prompt: str, layout: ChatLayout, count: int, date_string: str) -> list[str]:
+    """What the chat template writes before each of `count` steps, when each is an assistant's turn of its own behind
+    the question's turn (`prompt`, of which `layout` is chat_layout). Every step's turn ends with layout.end.
+
+    Raises InputError when the template takes no such turns, or ends them otherwise.
+    """
+    if not count:
+        return []
+    user = {"role": "user", "content": prompt.replace("{question}", QUESTION)}
+    whole = render(tokenizer, [user] + count * [{"role": "assistant", "content": TARGET}], False, date_string)
+    first, *others = whole.split(TARGET)
+    turn = layout.before + QUESTION + layout.suffix.removesuffix(layout.header)
+    if len(others) != count or not first.startswith(turn) or not all(text.startswith(layout.end) for text in others):
+        name = tokenizer.name_or_path
+        raise InputError(f"{name}: its chat template does not end a turn for each step alike (--steps_as_turns)")
+    return [first.removeprefix(turn), *(text.removeprefix(layout.end) for text in others[:-1])]
 
 
 def encode(tokenizer, text: str) -> list[int]:
@@ -143,7 +170,10 @@ class Layout:
     """Example -> token ids of the LLM's and of the generator's input (lists of ints, no padding).
 
     generator_tokenizer: of the small LM, or of the large LLM where the generator has no small LM; None: no thoughts and
-    no slots. separator: stands between the steps of a solution and before its answer line.
+    no slots. separator: stands between the steps of a solution and before its answer line. steps_as_turns: the
+    generator reads each written step as a turn of its own (published), which ends with the end-of-turn marker; else one
+    behind the other in one turn. The question's turn ends with its marker in any case, if the template has one there:
+    PLAIN_TEMPLATE has none.
     Raises InputError as chat_layout does, and for a tokenizer without a fast version.
     """
 
@@ -154,7 +184,9 @@ class Layout:
         prompts: dict[str, str],
         date_string: str = DATE_STRING,
         separator: str = "\n",
+        steps_as_turns: bool = False,
     ):
+        self.steps_as_turns, self.date_string, self.generator_prompt = steps_as_turns, date_string, prompts["generator"]
         self.llm_tokenizer, self.generator_tokenizer, self.separator = llm_tokenizer, generator_tokenizer, separator
         tokenizers = [llm_tokenizer]
         if generator_tokenizer is not None and generator_tokenizer is not llm_tokenizer:
@@ -174,8 +206,9 @@ class Layout:
             self.mark = self.marked.token_to_id(THOUGHTS)
             prompt += prompts["thoughts"]
             self.generator = chat_layout(generator_tokenizer, prompts["generator"], date_string)
-            header = (self._turn(WORD), self.generator.header)
-            (self.header,) = encode_in_text(generator_tokenizer, [header])
+            self.header: list[int] = []
+            if not steps_as_turns:
+                (self.header,) = encode_in_text(generator_tokenizer, [(self._turn(WORD), self.generator.header)])
         self.llm = chat_layout(llm_tokenizer, prompt, date_string)
         if self.llm.lead.strip():
             lead = repr(self.llm.lead)
@@ -184,6 +217,30 @@ class Layout:
     def _turn(self, question: str) -> str:
         """The question's turn as the generator reads it."""
         return self.generator.before + question + self.generator.suffix.removesuffix(self.generator.header)
+
+    def openings(self, examples: list[Example]) -> dict[int, list[str]]:
+        """step_openings by the numbers of steps that the examples have; empty where steps are no turns."""
+        counts = sorted({len(example.steps) for example in examples}) if self.steps_as_turns else []
+        own = (self.generator_tokenizer, self.generator_prompt, self.generator)
+        return {count: step_openings(*own, count, self.date_string) for count in counts}
+
+    def _steps(self, examples: list[Example]) -> list[list[list[int]]]:
+        """Token ids of each example's steps, as they stand behind the question's turn (and `header`)."""
+        turn, openings = self._turn(WORD), self.openings(examples)
+        pieces = []  # (text before, text), as encode_in_text takes them
+        for example in examples:
+            if self.steps_as_turns:
+                before = turn
+                for opening, step in zip(openings[len(example.steps)], example.steps, strict=True):
+                    pieces.append((before, opening + step + self.generator.end))
+                    before = WORD + self.generator.end
+            else:
+                # the line break between two steps belongs to the second: a step ends with a token of its own words
+                opened = turn + self.generator.header
+                pieces += [(opened, self.generator.lead + step) for step in example.steps[:1]]
+                pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
+        ids = iter(encode_in_text(self.generator_tokenizer, pieces))
+        return [[next(ids) for _ in example.steps] for example in examples]
 
     def _conversations(self, pairs: list[tuple[str, str]]) -> list[list[int]]:
         """Token ids of the LLM's prompt and answer, of each (question, answer or ""), `mark` in the thoughts' place."""
@@ -216,7 +273,8 @@ class Layout:
         return self.prompts([question])[0]
 
     def training_rows(self, examples: list[Example]) -> list[dict[str, list]]:
-        """`prompts`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator.
+        """`prompts`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator
+        (with steps_as_turns the header is empty, and each of the steps is a whole turn).
 
         With many examples at once the tokenizers use all cores. Raises InputError as `prompts` does, and where an
         answer changes the tokens of the prompt before it.
@@ -235,15 +293,8 @@ class Layout:
                 raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
             row["target"] = whole[len(prompt) :]
         if self.mark is not None:
-            # the line break between two steps belongs to the second, so that a step ends with a token of its own words
-            opened = self._turn(WORD) + self.generator.header
-            pieces = []
-            for example in examples:
-                pieces += [(opened, self.generator.lead + step) for step in example.steps[:1]]
-                pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
-            steps = iter(encode_in_text(self.generator_tokenizer, pieces))
-            for row, example in zip(rows, examples, strict=True):
-                row |= {"header": self.header, "steps": [next(steps) for _ in example.steps]}
+            for row, steps in zip(rows, self._steps(examples), strict=True):
+                row |= {"header": self.header, "steps": steps}
         answers = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer) for example in examples])
         for row, answer in zip(rows, answers, strict=True):
             row["answer"] = answer

@@ -90,6 +90,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
     )
     match_scale: bool = flag(False, "scale every thought to the mean norm of the LLM's embedding table")
     thoughts_see_steps: bool = flag(False, "published order: in training the thoughts see the gold steps (a leak)")
+    steps_as_turns: bool = flag(False, "L_focus reads each step as a turn of its own, at its end-of-turn (published)")
+    distinct_slot_ids: bool = flag(False, "the small LM reads N distinct tokens at the slots (published), not one")
     freeze_prior: bool = flag(False, "do not train the slots' prior (published)")
     tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
     tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
@@ -125,7 +127,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     )
     run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)", decides_weights=False)
     project: str = flag("lta-thinker", "the project's name in a tracker that has projects", decides_weights=False)
-    recipe: str | None = flag(None, f"sft: the SFT loss alone; {RECIPE_HELP}", decides_weights=False)
+    recipe: str | None = flag(
+        None, f"sft: the SFT loss alone; {RECIPE_HELP}; paper-run: its faults too", decides_weights=False
+    )
 
     def __post_init__(self):
         self._refuse()
@@ -248,9 +252,14 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError("--diversity_loss_weight needs --num_thought_chains above 1")
         if self.freeze_prior and not generator.has_projection:
             raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
-        if self.thoughts_see_steps and not generator.reads_question:
-            raise InputError(f"--thoughts_see_steps: the generator {kind} reads nothing")
-        if not weights["align"] and replace(self.objective.align, stop_question=True) != AlignForm():
+        for name in ("thoughts_see_steps", "steps_as_turns"):
+            if getattr(self, name) and not generator.reads_question:
+                raise InputError(f"--{name}: the generator {kind} reads nothing")
+        if self.distinct_slot_ids and not generator.uses_small_lm:
+            raise InputError(f"--distinct_slot_ids: the generator {kind} has no small LM that reads them")
+        if self.distinct_slot_ids and self.num_thought_chains > 1:
+            raise InputError("--distinct_slot_ids: several chains have a token each; leave --num_thought_chains out")
+        if not weights["align"] and replace(self.objective.align, stop_question=False) != AlignForm():
             raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
         if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
             raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")
@@ -285,7 +294,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     @property
     def design(self) -> Design:
         """What is chosen about the generator beyond its kind."""
-        return Design(self.num_thought_chains, self.num_blocks, self.projection, self.match_scale)
+        return Design(
+            self.num_thought_chains, self.num_blocks, self.projection, self.match_scale, self.distinct_slot_ids
+        )
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -145,5 +145,5 @@ def cache_key(layout: Layout, examples: list[Example]) -> str:
     decides += [transformers.__version__, tokenizers.__version__]
     decides += [layout.marked.to_str(), layout.llm_tokenizer.split_special_tokens]
     decides += [own.backend_tokenizer.to_str(), own.split_special_tokens]
-    decides += [layout.llm, layout.generator, layout.separator, examples]
+    decides += [layout.llm, layout.generator, layout.separator, examples, layout.openings(examples)]
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]

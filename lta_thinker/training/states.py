@@ -123,6 +123,7 @@ def states_key(model: LatentThoughtModel, rows_sha256: str, collator: TrainingCo
         "dtype": str(model.small_lm.dtype),
         "num_thoughts": model.num_thoughts,
         "slot_id": model.slot_ids[0],
+        "distinct_slot_ids": model.design.distinct_slot_ids,
         "steps": collator.steps,
     }
 

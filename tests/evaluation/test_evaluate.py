@@ -86,6 +86,33 @@ def test_published_weights_are_evaluated(run, tiny_pair, tmp_path, kind, d_in, b
     assert "--num_thought_tokens is needed" in run(*pair_flags(tiny_pair), *files)
 
 
+def test_only_n_thoughts_are_made(run, checkpoints):
+    """--make_only_n makes n thoughts, which are not the first n of N. Its answers and the others stay apart."""
+    flags = ["--checkpoint", checkpoints / "block", "--num_thought_tokens", "2"]
+    run(*flags, "--make_only_n", "--output_dir", "only")
+    report = json.loads(Path("only/report.json").read_text())
+    assert [report["settings"][key] for key in ("num_thoughts_made", "num_thought_tokens")] == [2, 2]
+    assert report["thought_variance"]["num_thoughts"] == 2
+    run(*flags, "--output_dir", "first")
+    scores = [[line["scores"] for line in samples_of(folder)] for folder in ("only", "first")]
+    assert scores[0] != scores[1]
+    assert "made with num_thoughts_made = 2, now it is 4" in run(*flags, "--output_dir", "only")
+    assert "made with num_thoughts_made = 4, now it is 2" in run(*flags, "--make_only_n", "--output_dir", "first")
+
+
+def test_answers_of_other_slots_stay_apart(run, tiny_pair, tmp_path):
+    """An evaluation with --distinct_slot_ids goes on with it, and one without goes on without."""
+    files = published(tmp_path / "weights", D_SMALL, False)
+    flags = [*pair_flags(tiny_pair), *files, "--num_thought_tokens", "2"]
+    run(*flags, "--output_dir", "one")
+    run(*flags, "--distinct_slot_ids", "--output_dir", "distinct")
+    assert texts_of("one") != texts_of("distinct")
+    assert "distinct_slot_ids = None, now it is True" in run(*flags, "--distinct_slot_ids", "--output_dir", "one")
+    assert "distinct_slot_ids = True, now it is None" in run(*flags, "--output_dir", "distinct")
+    block = [*pair_flags(tiny_pair), *published(tmp_path / "block", D_LARGE, True), "--num_thought_tokens", "2"]
+    assert "the generator block has no small LM" in run(*block, "--distinct_slot_ids")
+
+
 def test_generator_is_found_from_files(run, tiny_pair, tmp_path):
     """An att file and a projection from d_small make small_block. Equal sizes leave the generator open: then the flag
     is required."""
@@ -147,6 +174,12 @@ ERRORS = {
     "batch": (["--checkpoint", CKPT, "--batch_size", "0"], "--batch_size 0"),
     "batch, no number": (["--checkpoint", CKPT, "--batch_size", "abc"], "--batch_size abc: .* or auto"),
     "no thoughts": (["--checkpoint", CKPT, "--num_thought_tokens", "0"], "--thought_generator none"),
+    "none made": (
+        ["--thought_generator", "none", "--make_only_n", "--num_thought_tokens", "2"],
+        "--make_only_n: without",
+    ),
+    "make only what": (["--checkpoint", CKPT, "--make_only_n"], "--make_only_n needs --num_thought_tokens"),
+    "other slots": (["--checkpoint", CKPT, "--distinct_slot_ids"], "--distinct_slot_ids True: .* says False"),
     "unknown flag": (["--checkpoint", CKPT, "--temprature", "1"], "--temprature"),
     "no number": (["--checkpoint", CKPT, "--seed", "one"], "invalid int value"),
     "missing LLM": (
@@ -154,6 +187,19 @@ ERRORS = {
         "near it: Qwen/Qwen3-8B",
     ),
 }
+
+
+def test_missing_block_is_named(run, tiny_pair, tmp_path):
+    """A published final folder has no TransformerBlock.bin. Where the generator needs it, the error names that file."""
+    params = published(tmp_path / "final", D_LARGE, False)
+    for more in ([], ["--thought_generator", "block"]):
+        error = run(*pair_flags(tiny_pair), *params, "--num_thought_tokens", "2", *more)
+        assert re.fullmatch(f"error: --att_file_name: .*{ATT_FILE}.*", error), error
+    error = run(*pair_flags(tiny_pair), "--checkpoint", tmp_path / "final", "--thought_generator", "block")
+    assert f"final/{META_FILE}: no such file" in error and f"no {ATT_FILE} either" in error and "\n" not in error
+    published(tmp_path / "whole", D_LARGE, True)
+    error = run(*pair_flags(tiny_pair), "--checkpoint", tmp_path / "whole")
+    assert "--att_file_name" in error and ATT_FILE not in error
 
 
 @pytest.mark.parametrize(("flags", "reason"), ERRORS.values(), ids=ERRORS)

@@ -77,13 +77,18 @@ def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys
 @pytest.mark.parametrize(
     "kind, design",
     [("prompt", Design()), ("prompt", Design(num_chains=2)), ("small_block", Design(num_blocks=2, num_chains=2))]
-    + [("small_block", Design(projection="after")), ("block", Design(projection="before", match_scale=True))],
+    + [
+        ("small", Design(distinct_slot_ids=True)),
+        ("small_block", Design(projection="after")),
+        ("block", Design(projection="before", match_scale=True)),
+    ],
 )
 def test_other_designs_survive_round_trip(tiny_models, tmp_path, kind, design):
     """Checkpoints of other designs give the saved weights back. More chains, more blocks and a projection after the
     block do not fit the published design."""
     model = tiny_models.model(kind, seed=1, design=design)
     save_checkpoint(tmp_path / "run", model, record_of(model))
+    assert TrainingRecord.read(tmp_path / "run").design == design
     paths = {flag: tmp_path / "run" / file for flag, file in (("-p", PARAMS_FILE), ("-a", ATT_FILE))}
     weights = GeneratorWeights(*(read_weights(path, flag) if path.exists() else None for flag, path in paths.items()))
     assert (weights.projection is None) == (kind == "prompt")
@@ -214,6 +219,15 @@ def test_broken_meta_file_is_refused(tmp_path):
         one_line(error, "not JSON", META_FILE)
 
 
+def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
+    """thoughts.json of before --distinct_slot_ids still loads: the small LM reads one token at all slots."""
+    record_of(tiny_models.model("small", design=Design(distinct_slot_ids=True))).write(tmp_path)
+    values = json.loads((tmp_path / META_FILE).read_text())
+    del values["design"]["distinct_slot_ids"]
+    (tmp_path / META_FILE).write_text(json.dumps(values))
+    assert TrainingRecord.read(tmp_path).design == Design()
+
+
 @pytest.mark.parametrize(
     "change, part",
     [
@@ -249,6 +263,9 @@ def test_generator_follows_from_published_sizes():
     assert infer_generator(published("small"), 16, 32) == "small"
     assert infer_generator(published("small_block"), 16, 32) == "small_block"
     assert infer_generator(published("block"), 16, 32) == "block"
+    with pytest.raises(InputError) as error:  # a published final folder has no block
+        infer_generator(GeneratorWeights(published("block")[0], None), 16, 32)
+    one_line(error, "--att_file_name", f"no {ATT_FILE}", "32 features")
     for d_small, d_large, part in ((32, 32, "--thought_generator"), (8, 64, "32 features")):
         with pytest.raises(InputError) as error:
             infer_generator(published("block"), d_small, d_large)

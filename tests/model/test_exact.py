@@ -19,7 +19,7 @@ from lta_thinker import train
 from lta_thinker.common import Ranks
 from lta_thinker.llm.frozen import LmSource, load_frozen_lm
 from lta_thinker.losses import Objective, reasoning_focus, semantic_alignment
-from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.model import GENERATORS, Design, LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.training import states, trainer
 
@@ -277,6 +277,8 @@ def test_states_serve_same_model_and_rows(tiny_models, tmp_path, small_lm_calls)
     keep(tiny_models, tmp_path, digest="2")
     keep(tiny_models, tmp_path, digest="2", num_thoughts=3)
     assert sum(small_lm_calls) == 30
+    keep(tiny_models, tmp_path, digest="2", num_thoughts=3, design=Design(distinct_slot_ids=True))
+    assert sum(small_lm_calls) == 36
 
 
 def test_states_are_the_rows_own(tiny_models, tmp_path):

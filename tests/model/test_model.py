@@ -332,6 +332,27 @@ def test_projection_stands_before_or_after_block(tiny_models, kind):
         assert evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1].shape == (3, N, 32)
 
 
+@pytest.mark.parametrize("design", [Design(), Design(num_chains=3), Design(distinct_slot_ids=True)])
+@pytest.mark.parametrize("kind", ["small_block", "block", "small", "prompt"])
+def test_make_only_keeps_first_slots(tiny_models, kind, design):
+    """A model that makes only n thoughts has the first n slots of N, in every chain: their prior and their token ids.
+    They are not the first n of N thoughts where the block reads all slots."""
+    model, batch = tiny_models.model(kind, design=design), prompt_batch(tiny_models, kind)
+    question, chains = (batch["question_ids"], batch["question_mask"]), design.num_chains
+    with torch.no_grad():
+        _, whole = model.eval().chain_thoughts(*question)
+        prior = model.generator.prior.view(chains, N, -1).clone() if model.generator.has_prior else None
+        model.make_only(2)
+        _, few = model.chain_thoughts(*question)
+        other = tiny_models.model(kind, num_thoughts=2, design=design)
+        other.load_state_dict(model.state_dict())
+        other.slot_ids = model.slot_ids
+        assert few.shape == (3, chains, 2, 32) and torch.equal(few, other.eval().chain_thoughts(*question)[1])
+    assert prior is None or torch.equal(model.generator.prior.view(chains, 2, -1), prior[:, :2])
+    same = (few - whole[:, :, :2]).abs().max() < 1e-5
+    assert same == (kind in ("small", "prompt"))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The constant prompt, and chains
 

@@ -65,15 +65,14 @@ def text(tokenizer, tokens):
     return tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
 
-def conversation(tokenizer, user, assistant=None):
-    """Ids of the whole conversation as the template gives them; open for an answer where there is none."""
-    messages = [{"role": "user", "content": user}]
-    if assistant is not None:
-        messages.append({"role": "assistant", "content": assistant})
+def conversation(tokenizer, user, *answers):
+    """Ids of the whole conversation as the template gives them, the answers one behind the other; open for an answer
+    where there is none."""
+    messages = [{"role": "user", "content": user}, *({"role": "assistant", "content": text} for text in answers)]
     template = PLAIN_TEMPLATE if tokenizer.chat_template is None else None
     settings = {"enable_thinking": False, "date_string": DATE_STRING, "return_dict": True}
     return tokenizer.apply_chat_template(
-        messages, chat_template=template, add_generation_prompt=assistant is None, **settings
+        messages, chat_template=template, add_generation_prompt=not answers, **settings
     )["input_ids"]
 
 
@@ -139,6 +138,35 @@ def test_generator_reads_the_templates_order(templated):
             assert read == conversation(tokenizer, user, separator.join(example.steps))[: len(read)]
             for m, step in enumerate(row["steps"]):
                 assert text(tokenizer, step).strip() == example.steps[m]
+
+
+def test_steps_can_be_turns_themselves(templated):
+    """With steps_as_turns the generator reads the template's own conversation, in which each step is an assistant's
+    turn that ends with its end-of-turn marker. A template that takes no two such turns in a row is refused in one line.
+    """
+    tokenizer, end = templated
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"], steps_as_turns=True)
+    plain = Layout(tokenizer, tokenizer, PROMPTS["number"])
+    for example in EXAMPLES:
+        user = PROMPTS["number"]["generator"].replace("{question}", example.question)
+        try:
+            whole = conversation(tokenizer, user, *example.steps)
+        except Exception:  # roles must alternate
+            with pytest.raises(InputError, match=r"fails on a turn for each step \(--steps_as_turns\)") as error:
+                layout.training(example)
+            assert "\n" not in str(error.value)
+            continue
+        row = layout.training(example)
+        assert {**row, "steps": [], "header": []} == {**plain.training(example), "steps": [], "header": []}
+        assert row["header"] == [] and text(tokenizer, row["question"]).endswith(end or example.question)
+        if not example.steps:
+            assert row["steps"] == []
+            continue
+        read = sum(row["steps"], row["question"])
+        assert_whole(tokenizer, read, whole)
+        marker = ids(tokenizer, "a" + layout.generator.end)[len(ids(tokenizer, "a")) :]
+        for step, turn in zip(example.steps, row["steps"], strict=True):
+            assert text(tokenizer, turn).count(step) == 1 and turn[-len(marker) :] == marker
 
 
 def test_target_is_steps_answer_and_end(templated):

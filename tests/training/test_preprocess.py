@@ -67,6 +67,7 @@ CHANGES = {
     "the LLM's prompt": lambda a: a | {"prompts": a["prompts"] | {"problem": "Solve: {question}"}},
     "the generator's prompt": lambda a: a | {"prompts": a["prompts"] | {"generator": "Read: {question}"}},
     "the separator": lambda a: a | {"separator": "\n\n"},
+    "steps as turns": lambda a: a | {"steps_as_turns": True},
     "the date": lambda a: a | {"date_string": "1 Jan 2020"},
     "the LLM's tokenizer": lambda a: a | {"large": a["small"]},
     "the generator's tokenizer": lambda a: a | {"small": a["large"]},
