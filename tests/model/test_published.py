@@ -215,7 +215,7 @@ def test_runs_warn_of_published_faults(flags, tiny_pair, capsys):
         ("small", {"--thoughts_see_steps"}),
     ):
         train.run([*flags, "--output_name", kind, "--recipe", "paper-run", "--thought_generator", kind, *short])
-        warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+        warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: --")]
         assert {line.split(": ")[1] for line in warnings} == named and len(warnings) == len(named), kind
         assert meta(kind)["design"]["distinct_slot_ids"] == (kind != "block")
     dev = load_split(TASKS["gsm8k"], "dev", flags[flags.index("--data_dir") + 1]).examples

@@ -458,7 +458,7 @@ def test_bf16_keeps_float32_weights(flags):
         ("--align_loss_weight 0 --focus_loss_weight 0 --decay_extra_losses", "no loss but the SFT loss has a weight"),
         ("--projection beside", "--projection beside: one of before, after"),
         ("--align_variance_floor -1", "--align_variance_floor -1.0: must be at least 0"),
-        ("--recipe published", "--recipe published: no such recipe; there is paper, paper-run"),
+        ("--recipe published", "--recipe published: no such recipe; there is sft, paper, paper-run"),
         ("--resume", "--resume: no complete checkpoint in results/wrong"),
         ("--thought_cache perhaps", "--thought_cache"),
         ("--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B"),
