@@ -321,7 +321,7 @@ class Study:
 
     def collapse(self) -> Wanted:
         """Long trainings at one rate: which part of the plain sum makes the thoughts collapse."""
-        long = {"max_steps": 1500, "eval_steps": 250}
+        long = {"max_steps": 500, "eval_steps": 100}
         options = [{}, {"align_stop_gradient": True}, {"align_loss_weight": 0}, {"focus_loss_weight": 0}]
         runs = [self.at_rate("arithmetic", "small_block", SEEDS[0], 3e-3, **long, **option) for option in options]
         runs.append(self.at_rate("arithmetic", DEFAULT, SEEDS[0], 3e-3, **long))
