@@ -85,11 +85,10 @@ def run_settings(args: TrainArguments, rows: RunRows) -> dict:
 def check_same_run(args: TrainArguments, rows: RunRows) -> None:
     """InputError where a resumed run has other flags or rows than it was started with (rows may change on disk)."""
     before, now = read_json(args.run_folder / FLAGS_FILE), run_settings(args, rows)
+    for name in TrainArguments.__annotations__:  # what the train.py that began the run did not have yet was off
+        if isinstance(now.get(name), bool):
+            before.setdefault(name, False)
     for name in now:
-        if name in TrainArguments.__annotations__ and name not in before:
-            raise InputError(
-                f"--resume: this run was started without {name}, by an older train.py: finish it with that"
-            )
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
     last = before["starts"][-1]["versions"]

@@ -1,11 +1,13 @@
 """The three losses together: balanced gradients, their defaults and recipes, and thoughts that collapse."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import logs, meta, weights
+from helpers import assert_close, logs, meta, weights
 
 from lta_thinker import build, evaluate, train
 from lta_thinker.checkpoint import PARAMS_FILE
@@ -118,13 +120,23 @@ def test_defaults_train_three_losses(flags):
     assert meta("default")["flags"]["balance_losses"] and meta("default")["align"]["stop_question"]
 
 
-def test_run_without_new_flag_is_refused(flags):
-    """A run that an older train.py began knows nothing of --balance_losses: going on would change what it minimises."""
-    train.run([*flags, "--output_name", "run", "--max_steps", "2"])
-    path = Path("results/run/flags.json")
-    path.write_text(path.read_text().replace('"balance_losses": true,', ""))
-    with pytest.raises(InputError, match="started without balance_losses"):
-        train.run([*flags, "--output_name", "run", "--max_steps", "2", "--resume"])
+def test_older_run_resumes_its_plain_sum(flags):
+    """A run that a train.py without --balance_losses began goes on with the plain sum alone, to the same weights."""
+    flags += ["--eval_strategy", "steps", "--eval_steps", "1", "--save_total_limit", "9"]
+    train.run([*flags, "--no_balance_losses", "--output_name", "whole"])
+    train.run([*flags, "--no_balance_losses", "--output_name", "old"])
+    path = Path("results/old/flags.json")
+    stored = json.loads(path.read_text())
+    del stored["balance_losses"]
+    path.write_text(json.dumps(stored))
+    shutil.rmtree("results/old/checkpoint-4")
+    shutil.rmtree("results/old/checkpoint-5")
+    for folder in Path("ckpt").glob("old-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(InputError, match="started with balance_losses = False, not True"):
+        train.run([*flags, "--output_name", "old", "--resume"])
+    train.run([*flags, "--no_balance_losses", "--output_name", "old", "--resume"])
+    assert_close("old", "whole", 0)
 
 
 def test_collapsed_thoughts_are_told(flags, capsys, gsm8k_data):
