@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from benchmarks.study_runs import CONTESTANTS, Study, Wanted
+from benchmarks.study_runs import CONTESTANTS, WEIGHTS, Study, Wanted
 
 RESAMPLES = 10_000
 BASELINES = {"none": "bare LLM", "prompt": "prompt", "softcot": "SoftCoT", "small_block-sft": "small_block, SFT alone"}
@@ -114,8 +114,9 @@ class Report:
     def title(self, contestant: str, options: tuple) -> str:
         """The contestant's, and what differs from it; loss weights are given in the order SFT, align, focus."""
         title, changed = CONTESTANTS[contestant].title, dict(options)
-        weights = [changed.pop(f"{name}_loss_weight", None) for name in ("sft", "align", "focus")]
-        if None not in weights:
+        if not changed.keys().isdisjoint(WEIGHTS):
+            flags = CONTESTANTS[contestant].flags or {}
+            weights = [changed.pop(name, flags.get(name)) for name in WEIGHTS]
             title = f"{title.partition(',')[0]}, weights {', '.join(f'{weight:g}' for weight in weights)}"
         changes = self.changes(tuple(changed.items()))
         return f"{title}; {changes}" if changes else title
