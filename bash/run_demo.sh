@@ -23,7 +23,7 @@ echo "1/3  the frozen toy LLM without thoughts: 600 test questions, 10 answers e
 echo "2/3  training latent thoughts for it; the LLM and the small LM stay frozen"
 "$PYTHON" train.py --large_model_id toy/large --small_model_id toy/small --task_name arithmetic \
     --output_name "$run" --seed "$SEED" --num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 \
-    --learning_rate 3e-3 --max_steps 150 --eval_strategy steps --eval_steps 50 --logging_steps 25
+    --learning_rate 3e-3 --max_steps 100 --eval_strategy steps --eval_steps 50 --logging_steps 10
 checkpoint=$(echo "ckpt/$run"-*)
 
 echo "3/3  the same questions with thoughts"
