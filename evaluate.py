@@ -309,8 +309,10 @@ def print_settings(plan: Plan, settings: dict, split: Split, asked: int) -> None
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
     if split.warning:
         print(f"warning: {split.warning}")
-    made, injected = plan.spec.num_thoughts, plan.num_injected
-    if injected < made:
+    made, injected = plan.num_made, plan.num_injected
+    if made < plan.spec.num_thoughts:
+        print(f"note: {made} thoughts are made, {plan.spec.num_thoughts} were trained together (--make_only_n)")
+    elif injected < made:
         print(f"note: {injected} of {made} thoughts go into the prompt; in our study a few of many answered worse")
 
 

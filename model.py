@@ -446,12 +446,17 @@ class LatentThoughtModel(nn.Module):
             return self._losses(batch, None)
         if self.training:
             return self._losses(batch, torch.randint(count, (rows,)).to(batch["question_ids"].device))
-        each = [self._losses(batch, torch.full_like(batch["question_ids"][:, 0], chain)) for chain in range(count)]
+        each, thoughts = [], []
+        for chain in range(count):
+            each.append(self._losses(batch, torch.full_like(batch["question_ids"][:, 0], chain)))
+            thoughts.append(self.last_thoughts)
+        self.last_thoughts = torch.stack(thoughts, dim=1)
         return {name: sum((sums[name] for sums in each), torch.zeros(())) / count for name in each[0]}
 
     def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
-        self.last_thoughts = z_thoughts.detach()  # (B, N, d_large), for the training log
+        # for the log: (B, N, d_large), of several chains on dev (B, C, N, d_large)
+        self.last_thoughts = z_thoughts.detach()
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:

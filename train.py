@@ -212,7 +212,9 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     lms = [lm for lm in (model.llm, model.small_lm) if lm is not None]
     frozen = sum(p.numel() for lm in lms for p in lm.parameters() if not p.requires_grad)
-    sent = f" (ranks send each other {4 * trained / 1e6:.1f} MB of gradients a step)" if args.world_size > 1 else ""
+    extra = [name for name in model.losses if name != "sft" and model.weights[name]] if args.balances else []
+    megabytes = 4 * trained * (1 + len(extra)) / 1e6  # balanced losses have a gradient each
+    sent = f" (ranks send each other {megabytes:.1f} MB of gradients a step)" if args.world_size > 1 else ""
     print(f"  parameters: {trained:,} trained{sent}, {frozen:,} frozen")
     if args.shard_llm:
         whole = sum(p.numel() for p in model.llm.parameters())

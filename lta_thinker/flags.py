@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
@@ -151,6 +152,8 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
     parser = _Parser([], allow_abbrev=False, add_help=False)
     parser.add_argument("--recipe")
     parser.add_argument("--thought_generator")
+    for stand_in in STANDS_FOR:
+        parser.add_argument(stand_in, type=string_to_bool, nargs="?", const=True, default=False)
     given = parser.parse_known_args(argv)[0]
     name = given.recipe
     if name is None:
@@ -159,8 +162,8 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
     words = RECIPES[script][name].split()
     pairs = dict(zip(words[::2], words[1::2], strict=True))
-    left_out = {other for word, other in STANDS_FOR.items() if word in argv}
-    kind = "small" if "--use_assistant_model" in argv else given.thought_generator or pairs.get("--thought_generator")
+    left_out = {other for word, other in STANDS_FOR.items() if getattr(given, word.removeprefix("--"))}
+    kind = "small" if given.use_assistant_model else given.thought_generator or pairs.get("--thought_generator")
     if kind is not None:
         left_out |= {flag for flag, needed in NEEDS.items() if not getattr(GENERATORS.get(kind), needed, False)}
     return [word for name, value in pairs.items() if name not in left_out for word in (name, value)]

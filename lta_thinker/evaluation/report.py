@@ -223,7 +223,8 @@ def print_report(report: Report) -> None:
         if variance["over_chains"] is not None:
             over += f", {variance['over_chains']:.3g} over chains"
         rows[f"variance of the {variance['num_thoughts']} thoughts"] = over
-        if "mean_square" in variance and collapsed(variance):
+        reads_question = report.settings["thought_generator"] != "prompt"
+        if reads_question and "num_questions" in variance and collapsed(variance):
             rows["collapsed"] = "the thoughts are the same for every question"
     print(f"{report.num_questions} questions, [95 % intervals: bootstrap over questions]")
     for title, value in rows.items():

@@ -80,7 +80,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     align_temperature: float = flag(1.0, "temperature of both softmaxes of L_align (published 1)", above=0)
     align_mean: bool = flag(False, "compute L_align of the mean thought, not of each thought")
     align_stop_gradient: bool = flag(
-        True, "send no gradient of L_align to the question's z, only to the thoughts (published: to both)"
+        True, "stop the gradient of L_align at the question's z: only the thoughts get it (published: both)"
     )
     align_variance_floor: float = flag(0.0, "L_align penalises a standard deviation over slots below this", at_least=0)
     num_thought_chains: int = flag(1, "C: sets of thoughts a question; samples are spread over them", at_least=1)
@@ -258,7 +258,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.distinct_slot_ids and not generator.uses_small_lm:
             raise InputError(f"--distinct_slot_ids: the generator {kind} has no small LM that reads them")
         if self.distinct_slot_ids and self.num_thought_chains > 1:
-            raise InputError("--distinct_slot_ids: several chains have a token each; leave --num_thought_chains out")
+            raise InputError(
+                "--distinct_slot_ids: several chains have a token each; --distinct_slot_ids False goes with them"
+            )
         if not weights["align"] and replace(self.objective.align, stop_question=False) != AlignForm():
             raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
         if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
@@ -297,6 +299,11 @@ class TrainArguments(TaskArguments, TrainingArguments):
         return Design(
             self.num_thought_chains, self.num_blocks, self.projection, self.match_scale, self.distinct_slot_ids
         )
+
+    @property
+    def balances(self) -> bool:
+        """Whether losses are balanced: without an SFT loss there is nothing to balance the others against."""
+        return self.balance_losses and self.sft_loss_weight > 0
 
     @property
     def loss_weights(self) -> dict[str, float]:

@@ -113,8 +113,7 @@ class ThoughtTrainer(Trainer):
         self.focus_by_chance = sum(map(math.log, steps)) / max(1, len(steps))  # where all z are one vector: mean log M
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
         self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
-        balanced = self.args.balance_losses and self.model.weights["sft"]  # without an SFT loss: the plain sum
-        self.balance = LossBalance(self.model, self.accelerator) if balanced else None
+        self.balance = LossBalance(self.model, self.accelerator) if self.args.balances else None
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         batch_size = self.args.per_device_train_batch_size
@@ -237,7 +236,8 @@ class ThoughtTrainer(Trainer):
             if own_rows:
                 values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
                 totals += torch.stack([torch.tensor(values), loss_counts(batch)])
-                variance.add(own_rows, self.model.last_thoughts[:, None])
+                thoughts = self.model.last_thoughts
+                variance.add(own_rows, thoughts.view(len(own_rows), -1, *thoughts.shape[-2:]))
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
         losses = {name: means[name] for name in self.model.losses}

@@ -89,11 +89,12 @@ def test_published_weights_are_evaluated(run, tiny_pair, tmp_path, kind, d_in, b
 def test_only_n_thoughts_are_made(run, checkpoints):
     """--make_only_n makes n thoughts, which are not the first n of N. Its answers and the others stay apart."""
     flags = ["--checkpoint", checkpoints / "block", "--num_thought_tokens", "2"]
-    run(*flags, "--make_only_n", "--output_dir", "only")
+    printed = run(*flags, "--make_only_n", "--output_dir", "only")
+    assert "note: 2 thoughts are made, 4 were trained together (--make_only_n)\n" in printed
     report = json.loads(Path("only/report.json").read_text())
     assert [report["settings"][key] for key in ("num_thoughts_made", "num_thought_tokens")] == [2, 2]
     assert report["thought_variance"]["num_thoughts"] == 2
-    run(*flags, "--output_dir", "first")
+    assert "note: 2 of 4 thoughts go into the prompt" in run(*flags, "--output_dir", "first")
     scores = [[line["scores"] for line in samples_of(folder)] for folder in ("only", "first")]
     assert scores[0] != scores[1]
     assert "made with num_thoughts_made = 2, now it is 4" in run(*flags, "--output_dir", "only")

@@ -20,6 +20,7 @@ from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import prepare_rows
 
 ONE_STEP = ("--max_steps", "1", "--optim", "sgd", "--learning_rate", "1", "--lr_scheduler_type", "constant")
+NO_EXTRA = ("--align_loss_weight", "0", "--focus_loss_weight", "0")
 SHARES = {"sft": 0.5, "align": 0.2, "focus": 0.3}
 
 
@@ -165,7 +166,8 @@ def test_collapsed_thoughts_are_told(flags, capsys, gsm8k_data):
 
 
 def test_collapse_is_measured_by_scale():
-    """Variance counts against the thoughts' mean square: small thoughts that differ have not collapsed."""
+    """Variance counts against the thoughts' mean square: small thoughts that differ have not collapsed, and thoughts
+    with the variance of the study's collapsed runs have. One question alone does not tell."""
     torch.manual_seed(0)
 
     def figures(thoughts):
@@ -177,3 +179,49 @@ def test_collapse_is_measured_by_scale():
     assert not collapsed(figures(thoughts)) and not collapsed(figures(1e-4 * thoughts))
     same = thoughts[:1].expand(6, -1, -1)
     assert collapsed(figures(same)) and collapsed(figures(1e4 * same))
+    many = torch.randn(1, 4, 8).expand(200, -1, -1)
+    mean_square = many.square().mean().item()
+    for ratio, told in (
+        (1.3e-3, True),
+        (0.07, False),
+    ):  # docs/results/study.md: collapsed, and as low as a good run was
+        assert collapsed(figures(many + (ratio * mean_square) ** 0.5 * torch.randn(200, 4, 8))) == told
+    assert not collapsed(figures(thoughts[:1]))
+
+
+def test_dev_variance_is_over_all_chains(flags, gsm8k_data, tmp_path):
+    """With several chains the dev log's variance is over the thoughts of all, as the report's is."""
+    flags += ["--num_thought_chains", "3", "--output_name", "run", "--learning_rate", "1e-2"]
+    train.run(flags)
+    (checkpoint,) = Path("ckpt").glob("run-*")
+    shared = ["--checkpoint", str(checkpoint), "--data_dir", str(gsm8k_data), "--max_new_tokens", "2"]
+    evaluate.main([*shared, "--split", "dev", "--num_return_sequences", "3", "--output_dir", "dev"])
+    report = json.loads(Path("dev/report.json").read_text())["thought_variance"]
+    (log,) = [log for log in logs("run") if "eval_loss" in log]
+    assert report["num_questions"] == 2
+    for over in ("questions", "slots"):
+        assert log[f"eval_thought_variance_{over}"] == pytest.approx(report[f"over_{over}"], rel=1e-4)
+
+
+def test_constant_prompt_has_not_collapsed(flags, gsm8k_data, capsys):
+    """A constant prompt is the same for every question by design: neither log nor report calls that a fault."""
+    train.run([*flags, "--recipe", "sft", "--thought_generator", "prompt", *NO_EXTRA, "--output_name", "run"])
+    (checkpoint,) = Path("ckpt").glob("run-*")
+    evaluate.main(["--checkpoint", str(checkpoint), "--data_dir", str(gsm8k_data), "--max_new_tokens", "2"])
+    assert "collapsed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("ranks", "weights", "sets"), [(2, (1, 0.33, 0.33), 3), (2, (1, 0, 0), 1), (1, (1, 1, 1), 0)])
+def test_traffic_counts_balanced_losses(flags, monkeypatch, capsys, ranks, weights, sets):
+    """The start of a run of several ranks says what they send each other: a set of gradients for each balanced loss."""
+    for name, weight in zip(("sft", "align", "focus"), weights, strict=True):
+        flags += [f"--{name}_loss_weight", str(weight)]
+    args = arguments(flags)
+    layout = build.build_layout(args.spec, args.prompts, separator=args.task.separator)
+    model = build.build_models(args.spec, layout, None, args.adapters).thoughts
+    rows = prepare_rows(args, layout)
+    monkeypatch.setattr(TrainArguments, "world_size", ranks)
+    train.print_start(args, model, rows)
+    told = re.search(r"ranks send each other ([\d.]+) MB", capsys.readouterr().out)
+    trained = sum(parameter.numel() for parameter in model.parameters())
+    assert (float(told[1]) if told else 0) == pytest.approx(sets * 4 * trained / 1e6, abs=0.05)

@@ -346,6 +346,15 @@ def test_recipe_paper_sets_published_flags(flags, tiny_pair):
     assert (args.num_thought_tokens, args.num_return_sequences, args.seed) == (2, 10, 41)
     args = parse_flags(train.TrainArguments, ["--recipe", "paper", *models, "--use_assistant_model"], "train.py")
     assert args.thought_generator == "small" and args.align_loss_weight == 0.33
+    for word, kind in (("--use_assistant_model=True", "small"), ("--use_assistant_model=False", "block")):
+        assert (
+            parse_flags(train.TrainArguments, ["--recipe", "paper", *models, word], "train.py").thought_generator
+            == kind
+        )
+    args = parse_flags(
+        evaluate.EvaluationArguments, ["--recipe=paper", "--checkpoint=x", "--greedy=True"], "evaluate.py"
+    )
+    assert args.num_return_sequences == 1
     given = ["--recipe", "paper", "--checkpoint", "x", "--greedy"]
     assert parse_flags(evaluate.EvaluationArguments, given, "evaluate.py").num_return_sequences == 1
 
