@@ -142,10 +142,18 @@ class StudyRunner:
         self.script("evaluate", flags, folder.with_name(f"{folder.name}.log"))
         seconds = {"seconds": time.time() - start}
         if evaluation == INSPECT:
-            result = json.loads((folder / "inspection.json").read_text()) | seconds
+            result = inspected(folder) | seconds
         else:
             result = evaluated(folder) | seconds
         self.study.save(run, evaluations={evaluation.label: result})
+
+
+def inspected(folder: Path) -> dict:
+    """What is kept of --inspect: no similarities, and of each thought the nearest word alone."""
+    result = json.loads((folder / "inspection.json").read_text())
+    del result["similarity"]
+    result["nearest_words"] = [[words[:1] for words in question] for question in result["nearest_words"]]
+    return result
 
 
 def evaluated(folder: Path) -> dict:
@@ -155,7 +163,11 @@ def evaluated(folder: Path) -> dict:
 
     found = Evaluated.read(folder / REPORT_FILE)
     report, kind = found.report, found.report.settings["answer_type"]
-    kept = [field.name for field in fields(Figures)] + ["thought_variance", "speed", "versions"]
+    kept = [field.name for field in fields(Figures) if field.name != "pass_at_k"] + [
+        "thought_variance",
+        "speed",
+        "versions",
+    ]
     result = {name: value for name, value in asdict(report).items() if name in kept}
     result["sampling"] = report.settings["sampling"]
     result["hits"] = [sum(line.hits(kind)) for line in found.lines]  # right samples of each question

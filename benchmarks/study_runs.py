@@ -130,6 +130,17 @@ class Run:
         return common | CONTESTANTS[self.contestant].flags | dict(self.options)
 
 
+def rounded(value):
+    """A JSON value with its floats at six significant digits: no table shows more."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return value
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A call of evaluate.py on a run: label and flags (sorted pairs) besides the common ones."""
@@ -202,7 +213,8 @@ class Study:
             record |= before | parts
             record["evaluations"] = before.get("evaluations", {}) | parts.get("evaluations", {})
             records[run.name] = record
-            lines = [json.dumps(records[name], separators=(",", ":")) + "\n" for name in sorted(records)]
+            short = [rounded(records[name]) for name in sorted(records)]
+            lines = [json.dumps(record, separators=(",", ":")) + "\n" for record in short]
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / f"{run.world}.jsonl", "".join(lines))
             self.stored[run.world] = records

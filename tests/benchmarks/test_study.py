@@ -262,3 +262,14 @@ def test_failing_runs_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "script", script)
     runner.stage("a", [(Run("arithmetic", "none", 41), [MAIN]), (Run("arithmetic", "none", 42), [MAIN])])
     assert runner.failed == ["arithmetic.none.s41", "arithmetic.none.s42"]
+
+
+def test_stored_lines_hold_what_tables_read(tmp_path):
+    """Of --inspect no similarities are stored, and of each thought one word; floats have six significant digits."""
+    words = [[[{"word": " keep", "cosine": 0.9}, {"word": " flip", "cosine": 0.8}]] * 2]
+    found = {"nearest_words": words, "similarity": [[1.0]], "accuracy": {"own": 0.123456789}}
+    (tmp_path / "inspection.json").write_text(json.dumps(found))
+    on, run = Study(tmp_path), Run("arithmetic", "prompt", 41)
+    on.save(run, evaluations={"inspect": study.inspected(tmp_path)})
+    kept = Study(tmp_path).record(run)["evaluations"]["inspect"]
+    assert kept == {"nearest_words": [[[words[0][0][0]]] * 2], "accuracy": {"own": 0.123457}}
