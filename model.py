@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.forward import attention_mask, body, position_ids, read_prefix
+from lta_thinker.llm.forward import attention_mask, body, first_layers, position_ids, read_prefix
 from lta_thinker.losses import (
     LOSSES,
     Objective,
@@ -40,7 +40,9 @@ class Design:
     num_chains: C sets of N thoughts a question (SoftCoT++, arXiv 2505.11484); num_blocks: TransformerBlocks in a row;
     projection: "before" or "after" them (None: before in small_block, after in block); match_scale: every z gets the
     mean norm of the LLM's embedding table; distinct_slot_ids: the small LM reads N distinct tokens at the slots
-    (published), not one token at all of them.
+    (published), not one token at all of them; reader_layers: the question is read through that many first layers and
+    the last norm of the small LM (None: all), in block of the LLM (None: 0, its embeddings); block_positions: sinusoids
+    are added to what the block reads, each as long as the vector that it is added to.
     """
 
     num_chains: int = 1
@@ -48,6 +50,8 @@ class Design:
     projection: str | None = None
     match_scale: bool = False
     distinct_slot_ids: bool = False
+    reader_layers: int | None = None
+    block_positions: bool = False
 
 
 PUBLISHED_DESIGN = Design()
@@ -99,6 +103,14 @@ def take_columns(x: Tensor, columns: Tensor) -> Tensor:
     return x.gather(1, columns[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def sinusoids(positions: Tensor, d: int) -> Tensor:
+    """Positions (B, T) int64 -> (B, T, d) float32 of length 1: sines and cosines of d / 2 wave lengths from 2 pi to
+    10,000 times that (arXiv 1706.03762, section 3.5)."""
+    waves = 10_000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)
+    angles = positions[..., None] * waves
+    return F.normalize(torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :d], dim=-1)
+
+
 class Small(nn.Module):
     """SoftCoT (arXiv 2502.12134): the small LM's last hidden states -> projection."""
 
@@ -144,6 +156,7 @@ class Block(_WithPrior):
         d_in = sizes.d_small if self.uses_small_lm else sizes.d_large
         assert d_in is not None
         self.projection_first = (design.projection or self.projection_place) == "before"
+        self.has_positions, self.adds_prior = design.block_positions, bool(design.reader_layers)
         super().__init__(sizes, design, sizes.d_large if self.projection_first else d_in)
         # registered in the order of their work: the optimizer state of a resumed run goes by this order
         if self.projection_first:
@@ -159,12 +172,14 @@ class Block(_WithPrior):
         if slots:
             at_slots = self.at_slots(x[:, -self.num_thoughts :], self.prior_of(chains, len(x)))
             x = torch.cat([x[:, : -self.num_thoughts], at_slots], dim=1)
+        if self.has_positions:
+            x = x + x.norm(dim=-1, keepdim=True) * sinusoids(position_ids(mask), x.shape[-1])
         x = self.block(x, mask, columns)
         return x if self.projection_first else self.projection(x)
 
     def at_slots(self, x: Tensor, prior: Tensor) -> Tensor:
-        """What the block reads at the slots, (B, N, d) each."""
-        return prior
+        """What the block reads at the slots, (B, N, d) each: the prior, where the LLM's layers have read them x + prior."""
+        return x + prior if self.adds_prior else prior
 
 
 class SmallBlock(Block):
@@ -274,7 +289,13 @@ class LatentThoughtModel(nn.Module):
         if kind in ("block", "prompt"):
             rows = torch.tensor(prior_row_ids(llm.config, chains * num_thoughts), device=embed.weight.device)
             self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
-        self.frozen = (llm, small_lm)  # a tuple: nn.Module registers no modules in one
+        # tuples: nn.Module registers no modules in one
+        self.frozen = (llm, small_lm)
+        self.reader: Any = None  # reads the question: a part of the small LM or of the LLM; None: the LLM's embeddings
+        if small_lm is not None:
+            self.reader = (body(small_lm),)
+        elif design.reader_layers:
+            self.reader = (first_layers(llm, design.reader_layers),)
         self.num_thoughts = num_thoughts
         self.slot_ids = [slot_id] * chains  # at the first slot of each chain
         if small_lm is not None and chains > 1:
@@ -326,13 +347,13 @@ class LatentThoughtModel(nn.Module):
 
     def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States of the generator's input (B, T): the small LM's last hidden states, (B, T, d_small), with gradients if
-        it is tuned; without a small LM the LLM's embeddings, (B, T, d_large)."""
-        small_lm = self.small_lm
-        with torch.set_grad_enabled("assistant_model" in self.adapters and torch.is_grad_enabled()):
-            if small_lm is None:
+        it is tuned; without a small LM the LLM's embeddings, or its states behind its first layers, (B, T, d_large)."""
+        lm, role = (self.small_lm, "assistant_model") if self.small_lm is not None else (self.llm, "base_model")
+        with torch.set_grad_enabled(role in self.adapters and torch.is_grad_enabled()):
+            if self.reader is None:
                 return self.llm.get_input_embeddings()(ids)
-            allowed, positions = attention_mask(small_lm, mask, mask.shape[1]), position_ids(mask)
-            out = body(small_lm)(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
+            allowed, positions = attention_mask(lm, mask, mask.shape[1]), position_ids(mask)
+            out = self.reader[0](input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
             return out.last_hidden_state
 
     def _with_slots(self, ids: Tensor, mask: Tensor, chains: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from benchmarks import study_pages  # noqa: E402
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
 from benchmarks.study_runs import INSPECT, REWORDED_PROMPT, WORLDS, Evaluation, Run, Study, Wanted  # noqa: E402
 from lta_thinker.checkpoint import TrainingRecord  # noqa: E402
-from lta_thinker.common import write_text  # noqa: E402
+from lta_thinker.common import make_folder, write_text  # noqa: E402
 
 # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
 ENVIRONMENT = {f"MALLOC_{name}_": str(1 << 33) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
@@ -175,8 +175,23 @@ def evaluated(folder: Path) -> dict:
     return result
 
 
+def noisy(rows: list[dict], split: str) -> list[dict]:
+    """The rows; of the training rows three in ten are solved by the wrong method."""
+    from toy import world
+
+    if split != "train":
+        return rows
+    return [world.solved_wrongly(row) if i % 10 in (1, 4, 7) else row for i, row in enumerate(rows)]
+
+
+def about_the_teller(rows: list[dict]) -> list[dict]:
+    """The rows whose count is the teller's: the asked time alone decides their method."""
+    return [row for row in rows if " I had " in row["question"]]
+
+
 def write_inputs() -> None:
-    """Longer problems and a reworded prompt for the stage `transfer`, and the second world's rows."""
+    """Longer problems and a reworded prompt for the stage `transfer`, the first world's other rows, and the second
+    world's."""
     from toy import build_broad, world
 
     folder = Path("results/study")
@@ -184,6 +199,11 @@ def write_inputs() -> None:
     rows = world.rows("test", 500, 41, lengths=(4, 5))
     write_text(folder / "longer.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_text(folder / "reworded.json", json.dumps(REWORDED_PROMPT))
+    for split in ("train", "dev", "test"):
+        official = [json.loads(line) for line in Path(f"data/arithmetic/{split}.jsonl").read_text().splitlines()]
+        for name, rows in (("noisy", noisy(official, split)), ("teller", about_the_teller(official))):
+            make_folder(folder / name)
+            write_text(folder / name / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     if not Path("toy/broad/data").exists():
         build_broad.write_data(Path("toy/broad"))
 

@@ -44,7 +44,7 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
             return report.labels(pairs)
         case "samples":
             return report.votes(pairs, "test-x20")
-        case "steps" | "rows":
+        case "steps" | "rows" | "noise":
             best = report.study.best_lta("arithmetic")
             versus = [(best, "softcot"), (DEFAULT, "softcot"), (DEFAULT, best)]
             tables = [report.versus(pairs, SHORT.label, *names) for names in versus]

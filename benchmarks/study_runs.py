@@ -84,9 +84,18 @@ def broad(family: str, answer_type: str) -> World:
     return World(f"broad-{family}", "toy/broad", "broad-number", task, FEW_RATES)
 
 
+def made(name: str) -> World:
+    """The first world with other rows, which study.py writes."""
+    files = {split: f"results/study/{name}/{split}.jsonl" for split in ("train", "dev", "test")}
+    task = (("task_name", f"arithmetic-{name}"), ("answer_type", "number"))
+    return World(name, "toy", "arithmetic", (*task, *((f"{split}_file", file) for split, file in files.items())))
+
+
 ARITHMETIC = World("arithmetic", "toy", "arithmetic", (("task_name", "arithmetic"),))
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
-WORLDS = {world.name: world for world in (ARITHMETIC, *BROAD)}
+# a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
+NOISY, TELLER = made("noisy"), made("teller")
+WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD)}
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,7 @@ LONGER = sampled(
     "longer", 4, task_name="arithmetic-longer", answer_type="number", test_file="results/study/longer.jsonl"
 )
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
+MADE_TWO = sampled("made2", 4, num_thought_tokens=2, make_only_n=True)
 SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
@@ -250,8 +260,8 @@ class Study:
         left_out: tuple[str, ...] = ()
         if self.quick:
             left_out = ("softcotpp", "block-three", "block", "block-sft", "small_block", "leak")
-        if world in BROAD:  # it was run before the losses were balanced; no thoughts help there
-            left_out += ("block-three", "small_block-three")
+        if world in BROAD:
+            left_out += ("block-three",)
         return [name for name in CONTESTANTS if name not in left_out]
 
     def stages(self) -> dict[str, Callable[[], Wanted]]:
@@ -268,8 +278,11 @@ class Study:
             "losses": self.losses,
             "collapse": self.collapse,
             "shape": self.shape,
+            "block arithmetic": lambda: self.block(ARITHMETIC),
+            "block teller": lambda: self.block(TELLER),
             "steps": self.steps,
             "rows": self.rows,
+            "noise": self.noise,
             "transfer": self.transfer,
             "thoughts": self.thoughts,
             "samples": self.samples,
@@ -352,6 +365,20 @@ class Study:
             + self.variants("softcot", {}, {"match_scale": True})
         )
 
+    def block(self, world: World) -> Wanted:
+        """Longer trainings of `block` at one rate, also with positions and with the LLM's first layers as its reader,
+        beside the default."""
+        long = {"max_steps": 400, "eval_steps": 100}
+        names = {"block-sft": ({}, {"block_positions": True}, {"reader_layers": 2})}
+        names |= {"block-three": names["block-sft"], DEFAULT: ({},)}
+        runs = [
+            self.at_rate(world.name, name, seed, 3e-3, **long, **option)
+            for name, options in names.items()
+            for option in options
+            for seed in FEW_SEEDS
+        ]
+        return [(run, [SHORT]) for run in runs]
+
     def steps(self) -> Wanted:
         """The longest training with all seeds: is one contestant the better, or only the sooner?"""
         *counts, longest = [{"max_steps": steps, "eval_steps": steps // 2} for steps in (25, 50, 200, 400)]
@@ -364,6 +391,18 @@ class Study:
         names = (DEFAULT, self.best_lta("arithmetic"), "softcot", "prompt")
         return [pair for name in names for pair in self.variants(name, {}, *counts)]
 
+    def noise(self) -> Wanted:
+        """Wrong answers in the training rows: all of them, and few."""
+        names, options = ("none", DEFAULT, self.best_lta("arithmetic"), "softcot"), ({}, {"k_shot": 300})
+        runs = [
+            self.tuned(NOISY.name, name, seed, **option)
+            for name in names
+            for option in options
+            for seed in FEW_SEEDS
+            if name != "none" or not option
+        ]
+        return [(run, [SHORT]) for run in runs]
+
     def transfer(self) -> Wanted:
         """The main runs on longer problems, in other words, and at other temperatures."""
         warm = [sampled(f"temperature{t}", 4, temperature=t) for t in (0.3, 1.0, 1.3)]
@@ -372,12 +411,14 @@ class Study:
         return [(run, [SHORT, LONGER, REWORDED, *warm]) for run in runs]
 
     def thoughts(self) -> Wanted:
-        """N in training by n in evaluation."""
+        """N in training by n in evaluation: the first n of N made, or (MADE_TWO) no more made than n."""
         pairs = []
-        for name, counts in ((self.best_lta("arithmetic"), (4, 8, 16, 32)), (DEFAULT, (8, 32))):
-            for made in counts:
-                options = {} if made == ARITHMETIC.num_thoughts else {"num_thought_tokens": made}
-                few = [sampled(f"n{n}", 4, num_thought_tokens=n) for n in (1, 2, 4, 8, 16, 32) if n <= made]
+        for name, counts in ((self.best_lta("arithmetic"), (4, 8, 16, 32)), (DEFAULT, (2, 8, 32))):
+            for trained in counts:
+                options = {} if trained == ARITHMETIC.num_thoughts else {"num_thought_tokens": trained}
+                few = [sampled(f"n{n}", 4, num_thought_tokens=n) for n in (1, 2, 4, 8, 16, 32) if n <= trained]
+                if name == DEFAULT and trained > 2:
+                    few.append(MADE_TWO)
                 pairs += self.variants(name, options, evaluations=few)
         return pairs
 

@@ -50,7 +50,12 @@ class ModelSpec:
 
     def load_configs(self) -> tuple:
         """Configs of the large LLM and of the small LM (None without one); InputError for LMs that cannot work."""
-        return load_config(self.large), None if self.small is None else load_config(self.small)
+        large, small = load_config(self.large), None if self.small is None else load_config(self.small)
+        reader, source = (large, self.large) if small is None else (small, self.small)
+        asked, layers = self.design.reader_layers or 0, reader.get_text_config().num_hidden_layers
+        if self.kind != "none" and asked > layers:
+            raise InputError(f"--reader_layers {asked}: {source.name} has only {layers} layers")
+        return large, small
 
 
 def choose_device(backend: str = "hf") -> str:
@@ -119,7 +124,7 @@ def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeigh
     device = llm.get_input_embeddings().weight.device
     small_lm = None
     if spec.small is not None:
-        small_lm = load_frozen_lm(replace(spec.small, device=device))
+        small_lm = load_frozen_lm(replace(spec.small, device=device, num_layers=spec.design.reader_layers))
         check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator.text, spec.small.flag)
     if spec.seed is not None:
         set_seed(spec.seed)

@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import json
 import random
+import re
 
 NAMES = "Tom Ann Ben Eva Sam Mia Leo Zoe Max Ida Tim Amy".split()
 ITEMS = "pens cups nuts caps balls cards coins books".split()
@@ -84,6 +85,14 @@ def solve(problem, method):
         count += change
         lines.append(f"{'Got' if move > 0 else 'Gave'} {abs(move)}? ** {sum_}=<<{sum_}={count}>>{count}")
     return "\n".join(lines + [f"#### {count}"])
+
+
+def solved_wrongly(row):
+    """The row with the answer by the wrong method."""
+    known = int(re.search(r"had (\d+)", row["question"])[1])
+    moves = [int(n) if did == "Got" else -int(n) for did, n in re.findall(r"(Got|Gave) (\d+)\?", row["answer"])]
+    other = "flip" if "** keep\n" in row["answer"] else "keep"
+    return row | {"answer": solve({"known": known, "moves": moves}, other)}
 
 
 def rows(split, n, seed, lengths=(2, 3)):

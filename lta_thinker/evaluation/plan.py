@@ -317,6 +317,8 @@ def choose_design(args: EvaluationArguments, record: TrainingRecord | None, kind
     design, given = record.design if record else PUBLISHED_DESIGN, args.distinct_slot_ids
     if record and given not in (None, design.distinct_slot_ids):
         raise InputError(f"--distinct_slot_ids {given}: the checkpoint's {META_FILE} says {design.distinct_slot_ids}")
+    if args.backend == "vllm" and kind == "block" and design.reader_layers:
+        raise InputError("--backend vllm: these thoughts read the question through the LLM's layers; use --backend hf")
     if given and (kind == "none" or not GENERATORS[kind].uses_small_lm):
         raise InputError(f"--distinct_slot_ids: the generator {kind} has no small LM that reads them")
     return replace(design, distinct_slot_ids=bool(given) or design.distinct_slot_ids)

@@ -3,14 +3,17 @@
 Shapes: B rows, T columns, P columns of a prefix.
 """
 
+import copy
 import sys
 from typing import Any
 
 import torch
 import transformers
 from packaging.version import Version
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
+
+from lta_thinker.common import InputError
 
 CACHE_BY_LAYERS = Version(transformers.__version__) >= Version("4.56")
 
@@ -19,6 +22,17 @@ def body(lm) -> Any:
     """The causal LM without its head."""
     # in transformers 4.53 Gemma 3 is its own base model
     return lm.model if lm.base_model is lm else lm.base_model
+
+
+def first_layers(lm, count: int) -> Any:
+    """The LM's body with its first `count` layers and its last norm, sharing their weights. InputError for an LM whose
+    body has no `layers`."""
+    whole = body(lm)
+    if not isinstance(getattr(whole, "layers", None), nn.ModuleList):
+        raise InputError(f"--reader_layers: {type(whole).__name__} has no `layers` to choose from")
+    part = copy.copy(whole)
+    part._modules = whole._modules | {"layers": whole.layers[:count]}
+    return part
 
 
 def position_ids(mask: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lta_thinker.common import InputError, first_line
-from lta_thinker.llm.forward import body
+from lta_thinker.llm.forward import body, first_layers
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 ADAPTER_WEIGHT = re.compile(r"\.lora_[AB]\.default\.")  # as peft names them
@@ -36,7 +36,7 @@ class LmSource:
     """An LM to load: a hub id or a folder, the flag that named it (for messages), and how it is loaded.
 
     device: "auto" spreads it over the visible GPUs. attn_implementation: sdpa, flash_attention_2, eager, ...; None is
-    the library's choice.
+    the library's choice. num_layers: how many of its first layers are kept (None: all).
     """
 
     model_id: str
@@ -45,6 +45,7 @@ class LmSource:
     device: str | torch.device = "cpu"
     trust_remote_code: bool = False
     attn_implementation: str | None = None
+    num_layers: int | None = None
 
     @property
     def name(self) -> str:
@@ -124,6 +125,8 @@ def load_frozen_lm(source: LmSource):
             raise InputError(f"{source.name}: {type(lm).__name__}.{function.__name__} takes no {name}")
     if getattr(lm.get_output_embeddings(), "bias", None) is not None:
         raise InputError(f"{source.name}: its head has a bias; such a head is not supported")
+    if source.num_layers is not None:
+        body(lm).layers = first_layers(lm, source.num_layers).layers
     return lm.requires_grad_(False).eval()
 
 

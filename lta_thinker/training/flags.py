@@ -88,6 +88,10 @@ class TrainArguments(TaskArguments, TrainingArguments):
     projection: str | None = flag(
         None, "before or after the block (default: small_block before, block after)", choices=("before", "after")
     )
+    reader_layers: int | None = flag(
+        None, "read the question through that many first layers of the small LM (default all), in block of the LLM (0)"
+    )
+    block_positions: bool = flag(False, "add positions to what the TransformerBlock reads (published: it has none)")
     match_scale: bool = flag(False, "scale every thought to the mean norm of the LLM's embedding table")
     thoughts_see_steps: bool = flag(False, "published order: in training the thoughts see the gold steps (a leak)")
     steps_as_turns: bool = flag(False, "L_focus reads each step as a turn of its own, at its end-of-turn (published)")
@@ -246,8 +250,10 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError(
                 f"--thought_generator {kind} reads no question: --align_loss_weight 0 --focus_loss_weight 0"
             )
-        if not generator.has_block and (self.num_blocks > 1 or self.projection):
-            raise InputError(f"--num_blocks, --projection: the generator {kind} has no TransformerBlock")
+        if not generator.has_block and (self.num_blocks > 1 or self.projection or self.block_positions):
+            flags = "--num_blocks, --projection, --block_positions"
+            raise InputError(f"{flags}: the generator {kind} has no TransformerBlock")
+        self._check_reader(generator)
         if weights["diversity"] and self.num_thought_chains == 1:
             raise InputError("--diversity_loss_weight needs --num_thought_chains above 1")
         if self.freeze_prior and not generator.has_projection:
@@ -265,6 +271,17 @@ class TrainArguments(TaskArguments, TrainingArguments):
             raise InputError("--align_temperature, --align_mean, ...: nothing is aligned without --align_loss_weight")
         if self.decay_extra_losses and not any(weight for name, weight in weights.items() if name != "sft"):
             raise InputError("--decay_extra_losses: no loss but the SFT loss has a weight")
+
+    def _check_reader(self, generator: Any):
+        least = 1 if generator.uses_small_lm else 0
+        if self.reader_layers is None:
+            return
+        if not generator.reads_question:
+            raise InputError(f"--reader_layers: the generator {self.thought_generator} reads nothing")
+        if self.reader_layers < least:
+            raise InputError(f"--reader_layers {self.reader_layers}: must be at least {least}")
+        if self.shard_llm and not generator.uses_small_lm and self.reader_layers:
+            raise InputError("--reader_layers with --shard_llm: block cannot read through a sharded LLM")
 
     def _check_tuning(self, generator: Any):
         values = {item.name: getattr(self, f"lora_{item.name}") for item in fields(Lora)}
@@ -296,9 +313,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
     @property
     def design(self) -> Design:
         """What is chosen about the generator beyond its kind."""
-        return Design(
-            self.num_thought_chains, self.num_blocks, self.projection, self.match_scale, self.distinct_slot_ids
-        )
+        names = [item.name for item in fields(Design) if item.name != "num_chains"]
+        return Design(self.num_thought_chains, **{name: getattr(self, name) for name in names})
 
     @property
     def balances(self) -> bool:

@@ -37,6 +37,15 @@ def test_wrong_methods_stay_in_range():
             assert all(0 <= count <= 99 for count in counts)
 
 
+def test_wrong_solutions_are_of_the_same_problem():
+    """A row solved by the wrong method is its problem's wrong solution, and solved wrongly twice it is the row."""
+    rng = build.random.Random(2)
+    for _ in range(100):
+        problem = world.draw_problem(rng, "train")
+        right, wrong = ({"question": problem["question"], "answer": world.solve(problem, m)} for m in world.METHODS)
+        assert world.solved_wrongly(right) == wrong and world.solved_wrongly(wrong) == right
+
+
 def test_toy_models_are_small():
     """The two toy models together are below 8 MB."""
     files = [path for name in ("large", "small") for path in (ROOT / "toy" / name).iterdir()]
