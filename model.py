@@ -178,7 +178,8 @@ class Block(_WithPrior):
         return x if self.projection_first else self.projection(x)
 
     def at_slots(self, x: Tensor, prior: Tensor) -> Tensor:
-        """What the block reads at the slots, (B, N, d) each: the prior, where the LLM's layers have read them x + prior."""
+        """What the block reads at the slots, (B, N, d) each: the prior; where the LLM's layers have read the slots, it
+        is added to their states x."""
         return x + prior if self.adds_prior else prior
 
 

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
 from lta_thinker.common import write_text  # noqa: E402
 from lta_thinker.data_loader import TASKS, get_task, load_split  # noqa: E402
+from lta_thinker.flags import RECIPES  # noqa: E402
 
 MEASURED_QUESTIONS = 8  # a GPU
 
@@ -193,10 +194,12 @@ def check_settings(settings: Settings) -> None:
     now = {"du_trained_on": settings.du_trained_on}
     for name in ("paper", "sft_alone", "train_flags", "evaluate_flags"):
         now[name] = shlex.join(getattr(settings, name))
+    for script in RECIPES:  # what --recipe paper stands for may change with the version
+        now[f"recipe of {script}"] = RECIPES[script]["paper"]
     before = read(path)
-    for name, value in before.items():
-        if value != now.get(name):
-            changed = f"{name.upper()}={value!r}, not {now.get(name)!r}"
+    for name, value in now.items():
+        if before and before.get(name) != value:
+            changed = f"{name.upper()}={before.get(name)!r}, not {value!r}"
             sys.exit(f"error: {settings.out} was begun with {changed}; use another OUT")
     if not before and settings.mode in ("run", "measure"):
         write(path, now)

@@ -51,7 +51,7 @@ class ModelSpec:
     def load_configs(self) -> tuple:
         """Configs of the large LLM and of the small LM (None without one); InputError for LMs that cannot work."""
         large, small = load_config(self.large), None if self.small is None else load_config(self.small)
-        reader, source = (large, self.large) if small is None else (small, self.small)
+        source, reader = self.small or self.large, small or large
         asked, layers = self.design.reader_layers or 0, reader.get_text_config().num_hidden_layers
         if self.kind != "none" and asked > layers:
             raise InputError(f"--reader_layers {asked}: {source.name} has only {layers} layers")

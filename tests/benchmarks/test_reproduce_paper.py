@@ -219,3 +219,17 @@ def test_folder_keeps_one_flag_set(fake):
     code, printed, errors = script(**fake)
     assert (code, printed) == (1, "")
     assert errors == "error: results/t was begun with EVALUATE_FLAGS='--test_k 4', not ''; use another OUT\n"
+
+
+@pytest.mark.parametrize("before", [{"recipe of train.py": "--learning_rate 2e-4"}, {}])
+def test_folder_keeps_one_recipe(fake, before):
+    """A folder that was begun when --recipe paper stood for other flags, or before it was recorded, is refused."""
+    once = fake | {"GENERATORS": "none"}
+    assert script(**once)[0] == 0
+    path = Path("results/t/settings.json")
+    values = json.loads(path.read_text())
+    del values["recipe of train.py"]
+    path.write_text(json.dumps(values | before))
+    code, printed, errors = script(**once)
+    assert (code, printed) == (1, "") and errors.count("\n") == 1
+    assert errors.startswith("error: results/t was begun with RECIPE OF TRAIN.PY=") and "use another OUT" in errors

@@ -81,6 +81,7 @@ def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys
         ("small", Design(distinct_slot_ids=True)),
         ("small_block", Design(projection="after")),
         ("block", Design(projection="before", match_scale=True)),
+        ("block", Design(reader_layers=1, block_positions=True)),
     ],
 )
 def test_other_designs_survive_round_trip(tiny_models, tmp_path, kind, design):

@@ -332,6 +332,55 @@ def test_projection_stands_before_or_after_block(tiny_models, kind):
         assert evaluation_thoughts(model, prompt_batch(tiny_models, kind))[1].shape == (3, N, 32)
 
 
+def states_behind(lm, ids, layers: int):
+    """The LM's states behind that many layers, through its last norm."""
+    with torch.no_grad():
+        states = lm.model(ids, output_hidden_states=True).hidden_states
+    # the library's last states are behind the norm already
+    return states[layers] if layers == len(lm.model.layers) else lm.model.norm(states[layers])
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_first_layers_read_the_question(tiny_models, tiny_pair, layers):
+    """--reader_layers: the states are those behind the first layers and the last norm, of the LLM for block, of the
+    small LM (here the same) for the others. The LLM itself keeps all its layers."""
+    llm = tiny_models.llm
+    ids, mask = torch.arange(10, 22).view(2, 6), torch.ones(2, 6, dtype=torch.long)
+    block = tiny_models.model("block", design=Design(reader_layers=layers))
+    part = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--small_model_id", num_layers=layers))
+    small = LatentThoughtModel("small", llm, part, N, slot_id=0)
+    for model in (block, small):
+        torch.testing.assert_close(model._read(ids, mask), states_behind(llm, ids, layers), atol=1e-6, rtol=0)
+    assert len(llm.model.layers) == 2 and len(part.model.layers) == layers
+
+
+@pytest.mark.parametrize("design", [Design(reader_layers=1), Design(block_positions=True)])
+def test_block_reads_order_with_layers_or_positions(tiny_models, design):
+    """block reads a question as a bag of embeddings. Behind layers of the LLM, or with positions, the order of words
+    counts; padding and other rows still do not."""
+    batch = prompt_batch(tiny_models, "block")
+    turned = dict(batch, question_ids=batch["question_ids"].flip(1), question_mask=batch["question_mask"].flip(1))
+    bag, reader = tiny_models.model("block"), tiny_models.model("block", design=design)
+    first, second = (evaluation_thoughts(bag, rows)[1] for rows in (batch, turned))
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
+    first, second = (evaluation_thoughts(reader, rows)[1] for rows in (batch, turned))
+    assert ((first - second).abs().amax((1, 2)) > 1e-3).all()
+    for i, example in enumerate(EXAMPLES):
+        alone = evaluation_thoughts(reader, prompt_batch(tiny_models, "block", [example]))[1]
+        torch.testing.assert_close(alone[0], first[i], atol=1e-5, rtol=0)
+
+
+def test_prior_is_added_to_what_layers_read(tiny_models):
+    """Where the LLM's layers have read the slots, block adds its prior to their states."""
+    model = tiny_models.model("block", design=Design(reader_layers=1))
+    x, mask = torch.randn(1, N + 2, 32), torch.ones(1, N + 2)
+    columns, generator = torch.arange(2, N + 2)[None], model.generator
+    with torch.no_grad():
+        added = torch.cat([x[:, :2], x[:, 2:] + generator.prior], dim=1)
+        expected = generator.projection(generator.block(added, mask, columns))
+        torch.testing.assert_close(generator(x, mask, columns, None, True), expected)
+
+
 @pytest.mark.parametrize("design", [Design(), Design(num_chains=3), Design(distinct_slot_ids=True)])
 @pytest.mark.parametrize("kind", ["small_block", "block", "small", "prompt"])
 def test_make_only_keeps_first_slots(tiny_models, kind, design):
