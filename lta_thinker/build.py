@@ -5,7 +5,7 @@ layout = build_layout(spec, prompts)            # from the tokenizers alone
 models = build_models(spec, layout)             # Models(llm, thoughts, layout)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,7 @@ from lta_thinker.llm.lora import Lora, SavedAdapter, inject, load_adapter
 from lta_thinker.llm.sharding import load_sharded
 from lta_thinker.losses import Objective
 from lta_thinker.model import PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
-from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
+from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample, pad_token_id
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,29 @@ def build_layout(
     date_string: str = DATE_STRING,
     separator: str = "\n",
     steps_as_turns: bool = False,
+    worked_examples: Sequence[WorkedExample] = (),
 ) -> Layout:
     """The layout of both prompts, from the LMs' tokenizers alone. `separator` stands between written steps;
-    steps_as_turns: each is a turn of its own for the generator."""
+    steps_as_turns: each is a turn of its own for the generator; worked_examples: of --num_fewshot."""
     llm_tokenizer = load_tokenizer(spec.large)
     if spec.kind == "none":
         generator_tokenizer = None
     else:
         generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
-    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, steps_as_turns)
+    return Layout(
+        llm_tokenizer, generator_tokenizer, prompts, date_string, separator, steps_as_turns, worked_examples
+    )
+
+
+def check_context(layout: Layout, llm_config, longest: int) -> None:
+    """InputError where worked examples make the longest row or prompt, `longest` columns with its thoughts, longer than
+    the LLM's positions."""
+    positions = getattr(llm_config.get_text_config(), "max_position_embeddings", None)
+    if layout.worked_examples and positions and longest > positions:
+        raise InputError(
+            f"--num_fewshot {len(layout.worked_examples)}: the longest input of the LLM has {longest:,} tokens with its "
+            f"thoughts, and it has positions for {positions:,}; fewer examples"
+        )
 
 
 def build_models(

@@ -22,6 +22,7 @@ from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.rows.layout import WorkedExample
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 CARD_FILE = "README.md"
@@ -44,7 +45,7 @@ class GeneratorWeights(NamedTuple):
 class TrainingRecord:
     """thoughts.json: what evaluation must know of a training, and where the weights come from.
 
-    sizes, design, prompts, date_string, dtype, fingerprints (of the large LLM and the small LM) and tuned (LoRA's flags
+    sizes, design, prompts, worked_examples (of the prompts: --num_fewshot), date_string, dtype, fingerprints (of the large LLM and the small LM) and tuned (LoRA's flags
     by role) decide the thoughts. own_task: the flags of a task of the user's own. rows: counts and digests of the
     training and dev rows. dev: step, epoch and dev losses of these weights; dev_curve: the same of all dev evaluations
     so far; best: how these weights were chosen. Fields with a default may be missing: evaluation works without them.
@@ -57,6 +58,7 @@ class TrainingRecord:
     large_model_id: str
     small_model_id: str | None
     prompts: dict[str, str]
+    worked_examples: list[WorkedExample] | None = None
     date_string: str
     task_name: str
     own_task: OwnTask | None = None

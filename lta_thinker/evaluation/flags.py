@@ -32,6 +32,11 @@ class EvaluationArguments(TaskArguments):
     distinct_slot_ids: bool = flag(
         None, "weights without thoughts.json: the small LM reads N distinct tokens at the slots (published), not one"
     )
+    num_fewshot: int | None = flag(
+        None,
+        "K worked examples in the LLM's prompt: the first K rows of train (default: thoughts.json's, else 0)",
+        at_least=0,
+    )
     task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
     split: str = flag("test", "train, dev, test or sample")
     test_k: int = flag(0, "first k questions only; 0: all", at_least=0)

@@ -27,7 +27,7 @@ from lta_thinker.checkpoint import (
     read_weights,
 )
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import PROMPTS, read_prompts
+from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
@@ -35,7 +35,7 @@ from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
-from lta_thinker.rows.layout import DATE_STRING
+from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
@@ -191,6 +191,22 @@ def choose_prompts(args: EvaluationArguments, task: Task, record: TrainingRecord
     return prompts
 
 
+def choose_examples(args: EvaluationArguments, task: Task, record: TrainingRecord | None) -> list[WorkedExample]:
+    """The worked examples of the prompts: the checkpoint's, else the first --num_fewshot rows of the task's train split.
+
+    InputError where thoughts were trained with another number of them than the flag says. Without thoughts
+    (--thought_generator none) the flag wins. Prints a note where the checkpoint's are of another task.
+    """
+    stored, count = (record.worked_examples if record else None) or [], args.num_fewshot
+    if record and count in (None, len(stored)):
+        if stored and task.name != record.task_name:
+            print(f"note: the prompts' {len(stored)} worked examples are those of the training, of {record.task_name}")
+        return stored
+    if record and args.thought_generator != "none":
+        raise InputError(f"--num_fewshot {count}: the checkpoint was trained with {len(stored)} worked examples")
+    return worked_examples(task, count or 0, args.data_dir, args.skip_bad_rows)
+
+
 def lm_dtype(args: EvaluationArguments, record: TrainingRecord | None) -> str:
     """The LMs' dtype: --dtype, else the training's, else bfloat16 on CUDA."""
     if args.dtype != "auto":
@@ -220,6 +236,7 @@ class Plan:
     weights: GeneratorWeights | None
     files: list[Path]
     prompts: dict[str, str]
+    worked_examples: list[WorkedExample]
     date_string: str
     task: Task
     dtype: str
@@ -259,6 +276,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         weights=thoughts.weights,
         files=thoughts.files,
         prompts=choose_prompts(args, task, record),
+        worked_examples=choose_examples(args, task, record),
         date_string=(record.date_string if record else "") or DATE_STRING,
         task=task,
         dtype=dtype,
@@ -364,7 +382,7 @@ def check_sizes(sizes: Sizes, trained: Sizes) -> None:
 def load_models(plan: Plan) -> Models:
     """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
     `none`), and the layout of the prompts."""
-    layout = build_layout(plan.spec, plan.prompts, plan.date_string)
+    layout = build_layout(plan.spec, plan.prompts, plan.date_string, worked_examples=plan.worked_examples)
     models = build_models(plan.spec, layout, plan.weights, plan.adapters)
     if models.thoughts is not None:
         models.thoughts.eval()

@@ -101,6 +101,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     lora_target: str = flag(None, "names of the linear layers that get an adapter (default q_proj,v_proj)")
     task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
     k_shot: int = flag(0, "first k training rows only; 0: all", at_least=0)
+    num_fewshot: int = flag(
+        0, "K worked examples in the LLM's prompt: the first K rows of train, which are then not trained on", at_least=0
+    )
     max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")

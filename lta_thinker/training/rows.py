@@ -17,7 +17,7 @@ import tokenizers
 import transformers
 
 from lta_thinker.common import InputError, make_folder
-from lta_thinker.data_loader import load_split
+from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
@@ -26,7 +26,8 @@ from lta_thinker.training.flags import TrainArguments
 
 @dataclass(frozen=True)
 class RowCounts:
-    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids."""
+    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids. in_split: with
+    the worked examples of --num_fewshot."""
 
     source: str
     read: int
@@ -71,11 +72,12 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> RunRows:
 def _prepare_split(args: TrainArguments, layout: Layout, name: str):
     """(token rows, their examples, RowCounts, warning) of one split."""
     split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
-    examples = split.examples
+    examples = without_worked(split.examples, layout.worked_examples)
     if name == "train" and args.k_shot:
         examples = examples[: args.k_shot]
     if not examples:
-        raise InputError(f"{split.source}, {name}: no row is left beside the dev rows")
+        shots = " and --num_fewshot" if layout.worked_examples else ""
+        raise InputError(f"{split.source}, {name}: no row is left beside the dev rows{shots}")
     encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm))
     longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
     fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
