@@ -124,10 +124,10 @@ def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
 
 
 def checkpoint_name(plan: Plan) -> str:
-    """The name of the checkpoint's folder, of a resume checkpoint with the run's before it. Without thoughts the LLM's
+    """The name of the checkpoint's folder, of a resume checkpoint with the run's before it. Of no checkpoint the LLM's
     and the task's, and the name of the checkpoint whose adapter is in the LLM."""
-    if plan.files:
-        folder = plan.files[0].resolve().parent
+    if plan.folder:
+        folder = plan.folder.resolve()
         return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
     name = f"none-{base_name(plan.spec.large.model_id)}-{plan.task.name}"
     for adapter in plan.adapters.values():
@@ -201,7 +201,7 @@ def prompt_text(layout: Layout, question: str, num_injected: int | None) -> str:
 def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batch_size: int) -> dict | None:
     """Variance of the thoughts over all questions and ranks; None without thoughts. For questions that an earlier run
     has answered (done_before) the thoughts are made now; the sampler has made the others."""
-    if embed.models.thoughts is None:
+    if embed.models.thoughts is None or not embed.models.thoughts.num_thoughts:
         return None
     here = ranks()
     share = done_before[here.rank :: here.world]
@@ -242,6 +242,8 @@ def ask(args: EvaluationArguments) -> None:
     example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
     models = load_models(plan)
     model_settings(plan, models)  # refuses other LMs than those of the training
+    [request] = make_requests(models.layout, [example])
+    check_context(models.layout, plan.llm_config, request.length + plan.num_injected)
     solution = solve(models, example, sampling, plan.task.answer_type, plan.num_injected)
     if args.print_input:
         print(prompt_text(models.layout, example.question, plan.num_injected), end="\n\n")
@@ -346,7 +348,7 @@ def choose_batch_size(
 
 def checkpoint_facts(plan: Plan) -> dict:
     """What report.json says of the weights: their name, the run and dev losses of their training."""
-    record = plan.record if plan.files else None
+    record = plan.record if plan.folder else None
     return {
         "name": checkpoint_name(plan),
         "run": record.run if record else None,

@@ -39,7 +39,7 @@ from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
-from lta_thinker.model import GENERATORS, LatentThoughtModel, prior_row_ids
+from lta_thinker.model import KINDS, LatentThoughtModel, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.flags import TrainArguments
@@ -149,7 +149,7 @@ def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
     always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps and not args.tune_assistant_model
-    uses_small_lm = GENERATORS[args.thought_generator].uses_small_lm
+    uses_small_lm = KINDS[args.thought_generator].uses_small_lm
     return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
 
 
@@ -258,9 +258,7 @@ def run(argv: list[str]) -> int:
     weights = read_start(args)
     separator, as_turns = args.task.separator, args.steps_as_turns
     shots = worked_examples(args.task, args.num_fewshot, args.data_dir, args.skip_bad_rows)
-    layout = build_layout(
-        args.spec, args.prompts, separator=separator, steps_as_turns=as_turns, worked_examples=shots
-    )
+    layout = build_layout(args.spec, args.prompts, separator=separator, steps_as_turns=as_turns, worked_examples=shots)
     rows = prepare_rows(args, layout)
     check_context(layout, args.spec.load_configs()[0], max(sum(width) for width in rows.widths))
     if checkpoint:
@@ -271,7 +269,7 @@ def run(argv: list[str]) -> int:
 
     models = build_models(args.spec, layout, weights, args.adapters)
     model = models.thoughts
-    assert model is not None  # it is None for the generator "none" alone
+    assert model is not None  # something is trained
     if args.freeze_prior and model.generator.has_prior:
         model.generator.prior.requires_grad_(False)
     if args.recompute_layers:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lta_thinker.answers import answers_equal
+from lta_thinker.checkpoint import RESUME_FILE
 from lta_thinker.common import InputError, flatten
 from lta_thinker.evaluation.report import (
     ADAPTER_FILES,
@@ -60,7 +61,9 @@ class Evaluated:
         thoughts = f"{num_injected} thoughts ({settings['thought_generator']})" if num_injected else "no thoughts"
         if "num_fewshot" in settings:
             thoughts += f", {settings['num_fewshot']} worked examples"
-        if any(key.endswith(ADAPTER_FILES) for key in settings):
+        # a resume checkpoint without thoughts holds an adapter and nothing else
+        adapter_files = ADAPTER_FILES if num_injected else (*ADAPTER_FILES, RESUME_FILE)
+        if any(key.endswith(adapter_files) for key in settings):
             thoughts += ", LoRA"
         return f"{thoughts}, {settings['sampling']['num_return_sequences']} samples"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lta_thinker.common import InputError, ranks
 from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
-from lta_thinker.model import GENERATORS
+from lta_thinker.model import KINDS
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
 
@@ -22,7 +22,7 @@ class EvaluationArguments(TaskArguments):
     base_model_ckpt: str | None = flag(None, "LoRA adapter of the large LLM, a folder (default: the checkpoint's)")
     assistant_model_ckpt: str | None = flag(None, "LoRA adapter of the small LM, a folder (default: the checkpoint's)")
     thought_generator: str | None = flag(
-        None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
+        None, "default: thoughts.json's, else found from the files' shapes", choices=KINDS
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
     num_thought_tokens: int | None = flag(
