@@ -35,8 +35,8 @@ def model_card(
     )
     if record.thought_generator == "none":
         what = (
-            f"A LoRA adapter of `{large}` (base_model/, in peft's format), trained without latent thoughts: the baseline "
-            f"that those of LTA-Thinker ({PAPER}) are compared with. The LLM itself is not in here."
+            f"A LoRA adapter of `{large}` (base_model/, in peft's format), trained without latent thoughts: a baseline "
+            f"for those of LTA-Thinker ({PAPER}). The LLM itself is not in here."
         )
     parts = [
         f"---\n{card_data(record).to_yaml()}\n---",

@@ -59,8 +59,9 @@ class ChatLayout:
     A conversation is before + question + after + [thoughts] + suffix + lead + target + end.
 
     before: with the turns of the worked examples, where there are some. after: empty without thoughts. suffix: ends the
-    user turn, and opens the assistant's turn with `header`. header: empty where the template has none. lead: what the template writes before an answer and not in an open turn,
-    for example a space. end: of the assistant's turn; the end-of-text token where the template writes nothing there.
+    user turn, and opens the assistant's turn with `header`. header: empty where the template has none. lead: what the
+    template writes before an answer and not in an open turn, for example a space. end: of the assistant's turn; the
+    end-of-text token where the template writes nothing there.
     """
 
     before: str

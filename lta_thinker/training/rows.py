@@ -150,6 +150,7 @@ def cache_key(layout: Layout, examples: list[Example]) -> str:
     decides += [transformers.__version__, tokenizers.__version__]
     decides += [layout.marked.to_str(), layout.llm_tokenizer.split_special_tokens]
     if own is not None:
-        decides += [own.backend_tokenizer.to_str(), own.split_special_tokens, layout.generator]
-    decides += [layout.llm, layout.separator, examples, layout.openings(examples)]
+        decides += [own.backend_tokenizer.to_str(), own.split_special_tokens]
+        decides += [layout.generator, layout.openings(examples)]
+    decides += [layout.llm, layout.separator, examples]
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
