@@ -163,8 +163,8 @@ class LatentThoughtModel(ModelHubMixin):
             files = {path.name: path for path in self.plan.files}
             for role, adapter in self.plan.adapters.items():
                 files |= {f"{role}/{path.name}": path for path in adapter.files}
-            for name, path in files.items():
-                if settings.get(name) != sha256_of(path):
+            for key, path in files.items():
+                if settings.get(key) != sha256_of(path):
                     raise InputError(f"{report}: an evaluation of other weights than {path}")
         elif baseline is not None:
             raise InputError(f"baseline {baseline}: nothing is compared with it without a report")
