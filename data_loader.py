@@ -11,12 +11,14 @@ import json
 import random
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
-from lta_thinker.rows.examples import Fields, Split, Task, is_text, parse_rows, read_rows
+from lta_thinker.rows.examples import Example, Fields, Split, Task, is_text, parse_rows, read_rows
+from lta_thinker.rows.layout import WorkedExample, target_text
 
 ROOT = Path(__file__).resolve().parent
 SPLITS = ("train", "dev", "test", "sample")
@@ -255,6 +257,28 @@ def _dev_share(whole: Split, train_rows: bool) -> Split:
     held_out = set(random.Random(DEV_SEED).sample(range(len(examples)), max(1, round(DEV_SHARE * len(examples)))))
     kept = [example for i, example in enumerate(examples) if (i in held_out) != train_rows]
     return dataclasses.replace(whole, examples=kept)
+
+
+def worked_examples(task: Task, count: int, data_dir: str, skip_bad_rows: bool = False) -> list[WorkedExample]:
+    """--num_fewshot: the first `count` rows of the task's train split as they stand in a prompt.
+
+    Raises InputError where the task has no train rows, or fewer, or as load_split does.
+    """
+    if not count:
+        return []
+    try:
+        split = load_split(task, "train", data_dir, skip_bad_rows)
+    except InputError as error:
+        raise InputError(f"--num_fewshot {count} takes rows of train: {error}") from None
+    if len(split.examples) < count:
+        raise InputError(f"--num_fewshot {count}: {split.source} has only {len(split.examples)} train rows")
+    return [WorkedExample(row.question, target_text(row, task.separator)) for row in split.examples[:count]]
+
+
+def without_worked(examples: list[Example], worked: Sequence[WorkedExample]) -> list[Example]:
+    """The examples whose questions do not stand in the prompt with their answers."""
+    known = {example.question for example in worked}
+    return [example for example in examples if example.question not in known]
 
 
 def find_source(task: Task, split: str, data_dir: str) -> str:

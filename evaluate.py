@@ -36,9 +36,10 @@ import torch.distributed as dist
 import transformers
 from tqdm import tqdm
 
+from lta_thinker.build import check_context
 from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
 from lta_thinker.common import InputError, flatten, make_folder, ranks, sha256_of, versions, write_json
-from lta_thinker.data_loader import load_split
+from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.inspection import inspect_thoughts
@@ -97,6 +98,10 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
         settings["num_chains"] = spec.design.num_chains
     if spec.design.distinct_slot_ids:
         settings["distinct_slot_ids"] = True
+    if plan.worked_examples:
+        texts = json.dumps([asdict(example) for example in plan.worked_examples])
+        settings["num_fewshot"] = len(plan.worked_examples)
+        settings["worked_examples"] = hashlib.sha256(texts.encode()).hexdigest()
     return settings | {
         "num_thought_tokens": plan.num_injected,
         "split": args.split,
@@ -109,18 +114,20 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
 
 
 def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
-    """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-greedy]."""
+    """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-shots<K>][-greedy]."""
     if args.output_dir:
         return Path(args.output_dir)
     leaf = f"{args.split}-n{plan.num_injected}-x{args.num_return_sequences}-seed{args.seed}"
+    if plan.worked_examples:
+        leaf += f"-shots{len(plan.worked_examples)}"
     return Path("results") / f"eval-{checkpoint_name(plan)}" / (f"{leaf}-greedy" if args.greedy else leaf)
 
 
 def checkpoint_name(plan: Plan) -> str:
-    """The name of the checkpoint's folder, of a resume checkpoint with the run's before it. Without thoughts the LLM's
+    """The name of the checkpoint's folder, of a resume checkpoint with the run's before it. Of no checkpoint the LLM's
     and the task's, and the name of the checkpoint whose adapter is in the LLM."""
-    if plan.files:
-        folder = plan.files[0].resolve().parent
+    if plan.folder:
+        folder = plan.folder.resolve()
         return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
     name = f"none-{base_name(plan.spec.large.model_id)}-{plan.task.name}"
     for adapter in plan.adapters.values():
@@ -194,7 +201,7 @@ def prompt_text(layout: Layout, question: str, num_injected: int | None) -> str:
 def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batch_size: int) -> dict | None:
     """Variance of the thoughts over all questions and ranks; None without thoughts. For questions that an earlier run
     has answered (done_before) the thoughts are made now; the sampler has made the others."""
-    if embed.models.thoughts is None:
+    if embed.models.thoughts is None or not embed.models.thoughts.num_thoughts:
         return None
     here = ranks()
     share = done_before[here.rank :: here.world]
@@ -235,6 +242,8 @@ def ask(args: EvaluationArguments) -> None:
     example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
     models = load_models(plan)
     model_settings(plan, models)  # refuses other LMs than those of the training
+    [request] = make_requests(models.layout, [example])
+    check_context(models.layout, plan.llm_config, request.length + plan.num_injected)
     solution = solve(models, example, sampling, plan.task.answer_type, plan.num_injected)
     if args.print_input:
         print(prompt_text(models.layout, example.question, plan.num_injected), end="\n\n")
@@ -253,18 +262,25 @@ def run(args: EvaluationArguments) -> None:
     start = time.time()
     plan = make_plan(args)
     split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
-    examples = split.examples[: args.inspect or args.test_k or None]
+    askable = without_worked(split.examples, plan.worked_examples)
+    if not askable:
+        raise InputError(f"--num_fewshot {len(plan.worked_examples)}: {split.source} has no other question")
+    examples = askable[: args.inspect or args.test_k or None]
     sampling = sampling_settings(args, plan)
     settings = text_settings(args, plan, sampling, split.examples)
     folder = output_folder(args, plan)
     check_folder(folder, settings)
     print_settings(plan, settings, split, len(examples))
+    if len(askable) < len(split.examples):
+        shown = len(split.examples) - len(askable)
+        print(f"note: {shown} of these questions are worked examples in the prompt (--num_fewshot) and are not asked")
     used = versions() | backend_versions(args.backend)
     make_folder(folder, instead="; use another --output_dir")
 
     models = load_models(plan)
     settings |= model_settings(plan, models)
     requests = make_requests(models.layout, examples)
+    check_context(models.layout, plan.llm_config, max(request.length for request in requests) + plan.num_injected)
     batch_size = choose_batch_size(args, models, sampling, requests, plan.num_injected)
     if args.inspect:
         greedy = greedy_settings(models.llm, args.max_new_tokens)
@@ -332,7 +348,7 @@ def choose_batch_size(
 
 def checkpoint_facts(plan: Plan) -> dict:
     """What report.json says of the weights: their name, the run and dev losses of their training."""
-    record = plan.record if plan.files else None
+    record = plan.record if plan.folder else None
     return {
         "name": checkpoint_name(plan),
         "run": record.run if record else None,

@@ -209,7 +209,21 @@ class Prompt(_WithPrior):
         return torch.cat([z[:, : -self.num_thoughts], self.prior_of(chains, len(z))], dim=1)
 
 
+class Nothing(nn.Module):
+    """No generator: no thoughts, where an adapter of the large LLM is trained alone (the same-data baseline)."""
+
+    reads_question, uses_small_lm, has_projection, has_block, has_prior = False, False, False, False, False
+
+    def __init__(self, sizes: Sizes, design: Design):
+        super().__init__()
+
+    def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
+        """As Small.forward; zeros, and there are no slots (N = 0)."""
+        return states.new_zeros(*columns.shape, states.shape[2])
+
+
 GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small, "prompt": Prompt}
+KINDS: dict[str, Any] = GENERATORS | {"none": Nothing}  # of a LatentThoughtModel
 
 
 def prior_row_ids(lm_config, count: int) -> range:
@@ -266,7 +280,7 @@ class LatentThoughtModel(nn.Module):
 
     llm, small_lm: of load_frozen_lm (small_lm None where the generator uses none); num_thoughts: N; slot_id: the token
     that the small LM reads at every slot (of the first chain), unless the design has distinct ones; thoughts_see_steps:
-    the published order in training.
+    the published order in training. With the kind `none` N is 0, and the prompt is prefix alone.
     """
 
     def __init__(
@@ -284,7 +298,7 @@ class LatentThoughtModel(nn.Module):
         self.kind, self.design, self.objective = kind, design, objective or Objective()
         small_config = None if small_lm is None else small_lm.config
         self.sizes = generator_sizes(llm.config, small_config, num_thoughts)
-        self.generator = GENERATORS[kind](self.sizes, design)
+        self.generator = KINDS[kind](self.sizes, design)
         self.adapters = nn.ModuleDict()
         embed, chains = llm.get_input_embeddings(), design.num_chains
         if kind in ("block", "prompt"):
@@ -444,7 +458,7 @@ class LatentThoughtModel(nn.Module):
         return *self.thoughts(*question, chains, states), z_steps
 
     def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
-        """The LLM's last hidden states from the first slot on, (B, T - prefix, d_large). No thought can change how the
+        """The LLM's last hidden states from column `prefix` on, (B, T - prefix, d_large). No thought can change how the
         prefix is read, so it is read once, without gradients, unless the LLM itself is tuned."""
         llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
         if "base_model" in self.adapters:
@@ -482,9 +496,12 @@ class LatentThoughtModel(nn.Module):
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:
-            hidden = self._behind_prefix(llm_inputs(self.llm, batch, z_thoughts), batch["prefix_ids"].shape[1])
-            # the column before a token predicts it; only target tokens are asked for
-            before = batch["target_rows"] * hidden.shape[1] + self.num_thoughts - 1 + batch["target_columns"]
+            # the column before a token predicts it: of the first target token without thoughts, the prefix's last
+            first = self.num_thoughts - 1 if self.num_thoughts else 0
+            prefix = batch["prefix_ids"].shape[1] - (self.num_thoughts == 0)
+            hidden = self._behind_prefix(llm_inputs(self.llm, batch, z_thoughts), prefix)
+            # only target tokens are asked for
+            before = batch["target_rows"] * hidden.shape[1] + first + batch["target_columns"]
             asked = hidden.flatten(0, 1).index_select(0, before)
             head = self.llm.get_output_embeddings().weight
             sums["sft"] = target_cross_entropy(asked, head, batch["target_ids"])
@@ -505,7 +522,8 @@ class LatentThoughtModel(nn.Module):
 
 @dataclass(frozen=True)
 class Models:
-    """The models of a run: the frozen LLM, the thought model before it (None: no thoughts), the prompts' layout."""
+    """The models of a run: the frozen LLM, the thought model before it (None: the bare LLM; where the LLM is tuned
+    without thoughts, the model of N = 0 that has its adapter), the prompts' layout."""
 
     llm: Any
     thoughts: LatentThoughtModel | None

@@ -24,7 +24,7 @@ import torch
 import transformers
 from packaging.version import Version
 
-from lta_thinker.build import build_layout, build_models
+from lta_thinker.build import build_layout, build_models, check_context
 from lta_thinker.checkpoint import (
     GeneratorWeights,
     TrainingRecord,
@@ -35,13 +35,13 @@ from lta_thinker.checkpoint import (
     step_of,
 )
 from lta_thinker.common import InputError, make_folder, ranks, read_json, versions, write_json
-from lta_thinker.data_loader import TASKS
+from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
-from lta_thinker.model import GENERATORS, LatentThoughtModel, prior_row_ids
+from lta_thinker.model import KINDS, LatentThoughtModel, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
-from lta_thinker.rows.layout import DATE_STRING
+from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import forget_states, keep_states
@@ -88,6 +88,7 @@ def check_same_run(args: TrainArguments, rows: RunRows) -> None:
     for name in TrainArguments.__annotations__:  # what the train.py that began the run did not have yet was off
         if isinstance(now.get(name), bool):
             before.setdefault(name, False)
+    before.setdefault("num_fewshot", 0)
     for name in now:
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
@@ -148,7 +149,7 @@ def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
     always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps and not args.tune_assistant_model
-    uses_small_lm = GENERATORS[args.thought_generator].uses_small_lm
+    uses_small_lm = KINDS[args.thought_generator].uses_small_lm
     return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
 
 
@@ -168,7 +169,9 @@ def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, 
 # What is printed and written
 
 
-def training_record(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) -> TrainingRecord:
+def training_record(
+    args: TrainArguments, model: LatentThoughtModel, rows: RunRows, shots: list[WorkedExample]
+) -> TrainingRecord:
     """The part of thoughts.json that is the same in all checkpoints of a run."""
     llm_fingerprint = fingerprint(model.llm, whole_tensor) if args.shard_llm else fingerprint(model.llm)
     small_fingerprint = None if model.small_lm is None else fingerprint(model.small_lm)
@@ -180,6 +183,7 @@ def training_record(args: TrainArguments, model: LatentThoughtModel, rows: RunRo
         large_model_id=args.large_model_id,
         small_model_id=args.small_model_id if model.generator.uses_small_lm else None,
         prompts=args.prompts,
+        worked_examples=shots or None,
         date_string=DATE_STRING,
         task_name=args.task_name,
         own_task=None if args.task_name in TASKS else args.own_task_flags(),
@@ -253,8 +257,10 @@ def run(argv: list[str]) -> int:
 
     weights = read_start(args)
     separator, as_turns = args.task.separator, args.steps_as_turns
-    layout = build_layout(args.spec, args.prompts, separator=separator, steps_as_turns=as_turns)
+    shots = worked_examples(args.task, args.num_fewshot, args.data_dir, args.skip_bad_rows)
+    layout = build_layout(args.spec, args.prompts, separator=separator, steps_as_turns=as_turns, worked_examples=shots)
     rows = prepare_rows(args, layout)
+    check_context(layout, args.spec.load_configs()[0], max(sum(width) for width in rows.widths))
     if checkpoint:
         check_same_run(args, rows)
         check_library_can_resume(args, checkpoint, len(rows.train))
@@ -263,7 +269,7 @@ def run(argv: list[str]) -> int:
 
     models = build_models(args.spec, layout, weights, args.adapters)
     model = models.thoughts
-    assert model is not None  # it is None for the generator "none" alone
+    assert model is not None  # something is trained
     if args.freeze_prior and model.generator.has_prior:
         model.generator.prior.requires_grad_(False)
     if args.recompute_layers:
@@ -278,7 +284,7 @@ def run(argv: list[str]) -> int:
         args=args,
         models=models,
         rows=rows,
-        record=training_record(args, model, rows),
+        record=training_record(args, model, rows, shots),
         data_collator=collator,
         callbacks=[EvaluateLastStep(), sigterm],
     )

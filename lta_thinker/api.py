@@ -160,8 +160,11 @@ class LatentThoughtModel(ModelHubMixin):
         assert self.plan.record is not None
         if report is not None:
             settings = Report.read(Path(report)).settings
-            for path in self.plan.files:
-                if settings.get(path.name) != sha256_of(path):
+            files = {path.name: path for path in self.plan.files}
+            for role, adapter in self.plan.adapters.items():
+                files |= {f"{role}/{path.name}": path for path in adapter.files}
+            for key, path in files.items():
+                if settings.get(key) != sha256_of(path):
                     raise InputError(f"{report}: an evaluation of other weights than {path}")
         elif baseline is not None:
             raise InputError(f"baseline {baseline}: nothing is compared with it without a report")
@@ -189,7 +192,7 @@ class LatentThoughtModel(ModelHubMixin):
         the texts are those of evaluate.py for a file with this question in its first row. Raises InputError.
         """
         injected = self.num_thoughts if num_thoughts is None else num_thoughts
-        if not 1 <= injected <= self.num_thoughts:
+        if num_thoughts is not None and not 1 <= injected <= self.num_thoughts:
             raise InputError(f"num_thoughts {num_thoughts}: at least 1, at most the {self.num_thoughts} that are made")
         answer_type = self.plan.task.answer_type
         llm: Any = self.models.llm

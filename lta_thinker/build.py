@@ -5,7 +5,7 @@ layout = build_layout(spec, prompts)            # from the tokenizers alone
 models = build_models(spec, layout)             # Models(llm, thoughts, layout)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,7 @@ from lta_thinker.llm.lora import Lora, SavedAdapter, inject, load_adapter
 from lta_thinker.llm.sharding import load_sharded
 from lta_thinker.losses import Objective
 from lta_thinker.model import PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
-from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
+from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample, pad_token_id
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ModelSpec:
     """All that the models of a run are made from.
 
     small: None where the generator reads no small LM. It is loaded to the large LLM's device.
-    kind: of model.GENERATORS, or "none". num_thoughts: N.
+    kind: of model.KINDS. num_thoughts: N, with the kind "none" 0.
     large_part: what this process loads of the large LLM: all of it, its shard of the layers, or the embedding table
     alone (an engine runs the rest).
     seed: of a fresh generator; None leaves the random state as it is.
@@ -77,15 +77,27 @@ def build_layout(
     date_string: str = DATE_STRING,
     separator: str = "\n",
     steps_as_turns: bool = False,
+    worked_examples: Sequence[WorkedExample] = (),
 ) -> Layout:
     """The layout of both prompts, from the LMs' tokenizers alone. `separator` stands between written steps;
-    steps_as_turns: each is a turn of its own for the generator."""
+    steps_as_turns: each is a turn of its own for the generator; worked_examples: of --num_fewshot."""
     llm_tokenizer = load_tokenizer(spec.large)
     if spec.kind == "none":
         generator_tokenizer = None
     else:
         generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
-    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, steps_as_turns)
+    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, steps_as_turns, worked_examples)
+
+
+def check_context(layout: Layout, llm_config, longest: int) -> None:
+    """InputError where worked examples make the longest row or prompt, `longest` columns with its thoughts, longer than
+    the LLM's positions."""
+    positions = getattr(llm_config.get_text_config(), "max_position_embeddings", None)
+    if layout.worked_examples and positions and longest > positions:
+        raise InputError(
+            f"--num_fewshot {len(layout.worked_examples)}: the LLM's longest input has {longest:,} tokens with its "
+            f"thoughts, and the LLM has positions for {positions:,}; take fewer examples"
+        )
 
 
 def build_models(
@@ -103,19 +115,18 @@ def build_models(
     llm = load(spec.large)
     check_vocabulary(llm, layout.llm_tokenizer, layout.llm.text, spec.large.flag)
     check_cache(llm, spec.large.flag)
-    model = None if spec.kind == "none" else build_thoughts(spec, llm, layout, weights)
+    model = None if spec.kind == "none" and not adapters else build_thoughts(spec, llm, layout, weights)
     # adapters come last: the generator starts as it would without
     for role, adapter in (adapters or {}).items():
         lm, source = llm, spec.large
+        assert model is not None
         if role == "assistant_model":
-            assert model is not None and spec.small is not None
+            assert spec.small is not None
             lm, source = model.small_lm, spec.small
         if isinstance(adapter, Lora):
-            injected = inject(lm, adapter.config(source.model_id), "--lora_target")
+            model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target")
         else:
-            injected = load_adapter(lm, adapter)
-        if model is not None:
-            model.adapters[role] = injected
+            model.adapters[role] = load_adapter(lm, adapter)
     return Models(llm, model, layout)
 
 
@@ -133,7 +144,7 @@ def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeigh
         llm,
         small_lm,
         spec.num_thoughts,
-        slot_id=pad_token_id(layout.generator_tokenizer),
+        slot_id=0 if layout.generator_tokenizer is None else pad_token_id(layout.generator_tokenizer),
         objective=spec.objective,
         design=spec.design,
         thoughts_see_steps=spec.thoughts_see_steps,

@@ -21,7 +21,8 @@ from lta_thinker.common import InputError, read_json, read_record, write_json
 from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
-from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.model import GENERATORS, KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.rows.layout import WorkedExample
 
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 CARD_FILE = "README.md"
@@ -44,10 +45,11 @@ class GeneratorWeights(NamedTuple):
 class TrainingRecord:
     """thoughts.json: what evaluation must know of a training, and where the weights come from.
 
-    sizes, design, prompts, date_string, dtype, fingerprints (of the large LLM and the small LM) and tuned (LoRA's flags
-    by role) decide the thoughts. own_task: the flags of a task of the user's own. rows: counts and digests of the
-    training and dev rows. dev: step, epoch and dev losses of these weights; dev_curve: the same of all dev evaluations
-    so far; best: how these weights were chosen. Fields with a default may be missing: evaluation works without them.
+    sizes, design, prompts, worked_examples (--num_fewshot), date_string, dtype, fingerprints (of the large LLM and the
+    small LM) and tuned (LoRA's flags by role) decide the thoughts and the prompts. own_task: the flags of a task of the
+    user's own. rows: counts and digests of the training and dev rows. dev: step, epoch and dev losses of these weights;
+    dev_curve: the same of all dev evaluations so far; best: how these weights were chosen. Fields with a default may be
+    missing: evaluation works without them.
     """
 
     thought_generator: str
@@ -57,6 +59,7 @@ class TrainingRecord:
     large_model_id: str
     small_model_id: str | None
     prompts: dict[str, str]
+    worked_examples: list[WorkedExample] | None = None
     date_string: str
     task_name: str
     own_task: OwnTask | None = None
@@ -86,7 +89,7 @@ class TrainingRecord:
         """The record in a checkpoint's folder; InputError when it is missing, broken, or not what train.py writes."""
         path = folder / META_FILE
         record = read_record(cls, read_json(path), str(path))
-        if record.thought_generator not in GENERATORS:
+        if record.thought_generator not in KINDS:
             raise InputError(f"{path}: {record.thought_generator} is no thought generator")
         if len(record.fingerprints) != 2:
             raise InputError(f"{path}: its fingerprints are not two, of the large LLM and of the small LM")

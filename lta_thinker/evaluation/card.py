@@ -28,12 +28,20 @@ def model_card(
     """
     large, task = record.large_model_id, record.task_name
     state = "has an adapter in base_model/, but is" if "base_model" in (record.tuned or {}) else "is frozen and"
+    what = (
+        f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {record.num_thoughts} latent "
+        "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
+        f"{state} not in here: it is loaded as `{large}`, or from where `base_model_id=` says."
+    )
+    if record.thought_generator == "none":
+        what = (
+            f"A LoRA adapter of `{large}` (base_model/, in peft's format), trained without latent thoughts: a baseline "
+            f"for those of LTA-Thinker ({PAPER}). The LLM itself is not in here."
+        )
     parts = [
         f"---\n{card_data(record).to_yaml()}\n---",
         f"# Latent thoughts for {large} ({task})",
-        f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {record.num_thoughts} latent "
-        "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
-        f"{state} not in here: it is loaded as `{large}`, or from where `base_model_id=` says.",
+        what,
         f"""```python
 from lta_thinker import LatentThoughtModel
 
@@ -85,6 +93,8 @@ def training_facts(record: TrainingRecord) -> dict[str, str]:
     }
     if record.rows:
         facts["rows"] = ", ".join(f"{count['kept']:,} of {split}" for split, count in record.rows.items())
+    if record.worked_examples:
+        facts["worked examples in the prompt"] = f"{len(record.worked_examples)}"
     if record.loss_weights:
         facts["loss weights"] = ", ".join(f"{name} {w:g}" for name, w in record.loss_weights.items() if w)
     if record.flags:

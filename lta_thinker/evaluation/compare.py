@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lta_thinker.answers import answers_equal
+from lta_thinker.checkpoint import RESUME_FILE
 from lta_thinker.common import InputError, flatten
 from lta_thinker.evaluation.report import (
     ADAPTER_FILES,
@@ -54,11 +55,15 @@ class Evaluated:
 
     @property
     def title(self) -> str:
-        """The number and kind of its thoughts, and the number of its samples."""
+        """The number and kind of its thoughts, of worked examples and of samples."""
         settings = self.report.settings
         num_injected = settings["num_thought_tokens"]
         thoughts = f"{num_injected} thoughts ({settings['thought_generator']})" if num_injected else "no thoughts"
-        if any(key.endswith(ADAPTER_FILES) for key in settings):
+        if "num_fewshot" in settings:
+            thoughts += f", {settings['num_fewshot']} worked examples"
+        # a resume checkpoint without thoughts holds an adapter and nothing else
+        adapter_files = ADAPTER_FILES if num_injected else (*ADAPTER_FILES, RESUME_FILE)
+        if any(key.endswith(adapter_files) for key in settings):
             thoughts += ", LoRA"
         return f"{thoughts}, {settings['sampling']['num_return_sequences']} samples"
 
@@ -81,6 +86,8 @@ def differing(one: Report, other: Report) -> dict[str, list]:
     if thoughts_prompt(a) != thoughts_prompt(b):
         # the suffix begins with the words behind the thoughts, or behind the question where there are none
         ignored += ("layout.llm.suffix",)
+    if a.get("num_fewshot") != b.get("num_fewshot"):  # the titles say it
+        ignored += ("num_fewshot", "worked_examples", "layout.llm.before")
     keys = [key for key in a if key in b and not any(name in key for name in ignored)]
     return {key: [a[key], b[key]] for key in keys if a[key] != b[key]}
 

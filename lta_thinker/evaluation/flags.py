@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lta_thinker.common import InputError, ranks
 from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
-from lta_thinker.model import GENERATORS
+from lta_thinker.model import KINDS
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
 
@@ -22,7 +22,7 @@ class EvaluationArguments(TaskArguments):
     base_model_ckpt: str | None = flag(None, "LoRA adapter of the large LLM, a folder (default: the checkpoint's)")
     assistant_model_ckpt: str | None = flag(None, "LoRA adapter of the small LM, a folder (default: the checkpoint's)")
     thought_generator: str | None = flag(
-        None, "default: thoughts.json's, else found from the files' shapes", choices=[*GENERATORS, "none"]
+        None, "default: thoughts.json's, else found from the files' shapes", choices=KINDS
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
     num_thought_tokens: int | None = flag(
@@ -31,6 +31,11 @@ class EvaluationArguments(TaskArguments):
     make_only_n: bool = flag(False, "make only the n thoughts that go into the prompt (published), not all N")
     distinct_slot_ids: bool = flag(
         None, "weights without thoughts.json: the small LM reads N distinct tokens at the slots (published), not one"
+    )
+    num_fewshot: int | None = flag(
+        None,
+        "K worked examples in the LLM's prompt: the first K rows of train (default: thoughts.json's, else 0)",
+        at_least=0,
     )
     task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
     split: str = flag("test", "train, dev, test or sample")

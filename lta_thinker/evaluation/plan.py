@@ -27,7 +27,7 @@ from lta_thinker.checkpoint import (
     read_weights,
 )
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import PROMPTS, read_prompts
+from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
@@ -35,7 +35,7 @@ from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
-from lta_thinker.rows.layout import DATE_STRING
+from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
@@ -48,12 +48,14 @@ DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qw
 class Thoughts:
     """The trained thoughts, as they were read.
 
-    record: thoughts.json, where there is one; weights: None for no thoughts; files: that hold the weights.
+    record: thoughts.json, where there is one; weights: None for no thoughts; files: that hold the weights. folder: of
+    the checkpoint that is evaluated, of an adapter that was trained alone too; None for the bare LLM.
     """
 
     record: TrainingRecord | None
     weights: GeneratorWeights | None
     files: list[Path]
+    folder: Path | None
 
 
 def base_name(model_id: str) -> str:
@@ -91,11 +93,14 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
         names = "--params_file_name and --att_file_name name published weights"
         raise InputError(f"{folder / META_FILE}: no such file ({names}){missing}")
     record = TrainingRecord.read(folder)
-    if not with_weights:
-        return Thoughts(record, None, [])
+    alone = record.thought_generator == "none"  # an adapter that was trained alone
+    if not (with_weights or alone):
+        return Thoughts(record, None, [], None)
     if resumable:
         path = folder / RESUME_FILE
-        return Thoughts(record, read_resume_weights(path), [path])
+        return Thoughts(record, None if alone else read_resume_weights(path), [path], folder)
+    if alone:
+        return Thoughts(record, None, [], folder)
     generator = GENERATORS[record.thought_generator]
     params = folder / PARAMS_FILE if generator.has_projection else None
     att = folder / ATT_FILE if generator.has_prior else None
@@ -105,10 +110,11 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
 def read_files(record: TrainingRecord | None, params: Path | None, att: Path | None) -> Thoughts:
     """The thoughts of the two files, either of which may not be there."""
     if not params and not att:
-        return Thoughts(record, None, [])
+        return Thoughts(record, None, [], None)
     projection = read_weights(params, "--params_file_name") if params else None
     block = read_weights(att, "--att_file_name") if att else None
-    return Thoughts(record, GeneratorWeights(projection, block), [path for path in (params, att) if path])
+    files = [path for path in (params, att) if path]
+    return Thoughts(record, GeneratorWeights(projection, block), files, files[0].parent)
 
 
 def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
@@ -139,36 +145,39 @@ def find_adapters(args: EvaluationArguments, kind: str, thoughts: Thoughts) -> d
     tuned = (record.tuned if record else None) or {}
     flags = {"base_model": args.base_model_ckpt, "assistant_model": args.assistant_model_ckpt}
     given = {role: folder for role, folder in flags.items() if folder}
-    check_adapter_flags(args, kind, record, given, tuned)
+    check_adapter_flags(args, kind, thoughts, given, tuned)
     adapters = {role: read_adapter(Path(folder), f"--{role}_ckpt") for role, folder in given.items()}
-    if record is None or kind == "none":
+    if record is None or thoughts.folder is None:
         return adapters
     trained_ids = {"base_model": record.large_model_id, "assistant_model": record.small_model_id}
-    path = thoughts.files[0]
+    resumable = thoughts.folder / RESUME_FILE
     for role, lora in tuned.items():
-        if path.name == RESUME_FILE:
-            adapters[role] = read_resume_adapter(path, role, lora, str(trained_ids[role]))
+        if resumable in thoughts.files:
+            adapters[role] = read_resume_adapter(resumable, role, lora, str(trained_ids[role]))
         elif role not in adapters:
-            where = f"{META_FILE} says that the thoughts were trained with an adapter,"
-            adapters[role] = read_adapter(path.parent / role, where)
+            what = "an adapter was trained alone" if kind == "none" else "the thoughts were trained with an adapter"
+            adapters[role] = read_adapter(thoughts.folder / role, f"{META_FILE} says that {what},")
     return adapters
 
 
 def check_adapter_flags(
-    args: EvaluationArguments, kind: str, record: TrainingRecord | None, given: dict[str, str], tuned: dict
+    args: EvaluationArguments, kind: str, thoughts: Thoughts, given: dict[str, str], tuned: dict
 ) -> None:
     """InputError where the given adapters (folders by role) fit neither the generator, the training nor the backend."""
-    with_thoughts = kind != "none"
+    with_thoughts, record = kind != "none", thoughts.record
+    alone = thoughts.folder is not None and not with_thoughts
+    if alone and given:
+        raise InputError("--checkpoint names the adapter already: leave --base_model_ckpt out")
     if with_thoughts and "assistant_model" in given and not GENERATORS[kind].uses_small_lm:
         raise InputError(f"--assistant_model_ckpt: the generator {kind} has no small LM")
-    if not with_thoughts and "base_model" in tuned and not given:
+    if not (with_thoughts or alone) and "base_model" in tuned and not given:
         print("note: --thought_generator none: the bare LLM, without the adapter that the checkpoint has for it")
     if with_thoughts and record:
         for role in sorted(given.keys() - tuned.keys()):
             raise InputError(
                 f"--{role}_ckpt {given[role]}: {META_FILE} says that these thoughts were trained with the bare LM"
             )
-    if args.backend == "vllm" and ("base_model" in given or (with_thoughts and "base_model" in tuned)):
+    if args.backend == "vllm" and ("base_model" in given or (thoughts.folder is not None and "base_model" in tuned)):
         raise InputError("--backend vllm: the engine has the bare LLM, and here it is tuned; use --backend hf")
 
 
@@ -191,6 +200,22 @@ def choose_prompts(args: EvaluationArguments, task: Task, record: TrainingRecord
     return prompts
 
 
+def choose_examples(args: EvaluationArguments, task: Task, record: TrainingRecord | None) -> list[WorkedExample]:
+    """The prompts' worked examples: the checkpoint's, else the first --num_fewshot rows of the task's train split.
+
+    InputError where thoughts were trained with another number of them than the flag says. Without thoughts
+    (--thought_generator none) the flag wins. Prints a note where the checkpoint's are of another task.
+    """
+    stored, count = (record.worked_examples if record else None) or [], args.num_fewshot
+    if record and count in (None, len(stored)):
+        if stored and task.name != record.task_name:
+            print(f"note: the prompts' {len(stored)} worked examples are those of the training, of {record.task_name}")
+        return stored
+    if record and args.thought_generator != "none":
+        raise InputError(f"--num_fewshot {count}: the checkpoint was trained with {len(stored)} worked examples")
+    return worked_examples(task, count or 0, args.data_dir, args.skip_bad_rows)
+
+
 def lm_dtype(args: EvaluationArguments, record: TrainingRecord | None) -> str:
     """The LMs' dtype: --dtype, else the training's, else bfloat16 on CUDA."""
     if args.dtype != "auto":
@@ -209,8 +234,8 @@ class Plan:
     """What is evaluated.
 
     num_injected: n, how many of the spec's N thoughts go into the prompt (0: no thoughts); num_made: N, with
-    --make_only_n n; files: that hold the weights; record: the checkpoint's thoughts.json, where there is one; adapters:
-    by role, of the LMs that were tuned.
+    --make_only_n n; files: that hold the weights; folder: of the checkpoint that is evaluated, if any; record: the
+    checkpoint's thoughts.json, where there is one; adapters: by role, of the LMs that were tuned.
     """
 
     spec: ModelSpec
@@ -219,7 +244,9 @@ class Plan:
     num_made: int
     weights: GeneratorWeights | None
     files: list[Path]
+    folder: Path | None
     prompts: dict[str, str]
+    worked_examples: list[WorkedExample]
     date_string: str
     task: Task
     dtype: str
@@ -245,6 +272,8 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
 
     dtype = lm_dtype(args, record)
     spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
+    if args.inspect and spec.kind == "none":
+        raise InputError(f"--inspect {args.inspect}: there are no thoughts to look into")
     llm_config, small_config = spec.load_configs()
     if thoughts.weights is not None:
         sizes = spec.sizes(llm_config, small_config)
@@ -258,7 +287,9 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         num_made=num_injected if args.make_only_n else spec.num_thoughts,
         weights=thoughts.weights,
         files=thoughts.files,
+        folder=thoughts.folder,
         prompts=choose_prompts(args, task, record),
+        worked_examples=choose_examples(args, task, record),
         date_string=(record.date_string if record else "") or DATE_STRING,
         task=task,
         dtype=dtype,
@@ -364,9 +395,9 @@ def check_sizes(sizes: Sizes, trained: Sizes) -> None:
 
 
 def load_models(plan: Plan) -> Models:
-    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
-    `none`), and the layout of the prompts."""
-    layout = build_layout(plan.spec, plan.prompts, plan.date_string)
+    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for the
+    bare LLM), and the layout of the prompts."""
+    layout = build_layout(plan.spec, plan.prompts, plan.date_string, worked_examples=plan.worked_examples)
     models = build_models(plan.spec, layout, plan.weights, plan.adapters)
     if models.thoughts is not None:
         models.thoughts.eval()

@@ -19,6 +19,7 @@ from lta_thinker.generation.samplers import Answer
 
 SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
 ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
+SHOT_SETTINGS = ("num_fewshot", "worked_examples")  # their number, the digest of their texts
 RESAMPLES = 10_000  # of the bootstrap
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,8 +101,10 @@ def check_folder(folder: Path, settings: dict) -> None:
     if not (folder / SETTINGS_FILE).exists():
         raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
     before, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
-    # an adapter's file is a setting only where there is one, and distinct_slot_ids where it is true
-    optional_before = [key for key in before if key.endswith(ADAPTER_FILES) or key == "distinct_slot_ids"]
+    # an adapter's file is a setting only where there is one, distinct_slot_ids where it is true, and worked examples
+    # where there are some
+    optional = (*ADAPTER_FILES, "distinct_slot_ids", *SHOT_SETTINGS)
+    optional_before = [key for key in before if key.endswith(optional)]
     for key in [*now, *optional_before]:
         if before.get(key) != now.get(key):
             raise InputError(

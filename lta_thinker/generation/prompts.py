@@ -134,7 +134,7 @@ class PromptEmbedder:
     def __call__(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """Inputs of model.llm_inputs: a row for each chain of each request."""
         batch = self.batch(requests)
-        if self.models.thoughts is None:
+        if self.models.thoughts is None or not self.models.thoughts.num_thoughts:
             return llm_inputs(self.llm, batch, None)
         given = [request.thoughts for request in requests if request.thoughts is not None]
         if given:

@@ -13,6 +13,7 @@ of a text, spaces between words and the text after a special token as in the tem
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenizers import AddedToken
@@ -37,15 +38,30 @@ def answer_line(answer: str) -> str:
     return f"The answer is \\boxed{{{answer}}}."
 
 
+def target_text(example: Example, separator: str) -> str:
+    """What the LLM is trained to write for an example: its steps with `separator` between them, and the answer line."""
+    return separator.join((*example.steps, answer_line(example.answer)))
+
+
+@dataclass(frozen=True)
+class WorkedExample:
+    """A question and its written solution (target_text), which stand in the LLM's prompt before the question that is
+    asked (--num_fewshot)."""
+
+    question: str
+    target: str
+
+
 @dataclass(frozen=True)
 class ChatLayout:
     """A chat template with one user turn, cut at the sentinels.
 
     A conversation is before + question + after + [thoughts] + suffix + lead + target + end.
 
-    after: empty without thoughts. suffix: ends the user turn, and opens the assistant's turn with `header`.
-    header: empty where the template has none. lead: what the template writes before an answer and not in an open turn,
-    for example a space. end: of the assistant's turn; the end-of-text token where the template writes nothing there.
+    before: with the turns of the worked examples, where there are some. after: empty without thoughts. suffix: ends the
+    user turn, and opens the assistant's turn with `header`. header: empty where the template has none. lead: what the
+    template writes before an answer and not in an open turn, for example a space. end: of the assistant's turn; the
+    end-of-text token where the template writes nothing there.
     """
 
     before: str
@@ -61,9 +77,9 @@ class ChatLayout:
         return "".join(vars(self).values())
 
 
-def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string: str) -> str:
+def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string: str, what: str) -> str:
     """A conversation as the tokenizer's chat template writes it (PLAIN_TEMPLATE where it has none), `opened` for an
-    answer or not. Raises InputError where the template fails."""
+    answer or not. Raises InputError where the template fails on it; `what` names it there."""
     template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
     try:
         return tokenizer.apply_chat_template(
@@ -76,14 +92,14 @@ def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string:
         )
     except Exception as error:  # a template is a program and can fail in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        answers = sum(message["role"] == "assistant" for message in messages)
-        what = "a question and an answer" if answers < 2 else "a turn for each step (--steps_as_turns)"
         raise InputError(f"{tokenizer.name_or_path}: its chat template fails on {what} ({reason})") from None
 
 
-def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatLayout:
+def chat_layout(
+    tokenizer, prompt: str, date_string: str = DATE_STRING, earlier: Sequence[dict[str, str]] = ()
+) -> ChatLayout:
     """Render `prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template, or of
-    PLAIN_TEMPLATE where it has none.
+    PLAIN_TEMPLATE where it has none. `earlier`: messages before it, the turns of worked examples.
 
     Raises InputError when the template fails, changes the texts that it is given, or marks no end of an answer.
     """
@@ -92,9 +108,10 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
         raise InputError(f"{name}: its tokenizer has no chat template, and no end-of-text token to do without one")
     user = {"role": "user", "content": prompt.replace("{question}", QUESTION).replace("{thoughts}", THOUGHTS)}
     assistant = {"role": "assistant", "content": TARGET}
+    what = "worked examples before a question (--num_fewshot)" if earlier else "a question and an answer"
 
     def rendered(messages, opened):
-        return render(tokenizer, messages, opened, date_string)
+        return render(tokenizer, [*earlier, *messages], opened, date_string, what)
 
     unopened, opened = rendered([user], opened=False), rendered([user], opened=True)
     turn = unopened.rstrip()  # ends with the end-of-turn marker
@@ -115,8 +132,17 @@ def chat_layout(tokenizer, prompt: str, date_string: str = DATE_STRING) -> ChatL
     if not (end or eos):
         raise InputError(f"{name}: its chat template ends no answer, and its tokenizer has no end-of-text token")
     before, suffix = opened.split(QUESTION)
+    check_turns(name, before, earlier)
     after, suffix = suffix.split(THOUGHTS) if THOUGHTS in sentinels else ("", suffix)
     return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end or eos)
+
+
+def check_turns(name: str, text: str, messages: Sequence[dict[str, str]]) -> None:
+    """InputError where a rendered text has not the contents of all messages in it, one behind the other."""
+    for message in messages:
+        _, found, text = text.partition(message["content"].strip())
+        if not found:
+            raise InputError(f"{name}: its chat template leaves out or changes worked examples (--num_fewshot)")
 
 
 def step_openings(tokenizer, prompt: str, layout: ChatLayout, count: int, date_string: str) -> list[str]:
@@ -128,7 +154,8 @@ def step_openings(tokenizer, prompt: str, layout: ChatLayout, count: int, date_s
     if not count:
         return []
     user = {"role": "user", "content": prompt.replace("{question}", QUESTION)}
-    whole = render(tokenizer, [user] + count * [{"role": "assistant", "content": TARGET}], False, date_string)
+    turns = count * [{"role": "assistant", "content": TARGET}]
+    whole = render(tokenizer, [user, *turns], False, date_string, "a turn for each step (--steps_as_turns)")
     first, *others = whole.split(TARGET)
     turn = layout.before + QUESTION + layout.suffix.removesuffix(layout.header)
     if len(others) != count or not first.startswith(turn) or not all(text.startswith(layout.end) for text in others):
@@ -173,7 +200,8 @@ class Layout:
     no slots. separator: stands between the steps of a solution and before its answer line. steps_as_turns: the
     generator reads each written step as a turn of its own (published), which ends with the end-of-turn marker; else one
     behind the other in one turn. The question's turn ends with its marker in any case, if the template has one there:
-    PLAIN_TEMPLATE has none.
+    PLAIN_TEMPLATE has none. worked_examples: turns of the LLM's prompt before the question's; the generator does not
+    read them.
     Raises InputError as chat_layout does, and for a tokenizer without a fast version.
     """
 
@@ -185,7 +213,9 @@ class Layout:
         date_string: str = DATE_STRING,
         separator: str = "\n",
         steps_as_turns: bool = False,
+        worked_examples: Sequence[WorkedExample] = (),
     ):
+        self.worked_examples = list(worked_examples)
         self.steps_as_turns, self.date_string, self.generator_prompt = steps_as_turns, date_string, prompts["generator"]
         self.llm_tokenizer, self.generator_tokenizer, self.separator = llm_tokenizer, generator_tokenizer, separator
         tokenizers = [llm_tokenizer]
@@ -209,7 +239,11 @@ class Layout:
             self.header: list[int] = []
             if not steps_as_turns:
                 (self.header,) = encode_in_text(generator_tokenizer, [(self._turn(WORD), self.generator.header)])
-        self.llm = chat_layout(llm_tokenizer, prompt, date_string)
+        earlier = []
+        for example in worked_examples:
+            question = prompts["problem"].replace("{question}", example.question)
+            earlier += [{"role": "user", "content": question}, {"role": "assistant", "content": example.target}]
+        self.llm = chat_layout(llm_tokenizer, prompt, date_string, earlier)
         if self.llm.lead.strip():
             lead = repr(self.llm.lead)
             print(f"note: {llm_tokenizer.name_or_path}: answers begin with {lead}, as its chat template has it")
@@ -280,7 +314,7 @@ class Layout:
         answer changes the tokens of the prompt before it.
         """
         rows = self.prompts([example.question for example in examples])
-        targets = [self.separator.join((*example.steps, answer_line(example.answer))) for example in examples]
+        targets = [target_text(example, self.separator) for example in examples]
         pairs = [
             (example.question, self.llm.lead + target + self.llm.end)
             for example, target in zip(examples, targets, strict=True)

@@ -19,7 +19,7 @@ from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArgumen
 from lta_thinker.llm.frozen import LmSource
 from lta_thinker.llm.lora import ROLES, Lora, check_peft
 from lta_thinker.losses import LOSSES, AlignForm, Objective
-from lta_thinker.model import GENERATORS, Design
+from lta_thinker.model import KINDS, Design
 
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, would do nothing here, or are set from
 # other flags
@@ -55,9 +55,11 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder")
     small_model_id: str = flag("Qwen/Qwen3-0.6B", "frozen small LM; not loaded when the generator uses none")
-    thought_generator: str = flag(None, "what makes the thoughts (default small_block)", choices=(*GENERATORS, "none"))
+    thought_generator: str = flag(
+        None, "what makes the thoughts (default small_block; none: an adapter alone)", choices=KINDS
+    )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
-    num_thought_tokens: int = flag(32, "N: number of latent thoughts", at_least=1)
+    num_thought_tokens: int = flag(32, "N: number of latent thoughts (without a generator none)", at_least=1)
     per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size", at_least=1)
     gradient_accumulation_steps: int = flag(4, "micro-batches an optimiser step", at_least=1)
     learning_rate: float = flag(1e-4, "peak learning rate", above=0)
@@ -105,6 +107,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     lora_target: str = flag(None, "names of the linear layers that get an adapter (default q_proj,v_proj)")
     task_name: str = flag("gsm8k", f"{', '.join(TASKS)}, or a new name for a task of your own")
     k_shot: int = flag(0, "first k training rows only; 0: all", at_least=0)
+    num_fewshot: int = flag(
+        0, "K worked examples in the LLM's prompt: the first K rows of train, which are then not trained on", at_least=0
+    )
     max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
@@ -202,13 +207,19 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if self.use_assistant_model:
             self.thought_generator = "small"
         self.thought_generator = self.thought_generator or "small_block"
-        if self.thought_generator == "none":
-            raise InputError("--thought_generator none: there is nothing to train; evaluate.py runs it as it is")
-        generator = GENERATORS[self.thought_generator]
+        if self.thought_generator == "none" and not self.tune_base_model:
+            raise InputError(
+                "--thought_generator none: there is nothing to train without --tune_base_model; evaluate.py runs it as "
+                "it is"
+            )
+        generator = KINDS[self.thought_generator]
         for name in ("align_loss_weight", "focus_loss_weight"):
             if getattr(self, name) is None:  # SoftCoT and a constant prompt are trained by the SFT loss alone
                 setattr(self, name, 0.33 if generator.has_block else 0.0)
         check_ranges(self)
+        if self.thought_generator == "none":
+            self._check_without_thoughts()
+            self.num_thought_tokens = 0
         self._check_design(generator)
         self._check_tuning(generator)
         self._check_length_of_run()
@@ -217,6 +228,11 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self.prompts = PROMPTS[self.task.answer_type]
         if self.prompt_file:
             self.prompts = read_prompts(self.prompt_file, self.prompts)
+
+    def _check_without_thoughts(self):
+        for name in ("num_thought_chains", "match_scale", "freeze_prior", "params_file_name", "att_file_name"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InputError(f"--{name}: it is about thoughts, and --thought_generator none makes none")
 
     def _check_length_of_run(self):
         if self.per_device_eval_batch_size < 1:
@@ -319,7 +335,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
     @property
     def balances(self) -> bool:
         """Whether losses are balanced: without an SFT loss there is nothing to balance the others against."""
-        return self.balance_losses and self.sft_loss_weight > 0
+        others = [weight for name, weight in self.loss_weights.items() if name != "sft"]
+        return self.balance_losses and self.sft_loss_weight > 0 and any(others)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -348,7 +365,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         """What the models of the run are made from."""
         return ModelSpec(
             large=self._source("large"),
-            small=self._source("small") if GENERATORS[self.thought_generator].uses_small_lm else None,
+            small=self._source("small") if KINDS[self.thought_generator].uses_small_lm else None,
             kind=self.thought_generator,
             num_thoughts=self.num_thought_tokens,
             design=self.design,

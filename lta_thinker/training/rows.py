@@ -17,16 +17,19 @@ import tokenizers
 import transformers
 
 from lta_thinker.common import InputError, make_folder
-from lta_thinker.data_loader import load_split
+from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
 from lta_thinker.training.flags import TrainArguments
 
+ROW_NAMES = ("prefix", "suffix", "question", "target", "header", "answer", "steps")  # of Layout.training_rows
+
 
 @dataclass(frozen=True)
 class RowCounts:
-    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids."""
+    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids. in_split: with
+    the worked examples of --num_fewshot."""
 
     source: str
     read: int
@@ -71,11 +74,12 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> RunRows:
 def _prepare_split(args: TrainArguments, layout: Layout, name: str):
     """(token rows, their examples, RowCounts, warning) of one split."""
     split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
-    examples = split.examples
+    examples = without_worked(split.examples, layout.worked_examples)
     if name == "train" and args.k_shot:
         examples = examples[: args.k_shot]
     if not examples:
-        raise InputError(f"{split.source}, {name}: no row is left beside the dev rows")
+        shots = " and --num_fewshot" if layout.worked_examples else ""
+        raise InputError(f"{split.source}, {name}: no row is left beside the dev rows{shots}")
     encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm))
     longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
     fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
@@ -113,7 +117,7 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: cannot be written; HF_DATASETS_CACHE names another")
     ids = [datasets.Value("int32")]
-    features = {name: ids for name in ("prefix", "suffix", "question", "target", "header", "answer")}
+    features = {name: ids for name in ROW_NAMES if name != "steps"}
     features |= {"steps": [ids], "sha256": datasets.Value("string")}
     features |= {name: datasets.Value("int32") for name in ("length", "prefix_length")}
     return datasets.Dataset.from_dict({"i": range(len(examples))}).map(
@@ -130,7 +134,8 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
 
 def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:
     rows = layout.training_rows(examples)
-    columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]}
+    # without a generator there is no question for it, and no header and steps
+    columns: dict[str, list] = {name: [row.get(name, []) for row in rows] for name in ROW_NAMES}
     columns["prefix_length"] = [len(row["prefix"]) for row in rows]
     columns["length"] = [sum(len(row[name]) for name in ("prefix", "suffix", "target")) for row in rows]
     columns["sha256"] = [hashlib.sha256(json.dumps(row).encode()).hexdigest() for row in rows]
@@ -144,6 +149,8 @@ def cache_key(layout: Layout, examples: list[Example]) -> str:
     decides: list = [inspect.getsource(module) for module in (layout_module, sys.modules[__name__])]
     decides += [transformers.__version__, tokenizers.__version__]
     decides += [layout.marked.to_str(), layout.llm_tokenizer.split_special_tokens]
-    decides += [own.backend_tokenizer.to_str(), own.split_special_tokens]
-    decides += [layout.llm, layout.generator, layout.separator, examples, layout.openings(examples)]
+    if own is not None:
+        decides += [own.backend_tokenizer.to_str(), own.split_special_tokens]
+        decides += [layout.generator, layout.openings(examples)]
+    decides += [layout.llm, layout.separator, examples]
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]

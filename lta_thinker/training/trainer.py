@@ -205,7 +205,7 @@ class ThoughtTrainer(Trainer):
         of all ranks since the last log, divided by the time since then without dev evaluations and checkpoints.
         """
         watched = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
-        spread = thought_spread(self.model.last_thoughts)
+        spread = thought_spread(self.model.last_thoughts) if self.model.num_thoughts else {}
         watched |= {f"thought_variance_{over}": variance.item() for over, variance in spread.items()}
         if self.balance is not None:
             watched |= {f"balance_{name}": scale.item() for name, scale in self.balance.scales.items()}
@@ -237,7 +237,8 @@ class ThoughtTrainer(Trainer):
                 values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
                 totals += torch.stack([torch.tensor(values), loss_counts(batch)])
                 thoughts = self.model.last_thoughts
-                variance.add(own_rows, thoughts.view(len(own_rows), -1, *thoughts.shape[-2:]))
+                if self.model.num_thoughts:
+                    variance.add(own_rows, thoughts.view(len(own_rows), -1, *thoughts.shape[-2:]))
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
         losses = {name: means[name] for name in self.model.losses}
@@ -246,7 +247,8 @@ class ThoughtTrainer(Trainer):
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
         metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())
         figures = ThoughtVariance.sum_of(gather_object([variance])).figures()
-        metrics |= {f"eval_thought_variance_{over}": figures[f"over_{over}"] for over in ("questions", "slots")}
+        if self.model.num_thoughts:
+            metrics |= {f"eval_thought_variance_{over}": figures[f"over_{over}"] for over in ("questions", "slots")}
         if self.model.generator.reads_question and collapsed(figures) and self.is_world_process_zero():
             print(self._collapse_line(figures, losses), flush=True)
         if self.args.best_metric == "accuracy":

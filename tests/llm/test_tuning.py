@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import EXAMPLES, ROOT, N, assert_close, logs, plain_z, training_batch, two_ranks
+from helpers import EXAMPLES, ROOT, N, assert_close, fails, logs, plain_z, training_batch, two_ranks
 from safetensors.torch import load_file, save_file
 
 import lta_thinker
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.compare import compare
 from lta_thinker.llm import lora as tuning
-from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm
+from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm, load_tokenizer
 from lta_thinker.llm.lora import ROLES, Lora, inject, load_adapter, read_adapter
 from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
+from lta_thinker.rows.layout import target_text
 from lta_thinker.training import trainer
 
 BOTH = ["--tune_base_model", "--tune_assistant_model"]
@@ -326,6 +328,124 @@ def test_every_generator_trains_with_adapters(flags, kind):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# An adapter alone: --thought_generator none --tune_base_model
+
+ALONE = ["--thought_generator", "none", "--tune_base_model", "--align_loss_weight", "0", "--focus_loss_weight", "0"]
+
+
+def plain_lora(tiny_pair, gsm8k_data, rows: int, steps: int, rate: float):
+    """peft's model and AdamW over the first rows, one by one, with nothing of ours but the text of a target."""
+    from peft import get_peft_model
+    from transformers import set_seed
+
+    source = LmSource(str(tiny_pair / "large"), "--large_model_id")
+    tokenizer, llm = load_tokenizer(source), load_frozen_lm(source)
+    set_seed(41)
+    model = get_peft_model(llm, Lora(4, 8, 0.0).config("x")).train()
+    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=rate, weight_decay=0.0)
+    conversations = []
+    for example in load_split(TASKS["gsm8k"], "train", str(gsm8k_data)).examples[:rows]:
+        user = {"role": "user", "content": PROMPTS["number"]["problem"].replace("{question}", example.question)}
+        answer = {"role": "assistant", "content": target_text(example, "\n")}
+        settings = {"enable_thinking": False, "return_dict": True}
+        prompt = tokenizer.apply_chat_template([user], add_generation_prompt=True, **settings)["input_ids"]
+        whole = tokenizer.apply_chat_template([user, answer], **settings)["input_ids"]
+        end = len(whole) - whole[::-1].index(tokenizer.eos_token_id)  # behind it there is a line break
+        conversations.append((whole[:end], len(prompt)))
+    for _ in range(steps):
+        total = 0.0
+        for ids, start in conversations:
+            logits = model(input_ids=torch.tensor([ids])).logits[0]
+            total += F.cross_entropy(logits[start - 1 : -1], torch.tensor(ids[start:]), reduction="sum")
+        (total / sum(len(ids) - start for ids, start in conversations)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def test_adapter_alone_equals_plain_peft(flags, tiny_pair, gsm8k_data, capsys):
+    """Trained alone, the adapter is that of a plain loop with peft and AdamW. The run has one loss, and says nothing
+    about thoughts. Its checkpoint has peft's files and thoughts.json."""
+    rate = ["--learning_rate", "1e-2", "--lr_scheduler_type", "constant", "--max_grad_norm", "0", "--k_shot", "4"]
+    lora = ["--lora_r", "4", "--lora_alpha", "8", "--lora_dropout", "0", "--sft_loss_weight", "1"]
+    train.run([*flags, *ALONE, *lora, *rate, "--max_steps", "3", "--output_name", "alone"])
+    printed, folder = capsys.readouterr().out, final("alone")
+    assert "warning" not in printed and folder.name == "alone-gsm8k-none-10-0-large-none"
+    assert {path.name for path in folder.iterdir()} == {"base_model", "thoughts.json"}
+    for log in logs("alone"):
+        assert not {"align_loss", "focus_loss"} & log.keys() and not any("variance" in name for name in log)
+    trained, plain = load_file("results/alone/checkpoint-3/model.safetensors"), {}
+    for name, weight in plain_lora(tiny_pair, gsm8k_data, rows=4, steps=3, rate=1e-2).named_parameters():
+        if weight.requires_grad:
+            name = name.removeprefix(tuning.FILE_PREFIX).replace(".default", "")
+            plain[f"adapters.base_model.{name}"] = weight.detach()
+    assert trained.keys() == plain.keys()
+    assert all(value.abs().max() > 1e-2 for value in trained.values())
+    for name, value in plain.items():
+        torch.testing.assert_close(trained[name], value, atol=1e-5, rtol=0, msg=name)
+
+
+def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data, capsys):
+    """The checkpoint of an adapter alone, its resume checkpoint and the adapter's folder give the same texts, which are
+    not the bare LLM's. It works from Python too. Thoughts, an engine and another adapter are refused."""
+    train.run([*flags, *FAST, *ALONE, "--best_metric", "accuracy", "--max_new_tokens", "4", "--output_name", "alone"])
+    folder, shared = final("alone"), ["--data_dir", gsm8k_data, "--output_dir"]
+    best = json.loads((folder / "thoughts.json").read_text())["best"]
+    assert best["metric"] == "accuracy"
+    capsys.readouterr()
+    whole = run_evaluation("--checkpoint", folder, *shared, "whole")
+    assert "note: " not in capsys.readouterr().out
+    report = json.loads(Path("whole/report.json").read_text())
+    assert report["thought_variance"] is None and report["checkpoint"]["run"] == "alone"
+    assert report["checkpoint"]["name"] == folder.name and "eval_sft_loss" in report["checkpoint"]["dev"]
+    assert run_evaluation("--checkpoint", f"results/alone/checkpoint-{best['step']}", *shared, "resumed") == whole
+    bare = ["--thought_generator", "none", "--base_model_id", tiny_pair / "large"]
+    assert run_evaluation(*bare, "--base_model_ckpt", folder / "base_model", *shared, "named") == whole
+    assert run_evaluation("--checkpoint", folder, "--thought_generator", "none", *shared, "again") == whole
+    assert run_evaluation(*bare, *shared, "bare") != whole
+    title = "no thoughts, LoRA, 2 samples"
+    assert compare("resumed/report.json", "whole/report.json").titles == [title, title]
+
+    model = lta_thinker.LatentThoughtModel.from_pretrained(folder)
+    model.save_pretrained("saved", report="whole/report.json")
+    assert "A LoRA adapter of" in Path("saved/README.md").read_text()
+    assert run_evaluation("--checkpoint", "saved", *shared, "of_saved") == whole
+    asked = json.loads(whole[0])
+    assert model.solve(asked["question"], 2, max_new_tokens=12).texts == asked["responses"]
+
+    for more, message in (
+        (["--backend", "vllm"], "the engine has the bare LLM, and here it is tuned; use --backend hf"),
+        (["--inspect", "2"], "--inspect 2: there are no thoughts to look into"),
+        (["--num_thought_tokens", "2"], "this checkpoint makes only 0 thoughts"),
+        (["--thought_generator", "prompt"], "the checkpoint's thoughts.json says none"),
+        (["--thought_generator", "none", "--base_model_ckpt", "x"], "names the adapter already"),
+    ):
+        assert message in fails("--checkpoint", folder, *more, *shared, "out")
+    assert not Path("out").exists()
+
+
+def test_two_ranks_train_an_adapter_alone(flags):
+    """Two ranks train the adapter of one process with twice the accumulation."""
+    flags += ["--k_shot", "12", *ALONE, "--lora_dropout", "0"]
+    two_ranks(ROOT / "train.py", *flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1")
+    train.run([*flags, "--output_name", "one"])
+    assert_same_run("ranks", "one", 1e-6)
+
+
+def test_adapter_alone_resumes_to_same_weights(flags):
+    """A run of an adapter alone that is cut and resumed ends with the weights of the run that never was, to the bit."""
+    flags += ["--k_shot", "6", "--gradient_accumulation_steps", "1", *ALONE, "--eval_strategy", "steps"]
+    flags += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST]
+    train.run(flags)
+    shutil.move("ckpt", "before")
+    for step in (3, 4, 5):
+        shutil.rmtree(f"results/cut/checkpoint-{step}")
+    train.run([*flags, "--resume"])
+    shutil.copytree(next(Path("before").iterdir()), "ckpt/before-x")
+    assert_same_run("before", "cut", 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Wrong input
 
 
@@ -340,6 +460,10 @@ def test_every_generator_trains_with_adapters(flags, kind):
         ("--tune_base_model --lora_dropout nan", "--lora_dropout nan: must be finite"),
         ("--tune_base_model --lora_target q_proj,", "--lora_target q_proj,: names with commas"),
         ("--tune_assistant_model --thought_generator block", "the generator block has no small LM"),
+        ("--thought_generator none", "there is nothing to train without --tune_base_model"),
+        ("--thought_generator none --tune_base_model", "none reads no question: --align_loss_weight 0"),
+        ("--thought_generator none --tune_base_model --num_thought_chains 2", "--num_thought_chains: it is about"),
+        ("--thought_generator none --tune_base_model --params_file_name x", "--params_file_name: it is about thoughts"),
         ("--tune_base_model --sft_loss_weight 0", "no other loss reads what the large LLM says"),
     ],
 )

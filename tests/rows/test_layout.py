@@ -14,7 +14,7 @@ from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator, loss_counts
 from lta_thinker.rows.examples import Example, parse_row
-from lta_thinker.rows.layout import DATE_STRING, PLAIN_TEMPLATE, THOUGHTS, Layout, answer_line
+from lta_thinker.rows.layout import DATE_STRING, PLAIN_TEMPLATE, THOUGHTS, Layout, WorkedExample, answer_line
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens and buys 7 more. How many has she?", ("12 + 7 = 19 pens.", "So she has 19."), "19"),
@@ -65,10 +65,11 @@ def text(tokenizer, tokens):
     return tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
 
 
-def conversation(tokenizer, user, *answers):
+def conversation(tokenizer, user, *answers, earlier=()):
     """Ids of the whole conversation as the template gives them, the answers one behind the other; open for an answer
-    where there is none."""
+    where there is none. earlier: messages before it."""
     messages = [{"role": "user", "content": user}, *({"role": "assistant", "content": text} for text in answers)]
+    messages = [*earlier, *messages]
     template = PLAIN_TEMPLATE if tokenizer.chat_template is None else None
     settings = {"enable_thinking": False, "date_string": DATE_STRING, "return_dict": True}
     return tokenizer.apply_chat_template(
@@ -109,6 +110,48 @@ def test_prompt_and_target_follow_template(templated):
         assert prompt == {name: row[name] for name in ("prefix", "suffix", "question")}
         assert prompt["prefix"] + mark + prompt["suffix"] == conversation(marked, user)
     assert THOUGHTS not in tokenizer.get_vocab(), "the user's tokenizer was changed"
+
+
+def test_worked_examples_are_turns_before_the_question(templated):
+    """Worked examples are the turns of the template's own conversation: a user's with the task's prompt, an assistant's
+    with the target as it is trained. The generator does not read them."""
+    tokenizer, _ = templated
+    worked = [WorkedExample(example.question, target_text(example, "\n\n")) for example in EXAMPLES[:2]]
+    earlier = []
+    for example in worked:
+        earlier += [{"role": "user", "content": user_text(example.question)}]
+        earlier += [{"role": "assistant", "content": example.target}]
+    bare = Layout(tokenizer, None, PROMPTS["number"], worked_examples=worked)
+    row, user = bare.training(EXAMPLES[2]), user_text(EXAMPLES[2].question)
+    whole = conversation(tokenizer, user, target_text(EXAMPLES[2]), earlier=earlier)
+    assert row["prefix"] == conversation(tokenizer, user, earlier=earlier)
+    assert_whole(tokenizer, row["prefix"] + row["target"], whole)
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"], worked_examples=worked)
+    marked = copy.deepcopy(tokenizer)
+    marked.add_tokens([AddedToken(THOUGHTS, special=True, normalized=False)], special_tokens=True)
+    mark, row = [marked.convert_tokens_to_ids(THOUGHTS)], layout.training(EXAMPLES[2])
+    user = user_text(EXAMPLES[2].question, THOUGHTS)
+    assert row["prefix"] + mark + row["suffix"] == conversation(marked, user, earlier=earlier)
+    zero = Layout(tokenizer, tokenizer, PROMPTS["number"]).training(EXAMPLES[2])
+    same = ("suffix", "target", "question", "header", "steps", "answer")
+    assert {name: row[name] for name in same} == {name: zero[name] for name in same}
+
+
+REFUSALS = {  # what a template does with worked examples: what is said
+    "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}": "fails on worked examples",
+    "{% set messages = messages[-2 if messages[-1].role == 'assistant' else -1:] %}": "leaves out or changes worked",
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_templates_without_room_for_worked_examples_are_refused(fault):
+    """A chat template that takes no earlier turns, or drops them, is refused in one line."""
+    tokenizer = family_tokenizer("byte_level", fault + OWN_TEMPLATES["qwen2"][0])
+    Layout(tokenizer, None, PROMPTS["number"])
+    worked = [WorkedExample(example.question, target_text(example)) for example in EXAMPLES]
+    with pytest.raises(InputError, match=rf"its chat template {REFUSALS[fault]}.*\(--num_fewshot\)") as error:
+        Layout(tokenizer, None, PROMPTS["number"], worked_examples=worked)
+    assert "\n" not in str(error.value)
 
 
 def test_without_thoughts_conversation_is_plain(templated):
