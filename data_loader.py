@@ -77,9 +77,9 @@ TASKS = {
         Task(
             "asdiv",
             "number",
-            {"train": ("train.jsonl",), "test": ("test.jsonl",)},
-            missing="python data_loader.py --task asdiv --from ASDiv.xml --to data/asdiv makes test.jsonl; "
-            "ASDiv has no train rows of its own",
+            {"train": ("train.jsonl",), "dev": ("dev.jsonl",), "test": ("test.jsonl",)},
+            missing="python data_loader.py --task asdiv --from ASDiv.xml --to data/asdiv makes it from the file of "
+            "github.com/chaochun/nlu-asdiv-dataset",
         ),
         Task(
             "aqua",

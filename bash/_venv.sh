@@ -1,4 +1,4 @@
-# Sourced by run_demo.sh and run_tests.sh: a virtual environment with the tested versions; sets PYTHON.
+# Sourced by run_demo.sh, run_real.sh and run_tests.sh: a virtual environment with the tested versions; sets PYTHON.
 # VENV (default .venv), CONSTRAINTS (default constraints.txt) and BASE_PYTHON (default python3) can be set.
 VENV=${VENV:-.venv}
 CONSTRAINTS=${CONSTRAINTS:-constraints.txt}

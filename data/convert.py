@@ -5,6 +5,7 @@ reads it.
 """
 
 import argparse
+import hashlib
 import json
 import random
 import re
@@ -24,12 +25,14 @@ NUMBER = re.compile(r"-?\(?\d[\d,]*(?:\.\d+)?(?:/\d+)?\)?")
 
 @dataclass(frozen=True)
 class Raw:
-    """Official raw files of a task. files: {raw name: name of the result}; convert: (raw row, its number from 1) ->
-    row; read: file -> (place, raw row or bytes of JSON)."""
+    """Official raw files of a task. files: {raw name: names of its results}; convert: (raw row, its number from 1) ->
+    row; read: file -> (place, raw row or bytes of JSON); split: raw row -> name of the result that it goes into, for
+    raw files with more than one."""
 
-    files: dict[str, str]
+    files: dict[str, tuple[str, ...]]
     convert: Callable[[dict, int], dict]
     read: Callable[[Path], Iterable[tuple[str, bytes | dict]]] = lambda path: read_rows(str(path))
+    split: Callable[[dict], str] | None = None
 
 
 def convert_strategyqa(row: dict, number: int) -> dict:
@@ -75,6 +78,13 @@ def convert_asdiv(row: dict, number: int) -> dict:
     }
 
 
+def split_asdiv(row: dict) -> str:
+    """A fixed split, 70 % train, 10 % dev and 20 % test, by a hash of the problem's body: questions about one story
+    stay together."""
+    percent = int.from_bytes(hashlib.sha256(row["Body"].strip().encode()).digest()[:8]) % 100
+    return "train.jsonl" if percent < 70 else "dev.jsonl" if percent < 80 else "test.jsonl"
+
+
 def read_asdiv(path: Path) -> Iterable[tuple[str, dict]]:
     """(file:line, row) of ASDiv.xml; InputError where it is no XML."""
     content, lines = path.read_bytes(), []
@@ -101,46 +111,56 @@ def unchanged(row: dict, number: int) -> dict:
 
 RAW = {
     "gsm8k": Raw(
-        {f"{split}{kind}.jsonl": f"{split}{kind}.jsonl" for split in ("train", "test") for kind in ("_socratic", "")},
+        {
+            f"{split}{kind}.jsonl": (f"{split}{kind}.jsonl",)
+            for split in ("train", "test")
+            for kind in ("_socratic", "")
+        },
         unchanged,
     ),
     "strategyqa": Raw(
         {
-            "strategyqa_train.json": "strategyqa_train.jsonl",
-            "strategyqa_train.jsonl": "strategyqa_train.jsonl",
-            "strategyqa_dev.jsonl": "strategyqa_dev.jsonl",
+            "strategyqa_train.json": ("strategyqa_train.jsonl",),
+            "strategyqa_train.jsonl": ("strategyqa_train.jsonl",),
+            "strategyqa_dev.jsonl": ("strategyqa_dev.jsonl",),
         },
         convert_strategyqa,
     ),
-    "aqua": Raw({f"{split}.json": f"{split}.jsonl" for split in ("train", "dev", "test")}, unchanged),
-    "du": Raw({"task.json": "test.jsonl"}, convert_du, read_du),
-    "asdiv": Raw({"ASDiv.xml": "test.jsonl"}, convert_asdiv, read_asdiv),
+    "aqua": Raw({f"{split}.json": (f"{split}.jsonl",) for split in ("train", "dev", "test")}, unchanged),
+    "du": Raw({"task.json": ("test.jsonl",)}, convert_du, read_du),
+    "asdiv": Raw({"ASDiv.xml": ("train.jsonl", "dev.jsonl", "test.jsonl")}, convert_asdiv, read_asdiv, split_asdiv),
 }
 
 
-def convert_file(task: Task, source: Path, target: Path) -> tuple[int, list[str]]:
-    """One raw file -> one file for data_loader. Returns the number of rows written, and for each other row a line with
-    its place and the reason.
+def convert_file(task: Task, source: Path, targets: list[Path]) -> tuple[list[int], list[str]]:
+    """One raw file -> its files for data_loader. Returns the number of rows written into each, and for each other row a
+    line with its place and the reason.
 
-    Raises InputError where the file cannot be read, and where no row can be used.
+    Raises InputError where the file cannot be read, and where no row can be used for one of the targets.
     """
-    raw, rows, bad = RAW[task.name], [], []
+    raw, bad = RAW[task.name], []
+    rows: dict[str, list[str]] = {target.name: [] for target in targets}
     for number, (place, row) in enumerate(raw.read(source), 1):
         try:
-            row = raw.convert(json.loads(row) if isinstance(row, bytes) else row, number)
+            given = json.loads(row) if isinstance(row, bytes) else row
+            row = raw.convert(given, number)
             parse_row(task, row)
+            name = raw.split(given) if raw.split else targets[0].name
         except ValueError as error:
             bad.append(f"{place}: {error}")
             continue
         except (LookupError, TypeError, AttributeError, RecursionError) as error:
             bad.append(f"{place}: not such a row ({error!r})")
             continue
-        rows.append(json.dumps(row, ensure_ascii=False))
-    if not rows:
-        raise InputError(f"{source}: no row could be converted ({bad[0] if bad else 'it is empty'})")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, "\n".join(rows) + "\n")
-    return len(rows), bad
+        rows[name].append(json.dumps(row, ensure_ascii=False))
+    for name, written in rows.items():
+        if not written:
+            into = f" into {name}" if len(rows) > 1 else ""
+            raise InputError(f"{source}: no row could be converted{into} ({bad[0] if bad else 'it has too few rows'})")
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, "\n".join(rows[target.name]) + "\n")
+    return [len(rows[target.name]) for target in targets], bad
 
 
 def convert(tasks: dict[str, Task], task_name: str, source: Path, folder: Path) -> None:
@@ -154,17 +174,22 @@ def convert(tasks: dict[str, Task], task_name: str, source: Path, folder: Path) 
     paths = [source / name for name in files if (source / name).is_file()] if source.is_dir() else [source]
     if not paths or paths[0].name not in files or not paths[0].is_file():
         raise InputError(f"--from {source}: the file or its folder must have {' or '.join(files)}")
-    targets = [folder / files[path.name] for path in paths]
-    if len(set(targets)) < len(targets):
+    targets = [[folder / name for name in files[path.name]] for path in paths]
+    made = [target for of_path in targets for target in of_path]
+    if len(set(made)) < len(made):
         raise InputError(f"--from {source}: two files there make the same one of {folder}; name one of them")
-    for target in targets:
+    for target in made:
         if target.exists():
             raise InputError(f"{target}: is there already; delete it, or give another --to")
-    for path, target in zip(paths, targets, strict=True):
-        written, bad = convert_file(tasks[task_name], path, target)
+    for path, of_path in zip(paths, targets, strict=True):
+        counts, bad = convert_file(tasks[task_name], path, of_path)
         for line in bad:
             print(f"left out: {line}")
-        print(f"{target}: {written} of {written + len(bad)} rows of {path}")
+        total = sum(counts) + len(bad)
+        for target, written in zip(of_path, counts, strict=True):
+            print(f"{target}: {written} of {total} rows of {path}")
+        if bad and len(counts) > 1:
+            print(f"{len(bad)} of {total} rows left out")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -212,27 +212,34 @@ def test_du_options_are_shuffled():
 
 ASDIV = """<Corpus><ProblemSet>
 <Problem ID="a"><Body>Two </Body><Question>How many?</Question><Answer>2 (m)</Answer><Formula>1+1=2</Formula></Problem>
+<Problem ID="e"><Body>Two</Body><Question>How few?</Question><Answer>1</Answer><Formula>2-1=1</Formula></Problem>
 <Problem ID="b"><Body>Who?</Body><Question>Well?</Question><Answer>Tom</Answer><Formula>2>1</Formula></Problem>
 <Problem ID="c"><Body>Half.</Body><Question>x?</Question><Answer>-(1/2)</Answer><Formula>x=-1/2</Formula></Problem>
+<Problem ID="f"><Body>Seven.</Body><Question>x?</Question><Answer>7</Answer><Formula>x=7</Formula></Problem>
 <Problem ID="d"><Body>Two.</Body><Question>x, y?</Question><Answer>1 (m); 2 (m)</Answer><Formula>x=1</Formula></Problem>
 </ProblemSet></Corpus>
 """
 
 
 def test_official_rows_convert_or_are_named(tmp_path, capsys):
-    """Every official row is converted, or named with its line and the reason. An existing file is not replaced."""
+    """Every official row is converted, or named with its line and the reason, and ASDiv's stand in a fixed split in
+    which a story's questions are together. An existing file is not replaced."""
     (tmp_path / "ASDiv.xml").write_text(ASDIV)
     assert convert("asdiv", tmp_path / "ASDiv.xml", tmp_path / "asdiv") == ""
-    split = load_split(TASKS["asdiv"], "test", str(tmp_path))
-    assert [(e.question, e.steps, e.answer) for e in split.examples] == [
-        ("Two How many?", ("1+1=2",), "2"),
-        ("Half. x?", ("x=-1/2",), "-1/2"),
-    ]
+    made = {split: load_split(TASKS["asdiv"], split, str(tmp_path)).examples for split in ("train", "dev", "test")}
+    assert {split: [(e.question, e.steps, e.answer) for e in examples] for split, examples in made.items()} == {
+        "train": [("Seven. x?", ("x=7",), "7")],
+        "dev": [("Half. x?", ("x=-1/2",), "-1/2")],
+        "test": [("Two How many?", ("1+1=2",), "2"), ("Two How few?", ("2-1=1",), "1")],
+    }
     printed = capsys.readouterr().out.splitlines()
     assert printed == [
-        f'left out: {tmp_path}/ASDiv.xml:3: the answer "Tom" is not one number',
-        f'left out: {tmp_path}/ASDiv.xml:5: the answer "1 (m); 2 (m)" is not one number',
-        f"{tmp_path}/asdiv/test.jsonl: 2 of 4 rows of {tmp_path}/ASDiv.xml",
+        f'left out: {tmp_path}/ASDiv.xml:4: the answer "Tom" is not one number',
+        f'left out: {tmp_path}/ASDiv.xml:7: the answer "1 (m); 2 (m)" is not one number',
+        f"{tmp_path}/asdiv/train.jsonl: 1 of 6 rows of {tmp_path}/ASDiv.xml",
+        f"{tmp_path}/asdiv/dev.jsonl: 1 of 6 rows of {tmp_path}/ASDiv.xml",
+        f"{tmp_path}/asdiv/test.jsonl: 2 of 6 rows of {tmp_path}/ASDiv.xml",
+        "2 of 6 rows left out",
     ]
     assert convert("asdiv", tmp_path / "ASDiv.xml", tmp_path / "asdiv").endswith("delete it, or give another --to")
 
@@ -242,7 +249,7 @@ REAL = {  # file made: (rows, left out)
     "strategyqa": {"strategyqa_train.jsonl": (1832, 0), "strategyqa_dev.jsonl": (458, 0)},
     "aqua": {"dev.jsonl": (254, 0), "test.jsonl": (254, 0)},
     "du": {"test.jsonl": (369, 0)},
-    "asdiv": {"test.jsonl": (2093, 212)},
+    "asdiv": {"train.jsonl": (1484, 212), "dev.jsonl": (197, 0), "test.jsonl": (412, 0)},
 }
 
 
@@ -252,7 +259,7 @@ def test_real_official_rows_convert_and_load(task, tmp_path, capsys):
     if not (SHARED / "data" / task).is_dir():
         pytest.skip(f"{SHARED}/data/{task} is not here")
     assert convert(task, SHARED / "data" / task, tmp_path / task) == ""
-    *told, _ = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("left out: ") for line in told) == sum(left for _, left in REAL[task].values())
     for name, (rows, _) in REAL[task].items():
         source = str(tmp_path / task / name)
