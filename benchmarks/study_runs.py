@@ -369,8 +369,9 @@ class Study:
         """Longer trainings of `block` at one rate, also with positions and with the LLM's first layers as its reader,
         beside the default."""
         long = {"max_steps": 400, "eval_steps": 100}
-        names = {"block-sft": ({}, {"block_positions": True}, {"reader_layers": 2})}
-        names |= {"block-three": names["block-sft"], DEFAULT: ({},)}
+        reads: dict = {"reader_layers": 2}
+        tried = ({}, {"block_positions": True}, reads) if world == TELLER else (reads,)
+        names = {"block-sft": tried, "block-three": tried, DEFAULT: ({},)}
         runs = [
             self.at_rate(world.name, name, seed, 3e-3, **long, **option)
             for name, options in names.items()
