@@ -364,7 +364,7 @@ def check_sizes(sizes: Sizes, trained: Sizes) -> None:
 def load_models(plan: Plan) -> Models:
     """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for
     `none`), and the layout of the prompts."""
-    layout = build_layout(plan.spec, plan.prompts, plan.date_string)
+    layout = build_layout(plan.spec, plan.prompts, plan.date_string, plan.task.separator)
     models = build_models(plan.spec, layout, plan.weights, plan.adapters)
     if models.thoughts is not None:
         models.thoughts.eval()
