@@ -27,9 +27,9 @@ CASES = {
 
 @pytest.fixture
 def dev_flags(flags, tmp_path):
-    """Flags of a short run with seven dev rows, in batches of three."""
-    write_jsonl(tmp_path / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(140)])
-    return [*flags, "--k_shot", "8", "--data_dir", str(tmp_path / "rows"), "--per_device_eval_batch_size", "3"]
+    """Flags of a short run with nine dev rows, in batches of four."""
+    write_jsonl(tmp_path / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(180)])
+    return [*flags, "--k_shot", "8", "--data_dir", str(tmp_path / "rows"), "--per_device_eval_batch_size", "4"]
 
 
 @torch.no_grad()
@@ -58,12 +58,12 @@ def test_information_matches_plain_loop(dev_flags, tmp_path, case):
         question = torch.tensor([row["question"]])
         with torch.no_grad():
             rows.append((row, model.chain_thoughts(question, torch.ones_like(question))[1][0]))
-    assert len(rows) == 7
+    assert len(rows) == 9
     own = [plain_loss(model, row, thoughts) for row, thoughts in rows]
     rises = [plain_loss(model, row, rows[i][1]) - own[i + 1] for i, (row, _) in enumerate(rows[1:])]
     tokens = [len(row["target"]) for row, _ in rows]
-    mean = sum(rises) / 6
-    half = 1.96 * math.sqrt(sum((rise - mean) ** 2 for rise in rises) / 5 / 6)
+    mean = sum(rises) / 8
+    half = 1.96 * math.sqrt(sum((rise - mean) ** 2 for rise in rises) / 7 / 8)
     found = meta("run")["dev"]
     assert found["eval_sft_loss"] == pytest.approx(sum(own) / sum(tokens), abs=1e-5)
     expected = [mean, mean - half, mean + half, sum(rises) / sum(tokens[1:])]
@@ -80,7 +80,7 @@ def test_two_ranks_find_one_information(dev_flags):
     """Two ranks, one of them without a row in the last round, find the information of one process, whatever the batch:
     the row before is that of all dev rows."""
     start = ["--learning_rate", "1e-12", "--max_steps", "1"]
-    two_ranks(ROOT / "train.py", *dev_flags, *start, "--output_name", "ranks", "--per_device_eval_batch_size", "1")
+    two_ranks(ROOT / "train.py", *dev_flags, *start, "--output_name", "ranks", "--per_device_eval_batch_size", "2")
     train.run([*dev_flags, *start, "--output_name", "alone"])
     one, other = meta("ranks")["dev"], meta("alone")["dev"]
     assert [one[name] for name in NAMES] == pytest.approx([other[name] for name in NAMES], rel=1e-4, abs=1e-5)
