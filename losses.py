@@ -50,7 +50,7 @@ class _TargetCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         tokens, d = hidden.shape
         largest = torch.full((tokens, 1), -torch.inf, device=hidden.device)
         total, gold_logits, gradient, start = torch.zeros_like(largest), torch.zeros_like(largest), None, 0
@@ -70,22 +70,26 @@ class _TargetCrossEntropy(torch.autograd.Function):
                 gradient.mul_(shrink).add_(weights.to(head.dtype) @ rows)
         if gradient is not None:
             ctx.save_for_backward(gradient.div_(total).sub_(head[labels]).to(hidden.dtype))
-        return (largest + total.log() - gold_logits).sum()
+        each = largest + total.log() - gold_logits  # (T, 1)
+        ctx.mark_non_differentiable(each)
+        return each.sum(), each
 
     @staticmethod
-    def backward(ctx, d_total: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride] torch types it (*grads)
+    def backward(ctx, d_total: Tensor, _):  # pyright: ignore[reportIncompatibleMethodOverride] torch types it (*grads)
         (gradient,) = ctx.saved_tensors
         return (gradient * d_total).to(gradient.dtype), None, None
 
 
-def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-    """L_SFT, summed over the T target tokens.
+def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """L_SFT, summed over the T target tokens, and of each of them.
 
     hidden (T, d): last hidden states at the columns that predict the targets; head (V, d): the frozen output embedding,
-    in the same dtype; labels (T,) int64. Returns a float32 scalar. The head gets no gradient. The gradient of `hidden`
-    is computed in the forward pass, block by block of the vocabulary, so no more than BLOCK logits are in memory.
+    in the same dtype; labels (T,) int64. Returns a float32 scalar, and (T,) float32 without gradients. The head gets no
+    gradient. That of `hidden` is computed in the forward pass, block by block of the vocabulary, so no more than BLOCK
+    logits are in memory.
     """
-    return _TargetCrossEntropy.apply(hidden, head, labels)
+    total, each = _TargetCrossEntropy.apply(hidden, head, labels)
+    return total, each[:, 0]
 
 
 def semantic_alignment(z_question: Tensor, z_thoughts: Tensor, form: AlignForm = AlignForm()) -> Tensor:

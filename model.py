@@ -482,12 +482,30 @@ class LatentThoughtModel(nn.Module):
             return self._losses(batch, None)
         if self.training:
             return self._losses(batch, torch.randint(count, (rows,)).to(batch["question_ids"].device))
-        each, thoughts = [], []
+        each, thoughts, of_tokens = [], [], []
         for chain in range(count):
             each.append(self._losses(batch, torch.full_like(batch["question_ids"][:, 0], chain)))
             thoughts.append(self.last_thoughts)
-        self.last_thoughts = torch.stack(thoughts, dim=1)
+            of_tokens.append(self.last_target_losses)
+        self.last_thoughts, self.last_target_losses = torch.stack(thoughts, dim=1), torch.stack(of_tokens).mean(0)
         return {name: sum((sums[name] for sums in each), torch.zeros(())) / count for name in each[0]}
+
+    def target_losses(self, batch: dict[str, Tensor], thoughts: Tensor) -> Tensor:
+        """SFT loss of each of a batch's target tokens behind given thoughts (B, C, n, d_large), mean over the chains:
+        (T,) float32 without gradients."""
+        return torch.stack([self._sft(batch, of_chain)[1] for of_chain in thoughts.unbind(1)]).mean(0)
+
+    def _sft(self, batch: dict[str, Tensor], thoughts: Tensor) -> tuple[Tensor, Tensor]:
+        """target_cross_entropy of a batch behind thoughts (B, n, d_large)."""
+        # the column before a token predicts it: of the first target token without thoughts, the prefix's last
+        first = max(thoughts.shape[1] - 1, 0)
+        prefix = batch["prefix_ids"].shape[1] - (thoughts.shape[1] == 0)
+        hidden = self._behind_prefix(llm_inputs(self.llm, batch, thoughts), prefix)
+        # only target tokens are asked for
+        before = batch["target_rows"] * hidden.shape[1] + first + batch["target_columns"]
+        asked = hidden.flatten(0, 1).index_select(0, before.to(hidden.device))
+        head = self.llm.get_output_embeddings().weight  # of a spread LLM (--inspect) it may be on another device
+        return target_cross_entropy(asked.to(head.device), head, batch["target_ids"].to(head.device))
 
     def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
         z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
@@ -496,15 +514,8 @@ class LatentThoughtModel(nn.Module):
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:
-            # the column before a token predicts it: of the first target token without thoughts, the prefix's last
-            first = self.num_thoughts - 1 if self.num_thoughts else 0
-            prefix = batch["prefix_ids"].shape[1] - (self.num_thoughts == 0)
-            hidden = self._behind_prefix(llm_inputs(self.llm, batch, z_thoughts), prefix)
-            # only target tokens are asked for
-            before = batch["target_rows"] * hidden.shape[1] + first + batch["target_columns"]
-            asked = hidden.flatten(0, 1).index_select(0, before)
-            head = self.llm.get_output_embeddings().weight
-            sums["sft"] = target_cross_entropy(asked, head, batch["target_ids"])
+            # of each target token, (T,), for the information of the thoughts; of several chains on dev their mean
+            sums["sft"], self.last_target_losses = self._sft(batch, z_thoughts)
         if "align" in wanted:
             sums["align"] = semantic_alignment(z_question, z_thoughts, self.objective.align).sum()
         if "focus" in wanted:

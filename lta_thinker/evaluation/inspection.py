@@ -3,8 +3,9 @@
     python evaluate.py --checkpoint ckpt/NAME --inspect 20
 
 It shows the words whose embeddings lie nearest to the thoughts, how far the thoughts lie outside the embedding table,
-how much attention the answer pays to them, and the accuracy when they are replaced by another question's, by the mean
-over the questions, or by zeros. inspect_thoughts writes inspection.json and inspection.svg (needs matplotlib).
+how much attention the answer pays to them, and accuracy and SFT loss when they are replaced by another question's, by
+the mean over the questions, or by zeros. By how much the loss rises is their information. inspect_thoughts writes
+inspection.json and inspection.svg (needs matplotlib).
 
 Shapes: K questions, n thoughts of each in the prompt, d hidden size, V rows of the embedding table, L attention layers.
 """
@@ -23,13 +24,14 @@ from tqdm import tqdm
 
 from lta_thinker.common import InputError, write_json
 from lta_thinker.evaluation.plots import load_matplotlib
-from lta_thinker.evaluation.report import Interval, interval
+from lta_thinker.evaluation.report import Interval, interval, nats
 from lta_thinker.generation.decoding import decode
 from lta_thinker.generation.prompts import PromptEmbedder, Request
 from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_ids
 from lta_thinker.generation.sampling import Sample, SamplingSettings
 from lta_thinker.llm.forward import body, position_ids
 from lta_thinker.model import Models, llm_inputs
+from lta_thinker.rows.batch import TrainingCollator, sum_by_row
 
 INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
 NEAREST = 3  # words a thought
@@ -59,8 +61,10 @@ def inspect_thoughts(
 
     settings: greedy, for the answers. Returns what inspection.json holds: {"num_questions", "num_thoughts",
     "questions": indices, "nearest_words": [K][n][NEAREST] of {"row", "word", "cosine"}, "table": of table_distance,
-    "attention": {"mass", "uniform": [K][L], shares of 1}, "accuracy": {variant: {"value", "low", "high"}; None for
-    swapped and mean where there is only one question}, "similarity": [K][K] cosines of the thoughts' means over slots}.
+    "attention": {"mass", "uniform": [K][L], shares of 1}, "accuracy": {variant: {"value", "low", "high"}}, "sft_loss":
+    {variant: nats an answer}, "information": {variant but own: {"value", "low", "high", nats an answer, "per_token"}},
+    each None for swapped and mean where there is only one question, "similarity": [K][K] cosines of the thoughts' means
+    over slots}.
 
     Raises InputError without matplotlib, and for an LLM that does not give its attention weights.
     """
@@ -73,12 +77,15 @@ def inspect_thoughts(
     table, row_norms = table_distance(llm, thoughts.reshape(-1, d))
 
     embed = PromptEmbedder(models, num_chains=1)
-    answers, accuracy = {}, {}
+    answers, accuracy, losses, rises = {}, {}, {}, {}
     for name, title in VARIANTS.items():
         injected = variant_of(thoughts, name)
         if injected is None:
-            accuracy[name] = None
+            accuracy[name] = losses[name] = rises[name] = None
             continue
+        losses[name], tokens = answer_losses(embed, requests, injected, batch_size)
+        rise = losses[name] - losses["own"]
+        rises[name] = asdict(interval(rise)) | {"per_token": rise.sum().item() / tokens}
         answers[name] = greedy_answers(embed, requests, injected, settings, batch_size, title)
         texts = decode_texts(models.layout, answers[name])
         right = [is_right(text, request.example, answer_type) for text, request in zip(texts, requests, strict=True)]
@@ -92,6 +99,8 @@ def inspect_thoughts(
         "table": table,
         "attention": attention_by_layer(embed, requests, thoughts, answers["own"]),
         "accuracy": accuracy,
+        "sft_loss": {name: None if found is None else found.mean().item() for name, found in losses.items()},
+        "information": {name: rise for name, rise in rises.items() if name != "own"},
         "similarity": (unit @ unit.T).tolist(),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -213,6 +222,25 @@ def greedy_answers(
     return [written[request.example.index] for request in requests]
 
 
+@torch.no_grad()
+def answer_losses(
+    embed: PromptEmbedder, requests: list[Request], thoughts: Tensor, batch_size: int
+) -> tuple[Tensor, int]:
+    """SFT loss of each request's written answer behind these thoughts (K, n, d), summed over its target tokens, (K,)
+    float64 on the CPU, and the number of target tokens of all."""
+    models, losses, tokens = embed.models, [], 0
+    assert models.thoughts is not None
+    rows = models.layout.training_rows([request.example for request in requests])
+    collator = TrainingCollator(models.layout, steps=False)
+    for start in range(0, len(rows), batch_size):
+        batch = collator(rows[start : start + batch_size])
+        inputs = {name: value.to(thoughts.device) for name, value in batch.items()}
+        of_tokens = models.thoughts.target_losses(inputs, thoughts[start : start + batch_size, None])
+        losses.append(sum_by_row(of_tokens.double().cpu(), batch))
+        tokens += len(of_tokens)
+    return torch.cat(losses), tokens
+
+
 def attention_by_layer(
     embed: PromptEmbedder, requests: list[Request], thoughts: Tensor, answers: list[Sample]
 ) -> dict[str, list[list[float]]]:
@@ -303,6 +331,13 @@ def print_inspection(figures: dict) -> None:
     for name, title in VARIANTS.items():
         found = figures["accuracy"][name]
         print(f"  {title:32s} {Interval(**found).percent if found else 'not asked: there is no other question'}")
+    print("SFT loss of the written answers with, and information: by how much it is above that with their own thoughts")
+    print(f"  {VARIANTS['own']:32s} {figures['sft_loss']['own']:.4g} nats an answer")
+    for name, found in figures["information"].items():
+        if found:
+            rise = nats(found["value"], found["low"], found["high"])
+            loss = f"{figures['sft_loss'][name]:.4g}; information {rise}, {found['per_token']:.3g} a token"
+            print(f"  {VARIANTS[name]:32s} {loss}")
 
 
 def layer_line(shares: list[float]) -> str:

@@ -397,7 +397,8 @@ def check_sizes(sizes: Sizes, trained: Sizes) -> None:
 def load_models(plan: Plan) -> Models:
     """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for the
     bare LLM), and the layout of the prompts."""
-    layout = build_layout(plan.spec, plan.prompts, plan.date_string, worked_examples=plan.worked_examples)
+    separator, worked = plan.task.separator, plan.worked_examples
+    layout = build_layout(plan.spec, plan.prompts, plan.date_string, separator, worked_examples=worked)
     models = build_models(plan.spec, layout, plan.weights, plan.adapters)
     if models.thoughts is not None:
         models.thoughts.eval()

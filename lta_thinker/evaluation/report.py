@@ -131,6 +131,11 @@ class Interval:
         return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
+def nats(value: float, low: float, high: float) -> str:
+    """A mean over questions in nats an answer with its interval, as text."""
+    return f"{value:.3g} nats an answer [{low:.3g}, {high:.3g}]"
+
+
 def interval(values) -> Interval:
     """The mean of `values`, one a question, with its 95 % bootstrap interval: questions are resampled, with the same
     draws in every call."""
@@ -229,6 +234,10 @@ def print_report(report: Report) -> None:
         reads_question = report.settings["thought_generator"] != "prompt"
         if reads_question and "num_questions" in variance and collapsed(variance):
             rows["collapsed"] = "the thoughts are the same for every question"
+    dev = report.checkpoint["dev"] or {}
+    if "eval_information" in dev:
+        value, low, high = (dev[f"eval_information{end}"] for end in ("", "_low", "_high"))
+        rows["information of the thoughts"] = f"{nats(value, low, high)} (of training, on dev; normal interval)"
     print(f"{report.num_questions} questions, [95 % intervals: bootstrap over questions]")
     for title, value in rows.items():
         print(f"  {title:28s} {value}")

@@ -93,6 +93,13 @@ def step_ends(row: dict) -> list[int]:
     return list(ends)[1:]
 
 
+def sum_by_row(values: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """Values (T,) of a TrainingCollator batch's target tokens -> their sums in each row, (B,)."""
+    table = values.new_zeros(batch["labels"].shape)
+    table[batch["target_rows"], batch["target_columns"]] = values
+    return table.sum(-1)
+
+
 def loss_counts(batch: dict[str, Tensor]) -> Tensor:
     """What the sums of losses.LOSSES are divided by: (4,) float32 of target tokens, rows, rows with steps, rows."""
     labels = batch["labels"]

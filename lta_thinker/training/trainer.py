@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator, loss_counts
 from lta_thinker.training.balance import LossBalance
 from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.information import Information
 from lta_thinker.training.preemption import ignore_sigterm
 from lta_thinker.training.rows import RunRows
 
@@ -221,24 +223,32 @@ class ThoughtTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """The dev losses, each over all dev rows (SFT per target token); the thoughts see no steps. Returns metrics
-        eval_*. InputError where a loss is not finite."""
+        """The dev losses, each over all dev rows (SFT per target token), and the information of the thoughts; they see
+        no steps. Returns metrics eval_*. InputError where a loss is not finite."""
         self.model.eval()
         rank, ranks = self.args.process_index, self.args.world_size
         size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
         totals, variance = torch.zeros(2, len(LOSSES), dtype=torch.float64), ThoughtVariance()
+        information, last = Information(), None
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
             own_rows = rows[start : start + size * ranks][rank::ranks]
             # a rank without rows computes too: the others may need its part of a sharded LLM
             batch = self.dev_collator([self.eval_dataset[i] for i in own_rows or rows[:1]])
-            sums = self.model(**self._prepare_inputs(batch))
+            inputs = self._prepare_inputs(batch)
+            sums, thoughts = self.model(**inputs), self.model.last_thoughts
+            thoughts = thoughts.view(len(thoughts), self.model.design.num_chains, *thoughts.shape[-2:])  # (B, C, N, d)
             if own_rows:
                 values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
                 totals += torch.stack([torch.tensor(values), loss_counts(batch)])
-                thoughts = self.model.last_thoughts
                 if self.model.num_thoughts:
-                    variance.add(own_rows, thoughts.view(len(own_rows), -1, *thoughts.shape[-2:]))
+                    variance.add(own_rows, thoughts)
+            if self.model.generator.reads_question:
+                own_losses = self.model.last_target_losses
+                swapped, last = self._thoughts_before(thoughts, last)
+                # the first dev row has none before it: it has read its own, and is left out
+                paired = slice(int(0 in own_rows), len(own_rows))
+                information.add(self.model.target_losses(inputs, swapped) - own_losses, inputs, paired)
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
         losses = {name: means[name] for name in self.model.losses}
@@ -251,11 +261,24 @@ class ThoughtTrainer(Trainer):
             metrics |= {f"eval_thought_variance_{over}": figures[f"over_{over}"] for over in ("questions", "slots")}
         if self.model.generator.reads_question and collapsed(figures) and self.is_world_process_zero():
             print(self._collapse_line(figures, losses), flush=True)
+        sums = self.accelerator.reduce(information.sums.to(self.args.device), "sum")
+        metrics |= {f"eval_{name}": value for name, value in Information(sums).figures().items()}
         if self.args.best_metric == "accuracy":
             metrics["eval_accuracy"] = self._dev_accuracy(quiet)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _thoughts_before(self, thoughts: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The thoughts (B, C, N, d) of this rank's rows of a block of dev rows -> those of the row before each in dev
+        order, whichever rank has it, and of the block's last row, (1, C, N, d). `last`: of the block before; in the
+        first block the first row gets its own. A collective."""
+        size, ranks = self.args.per_device_eval_batch_size, self.args.world_size
+        padded = F.pad(thoughts, (0, 0, 0, 0, 0, 0, 0, size - len(thoughts)))
+        of_all = self.accelerator.gather(padded)
+        of_all = of_all.unflatten(0, (ranks, size)).transpose(0, 1).flatten(0, 1)  # rank by rank -> in dev order
+        before = torch.cat([of_all[:1] if last is None else last, of_all])
+        return before[self.args.process_index :: ranks][: len(thoughts)], of_all[-1:]
 
     def _collapse_line(self, figures: dict, losses: dict[str, float]) -> str:
         line = f"warning: step {self.state.global_step}: the thoughts have collapsed, they are the same for every dev "
@@ -293,6 +316,7 @@ class ThoughtTrainer(Trainer):
     def record_at(self, step: int) -> TrainingRecord:
         """The record of the weights after `step`; its `dev` is their point of the dev curve."""
         keys = ("step", "epoch", "eval_loss", *(f"eval_{name}_loss" for name in LOSSES), "eval_accuracy")
+        keys += tuple(f"eval_{name}" for name in Information.NAMES)
         logs = [log for log in self.state.log_history if "eval_sft_loss" in log]
         curve = [{key: log[key] for key in keys if key in log} for log in logs]
         without_losses = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay

@@ -2,9 +2,11 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import sampled
 from transformers import AutoModelForCausalLM
 
@@ -13,6 +15,7 @@ from lta_thinker.evaluation import inspection
 from lta_thinker.evaluation.inspection import (
     DRAWING_FILE,
     INSPECTION_FILE,
+    answer_losses,
     attention_mass,
     eager_attention,
     greedy_answers,
@@ -115,6 +118,11 @@ class SaysItsQuestion:
         self.made += len(question_ids)
         return None, values[:, None, None, None].expand(-1, 1, N, self.llm.config.hidden_size)
 
+    def target_losses(self, batch, thoughts):
+        """The loss of a target token is what the thoughts in its row's prompt are."""
+        assert thoughts.shape[1:3] == (1, 2)
+        return thoughts[:, 0, 0, 0][batch["target_rows"]]
+
 
 @pytest.mark.parametrize("gold, right", [("012", "own"), ("120", "swapped")])
 def test_exchanged_thoughts_decide_answers(tiny_models, tmp_path, monkeypatch, gold, right):
@@ -140,6 +148,13 @@ def test_exchanged_thoughts_decide_answers(tiny_models, tmp_path, monkeypatch, g
     expected = {"own": 0, "swapped": 0, "mean": pytest.approx(1 / 3), "zeros": pytest.approx(1 / 3)}
     assert accuracy == expected | {right: 1}
     assert figures["num_thoughts"] == 2
+    a, b, c = (len(tiny_models.layout.training(example)["target"]) for example in examples)  # tokens
+    losses = {"own": b + 2 * c, "swapped": a + 2 * b, "mean": a + b + c, "zeros": 0}
+    assert figures["sft_loss"] == {name: pytest.approx(total / 3) for name, total in losses.items()}
+    for name in ("swapped", "mean", "zeros"):
+        found, rise = figures["information"][name], losses[name] - losses["own"]
+        assert found["value"] == pytest.approx(rise / 3) and found["low"] <= rise / 3 <= found["high"]
+        assert found["per_token"] == pytest.approx(rise / (a + b + c))
 
 
 def test_own_thoughts_answer_as_in_evaluation(tiny_models):
@@ -150,6 +165,25 @@ def test_own_thoughts_answer_as_in_evaluation(tiny_models):
     answers = greedy_answers(PromptEmbedder(models, 1), requests, thoughts, settings, 2, "answers")
     evaluated = {example.index: text for example, _, [text] in sampled(models, EXAMPLES, settings, batch_size=3)}
     assert decode_texts(models.layout, answers) == [evaluated[example.index] for example in EXAMPLES]
+
+
+def test_answer_losses_match_plain_loop(tiny_models, kind):
+    """The SFT loss of a written answer behind the first two thoughts is that of the row alone, without padding and
+    cache."""
+    models = tiny_models.models(kind, num_thoughts=N)
+    examples = [replace(one, steps=("So it is.",) * i) for i, one in enumerate(EXAMPLES)]
+    requests, embed = make_requests(models.layout, examples), models.llm.get_input_embeddings()
+    thoughts = make_thoughts(models, requests, 2)[:, :2]
+    losses, tokens = answer_losses(PromptEmbedder(models, 1), requests, thoughts, batch_size=2)
+    rows = models.layout.training_rows(examples)
+    for row, own, loss in zip(rows, thoughts, losses.tolist(), strict=True):
+        prefix, rest = (embed(torch.tensor(ids)) for ids in (row["prefix"], row["suffix"] + row["target"]))
+        with torch.no_grad():
+            logits = models.llm(inputs_embeds=torch.cat([prefix, own, rest])[None]).logits[0]
+        target = torch.tensor(row["target"])
+        plain = F.cross_entropy(logits[-len(target) - 1 : -1].double(), target, reduction="sum").item()
+        assert loss == pytest.approx(plain, rel=1e-6, abs=1e-5)
+    assert tokens == sum(len(row["target"]) for row in rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -166,7 +200,8 @@ def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dty
     assert figures["questions"] == [7, 8, 9]
     assert [len(slots) for slots in figures["nearest_words"]] == [N] * 3
     assert torch.tensor(figures["attention"]["mass"]).shape == (3, llm.config.num_hidden_layers)
-    assert str(folder / INSPECTION_FILE) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(folder / INSPECTION_FILE) in printed and printed.count("information") == 4
 
 
 def test_single_question_has_no_exchange(tiny_models, tmp_path, capsys):
@@ -176,6 +211,8 @@ def test_single_question_has_no_exchange(tiny_models, tmp_path, capsys):
     figures = inspect_thoughts(models, requests, "number", N, greedy_settings(models.llm, 4), 1, tmp_path)
     accuracy = figures["accuracy"]
     assert accuracy["swapped"] is accuracy["mean"] is None and accuracy["own"] and accuracy["zeros"]
+    rises = figures["information"]
+    assert rises["swapped"] is rises["mean"] is None and rises["zeros"]
     assert capsys.readouterr().out.count("there is no other question") == 2
 
 

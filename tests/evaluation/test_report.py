@@ -30,6 +30,17 @@ def test_report_figures_match_hand_calculation():
     assert figures.vote_accuracy.low < 0.5 < figures.vote_accuracy.high
 
 
+def test_report_tells_information_of_training(tmp_path, capsys):
+    """The report's table has the information of the thoughts where the checkpoint's dev record has it, and no line of
+    it where it has not."""
+    dev = {"step": 5, "eval_information": 0.4211, "eval_information_low": 0.38, "eval_information_high": 0.4622}
+    for i, facts in enumerate([{"step": 5}, None, dev]):
+        path = write_evaluation(tmp_path / f"{i}", [line_of(0, ["18"])], {"name": "x", "run": None, "dev": facts})
+        report.print_report(report.Report.read(path))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "information" in line]
+    assert re.fullmatch(r"  information of the thoughts +0\.421 nats an answer \[0\.38, 0\.462\] \(.*dev.*\)", line)
+
+
 def test_intervals_cover_as_they_say(monkeypatch):
     """95 % intervals of a mean of 100 coins hold the truth in about 95 of 100 draws."""
     monkeypatch.setattr(report, "RESAMPLES", 1000)

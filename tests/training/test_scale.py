@@ -67,6 +67,7 @@ def test_two_processes_train_as_one(flags, tmp_path, place):
     assert [log["eval_sft_loss"] for log in meta("two")["dev_curve"]] == pytest.approx(
         [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
     )
+    assert meta("two")["dev"]["eval_information"] == pytest.approx(meta("alone")["dev"]["eval_information"], abs=1e-4)
     assert meta("two")["rows"]["dev"]["kept"] == 3
     assert meta("two")["fingerprints"] == meta("alone")["fingerprints"]
     files = {path.name for path in next(Path("ckpt").glob("two-*")).iterdir()}
