@@ -304,13 +304,7 @@ class LatentThoughtModel(nn.Module):
         if kind in ("block", "prompt"):
             rows = torch.tensor(prior_row_ids(llm.config, chains * num_thoughts), device=embed.weight.device)
             self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
-        # tuples: nn.Module registers no modules in one
-        self.frozen = (llm, small_lm)
-        self.reader: Any = None  # reads the question: a part of the small LM or of the LLM; None: the LLM's embeddings
-        if small_lm is not None:
-            self.reader = (body(small_lm),)
-        elif design.reader_layers:
-            self.reader = (first_layers(llm, design.reader_layers),)
+        self.frozen = (llm, small_lm)  # a tuple: nn.Module registers no modules in one
         self.num_thoughts = num_thoughts
         self.slot_ids = [slot_id] * chains  # at the first slot of each chain
         if small_lm is not None and chains > 1:
@@ -364,11 +358,13 @@ class LatentThoughtModel(nn.Module):
         """States of the generator's input (B, T): the small LM's last hidden states, (B, T, d_small), with gradients if
         it is tuned; without a small LM the LLM's embeddings, or its states behind its first layers, (B, T, d_large)."""
         lm, role = (self.small_lm, "assistant_model") if self.small_lm is not None else (self.llm, "base_model")
+        layers = self.design.reader_layers or 0  # the small LM was loaded with no more than these
         with torch.set_grad_enabled(role in self.adapters and torch.is_grad_enabled()):
-            if self.reader is None:
+            if self.small_lm is None and layers == 0:
                 return self.llm.get_input_embeddings()(ids)
+            reader = body(lm) if self.small_lm is not None else first_layers(lm, layers)
             allowed, positions = attention_mask(lm, mask, mask.shape[1]), position_ids(mask)
-            out = self.reader[0](input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
+            out = reader(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
             return out.last_hidden_state
 
     def _with_slots(self, ids: Tensor, mask: Tensor, chains: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -210,7 +210,8 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) 
         print("warning: --thoughts_see_steps: thoughts read the gold steps in training and have none in evaluation")
     if args.freeze_prior and model.generator.has_prior:
         print("warning: --freeze_prior: the slots' prior is not trained")
-    if args.steps_as_turns and not model.generator.uses_small_lm:
+    reads_positions = model.generator.uses_small_lm or model.design.reader_layers or model.design.block_positions
+    if args.steps_as_turns and not reads_positions:
         why = "block has no positions, so the end-of-turn tokens of all steps get one vector"
         print(f"warning: --steps_as_turns: {why}: the focus loss is a constant, the mean of log M of rows with M steps")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -108,7 +108,7 @@ def test_attention_implementation_is_restored(tiny_models):
 class SaysItsQuestion:
     """A thought model whose thoughts of question i are i in every feature."""
 
-    design = Design()
+    design, num_thoughts = Design(), N
 
     def __init__(self, llm):
         self.llm, self.made = llm, 0
