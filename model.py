@@ -365,7 +365,7 @@ class LatentThoughtModel(nn.Module):
             reader = body(lm) if self.small_lm is not None else first_layers(lm, layers)
             allowed, positions = attention_mask(lm, mask, mask.shape[1]), position_ids(mask)
             out = reader(input_ids=ids, attention_mask=allowed, position_ids=positions, use_cache=False)
-            return out.last_hidden_state
+            return out.last_hidden_state.to(ids.device)  # of an LLM on several GPUs it is on the last
 
     def _with_slots(self, ids: Tensor, mask: Tensor, chains: Tensor | None) -> tuple[Tensor, Tensor]:
         """(ids, mask) and behind them the tokens that stand at the N slots of the rows' chains (B,)."""

@@ -86,9 +86,8 @@ def check_same_run(args: TrainArguments, rows: RunRows) -> None:
     """InputError where a resumed run has other flags or rows than it was started with (rows may change on disk)."""
     before, now = read_json(args.run_folder / FLAGS_FILE), run_settings(args, rows)
     for name in TrainArguments.__annotations__:  # what the train.py that began the run did not have yet was off
-        if isinstance(now.get(name), bool):
-            before.setdefault(name, False)
-    before.setdefault("num_fewshot", 0)
+        off = False if isinstance(now.get(name), bool) else TrainArguments.__dataclass_fields__[name].default
+        before.setdefault(name, off)
     for name in now:
         if name in before and before[name] != now[name]:
             raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")

@@ -128,6 +128,11 @@ def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
         if given and trained and base_name(given) != base_name(trained):
             raise InputError(f"--{name} {given}: the checkpoint was trained with {trained}")
     given = args.num_thought_tokens
+    if given and args.thought_generator != "none" and record.thought_generator == "none":
+        raise InputError(
+            f"--num_thought_tokens {given}: this checkpoint is an adapter alone, without thoughts; leave the flag and "
+            "--recipe out"
+        )
     if given and args.thought_generator != "none" and given > record.num_thoughts:
         raise InputError(f"--num_thought_tokens {given}: this checkpoint makes only {record.num_thoughts} thoughts")
     for name, default, trained in (("task_name", None, record.task_name), ("dtype", "auto", record.dtype)):

@@ -31,6 +31,7 @@ def first_layers(lm, count: int) -> Any:
     if not isinstance(getattr(whole, "layers", None), nn.ModuleList):
         raise InputError(f"--reader_layers: {type(whole).__name__} has no `layers` to choose from")
     part = copy.copy(whole)
+    part.__dict__.pop("forward", None)  # a hook's, which would run the whole body
     part._modules = whole._modules | {"layers": whole.layers[:count]}
     return part
 

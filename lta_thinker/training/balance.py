@@ -22,8 +22,9 @@ from lta_thinker.model import LatentThoughtModel
 class LossBalance:
     """Gathers the gradients of the extra losses of a step, and adds them, scaled, to the SFT loss's.
 
-    The extra losses' backward passes stay in the generator, and in the small LM where it is tuned: none of them reads
-    the large LLM. Ranks send each other one more set of gradients for each. Nothing is carried from step to step.
+    The extra losses' backward passes stay in the generator and in what reads the question, where that is tuned: the
+    small LM, or the large LLM's first layers (--reader_layers with block). Ranks send each other one more set of
+    gradients for each. Nothing is carried from step to step.
     `scales`: the last step's min(1, |g_sft| / |g_k|) by loss, float32 scalars.
     """
 

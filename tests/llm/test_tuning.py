@@ -416,7 +416,7 @@ def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data
     for more, message in (
         (["--backend", "vllm"], "the engine has the bare LLM, and here it is tuned; use --backend hf"),
         (["--inspect", "2"], "--inspect 2: there are no thoughts to look into"),
-        (["--num_thought_tokens", "2"], "this checkpoint makes only 0 thoughts"),
+        (["--recipe", "paper"], "--num_thought_tokens 2: this checkpoint is an adapter alone, without thoughts"),
         (["--thought_generator", "prompt"], "the checkpoint's thoughts.json says none"),
         (["--thought_generator", "none", "--base_model_ckpt", "x"], "names the adapter already"),
     ):

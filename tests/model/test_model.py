@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from helpers import EXAMPLES, N, evaluation_thoughts, one_line, plain_z, prompt_batch, training_batch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.forward import position_ids
+from lta_thinker.llm.forward import first_layers, position_ids
 from lta_thinker.llm.frozen import LmSource, load_frozen_lm
 from lta_thinker.losses import Objective
 from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
@@ -352,6 +353,17 @@ def test_first_layers_read_the_question(tiny_models, tiny_pair, layers):
     for model in (block, small):
         torch.testing.assert_close(model._read(ids, mask), states_behind(llm, ids, layers), atol=1e-6, rtol=0)
     assert len(llm.model.layers) == 2 and len(part.model.layers) == layers
+
+
+def test_first_layers_of_a_hooked_body_are_no_more(tiny_pair):
+    """Where accelerate has hooked the LLM's whole body (a device map with `model` as a key), its first layers are still
+    not all of them."""
+    llm = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--large_model_id"))
+    ids = torch.arange(10, 16)[None]
+    expected = states_behind(llm, ids, 1)
+    add_hook_to_module(llm.model, AlignDevicesHook("cpu"))
+    with torch.no_grad():
+        assert torch.equal(first_layers(llm, 1)(ids).last_hidden_state, expected)
 
 
 @pytest.mark.parametrize("design", [Design(reader_layers=1), Design(block_positions=True)])

@@ -90,6 +90,19 @@ def test_checkpoint_keeps_its_worked_examples(flags, gsm8k_data, tmp_path, capsy
         train.run([*flags, *PROMPT, "--output_name", "shots", "--resume"])
 
 
+@pytest.mark.parametrize("more, said", [("--reader_layers 1", "reader_layers = None"), ("--block_positions", "False")])
+def test_older_run_takes_no_newer_flag(flags, more, said):
+    """A run of a train.py without a flag that decides the weights is not resumed with it."""
+    flags = [*flags, "--output_name", "old", "--eval_strategy", "steps", "--eval_steps", "5"]
+    train.run(flags)
+    path = Path("results/old/flags.json")
+    stored = json.loads(path.read_text())
+    del stored["reader_layers"], stored["block_positions"]
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=f"started with .*{said}"):
+        train.run([*flags, "--resume", *more.split()])
+
+
 def test_older_run_has_no_worked_examples(flags):
     """A run of a train.py without the flag goes on without examples, and not with some."""
     flags = [*flags, *PROMPT, "--output_name", "old", "--gradient_accumulation_steps", "1"]
