@@ -2,15 +2,17 @@
 # A real LLM, no GPU, no hub: makes .venv and SmolLM2-135M-Instruct, trains thoughts for it on ASDiv, asks it 200 test
 # questions without them and with them, prints one table. Under 40 minutes on two idle cores after the install (by our
 # reckoning); QUICK=1: fewer steps and questions, under 12. What was stopped goes on when it is started again.
-# ASDIV=path/to/ASDiv.xml names the file of the rows; SEED=42 is another run.
+# ASDIV=path/to/ASDiv.xml names the file of the rows; SEED=42 is another run. A training that is killed goes on from its
+# last dev evaluation (every 50 steps, two minutes each; EVAL_STEPS=25 for more), one that gets SIGTERM from its last step.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SEED=${SEED:-41}
 QUICK=${QUICK:-0}
 XML_URL=https://raw.githubusercontent.com/chaochun/nlu-asdiv-dataset/master/dataset/ASDiv.xml
 
-run=real-$SEED steps=100 eval_steps=25 questions=200 samples=4
-if [ "$QUICK" != 0 ]; then run=real-quick-$SEED steps=30 eval_steps=15 questions=60 samples=2; fi
+run=real-$SEED steps=100 eval_steps=50 questions=200 samples=4
+if [ "$QUICK" != 0 ]; then run=real-quick-$SEED steps=30 eval_steps=30 questions=60 samples=2; fi
+eval_steps=${EVAL_STEPS:-$eval_steps}
 large=models/smollm2-135m small=models/smollm2-135m-first-20 thoughts=8
 results=results/$run bare=results/eval-$run-bare with=results/eval-$run
 

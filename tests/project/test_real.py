@@ -170,7 +170,7 @@ def checkout(tmp_path) -> Path:
 def test_stopped_quick_start_goes_on_to_its_table(checkout):
     """bash/run_real.sh, killed in the middle of the training, goes on when it is started again: the training from its
     checkpoint, the questions that were answered are not asked again; at its end stands the table."""
-    environment = ENVIRONMENT | {"QUICK": "1"}
+    environment = ENVIRONMENT | {"QUICK": "1", "EVAL_STEPS": "15"}
     command = ["bash", str(checkout / "bash" / "run_real.sh")]
     results = checkout / "results"
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
