@@ -32,12 +32,24 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import study_pages  # noqa: E402
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
-from benchmarks.study_runs import INSPECT, REWORDED_PROMPT, WORLDS, Evaluation, Run, Study, Wanted  # noqa: E402
+from benchmarks.study_runs import (  # noqa: E402
+    INSPECT,
+    REWORDED_PROMPT,
+    WORLDS,
+    Evaluation,
+    Run,
+    Study,
+    Wanted,
+    as_digits,
+)
 from lta_thinker.checkpoint import TrainingRecord  # noqa: E402
 from lta_thinker.common import make_folder, write_text  # noqa: E402
 
 # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
 ENVIRONMENT = {f"MALLOC_{name}_": str(1 << 33) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
+# what is kept of the dev evaluations, and how many points of the training loss
+DEV_FIGURES = ("step", "eval_sft_loss", "eval_align_loss", "eval_focus_loss", "eval_information")
+CURVE_POINTS = 20
 ENVIRONMENT |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -114,13 +126,13 @@ class StudyRunner:
         last = max(
             resumable.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1])
         )
-        history = json.loads(last.read_text())["log_history"]
+        logs = [log for log in json.loads(last.read_text())["log_history"] if "sft_loss" in log]
         training = {
             "flags": {name: value for name, value in flags.items() if name != "output_name"},
             "best_sft_loss": record.best["value"],
             "best_step": record.best["step"],
-            "dev_curve": record.dev_curve,
-            "curve": [[entry["step"], entry["sft_loss"]] for entry in history if "sft_loss" in entry],
+            "dev_curve": [{key: point[key] for key in DEV_FIGURES if key in point} for point in record.dev_curve or []],
+            "curve": [[log["step"], log["sft_loss"]] for log in logs[:: max(1, len(logs) // CURVE_POINTS)]],
             "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
             "seconds": float(re.search(r"'train_runtime': '?([\d.]+)", log)[1]),
             "versions": record.versions,
@@ -152,7 +164,7 @@ def inspected(folder: Path) -> dict:
     """What is kept of --inspect: no similarities, and of each thought the nearest word alone."""
     result = json.loads((folder / "inspection.json").read_text())
     del result["similarity"]
-    result["nearest_words"] = [[words[:1] for words in question] for question in result["nearest_words"]]
+    result["nearest_words"] = [[words[0]["word"] for words in question] for question in result["nearest_words"]]
     return result
 
 
@@ -165,13 +177,12 @@ def evaluated(folder: Path) -> dict:
     report, kind = found.report, found.report.settings["answer_type"]
     kept = [field.name for field in fields(Figures) if field.name != "pass_at_k"] + [
         "thought_variance",
-        "speed",
         "versions",
     ]
     result = {name: value for name, value in asdict(report).items() if name in kept}
     result["sampling"] = report.settings["sampling"]
-    result["hits"] = [sum(line.hits(kind)) for line in found.lines]  # right samples of each question
-    result["votes"] = "".join(str(int(line.correct)) for line in found.lines)
+    result["hits"] = as_digits([sum(line.hits(kind)) for line in found.lines])  # right samples of each question
+    result["votes"] = as_digits([int(line.correct) for line in found.lines])
     return result
 
 

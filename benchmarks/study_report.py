@@ -9,7 +9,7 @@ from collections import Counter
 
 import numpy as np
 
-from benchmarks.study_runs import CONTESTANTS, WEIGHTS, Study, Wanted
+from benchmarks.study_runs import CONTESTANTS, WEIGHTS, Study, Wanted, from_digits
 
 RESAMPLES = 10_000
 BASELINES = {"none": "bare LLM", "prompt": "prompt", "softcot": "SoftCoT", "small_block-sft": "small_block, SFT alone"}
@@ -26,8 +26,8 @@ def percent_right(record: dict, label: str) -> dict[str, np.ndarray]:
     found = record["evaluations"][label]
     samples = found["sampling"]["num_return_sequences"]
     return {
-        PER_SAMPLE: 100 * np.array(found["hits"]) / samples,
-        VOTE: 100 * np.array([float(v) for v in found["votes"]]),
+        PER_SAMPLE: 100 * np.array(from_digits(found["hits"])) / samples,
+        VOTE: 100 * np.array(from_digits(found["votes"])),
     }
 
 
@@ -323,7 +323,7 @@ def inspected(found: dict) -> list[str]:
     table, accuracy = found["table"], found["accuracy"]
     mass, uniform = (100 * np.mean(found["attention"][name], axis=0) for name in ("mass", "uniform"))  # (layers,)
     swaps = [accuracy[name] for name in ("own", "swapped", "mean", "zeros")]
-    words = Counter(slot[0]["word"] for question in found["nearest_words"] for slot in question)
+    words = Counter(word for question in found["nearest_words"] for word in question)
     return [
         ", ".join(f"`{code(word)}` {count / words.total():.0%}" for word, count in words.most_common(3)),
         f"{table['thought_norm']['mean'] / table['row_norm']['mean']:.1f}",

@@ -84,7 +84,7 @@ def broad(family: str, answer_type: str) -> World:
     return World(f"broad-{family}", "toy/broad", "broad-number", task, FEW_RATES)
 
 
-def made(name: str) -> World:
+def other_rows(name: str) -> World:
     """The first world with other rows, which study.py writes."""
     files = {split: f"results/study/{name}/{split}.jsonl" for split in ("train", "dev", "test")}
     task = (("task_name", f"arithmetic-{name}"), ("answer_type", "number"))
@@ -94,7 +94,7 @@ def made(name: str) -> World:
 ARITHMETIC = World("arithmetic", "toy", "arithmetic", (("task_name", "arithmetic"),))
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
 # a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
-NOISY, TELLER = made("noisy"), made("teller")
+NOISY, TELLER = other_rows("noisy"), other_rows("teller")
 WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD)}
 
 
@@ -148,6 +148,19 @@ def rounded(value):
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     return value
+
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def as_digits(counts: list[int]) -> str:
+    """Counts below 36, a digit each: as they are stored."""
+    return "".join(DIGITS[count] for count in counts)
+
+
+def from_digits(text: str) -> list[int]:
+    """What as_digits wrote."""
+    return [int(digit, 36) for digit in text]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ from benchmarks.study_runs import ARITHMETIC, CONTESTANTS, MAIN, Run, Study, sam
 
 def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **training) -> None:
     """A run's line, as far as the tables read it."""
-    figures = {"sampling": {"num_return_sequences": 2}, "hits": list(hits), "votes": votes, "seconds": 1.0}
+    figures = {
+        "sampling": {"num_return_sequences": 2},
+        "hits": study_runs.as_digits(hits),
+        "votes": votes,
+        "seconds": 1.0,
+    }
     figures |= {"no_answer": 0.0, "tokens_per_sample": 3.0, "thought_variance": None}
     training = {"best_sft_loss": dev, "trained_parameters": 10, "seconds": 2.0} | training
     Study(folder).save(run, training=training, evaluations={label: figures} if votes else {})
@@ -264,6 +269,12 @@ def test_failing_runs_are_named(tmp_path, monkeypatch):
     assert runner.failed == ["arithmetic.none.s41", "arithmetic.none.s42"]
 
 
+def test_stored_digits_come_back():
+    """Counts of right samples, of up to 35 a question, are stored as a digit each."""
+    assert study_runs.from_digits(study_runs.as_digits([*range(36), 0])) == [*range(36), 0]
+    assert study_runs.as_digits([10, 0, 20]) == "a0k"
+
+
 def test_stored_lines_hold_what_tables_read(tmp_path):
     """Of --inspect no similarities are stored, and of each thought one word; floats have six significant digits."""
     words = [[[{"word": " keep", "cosine": 0.9}, {"word": " flip", "cosine": 0.8}]] * 2]
@@ -272,4 +283,4 @@ def test_stored_lines_hold_what_tables_read(tmp_path):
     on, run = Study(tmp_path), Run("arithmetic", "prompt", 41)
     on.save(run, evaluations={"inspect": study.inspected(tmp_path)})
     kept = Study(tmp_path).record(run)["evaluations"]["inspect"]
-    assert kept == {"nearest_words": [[[words[0][0][0]]] * 2], "accuracy": {"own": 0.123457}}
+    assert kept == {"nearest_words": [[words[0][0][0]["word"]] * 2], "accuracy": {"own": 0.123457}}
