@@ -13,7 +13,7 @@ XML_URL=https://raw.githubusercontent.com/chaochun/nlu-asdiv-dataset/master/data
 run=real-$SEED steps=100 eval_steps=50 questions=200 samples=4
 if [ "$QUICK" != 0 ]; then run=real-quick-$SEED steps=30 eval_steps=30 questions=60 samples=2; fi
 eval_steps=${EVAL_STEPS:-$eval_steps}
-large=models/smollm2-135m small=models/smollm2-135m-first-20 thoughts=8
+llm=models/smollm2-135m thoughts=8
 results=results/$run bare=results/eval-$run-bare with=results/eval-$run
 
 source bash/_venv.sh
@@ -21,7 +21,7 @@ install requirements-real.txt
 export TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
 
 echo "1/4  the LLM and the rows"
-"$PYTHON" toy/real.py --to "$large" --small_layers 20
+"$PYTHON" toy/real.py --to "$llm"
 export HF_HUB_OFFLINE=1
 if [ ! -e data/asdiv/train.jsonl ]; then
     xml=${ASDIV:-../shared/data/asdiv/ASDiv.xml}
@@ -37,14 +37,14 @@ fi
 
 echo "2/4  the frozen LLM without thoughts: $questions test questions, $samples answers each"
 sampling=(--num_return_sequences "$samples" --test_k "$questions" --max_new_tokens 256 --batch_size 8 --seed "$SEED")
-"$PYTHON" evaluate.py --thought_generator none --base_model_id "$large" --task_name asdiv "${sampling[@]}" --output_dir "$bare"
+"$PYTHON" evaluate.py --thought_generator none --base_model_id "$llm" --task_name asdiv "${sampling[@]}" --output_dir "$bare"
 
-echo "3/4  training latent thoughts for it, $steps steps; the LLM and the small LM stay frozen"
-checkpoint=ckpt/$run-asdiv-small_block-10-$thoughts-smollm2-135m-smollm2-135m-first-20
+echo "3/4  training latent thoughts for it, $steps steps; its first 20 layers are the small LM, and both stay frozen"
+checkpoint=ckpt/$run-asdiv-small_block-10-$thoughts-smollm2-135m-smollm2-135m
 if [ ! -e "$checkpoint" ]; then
     resume=False
     if compgen -G "$results/checkpoint-*/complete" >/dev/null; then resume=True; fi
-    "$PYTHON" train.py --large_model_id "$large" --small_model_id "$small" --task_name asdiv \
+    "$PYTHON" train.py --large_model_id "$llm" --small_model_id "$llm" --reader_layers 20 --task_name asdiv \
         --output_name "$run" --seed "$SEED" --num_thought_tokens "$thoughts" --batch_size 8 \
         --gradient_accumulation_steps 1 --learning_rate 1e-3 --max_steps "$steps" --eval_strategy steps \
         --eval_steps "$eval_steps" --logging_steps 5 --resume "$resume"

