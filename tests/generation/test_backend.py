@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from helpers import PROGRAMS, ROOT
+from helpers import PROGRAMS, ROOT, fails
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Gemma3ForCausalLM, Gemma3TextConfig
 
-from lta_thinker import evaluate
+from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.compare import differing
 from lta_thinker.evaluation.report import check_folder
@@ -148,6 +148,15 @@ def test_impossible_backend_flags_are_refused(tmp_path, monkeypatch, flags, envi
     with pytest.raises(SystemExit, match=message) as stop:
         evaluate.main([*bare, "--data_dir", str(ROOT / "data"), *flags])
     assert "\n" not in str(stop.value.code) and not any(tmp_path.iterdir())
+
+
+def test_block_behind_layers_of_the_llm_needs_them(flags):
+    """Thoughts of block that read the question through the LLM's first layers are refused with --backend vllm, which
+    leaves this process the embedding table alone."""
+    train.run([*flags, "--output_name", "x", "--thought_generator", "block", "--max_steps", "1", "--reader_layers", "1"])
+    (folder,) = Path("ckpt").iterdir()
+    said = fails("--checkpoint", str(folder), "--data_dir", flags[5], "--backend", "vllm", "--output_dir", "out")
+    assert "read the question through the LLM's layers; use --backend hf" in said and not Path("out").exists()
 
 
 def test_folder_keeps_its_backend(tmp_path):
