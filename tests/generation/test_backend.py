@@ -153,7 +153,9 @@ def test_impossible_backend_flags_are_refused(tmp_path, monkeypatch, flags, envi
 def test_block_behind_layers_of_the_llm_needs_them(flags):
     """Thoughts of block that read the question through the LLM's first layers are refused with --backend vllm, which
     leaves this process the embedding table alone."""
-    train.run([*flags, "--output_name", "x", "--thought_generator", "block", "--max_steps", "1", "--reader_layers", "1"])
+    train.run(
+        [*flags, "--output_name", "x", "--thought_generator", "block", "--max_steps", "1", "--reader_layers", "1"]
+    )
     (folder,) = Path("ckpt").iterdir()
     said = fails("--checkpoint", str(folder), "--data_dir", flags[5], "--backend", "vllm", "--output_dir", "out")
     assert "read the question through the LLM's layers; use --backend hf" in said and not Path("out").exists()
