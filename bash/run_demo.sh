@@ -7,8 +7,8 @@ SEED=${SEED:-41}
 
 source bash/_venv.sh
 install requirements.txt
-# tiny models: one thread a process is fastest, and two processes share the questions
-export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
+# tiny models: on CPUs, one thread a process is fastest, and two processes share the questions
+export CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
 run=demo-$SEED
 bare=results/eval-$run-bare thoughts=results/eval-$run
 rm -rf "results/$run" "logs/$run" "ckpt/$run"-* "$bare" "$thoughts"

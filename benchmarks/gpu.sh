@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The speed benchmarks on one GPU in under 10 minutes: training and evaluation, shapes 8b and cpu, batches 1, 4, 16, 32;
-# where $PYTHON has vLLM, also evaluate.py --backend vllm beside hf, at the last shape.
+# What one GPU shows in under 10 minutes: the toy pair trained and evaluated there, whole and with --shard_llm; the speed
+# benchmarks of training and evaluation, shapes 8b and cpu, batches 1, 4, 16, 32; where $PYTHON has vLLM, also
+# evaluate.py --backend vllm beside hf, at the last shape.
 # A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
-# (--shard_llm is not here: it needs two GPUs.)
 #   bash benchmarks/gpu.sh
 #   DATA_DIR=../shared/data bash benchmarks/gpu.sh         # rows of GSM8K's test set instead of this project's sample
 #   SHAPES=tiny BATCHES="1 4" bash benchmarks/gpu.sh       # tries the script itself on a CPU
@@ -33,16 +33,37 @@ run() { # name, script, flags
     tail -1 "$OUT/$name.json"
 }
 
+# the toy pair in bf16 as the demo has it, then 20 steps in float32 in one process and as one rank of a sharded LLM
+toy() {
+    local log=$OUT/toy.log common=(--large_model_id toy/large --small_model_id toy/small --task_name arithmetic
+        --num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 --learning_rate 3e-3
+        --eval_strategy steps --logging_steps 20 --disable_tqdm true)
+    echo "toy ($((SECONDS_IN_ALL - SECONDS)) s left)"
+    rm -rf results/gpu-toy* ckpt/gpu-toy*
+    {
+        "$PYTHON" train.py "${common[@]}" --output_name gpu-toy --max_steps 100 --eval_steps 50 &&
+            "$PYTHON" evaluate.py --checkpoint ckpt/gpu-toy-* --num_return_sequences 10 --batch_size 48 \
+                --max_new_tokens 96 --output_dir "$OUT/toy-evaluation" &&
+            "$PYTHON" train.py "${common[@]}" --output_name gpu-toy-whole --bf16 False --max_steps 20 --eval_steps 20 &&
+            "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node=1 train.py "${common[@]}" \
+                --output_name gpu-toy-shard --bf16 False --max_steps 20 --eval_steps 20 --shard_llm
+    } > "$log" 2>&1
+    local status=$?
+    grep -E "eval_sft_loss|one sample|majority|--shard_llm" "$log" || tail -3 "$log"
+    return $status
+}
+
 # the published way needs the most memory: where both do not fit, ours runs alone
 train() { # shape, generator, batch
     local flags=(benchmarks/train_step.py --shape "$1" --generator "$2" --batch_size "$3" --accumulation 1 --rounds 3)
     run "train-$1-$2-$3" "${flags[@]}" || run "train-$1-$2-$3-ours" "${flags[@]}" --baseline none || failed=1
 }
 
+toy || failed=1
 for shape in $SHAPES; do
     for batch in $BATCHES; do train "$shape" block "$batch"; done
     train "$shape" small_block 16
-    answers=(--questions 16 --rounds 1 --checked 2 --mean 100 --longest 600)
+    answers=(--questions 16 --rounds 1 --checked 2 --mean 50 --longest 300)
     if [ "$shape" = tiny ]; then answers=(--questions 8 --rounds 1 --checked 2); fi
     for batch in 4 16; do
         run "evaluate-$shape-$batch" benchmarks/evaluate.py --shape "$shape" --batch_size "$batch" "${answers[@]}" || failed=1

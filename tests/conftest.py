@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the suite's figures are those of CPUs, and two ranks need not share a GPU
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 CACHE = tempfile.TemporaryDirectory()  # of rows as token ids: not the user's own, and gone after the session

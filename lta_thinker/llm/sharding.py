@@ -23,12 +23,12 @@ OLDEST_TORCH = "2.7"  # fully_shard's ignored_params
 
 
 def check_can_shard(world_size: int) -> None:
-    """InputError for an old torch, one process alone, or nodes with different numbers of processes."""
+    """InputError for an old torch, a process without torchrun, or nodes with different numbers of processes."""
     if Version(torch.__version__) < Version(OLDEST_TORCH):
         raise InputError(f"--shard_llm needs torch {OLDEST_TORCH} or newer, this is {torch.__version__}")
-    if world_size == 1:
-        raise InputError("--shard_llm shares the LLM among processes, and this is one: torchrun --nproc_per_node=GPUS")
     here = ranks()
+    if not here.under_torchrun:
+        raise InputError("--shard_llm shares the LLM among torchrun's processes: torchrun --nproc_per_node=GPUS")
     if here.in_node >= here.node_size or world_size % here.node_size:
         raise InputError(
             f"--shard_llm needs as many processes on every node and LOCAL_WORLD_SIZE, how many (now {here.node_size} "

@@ -210,7 +210,7 @@ def test_copy_without_git_has_version(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--shard_llm"], "--shard_llm shares the LLM among processes, and this is one: torchrun"),
+        (["--shard_llm"], "--shard_llm shares the LLM among torchrun's processes: torchrun"),
         (["--shard_llm", "--tune_base_model"], "--tune_base_model with --shard_llm: a sharded LLM takes no adapter"),
         (["--shard_llm", "--best_metric", "accuracy"], "--best_metric accuracy with --shard_llm"),
     ],
