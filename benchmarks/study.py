@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import study_pages  # noqa: E402
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
 from benchmarks.study_runs import (  # noqa: E402
+    CONTESTANTS,
     INSPECT,
     REWORDED_PROMPT,
     WORLDS,
@@ -42,13 +43,14 @@ from benchmarks.study_runs import (  # noqa: E402
     Wanted,
     as_digits,
 )
-from lta_thinker.checkpoint import TrainingRecord  # noqa: E402
+from lta_thinker.checkpoint import DEV_LOSSES_FILE, TrainingRecord  # noqa: E402
 from lta_thinker.common import make_folder, write_text  # noqa: E402
 
 # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
 ENVIRONMENT = {f"MALLOC_{name}_": str(1 << 33) for name in ("MMAP_THRESHOLD", "TRIM_THRESHOLD")}
 # what is kept of the dev evaluations, and how many points of the training loss
-DEV_FIGURES = ("step", "eval_sft_loss", "eval_align_loss", "eval_focus_loss", "eval_information")
+DEV_FIGURES = ("step", "eval_sft_loss", "eval_align_loss", "eval_focus_loss")
+DEV_FIGURES += tuple(f"eval_information{end}" for end in ("", "_low", "_high", "_per_token"))
 CURVE_POINTS = 20
 ENVIRONMENT |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
 
@@ -89,7 +91,7 @@ class StudyRunner:
         record = self.study.record(run)
         left = [e for e in evaluations if e.label not in record.get("evaluations", {})]
         trained = "training" in record and (not left or self.checkpoint(run))
-        return run.contestant != "none" and not trained, left
+        return CONTESTANTS[run.contestant].flags is not None and not trained, left
 
     def checkpoint(self, run: Run) -> Path | None:
         return next(Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*-large-*/thoughts.json"), None)
@@ -126,11 +128,13 @@ class StudyRunner:
         last = max(
             resumable.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1])
         )
+        losses = [json.loads(line) for line in (resumable / DEV_LOSSES_FILE).read_text().splitlines()]
         logs = [log for log in json.loads(last.read_text())["log_history"] if "sft_loss" in log]
         training = {
             "flags": {name: value for name, value in flags.items() if name != "output_name"},
             "best_sft_loss": record.best["value"],
             "best_step": record.best["step"],
+            "dev_losses": next(line["nats"] for line in losses if line["step"] == record.best["step"]),
             "dev_curve": [{key: point[key] for key in DEV_FIGURES if key in point} for point in record.dev_curve or []],
             "curve": [[log["step"], log["sft_loss"]] for log in logs[:: max(1, len(logs) // CURVE_POINTS)]],
             "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
@@ -142,11 +146,18 @@ class StudyRunner:
 
     def evaluate(self, run: Run, evaluation: Evaluation) -> None:
         world, folder = WORLDS[run.world], self.work / run.name / evaluation.label
-        flags = {"batch_size": 32, "max_new_tokens": world.max_new_tokens, "seed": run.seed, "test_k": world.test_k}
+        flags = {
+            "batch_size": world.questions_at_a_time,
+            "max_new_tokens": world.max_new_tokens,
+            "seed": run.seed,
+            "test_k": world.test_k,
+        }
         if self.study.quick:
             flags["test_k"] = 200
-        if run.contestant == "none":
-            flags |= {"base_model_id": f"{world.pair}/large", "thought_generator": "none", **dict(world.task)}
+        contestant = CONTESTANTS[run.contestant]
+        if contestant.flags is None:
+            flags |= {"base_model_id": world.large, "thought_generator": "none", **dict(world.task)}
+            flags |= contestant.asked_with
         else:
             flags["checkpoint"] = self.checkpoint(run).parent
         flags |= dict(evaluation.flags) | {"output_dir": folder}

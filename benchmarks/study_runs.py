@@ -7,15 +7,16 @@ flags, curves, and for every question how many samples were right and whether th
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lta_thinker.common import write_text
 
 LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 FEW_RATES = LEARNING_RATES[1:4]
+REAL_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEEDS = (41, 42, 43, 44, 45)
-FEW_SEEDS = SEEDS[:2]
+FEW_SEEDS, REAL_SEEDS = SEEDS[:2], SEEDS[:3]
 # where weights are varied it is in the published plain sum, but for THREE, the defaults
 WEIGHTS = ("sft_loss_weight", "align_loss_weight", "focus_loss_weight")
 PLAIN = {"balance_losses": False, "align_stop_gradient": False}
@@ -30,6 +31,7 @@ class Contestant:
 
     title: str
     flags: dict | None
+    asked_with: dict = field(default_factory=dict)  # its flags of evaluate.py
 
 
 CONTESTANTS = {
@@ -52,21 +54,47 @@ CONTESTANTS = {
         "LTA small_block, SFT alone, steps seen",
         {"thought_generator": "small_block", "thoughts_see_steps": True} | SFT,
     ),
+    "fewshot": Contestant("bare LLM, 4 worked examples", None, {"num_fewshot": 4}),
+    "lora": Contestant("LoRA, no thoughts", {"thought_generator": "none", "tune_base_model": True} | SFT),
+    "lora-three": Contestant(
+        "LoRA and small_block, three losses", {"thought_generator": "small_block", "tune_base_model": True} | THREE
+    ),
 }
-LTA = ("block-three", "block", "block-sft", "small_block-three", "small_block", "small_block-sft")
 DEFAULT = "small_block-three"
+TOYS = tuple(CONTESTANTS)[:11]  # contestants of the toy worlds
+REAL = (
+    "none",
+    "fewshot",
+    "prompt",
+    "softcot",
+    "small_block-three",
+    "small_block-sft",
+    "block-three",
+    "lora",
+    "lora-three",
+)
+LTA = ("block-three", "block", "block-sft", "small_block-three", "small_block", "small_block-sft")
+
+
+TOY_PAIR = ("toy/large", "toy/small")
 
 
 @dataclass(frozen=True)
 class World:
-    """A frozen pair and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are taken,
-    one of `rates`; test_k questions, steps, N as in every run."""
+    """A frozen pair (folders) and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are
+    taken, one of `rates`; `reading`: flags of the generators that read a small LM; batch_size rows a step,
+    test_k questions, steps, N as in every run."""
 
     name: str
-    pair: str
+    large: str
+    small: str
     tuned_on: str
     task: tuple[tuple[str, str], ...]
     rates: tuple[float, ...] = LEARNING_RATES
+    contestants: tuple[str, ...] = TOYS
+    reading: tuple[tuple[str, object], ...] = ()
+    batch_size: int = 16
+    questions_at_a_time: int = 32
     steps: int = 100
     test_k: int = 500
     num_thoughts: int = 8
@@ -81,21 +109,46 @@ def broad(family: str, answer_type: str) -> World:
         "choice": (("steps_field", "rationale"), ("answer_field", "correct")),
     }
     task = (("task_name", f"broad-{family}"), ("answer_type", answer_type), *files, *fields.get(family, ()))
-    return World(f"broad-{family}", "toy/broad", "broad-number", task, FEW_RATES)
+    names = tuple(name for name in TOYS if name != "block-three")
+    return World(f"broad-{family}", "toy/broad/large", "toy/broad/small", "broad-number", task, FEW_RATES, names)
 
 
 def other_rows(name: str) -> World:
     """The first world with other rows, which study.py writes."""
     files = {split: f"results/study/{name}/{split}.jsonl" for split in ("train", "dev", "test")}
     task = (("task_name", f"arithmetic-{name}"), ("answer_type", "number"))
-    return World(name, "toy", "arithmetic", (*task, *((f"{split}_file", file) for split, file in files.items())))
+    return World(name, *TOY_PAIR, "arithmetic", (*task, *((f"{split}_file", file) for split, file in files.items())))
 
 
-ARITHMETIC = World("arithmetic", "toy", "arithmetic", (("task_name", "arithmetic"),))
+ARITHMETIC = World("arithmetic", *TOY_PAIR, "arithmetic", (("task_name", "arithmetic"),))
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
 # a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
 NOISY, TELLER = other_rows("noisy"), other_rows("teller")
-WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD)}
+
+
+def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
+    """SmolLM2-135M-Instruct (toy/real.py makes it) on a task; its first 20 layers are the small LM."""
+    llm = "models/smollm2-135m"
+    return World(
+        f"{task}-smollm2",
+        llm,
+        llm,
+        "asdiv-smollm2",
+        (("task_name", task),),
+        REAL_RATES,
+        contestants,
+        reading=(("reader_layers", 20),),
+        batch_size=batch_size,
+        questions_at_a_time=128,
+        steps=120,
+        test_k=412,
+        max_new_tokens=400,
+    )
+
+
+ASDIV = smollm2("asdiv", REAL, batch_size=32)
+GSM8K = smollm2("gsm8k", ("prompt", "softcot", DEFAULT, "small_block-sft", "lora"), batch_size=16)
+WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD, ASDIV, GSM8K)}
 
 
 @dataclass(frozen=True)
@@ -121,13 +174,13 @@ class Run:
         """Flags of train.py; the prefix keeps two studies' folders apart."""
         world = WORLDS[self.world]
         common = {
-            "large_model_id": f"{world.pair}/large",
-            "small_model_id": f"{world.pair}/small",
+            "large_model_id": world.large,
+            "small_model_id": world.small,
             **dict(world.task),
             "output_name": f"{prefix}.{self.name}",
             "seed": self.seed,
             "num_thought_tokens": world.num_thoughts,
-            "batch_size": 16,
+            "batch_size": world.batch_size,
             "per_device_eval_batch_size": 50,
             "gradient_accumulation_steps": 1,
             "max_steps": world.steps,
@@ -136,7 +189,9 @@ class Run:
             "logging_steps": 5,
             "disable_tqdm": "true",
         }
-        return common | CONTESTANTS[self.contestant].flags | dict(self.options)
+        own = CONTESTANTS[self.contestant].flags
+        reading = dict(world.reading) if own["thought_generator"] in ("small", "small_block") else {}
+        return common | own | reading | dict(self.options)
 
 
 def rounded(value):
@@ -253,7 +308,7 @@ class Study:
 
     def tuned(self, world: str, contestant: str, seed: int, **options) -> Run:
         """The contestant's run at its best learning rate by dev SFT loss, with other options."""
-        if contestant == "none":
+        if CONTESTANTS[contestant].flags is None:
             return Run(world, contestant, seed)
         on = WORLDS[world].tuned_on
         losses = {rate: self.dev_loss(self.at_rate(on, contestant, SEEDS[0], rate)) for rate in self.rates(on)}
@@ -273,9 +328,7 @@ class Study:
         left_out: tuple[str, ...] = ()
         if self.quick:
             left_out = ("softcotpp", "block-three", "block", "block-sft", "small_block", "leak")
-        if world in BROAD:
-            left_out += ("block-three",)
-        return [name for name in CONTESTANTS if name not in left_out]
+        return [name for name in world.contestants if name not in left_out]
 
     def stages(self) -> dict[str, Callable[[], Wanted]]:
         """{title: function that lists the stage's runs}, cheap parts first."""
@@ -303,7 +356,15 @@ class Study:
         stages["tuning broad-number"] = lambda: self.tuning(BROAD[0])
         for world in BROAD:
             stages[f"main {world.name}"] = lambda world=world: self.main(world, FEW_SEEDS, SHORT)
-        return stages | {"looks broad-number": lambda: self.looks("broad-number"), "headroom": self.headroom}
+        stages |= {"looks broad-number": lambda: self.looks("broad-number"), "headroom": self.headroom}
+        return stages | {
+            f"tuning {ASDIV.name}": lambda: self.tuning(ASDIV),
+            f"main {ASDIV.name}": lambda: self.main(ASDIV, REAL_SEEDS, SHORT),
+            f"question {ASDIV.name}": self.question,
+            f"dev {GSM8K.name}": lambda: self.dev_losses(GSM8K),
+            f"tasks {ASDIV.name}": self.tasks,
+            f"looks {ASDIV.name}": lambda: self.looks(ASDIV.name),
+        }
 
     def ready(self, title: str) -> bool:
         """Whether the stage can be listed: its world is tuned."""
@@ -313,7 +374,7 @@ class Study:
         return title.startswith("tuning") or known == {run.contestant for run in runs}
 
     def tuning(self, world: World) -> Wanted:
-        names = [name for name in self.contestants(world) if name != "none"]
+        names = [name for name in self.contestants(world) if CONTESTANTS[name].flags is not None]
         rates = self.rates(world.name)
         return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in rates]
 
@@ -443,3 +504,33 @@ class Study:
     def headroom(self) -> Wanted:
         """The second world's questions to its large LM, and to its small one alone."""
         return [(Run(world.name, "none", seed), [SHORT, SMALL_ALONE]) for world in BROAD for seed in FEW_SEEDS]
+
+    def question(self) -> Wanted:
+        """What could make the thoughts depend on the question, in dev figures: a longer training; what is read, how
+        many thoughts, what makes them; and with the gold steps seen, what could be had at most."""
+        longer = {"max_steps": 360, "eval_steps": 60}
+        names = (DEFAULT, "prompt", "softcot", "small_block-sft", "lora", "lora-three")
+        runs = [self.tuned(ASDIV.name, name, SEEDS[0], **longer) for name in names]
+        read = [{"reader_layers": layers} for layers in (12, 30)]
+        runs += [self.tuned(ASDIV.name, DEFAULT, seed, **option) for option in read for seed in FEW_SEEDS]
+        tried: list[dict] = [{"num_thought_tokens": 2}, {"num_thought_tokens": 32}, {"num_thought_chains": 4}]
+        tried += [{"match_scale": True}, {"num_blocks": 2}, {"thoughts_see_steps": True}]
+        runs += [self.tuned(ASDIV.name, DEFAULT, SEEDS[0], **option) for option in tried]
+        return [(run, []) for run in runs]
+
+    def dev_losses(self, world: World) -> Wanted:
+        """The contestants' dev figures alone, of one seed."""
+        names = [name for name in self.contestants(world) if CONTESTANTS[name].flags is not None]
+        return [(self.tuned(world.name, name, SEEDS[0]), []) for name in names]
+
+    def tasks(self) -> Wanted:
+        """Trained on one task, asked on the other."""
+        asked = [
+            (ASDIV, sampled("on-gsm8k", 4, task_name="gsm8k", test_k=200)),
+            (GSM8K, sampled("on-asdiv", 4, task_name="asdiv")),
+        ]
+        pairs: Wanted = [(Run(ASDIV.name, "none", SEEDS[0]), [asked[0][1]])]
+        for world, evaluation in asked:
+            for name in ("prompt", "softcot", DEFAULT, "lora"):
+                pairs.append((self.tuned(world.name, name, SEEDS[0]), [evaluation]))
+        return pairs

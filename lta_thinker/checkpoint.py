@@ -27,6 +27,7 @@ from lta_thinker.rows.layout import WorkedExample
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 CARD_FILE = "README.md"
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
+DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluation, the SFT loss of every row
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 
 

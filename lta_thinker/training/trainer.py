@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import math
 import time
 from dataclasses import replace
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
-from lta_thinker.checkpoint import COMPLETE, TrainingRecord
+from lta_thinker.checkpoint import COMPLETE, DEV_LOSSES_FILE, TrainingRecord
 from lta_thinker.common import InputError
 from lta_thinker.generation.prompts import ThoughtVariance, collapsed
 from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models
-from lta_thinker.rows.batch import TrainingCollator, loss_counts
+from lta_thinker.rows.batch import TrainingCollator, loss_counts, sum_by_row
 from lta_thinker.training.balance import LossBalance
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.information import Information
@@ -224,12 +225,13 @@ class ThoughtTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """The dev losses, each over all dev rows (SFT per target token), and the information of the thoughts; they see
-        no steps. Returns metrics eval_*. InputError where a loss is not finite."""
+        no steps. Returns metrics eval_*; each row's SFT loss goes to DEV_LOSSES_FILE. InputError where a loss is not
+        finite."""
         self.model.eval()
         rank, ranks = self.args.process_index, self.args.world_size
         size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
         totals, variance = torch.zeros(2, len(LOSSES), dtype=torch.float64), ThoughtVariance()
-        information, last = Information(), None
+        information, last, by_row = Information(), None, {}
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
         for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
             own_rows = rows[start : start + size * ranks][rank::ranks]
@@ -243,8 +245,9 @@ class ThoughtTrainer(Trainer):
                 totals += torch.stack([torch.tensor(values), loss_counts(batch)])
                 if self.model.num_thoughts:
                     variance.add(own_rows, thoughts)
+            own_losses = self.model.last_target_losses
+            by_row |= dict(zip(own_rows, sum_by_row(own_losses, batch).tolist(), strict=False))  # no row, or each
             if self.model.generator.reads_question:
-                own_losses = self.model.last_target_losses
                 swapped, last = self._thoughts_before(thoughts, last)
                 # the first dev row has none before it: it has read its own, and is left out
                 paired = slice(int(0 in own_rows), len(own_rows))
@@ -254,6 +257,7 @@ class ThoughtTrainer(Trainer):
         losses = {name: means[name] for name in self.model.losses}
         if not all(map(math.isfinite, losses.values())):
             raise InputError(f"step {self.state.global_step}: dev losses {losses}; try a lower --learning_rate")
+        self._write_dev_losses(gather_object([by_row]))
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
         metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())
         figures = ThoughtVariance.sum_of(gather_object([variance])).figures()
@@ -268,6 +272,14 @@ class ThoughtTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _write_dev_losses(self, by_row_of_ranks: list[dict[int, float]]) -> None:
+        """The SFT loss of every dev row's target, in nats, in dev order: a line of JSON at the end of the file."""
+        if self.is_world_process_zero():
+            by_row = {row: nats for of_rank in by_row_of_ranks for row, nats in of_rank.items()}
+            line = {"step": self.state.global_step, "nats": [round(by_row[row], 5) for row in sorted(by_row)]}
+            with open(self.args.run_folder / DEV_LOSSES_FILE, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
     def _thoughts_before(self, thoughts: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         """The thoughts (B, C, N, d) of this rank's rows of a block of dev rows -> those of the row before each in dev
