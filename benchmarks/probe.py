@@ -8,8 +8,8 @@ states   of the question's turn as small_block gives it to a small LM, behind ea
 probe    logistic regression on standardised states with an L2 penalty. Those of PENALTIES are tried on a held-out fifth
          of the train rows; the best is fitted to all of them
 
-Beside it are the operation that train has most often, and the same probe on counts of the question's tokens: what its
-words say without an LM. Intervals are 95 % bootstrap intervals over the test rows; `over_counts` is the paired
+Beside it are the operation that train has most often, and the same probe on counts of the question's tokens (centred,
+not scaled): what its words say without an LM. Intervals are 95 % bootstrap intervals over the test rows; `over_counts` is the paired
 difference to the probe on counts.
 """
 
@@ -43,7 +43,7 @@ OPERATIONS = "+-*/"
 UNIT = re.compile(r"\([^()\d]*[A-Za-z][^()\d]*\)")  # (min/hour)
 ONE_OPERATION = re.compile(r"[\d.,() ]+([-+*/])[\d.,() ]+=[^-+*/^=:;]*")  # 94/8=11 r6
 PLACES = ("last_token", "question_mean")
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0)
 SEED = 41  # of the held-out fifth
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -102,13 +102,14 @@ def token_counts(rows: list[dict], num_train: int) -> Tensor:
 # The probe
 
 
-def standardised(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (., F) less the mean of `fitted` and over its standard deviation, in float64; zeros where it is constant."""
+def centred(fitted: Tensor, asked: Tensor, scale: bool) -> tuple[Tensor, Tensor]:
+    """Both (., F) less the mean of `fitted`, in float64; with `scale` over its standard deviation too, zeros where it
+    is constant."""
     fitted, asked = fitted.double(), asked.double()
-    mean, scale = fitted.mean(0), fitted.std(0)
-    constant = scale < 1e-6 * (1 + mean.abs())  # but for rounding
-    scale = scale.masked_fill(constant, torch.inf)
-    return (fitted - mean) / scale, (asked - mean) / scale
+    mean, deviation = fitted.mean(0), fitted.std(0)
+    constant = deviation < 1e-6 * (1 + mean.abs())  # but for rounding
+    divisor = deviation.masked_fill(constant, torch.inf) if scale else torch.ones_like(mean)
+    return (fitted - mean) / divisor, (asked - mean) / divisor
 
 
 def fit(features: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -130,27 +131,30 @@ def fit(features: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, Tenso
     return weight.detach(), bias.detach()
 
 
-def predict(fitted: Tensor, labels: Tensor, asked: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+def predict(fitted: Tensor, labels: Tensor, asked: Tensor, penalty: float, scale: bool) -> tuple[Tensor, Tensor]:
     """Fit on `fitted` (R, F) with labels (R,) -> log-probabilities of its own rows (R, 4) and of those asked."""
-    own, others = standardised(fitted, asked)
+    own, others = centred(fitted, asked, scale)
     weight, bias = fit(own, labels, penalty)
     return F.linear(own, weight, bias).log_softmax(-1), F.linear(others, weight, bias).log_softmax(-1)
 
 
-def probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> tuple[dict, Tensor]:
-    """Features (., F) and labels (., ) int64 of both splits -> the figures, and which test rows are right, (.,) bool.
+def probe(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, scale: bool = True
+) -> tuple[dict, Tensor]:
+    """Features (., F) and labels (.,) int64 of both splits -> the figures, and which test rows are right, (.,) bool.
 
-    The penalty is the one of PENALTIES with the least cross-entropy on the held-out fifth of train.
+    The penalty is the one of PENALTIES with the least cross-entropy on the held-out fifth of train. `scale`: features
+    are standardised, not only centred.
     """
     shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))
     held, kept = shuffled[: len(train) // 5], shuffled[len(train) // 5 :]
     tried = []
     for penalty in PENALTIES:
-        _, guesses = predict(train[kept], train_labels[kept], train[held], penalty)
+        _, guesses = predict(train[kept], train_labels[kept], train[held], penalty, scale)
         share = (guesses.argmax(-1) == train_labels[held]).double().mean().item()
         tried.append((F.nll_loss(guesses, train_labels[held]).item(), penalty, share))
     _, penalty, held_out = min(tried)
-    own, guesses = predict(train, train_labels, test, penalty)
+    own, guesses = predict(train, train_labels, test, penalty, scale)
     right = guesses.argmax(-1) == test_labels
     figures = {
         "penalty": penalty,
@@ -210,7 +214,8 @@ def run(args: argparse.Namespace) -> dict:
 
     most = int(train_labels.bincount(minlength=len(OPERATIONS)).argmax())
     counts = token_counts(rows, n)
-    of_counts, counts_right = probe(counts[:n], train_labels, counts[n:], test_labels)
+    # standardised, a word that is there once would weigh most: less is right then
+    of_counts, counts_right = probe(counts[:n], train_labels, counts[n:], test_labels, scale=False)
     layers = []
     for layer in tqdm(range(len(states["last_token"])), desc="probes", disable=None):
         figures: dict = {"layer": layer}
