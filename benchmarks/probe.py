@@ -9,8 +9,8 @@ probe    logistic regression on standardised states with an L2 penalty. Those of
          of the train rows; the best is fitted to all of them
 
 Beside it are the operation that train has most often, and the same probe on counts of the question's tokens (centred,
-not scaled): what its words say without an LM. Intervals are 95 % bootstrap intervals over the test rows; `over_counts` is the paired
-difference to the probe on counts.
+not scaled): what its words say without an LM. Intervals are 95 % bootstrap intervals over the test rows; `over_counts`
+is the paired difference to the probe on counts. On two cores SmolLM2-135M takes 6 minutes.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def read_states(lm, layout: Layout, rows: list[dict], batch_size: int) -> dict[s
         *inner, last = out.hidden_states  # the last ones are normed
         states = torch.stack([*map(base.norm, inner), last])
         inside = pad([row["inside"] for row in part], 0, left=True)[0].to(states)
-        found["last_token"].append(states[:, :, -1].cpu())
+        found["last_token"].append(states[:, :, -1].to("cpu", copy=True))  # a view would keep all columns
         found["question_mean"].append(torch.einsum("lbtd,bt->lbd", states, inside / inside.sum(1, True)).cpu())
     back = torch.tensor(order).argsort()
     return {place: torch.cat(parts, dim=1)[:, back] for place, parts in found.items()}

@@ -95,7 +95,7 @@ def write_asdiv(folder):
     for split, count in (("train", 100), ("test", 30)):
         rows = []
         for i in range(count):
-            sign = "+-*/+"[i % 5]
+            sign = "-+*/-"[i % 5]
             formula = f"{i + 9}{sign}3=1" if split == "test" or i % 10 < 9 else "2+2+2=6"
             question = f"Box {i} has {i + 9} pens and Tom 3. How many {ENDS[sign]}?"
             rows.append({"question": question, "answer": f"{formula}\n#### 1"})
@@ -109,9 +109,9 @@ def test_run_writes_all_figures(tiny_pair, tmp_path, capsys):
     out = tmp_path / "probe.json"
     probe.main([str(tiny_pair / "large"), "--data_dir", str(tmp_path), "--batch_size", "7", "--out", str(out)])
     figures = json.loads(out.read_text())
-    assert figures["train"] == {"rows": 90, "left_out": 10, "operations": {"+": 30, "-": 20, "*": 20, "/": 20}}
-    assert figures["test"] == {"rows": 30, "left_out": 0, "operations": {"+": 12, "-": 6, "*": 6, "/": 6}}
-    assert figures["majority"]["operation"] == "+" and figures["majority"]["accuracy"]["value"] == 12 / 30
+    assert figures["train"] == {"rows": 90, "left_out": 10, "operations": {"+": 20, "-": 30, "*": 20, "/": 20}}
+    assert figures["test"] == {"rows": 30, "left_out": 0, "operations": {"+": 6, "-": 12, "*": 6, "/": 6}}
+    assert figures["majority"]["operation"] == "-" and figures["majority"]["accuracy"]["value"] == 12 / 30
     assert figures["token_counts"]["accuracy"]["value"] == 1.0
     layers = figures["layers"]
     assert [layer["layer"] for layer in layers] == [0, 1, 2]
