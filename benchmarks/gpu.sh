@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What one GPU shows in under 10 minutes: the toy pair trained and evaluated there, whole and with --shard_llm; the speed
-# benchmarks of training and evaluation, shapes 8b and cpu, batches 1, 4, 16, 32; where $PYTHON has vLLM, also
-# evaluate.py --backend vllm beside hf, at the last shape.
+# What one GPU shows in under 10 minutes: the speed benchmarks of training and evaluation, shapes 8b and cpu, batches 1, 4,
+# 16, 32; the toy pair trained and evaluated there, whole and with --shard_llm; where $PYTHON has vLLM, also evaluate.py
+# --backend vllm beside hf, at the last shape.
 # A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
 #   bash benchmarks/gpu.sh
 #   DATA_DIR=../shared/data bash benchmarks/gpu.sh         # rows of GSM8K's test set instead of this project's sample
@@ -59,7 +59,6 @@ train() { # shape, generator, batch
     run "train-$1-$2-$3" "${flags[@]}" || run "train-$1-$2-$3-ours" "${flags[@]}" --baseline none || failed=1
 }
 
-toy || failed=1
 for shape in $SHAPES; do
     for batch in $BATCHES; do train "$shape" block "$batch"; done
     train "$shape" small_block 16
@@ -69,6 +68,8 @@ for shape in $SHAPES; do
         run "evaluate-$shape-$batch" benchmarks/evaluate.py --shape "$shape" --batch_size "$batch" "${answers[@]}" || failed=1
     done
 done
+
+toy || failed=1
 
 # hf beside vLLM, without thoughts: there is no trained generator here
 backends() { # shape

@@ -3,6 +3,7 @@
     python benchmarks/study.py               # runs whatever is missing; kill it and start it again as often as needed
     python benchmarks/study.py --list        # what there is to run, and how much of it is missing
     python benchmarks/study.py --report      # the tables of docs/results/study.md and RESULTS.md, and the plots
+    python benchmarks/study.py --world asdiv-smollm2      # a real LLM's stages alone (toy/real.py first)
     python benchmarks/study.py --quick       # a reduced study from nothing (results/study-quick), under 20 minutes
 
 A run is a contestant with a seed and some flags: train.py, then evaluate.py as often as the stages ask
@@ -14,7 +15,7 @@ Rules, fixed before the runs: the same frozen pair, rows, steps and batch for ev
 best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table and the longest
 training, two elsewhere; the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test
 questions. The second world has two seeds, 4 samples a question, rates of FEW_RATES that are chosen on its number
-family, and the leak in that family alone.
+family, and the leak in that family alone. The real LLM's worlds have their own steps, and REAL_RATES, chosen on ASDiv.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from benchmarks.study_runs import (  # noqa: E402
     Study,
     Wanted,
     as_digits,
+    world_of,
 )
 from lta_thinker.checkpoint import DEV_LOSSES_FILE, TrainingRecord  # noqa: E402
 from lta_thinker.common import make_folder, write_text  # noqa: E402
@@ -82,6 +84,9 @@ class StudyRunner:
             asked += [evaluation for evaluation in evaluations if evaluation not in asked]
         missing = [run for run, evaluations in wanted.items() if any(self.missing(run, evaluations))]
         print(f"{title}: {len(wanted)} runs, {len(missing)} with something missing", flush=True)
+        for llm in {WORLDS[run.world].large for run in missing}:
+            if not Path(llm).exists():
+                sys.exit(f"error: {title}: no folder {llm}; python toy/real.py makes SmolLM2-135M's")
         with Runner([""] * self.jobs) as self.runner:
             for _, line in self.runner.each(lambda run, _: self.run(run, *self.missing(run, wanted[run])), missing):
                 print(f"  {time.strftime('%H:%M:%S')} {line}", flush=True)
@@ -94,7 +99,7 @@ class StudyRunner:
         return CONTESTANTS[run.contestant].flags is not None and not trained, left
 
     def checkpoint(self, run: Run) -> Path | None:
-        return next(Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*-large-*/thoughts.json"), None)
+        return next(Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*/thoughts.json"), None)
 
     def run(self, run: Run, train: bool, evaluations: list[Evaluation]) -> str:
         try:
@@ -124,24 +129,8 @@ class StudyRunner:
         for old in Path("ckpt").glob(f"{self.study.prefix}.{run.name}-*"):
             shutil.rmtree(old)
         log = self.script("train", flags, self.work / run.name / "train.log")
-        record = TrainingRecord.read(self.checkpoint(run).parent)
-        last = max(
-            resumable.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1])
-        )
-        losses = [json.loads(line) for line in (resumable / DEV_LOSSES_FILE).read_text().splitlines()]
-        logs = [log for log in json.loads(last.read_text())["log_history"] if "sft_loss" in log]
-        training = {
-            "flags": {name: value for name, value in flags.items() if name != "output_name"},
-            "best_sft_loss": record.best["value"],
-            "best_step": record.best["step"],
-            "dev_losses": next(line["nats"] for line in losses if line["step"] == record.best["step"]),
-            "dev_curve": [{key: point[key] for key in DEV_FIGURES if key in point} for point in record.dev_curve or []],
-            "curve": [[log["step"], log["sft_loss"]] for log in logs[:: max(1, len(logs) // CURVE_POINTS)]],
-            "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
-            "seconds": float(re.search(r"'train_runtime': '?([\d.]+)", log)[1]),
-            "versions": record.versions,
-        }
-        self.study.save(run, training=training)
+        flags = {name: value for name, value in flags.items() if name != "output_name"}
+        self.study.save(run, training={"flags": flags} | trained(self.checkpoint(run).parent, resumable, log))
         shutil.rmtree(resumable)  # the weights are in ckpt/
 
     def evaluate(self, run: Run, evaluation: Evaluation) -> None:
@@ -169,6 +158,25 @@ class StudyRunner:
         else:
             result = evaluated(folder) | seconds
         self.study.save(run, evaluations={evaluation.label: result})
+
+
+def trained(checkpoint: Path, resumable: Path, log: str) -> dict:
+    """What is kept of a training: of its weights' folder, its results/ folder and what it printed."""
+    record = TrainingRecord.read(checkpoint)
+    losses = [json.loads(line) for line in (resumable / DEV_LOSSES_FILE).read_text().splitlines()]
+    states = resumable.glob("checkpoint-*/trainer_state.json")
+    last = max(states, key=lambda path: int(path.parent.name.split("-")[1]))
+    logs = [log for log in json.loads(last.read_text())["log_history"] if "sft_loss" in log]
+    return {
+        "best_sft_loss": record.best["value"],
+        "best_step": record.best["step"],
+        "dev_losses": next(line["nats"] for line in losses if line["step"] == record.best["step"]),
+        "dev_curve": [{key: point[key] for key in DEV_FIGURES if key in point} for point in record.dev_curve or []],
+        "curve": [[log["step"], log["sft_loss"]] for log in logs[:: max(1, len(logs) // CURVE_POINTS)]],
+        "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
+        "seconds": float(re.search(r"'train_runtime': '?([\d.]+)", log)[1]),
+        "versions": record.versions,
+    }
 
 
 def inspected(folder: Path) -> dict:
@@ -264,6 +272,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a reduced study, from nothing, in results/study-quick")
     parser.add_argument("--report", action="store_true", help="only make the tables and the plots")
     parser.add_argument("--list", action="store_true", help="only list the stages")
+    parser.add_argument("--world", choices=WORLDS, help="only the stages of this world")
     parser.add_argument("--stages", nargs="+", help="only these (default: all)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (one core each)")
     args = parser.parse_args()
@@ -275,6 +284,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"error: --stages {' '.join(unknown)}: there are {', '.join(study.stages())}")
     titles = [title for title in study.stages() if not args.stages or title in args.stages]
+    titles = [title for title in titles if args.world in (None, world_of(title).name)]
     runner = StudyRunner(study, args.jobs)
     if args.list:
         list_stages(study, runner, titles)

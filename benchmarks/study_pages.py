@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from benchmarks import study_plots
-from benchmarks.study_report import Report, variance_points, variance_table
-from benchmarks.study_runs import DEFAULT, SHORT, Study, Wanted
+from benchmarks.study_report import BASELINES, REAL_BASELINES, Report, variance_points, variance_table
+from benchmarks.study_runs import ASDIV, DEFAULT, SHORT, Study, Wanted
 
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
-PAGES = ("docs/results/study.md", "RESULTS.md")  # every table stands in one of them
+PAGES = ("docs/results/study.md", "docs/results/real.md", "RESULTS.md")  # every table stands in one of them
 AXIS_OF_THOUGHTS = {"xscale": "log", "xticks": [1, 2, 4, 8, 16, 32], "xticklabels": [1, 2, 4, 8, 16, 32]}
 
 
@@ -31,9 +31,15 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
     kind, _, world = title.partition(" ")
     match kind:
         case "tuning":
-            return report.tuning(pairs)
+            told = [report.tuning(pairs)] + ([report.informations(pairs)] if world == ASDIV.name else [])
+            return "\n\n".join(told)
         case "main":
-            return report.main(pairs, SHORT.label if world else main_label)
+            baselines = REAL_BASELINES if world == ASDIV.name else BASELINES
+            return report.main(pairs, SHORT.label if world else main_label, baselines)
+        case "dev":
+            return report.dev_figures(pairs)
+        case "tasks":
+            return report.labels(pairs)
         case "headroom":
             return report.headroom(pairs, SHORT.label, "small-alone-x4")
         case "looks":

@@ -13,7 +13,9 @@ from benchmarks.study_runs import CONTESTANTS, WEIGHTS, Study, Wanted, from_digi
 
 RESAMPLES = 10_000
 BASELINES = {"none": "bare LLM", "prompt": "prompt", "softcot": "SoftCoT", "small_block-sft": "small_block, SFT alone"}
+REAL_BASELINES = {"none": "bare LLM", "fewshot": "4 examples", "prompt": "prompt", "lora": "LoRA"}
 PER_SAMPLE, VOTE = "one sample", "vote"
+NO_FIGURE = "–"
 ROUNDING = 1e-12  # a variance of equal thoughts may fall short of 0 by so much
 VOTES_SHOWN = (1, 2, 3, 5, 10, 20)
 
@@ -58,8 +60,11 @@ def with_interval(values: np.ndarray) -> str:
 
 
 def signed_interval(values: np.ndarray) -> str:
-    mean, low, high = interval(values)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return signed(*interval(values), digits=1)
+
+
+def signed(mean: float, low: float, high: float, digits: int) -> str:
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def difference(ours: list[dict], theirs: list[dict], label: str, name: str) -> str:
@@ -82,7 +87,7 @@ def mean_of(records: list[dict], *path: str) -> float | None:
 
 
 def formatted(value: float | None, style: str = ".3g") -> str:
-    return "–" if value is None else f"{value if abs(value) > ROUNDING else 0.0:{style}}"
+    return NO_FIGURE if value is None else f"{value if abs(value) > ROUNDING else 0.0:{style}}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -130,27 +135,47 @@ class Report:
         return "; ".join(words)
 
     def tuning(self, pairs: Wanted) -> str:
-        losses: dict[str, dict[float, float]] = {}
-        for run, _ in pairs:
-            loss = self.study.dev_loss(run)
+        """The dev SFT loss of every contestant at every rate."""
+        losses = {run: self.study.dev_loss(run) for run, _ in pairs}
+        best: dict[str, float] = {}
+        for run, loss in losses.items():
             if loss is not None:
-                losses.setdefault(run.contestant, {})[dict(run.options)["learning_rate"]] = loss
-        rates = sorted({rate for of_rate in losses.values() for rate in of_rate})
-        rows = []
-        for name, of_rate in losses.items():
-            best = min(of_rate.values())
-            cells = [formatted(of_rate.get(rate), ".5f") for rate in rates]
-            for i, rate in enumerate(rates):
-                if of_rate.get(rate) == best:
-                    cells[i] = f"**{cells[i]}**"
-            rows.append([CONTESTANTS[name].title, *cells])
-        return markdown(["dev SFT loss, seed 41", *(f"{rate:g}" for rate in rates)], rows)
+                best[run.contestant] = min(loss, best.get(run.contestant, loss))
 
-    def main(self, pairs: Wanted, label: str) -> str:
-        """Three tables: accuracies; paired differences; what the samples, the training and the thoughts were like."""
+        def cell(run) -> str:
+            text = formatted(losses[run], ".5f")
+            return f"**{text}**" if losses[run] == best[run.contestant] else text
+
+        return self.by_rate("dev SFT loss, seed 41", [run for run in losses if run.contestant in best], cell)
+
+    def informations(self, pairs: Wanted) -> str:
+        """The information of the thoughts of every contestant that reads the question, at every rate."""
+        found = {
+            run: information([training]) for run, _ in pairs if (training := self.study.record(run).get("training"))
+        }
+        silent = {run.contestant for run, told in found.items() if told == NO_FIGURE}
+        runs = [run for run in found if run.contestant not in silent]
+        return self.by_rate("information of the thoughts, nats an answer, seed 41", runs, found.get)
+
+    def by_rate(self, title: str, runs: list, cell) -> str:
+        """A row for each contestant, a column for each learning rate; cell(run) is the text of a run."""
+        by_contestant: dict[str, dict[float, str]] = {}
+        for run in runs:
+            by_contestant.setdefault(run.contestant, {})[dict(run.options)["learning_rate"]] = cell(run)
+        rates = sorted({rate for of_rate in by_contestant.values() for rate in of_rate})
+        rows = [
+            [CONTESTANTS[name].title, *(of_rate.get(rate, NO_FIGURE) for rate in rates)]
+            for name, of_rate in by_contestant.items()
+        ]
+        return markdown([title, *(f"{rate:g}" for rate in rates)], rows)
+
+    def main(self, pairs: Wanted, label: str, baselines: dict[str, str]) -> str:
+        """Three tables: accuracies; paired differences to the baselines, {contestant: head of its column}; what the
+        samples, the training and the thoughts were like."""
+        accuracies = self.accuracies(pairs, label)
         if not self.by_contestant(pairs, label):
-            return self.accuracies(pairs, label)
-        return "\n\n".join(table(pairs, label) for table in (self.accuracies, self.differences, self.properties))
+            return accuracies
+        return "\n\n".join([accuracies, self.differences(pairs, label, baselines), self.properties(pairs, label)])
 
     def by_contestant(self, pairs: Wanted, label: str) -> dict[str, list[dict]]:
         return {name: records for (name, _), records in self.records(pairs, label).items()}
@@ -163,16 +188,16 @@ class Report:
             rows.append([CONTESTANTS[name].title, *cells, seeds])
         return markdown(["% right", PER_SAMPLE, VOTE, "one sample, seed by seed"], rows)
 
-    def differences(self, pairs: Wanted, label: str) -> str:
+    def differences(self, pairs: Wanted, label: str, baselines: dict[str, str]) -> str:
         found, rows = self.by_contestant(pairs, label), []
         for name, records in found.items():
             cells = []
-            for baseline in BASELINES:
+            for baseline in baselines:
                 theirs = found.get(baseline, []) if baseline != name else []
                 changes = [difference(records, theirs, label, what) for what in (PER_SAMPLE, VOTE)]
                 cells.append("<br>".join(changes) if changes[0] else "")
             rows.append([CONTESTANTS[name].title, *cells])
-        head = ["difference: one sample, vote", *(f"− {title}" for title in BASELINES.values())]
+        head = ["difference: one sample, vote", *(f"− {title}" for title in baselines.values())]
         return markdown(head, rows)
 
     def properties(self, pairs: Wanted, label: str) -> str:
@@ -182,6 +207,7 @@ class Report:
             seconds = min((r["training"]["seconds"] for r in records if "training" in r), default=None)
             cells = [
                 f"{mean_of(records, *part, 'no_answer'):.1%}",
+                f"{mean_of(records, *part, 'cut_off'):.1%}",
                 f"{mean_of(records, *part, 'tokens_per_sample'):.1f}",
                 formatted(mean_of(records, "training", "trained_parameters"), ",.0f"),
                 formatted(seconds, ".0f"),
@@ -189,8 +215,41 @@ class Report:
             for over in variances:
                 cells.append(formatted(mean_of(records, *part, "thought_variance", f"over_{over}"), ".2g"))
             rows.append([CONTESTANTS[name].title, *cells])
-        head = ["", "no answer", "tokens a sample", "trained parameters", "seconds to train (least)"]
+        head = ["", "no answer", "cut off", "tokens a sample", "trained parameters", "seconds to train (least)"]
         return markdown(head + [f"variance over {over}" for over in variances], rows)
+
+    def dev_figures(self, pairs: Wanted) -> str:
+        """A row for each contestant and set of options: what dev says of it."""
+        found: dict[tuple, list] = {}
+        for run, _ in pairs:
+            if self.study.dev_loss(run) is not None:
+                found.setdefault((run.contestant, run.options), []).append(run)
+        rows = []
+        for (name, options), runs in found.items():
+            trainings = [self.study.record(run)["training"] for run in runs]
+            rows.append(
+                [
+                    self.title(name, options),
+                    str(len(runs)),
+                    formatted(float(np.mean([training["best_sft_loss"] for training in trainings])), ".4f"),
+                    self.dev_difference(runs, "prompt"),
+                    information(trainings),
+                ]
+            )
+        head = ["", "seeds", "dev SFT loss, nats a token", "− constant prompt, nats an answer"]
+        return markdown([*head, "information of the thoughts, nats an answer"], rows)
+
+    def dev_difference(self, runs: list, baseline: str) -> str:
+        """Paired by seed and dev row, to the baseline's plain runs: the loss of an answer."""
+        pairs = []
+        for run in runs:
+            records = [self.study.record(one) for one in (run, self.study.tuned(run.world, baseline, run.seed))]
+            if run.contestant != baseline and "training" in records[1]:
+                pairs.append([record["training"]["dev_losses"] for record in records])
+        if not pairs:
+            return ""
+        ours, theirs = np.array(pairs).swapaxes(0, 1)
+        return signed(*interval(ours - theirs), digits=2)
 
     def variants(self, pairs: Wanted, label: str) -> str:
         """A row for each contestant and set of options, against the contestant's plain run: its learning rate alone."""
@@ -311,6 +370,17 @@ class Report:
             rows.append([title, f"{seconds / 60:.0f}"])
         rows.append(["all", f"{total / 60:.0f}"])
         return markdown(["stage", "minutes of one process"], rows)
+
+
+def information(trainings: list[dict]) -> str:
+    """The information of the thoughts at the best step, with its interval over dev rows; of several seeds the mean."""
+    keys = ("eval_information", "eval_information_low", "eval_information_high")
+    points = []
+    for training in trainings:
+        best = next(point for point in training["dev_curve"] if point["step"] == training["best_step"])
+        points.append([best.get(key, np.nan) for key in keys])
+    means = np.mean(points, axis=0)
+    return NO_FIGURE if np.isnan(means).any() else signed(*means, digits=2)
 
 
 def code(word: str) -> str:

@@ -247,6 +247,11 @@ REWORDED_PROMPT = {
 # Stages; a stage may need what the stages before it found
 
 
+def world_of(title: str) -> World:
+    """The world of a stage."""
+    return WORLDS[title.rpartition(" ")[2]] if " " in title else ARITHMETIC
+
+
 Wanted = list[tuple[Run, list[Evaluation]]]  # a stage: each of its runs with the evaluations that it asks for
 
 
@@ -360,16 +365,15 @@ class Study:
         return stages | {
             f"tuning {ASDIV.name}": lambda: self.tuning(ASDIV),
             f"main {ASDIV.name}": lambda: self.main(ASDIV, REAL_SEEDS, SHORT),
-            f"question {ASDIV.name}": self.question,
-            f"dev {GSM8K.name}": lambda: self.dev_losses(GSM8K),
+            f"dev {ASDIV.name}": lambda: self.dev_losses(ASDIV, REAL_SEEDS) + self.question(),
+            f"dev {GSM8K.name}": lambda: self.dev_losses(GSM8K, SEEDS[:1]),
             f"tasks {ASDIV.name}": self.tasks,
             f"looks {ASDIV.name}": lambda: self.looks(ASDIV.name),
         }
 
     def ready(self, title: str) -> bool:
         """Whether the stage can be listed: its world is tuned."""
-        world = WORLDS[title.rpartition(" ")[2]] if " " in title else ARITHMETIC
-        runs = [run for run, _ in self.tuning(WORLDS[world.tuned_on])]
+        runs = [run for run, _ in self.tuning(WORLDS[world_of(title).tuned_on])]
         known = {run.contestant for run in runs if self.dev_loss(run) is not None}  # a rate may have diverged
         return title.startswith("tuning") or known == {run.contestant for run in runs}
 
@@ -518,10 +522,10 @@ class Study:
         runs += [self.tuned(ASDIV.name, DEFAULT, SEEDS[0], **option) for option in tried]
         return [(run, []) for run in runs]
 
-    def dev_losses(self, world: World) -> Wanted:
-        """The contestants' dev figures alone, of one seed."""
+    def dev_losses(self, world: World, seeds: tuple[int, ...]) -> Wanted:
+        """The contestants' trainings, for their dev figures."""
         names = [name for name in self.contestants(world) if CONTESTANTS[name].flags is not None]
-        return [(self.tuned(world.name, name, SEEDS[0]), []) for name in names]
+        return [(self.tuned(world.name, name, seed), []) for name in names for seed in seeds]
 
     def tasks(self) -> Wanted:
         """Trained on one task, asked on the other."""

@@ -3,13 +3,14 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import ROOT
 
 from benchmarks import study, study_pages, study_report, study_runs
-from benchmarks.study_runs import ARITHMETIC, CONTESTANTS, MAIN, Run, Study, sampled
+from benchmarks.study_runs import ARITHMETIC, ASDIV, CONTESTANTS, MAIN, Run, Study, sampled
 
 
 def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **training) -> None:
@@ -20,7 +21,7 @@ def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **tr
         "votes": votes,
         "seconds": 1.0,
     }
-    figures |= {"no_answer": 0.0, "tokens_per_sample": 3.0, "thought_variance": None}
+    figures |= {"no_answer": 0.0, "cut_off": 0.0, "tokens_per_sample": 3.0, "thought_variance": None}
     training = {"best_sft_loss": dev, "trained_parameters": 10, "seconds": 2.0} | training
     Study(folder).save(run, training=training, evaluations={label: figures} if votes else {})
 
@@ -28,28 +29,32 @@ def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **tr
 BEST = study_runs.LEARNING_RATES[1]
 
 
-def tune(on: Study, best: dict[str, float] | None = None) -> None:
-    """Tuning runs: the second rate is best, and the contestant's loss there is `best`'s."""
-    for run, _ in on.tuning(ARITHMETIC):
+def tune(on: Study, best: dict[str, float] | None = None, world=ARITHMETIC) -> None:
+    """Tuning runs: the rate BEST is best, and the contestant's loss there is `best`'s."""
+    for run, _ in on.tuning(world):
         rate = dict(run.options)["learning_rate"]
         write(on.folder, run, (best or {}).get(run.contestant, 1.0) + (rate != BEST))
 
 
 def test_contestants_differ_in_own_flags(tmp_path):
-    """The study's contestants differ in their own flags and the learning rate, and in nothing else."""
+    """A world's contestants differ in their own flags and the learning rate, and in nothing else. On the real LLM all
+    that read a small LM read as many of its layers."""
     on = Study(tmp_path)
-    tune(on)
-    pairs = on.main(ARITHMETIC, on.seeds, MAIN)
-    assert len(pairs) == len(CONTESTANTS) * 5 and all(evaluations == [MAIN] for _, evaluations in pairs)
     own = {name for contestant in CONTESTANTS.values() for name in contestant.flags or ()}
     own |= {"learning_rate", "output_name", "seed"}
-    common = {
-        tuple((name, value) for name, value in run.train_flags("study").items() if name not in own)
-        for run, _ in pairs
-        if run.contestant != "none"
-    }
-    assert len(common) == 1
-    assert {dict(run.options)["learning_rate"] for run, _ in pairs if run.contestant != "none"} == {BEST}
+    for world in (ARITHMETIC, ASDIV):
+        tune(on, world=world)
+        pairs = on.main(world, on.seeds, MAIN)
+        assert len(pairs) == len(world.contestants) * 5 and all(evaluations == [MAIN] for _, evaluations in pairs)
+        trained = [run for run, _ in pairs if CONTESTANTS[run.contestant].flags is not None]
+        flags = [run.train_flags("study") for run in trained]
+        common = {
+            tuple((name, value) for name, value in one.items() if name not in own | {"reader_layers"}) for one in flags
+        }
+        assert len(common) == 1 and {one["learning_rate"] for one in flags} == {BEST}
+        readers = [one for one in flags if one["thought_generator"] in ("small", "small_block")]
+        assert len({one.get("reader_layers") for one in readers}) == 1 and len(readers) < len(flags)
+        assert sum("reader_layers" in one for one in flags) == (len(readers) if world == ASDIV else 0)
 
 
 def test_ablations_start_from_best_contestant(tmp_path):
@@ -66,8 +71,9 @@ def test_study_runs_have_own_names(tmp_path):
 
     on = Study(tmp_path)
     tune(on)
-    for run, _ in on.tuning(study_runs.BROAD[0]):
-        write(on.folder, run, 1.0)
+    for world in (study_runs.BROAD[0], ASDIV):
+        for run, _ in on.tuning(world):
+            write(on.folder, run, 1.0)
     runs = {run for title, stage in on.stages().items() for run, _ in stage()}
     assert all(on.ready(title) for title in on.stages())
     assert len({run.name for run in runs}) == len(runs) > 150
@@ -137,6 +143,26 @@ def test_contestants_are_compared_per_option(tmp_path):
     table = on.versus([(run, [sampled("test", 2)]) for run in runs], "test-x2", "prompt", "softcot")
     plain, longer = table.splitlines()[2:]
     assert plain.startswith("| plain | 1 | +50.0 [") and longer.startswith("| max steps 9 | 1 | +0.0 [")
+
+
+def test_dev_losses_are_compared_row_by_row(tmp_path):
+    """Dev losses are compared with the constant prompt's of the same seed, row by row, and the information is that of
+    the best step."""
+    on = Study(tmp_path)
+    tune(on, world=ASDIV)
+    curve = [
+        {"step": step, "eval_information": value, "eval_information_low": value - 1, "eval_information_high": value + 1}
+        for step, value in ((1, 7.0), (2, 0.5))
+    ]
+    by_row = {"prompt": [2.0, 4.0, 6.0], "softcot": [1.75, 3.75, 5.75]}
+    runs = [on.tuned(ASDIV.name, name, 41) for name in by_row]
+    for run in runs:
+        found = {"dev_losses": by_row[run.contestant], "best_step": 2, "dev_curve": curve}
+        write(tmp_path, run, 1.0, **found | ({"dev_curve": [{"step": 2}]} if run.contestant == "prompt" else {}))
+    table = study_report.Report(Study(tmp_path)).dev_figures([(run, []) for run in runs])
+    prompt, softcot = (line.split(" | ") for line in table.splitlines()[2:])
+    assert prompt[-2:] == ["", "– |"]
+    assert softcot[-2:] == ["-0.25 [-0.25, -0.25]", "+0.50 [-0.50, +1.50] |"]
 
 
 def test_headroom_chooses_on_other_seed(tmp_path):
@@ -228,7 +254,7 @@ def test_study_runs_only_what_is_missing(tmp_path, monkeypatch):
     for name in ("toy", "data", "train.py", "evaluate.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    tiny = study_runs.World("arithmetic", "toy", "arithmetic", ARITHMETIC.task, steps=2, test_k=4, max_new_tokens=8)
+    tiny = replace(ARITHMETIC, steps=2, test_k=4, max_new_tokens=8)
     monkeypatch.setitem(study_runs.WORLDS, "arithmetic", tiny)
     on = Study(tmp_path / "json")
     run = Run("arithmetic", "prompt", 41, (("k_shot", 20), ("learning_rate", 0.01)))
@@ -252,6 +278,35 @@ def test_study_runs_only_what_is_missing(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "ckpt")
     runner.stage("d", [(run, [two, one])])  # JSON without weights: trained again for what is missing
     assert asked[0][0] == "train" and runner.failed
+
+
+def test_bare_llm_with_worked_examples_is_asked_with_them(tmp_path, monkeypatch):
+    """The bare LLM with worked examples is evaluate.py with --num_fewshot, and nothing else differs from it without."""
+    runner, asked = study.StudyRunner(Study(tmp_path), jobs=1), []
+    monkeypatch.setattr(runner, "script", lambda name, flags, log: asked.append((name, flags)))
+    monkeypatch.setattr(study, "evaluated", lambda folder: {})
+    for name in ("none", "fewshot"):
+        runner.evaluate(Run(ASDIV.name, name, 41), MAIN)
+    (one, bare), (other, fewshot) = asked
+    del bare["output_dir"], fewshot["output_dir"]
+    assert (one, other) == ("evaluate", "evaluate") and fewshot == bare | {"num_fewshot": 4}
+
+
+def test_one_world_alone(tmp_path, monkeypatch, capsys):
+    """--world takes that world's stages alone; where its LLM is not there, one line says how it is made."""
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study.py", "--list", "--world", ASDIV.name])
+    monkeypatch.chdir(tmp_path)
+    study.main()
+    titles = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert len(titles) > 3 and all(title.endswith(f" {ASDIV.name}") for title in titles)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "toy").symlink_to(ROOT / "toy")
+    monkeypatch.setattr(sys, "argv", ["study.py", "--world", ASDIV.name])
+    with pytest.raises(
+        SystemExit, match="error: tuning asdiv-smollm2: no folder models/smollm2-135m; python toy/real.py"
+    ):
+        study.main()
 
 
 def test_failing_runs_are_named(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Information of the thoughts on dev: by how much the SFT loss rises with another question's thoughts."""
 
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from helpers import ROOT, gsm8k_row, logs, meta, two_ranks, write_jsonl
 
 from lta_thinker import LatentThoughtModel, train
+from lta_thinker.checkpoint import DEV_LOSSES_FILE
 from lta_thinker.data_loader import TASKS, load_split
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.training.information import Information
@@ -44,10 +46,16 @@ def plain_loss(model, row: dict, thoughts: torch.Tensor) -> float:
     return sum(losses) / len(losses)
 
 
+def dev_losses(run: str) -> dict[int, list[float]]:
+    """{step: nats of every dev row} of a run's file."""
+    lines = Path("results", run, DEV_LOSSES_FILE).read_text().splitlines()
+    return {line["step"]: line["nats"] for line in map(json.loads, lines)}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_information_matches_plain_loop(dev_flags, tmp_path, case):
     """What a dev evaluation logs and thoughts.json keeps is the difference of a plain loop over the rows, each alone:
-    with the thoughts of the row before it less with its own."""
+    with the thoughts of the row before it less with its own. The file of dev losses has the latter."""
     kind = case if case in ("block", "small") else "small_block"
     train.run([*dev_flags, *SFT, "--output_name", "run", "--thought_generator", kind, *CASES[case]])
     (folder,) = Path("ckpt").iterdir()
@@ -65,6 +73,7 @@ def test_information_matches_plain_loop(dev_flags, tmp_path, case):
     mean = sum(rises) / 8
     half = 1.96 * math.sqrt(sum((rise - mean) ** 2 for rise in rises) / 7 / 8)
     found = meta("run")["dev"]
+    assert dev_losses("run")[found["step"]] == pytest.approx(own, rel=1e-4, abs=1e-4)
     assert found["eval_sft_loss"] == pytest.approx(sum(own) / sum(tokens), abs=1e-5)
     expected = [mean, mean - half, mean + half, sum(rises) / sum(tokens[1:])]
     assert [found[name] for name in NAMES] == pytest.approx(expected, rel=1e-4, abs=1e-4)
@@ -78,12 +87,14 @@ def test_information_matches_plain_loop(dev_flags, tmp_path, case):
 
 def test_two_ranks_find_one_information(dev_flags):
     """Two ranks, one of them without a row in the last round, find the information of one process, whatever the batch:
-    the row before is that of all dev rows."""
+    the row before is that of all dev rows. Each row's loss is kept once, in dev order."""
     start = ["--learning_rate", "1e-12", "--max_steps", "1"]
     two_ranks(ROOT / "train.py", *dev_flags, *start, "--output_name", "ranks", "--per_device_eval_batch_size", "2")
     train.run([*dev_flags, *start, "--output_name", "alone"])
     one, other = meta("ranks")["dev"], meta("alone")["dev"]
     assert [one[name] for name in NAMES] == pytest.approx([other[name] for name in NAMES], rel=1e-4, abs=1e-5)
+    (of_ranks,), (of_one,) = dev_losses("ranks").values(), dev_losses("alone").values()
+    assert of_ranks == pytest.approx(of_one, rel=1e-4) and len(set(of_one)) == 9
 
 
 def test_prompt_has_no_information(dev_flags, monkeypatch):
