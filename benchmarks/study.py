@@ -2,14 +2,14 @@
 
     python benchmarks/study.py               # runs whatever is missing; kill it and start it again as often as needed
     python benchmarks/study.py --list        # what there is to run, and how much of it is missing
-    python benchmarks/study.py --report      # the tables of docs/results/study.md and RESULTS.md, and the plots
+    python benchmarks/study.py --report      # the tables of docs/results/study.md, real.md and RESULTS.md, and the plots
     python benchmarks/study.py --world asdiv-smollm2      # a real LLM's stages alone (toy/real.py first)
     python benchmarks/study.py --quick       # a reduced study from nothing (results/study-quick), under 20 minutes
 
 A run is a contestant with a seed and some flags: train.py, then evaluate.py as often as the stages ask
-(benchmarks/study_runs.py). It is one line of benchmarks/study/<world>.jsonl, and every table, interval and plot is made
-from these lines alone. Weights and texts stay in ckpt/ and results/study/ (not in git); where only the line is left and
-an evaluation is missing, the run is trained again.
+(benchmarks/study_worlds.py, study_runs.py). It is one line of benchmarks/study/<world>.jsonl, and every table, interval
+and plot is made from these lines alone. Weights and texts stay in ckpt/ and results/study/ (not in git); where only the
+line is left and an evaluation is missing, the run is trained again.
 
 Rules, fixed before the runs: the same frozen pair, rows, steps and batch for every contestant; the learning rate is the
 best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five seeds for the main table and the longest
@@ -33,17 +33,14 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import study_pages  # noqa: E402
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
-from benchmarks.study_runs import (  # noqa: E402
+from benchmarks.study_runs import Study, Wanted, as_digits, world_of  # noqa: E402
+from benchmarks.study_worlds import (  # noqa: E402
     CONTESTANTS,
     INSPECT,
     REWORDED_PROMPT,
     WORLDS,
     Evaluation,
     Run,
-    Study,
-    Wanted,
-    as_digits,
-    world_of,
 )
 from lta_thinker.checkpoint import DEV_LOSSES_FILE, TrainingRecord  # noqa: E402
 from lta_thinker.common import make_folder, write_text  # noqa: E402

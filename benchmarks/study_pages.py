@@ -5,7 +5,8 @@ from pathlib import Path
 
 from benchmarks import study_plots
 from benchmarks.study_report import BASELINES, REAL_BASELINES, Report, variance_points, variance_table
-from benchmarks.study_runs import ASDIV, DEFAULT, SHORT, Study, Wanted
+from benchmarks.study_runs import Study, Wanted
+from benchmarks.study_worlds import ASDIV, DEFAULT, SHORT
 
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
 PAGES = ("docs/results/study.md", "docs/results/real.md", "RESULTS.md")  # every table stands in one of them

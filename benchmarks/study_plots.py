@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.study_report import PER_SAMPLE, VOTE, Points, Report, interval, stacked
-from benchmarks.study_runs import CONTESTANTS, Wanted
+from benchmarks.study_runs import Wanted
+from benchmarks.study_worlds import CONTESTANTS
 
 STYLES = [("black", "-", "o"), ("0.45", "--", "s"), ("black", ":", "^"), ("0.65", "-.", "D")]
 MARKS = "os^DvxP"

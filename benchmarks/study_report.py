@@ -6,10 +6,12 @@ the same question.
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.study_runs import CONTESTANTS, WEIGHTS, Study, Wanted, from_digits
+from benchmarks.study_runs import Study, Wanted, from_digits
+from benchmarks.study_worlds import CONTESTANTS, WEIGHTS, Run
 
 RESAMPLES = 10_000
 BASELINES = {"none": "bare LLM", "prompt": "prompt", "softcot": "SoftCoT", "small_block-sft": "small_block, SFT alone"}
@@ -142,7 +144,7 @@ class Report:
             if loss is not None:
                 best[run.contestant] = min(loss, best.get(run.contestant, loss))
 
-        def cell(run) -> str:
+        def cell(run: Run) -> str:
             text = formatted(losses[run], ".5f")
             return f"**{text}**" if losses[run] == best[run.contestant] else text
 
@@ -155,9 +157,9 @@ class Report:
         }
         silent = {run.contestant for run, told in found.items() if told == NO_FIGURE}
         runs = [run for run in found if run.contestant not in silent]
-        return self.by_rate("information of the thoughts, nats an answer, seed 41", runs, found.get)
+        return self.by_rate("information of the thoughts, nats an answer, seed 41", runs, lambda run: found[run])
 
-    def by_rate(self, title: str, runs: list, cell) -> str:
+    def by_rate(self, title: str, runs: list[Run], cell: Callable[[Run], str]) -> str:
         """A row for each contestant, a column for each learning rate; cell(run) is the text of a run."""
         by_contestant: dict[str, dict[float, str]] = {}
         for run in runs:
@@ -220,7 +222,7 @@ class Report:
 
     def dev_figures(self, pairs: Wanted) -> str:
         """A row for each contestant and set of options: what dev says of it."""
-        found: dict[tuple, list] = {}
+        found: dict[tuple, list[Run]] = {}
         for run, _ in pairs:
             if self.study.dev_loss(run) is not None:
                 found.setdefault((run.contestant, run.options), []).append(run)
@@ -239,7 +241,7 @@ class Report:
         head = ["", "seeds", "dev SFT loss, nats a token", "− constant prompt, nats an answer"]
         return markdown([*head, "information of the thoughts, nats an answer"], rows)
 
-    def dev_difference(self, runs: list, baseline: str) -> str:
+    def dev_difference(self, runs: list[Run], baseline: str) -> str:
         """Paired by seed and dev row, to the baseline's plain runs: the loss of an answer."""
         pairs = []
         for run in runs:

@@ -1,197 +1,43 @@
-"""The table of the study's runs: worlds, contestants, stages; and what is stored of each run.
+"""The stages of the study, and what is stored of each run.
 
-The rules are in benchmarks/study.py. A run is a line of JSON in benchmarks/study/<world>.jsonl, sorted by its name:
-flags, curves, and for every question how many samples were right and whether the vote was.
+A run is a line of JSON in benchmarks/study/<world>.jsonl, sorted by its name: flags, curves, and for every question how
+many samples were right and whether the vote was.
 """
 
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from lta_thinker.common import write_text
-
-LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-FEW_RATES = LEARNING_RATES[1:4]
-REAL_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-SEEDS = (41, 42, 43, 44, 45)
-FEW_SEEDS, REAL_SEEDS = SEEDS[:2], SEEDS[:3]
-# where weights are varied it is in the published plain sum, but for THREE, the defaults
-WEIGHTS = ("sft_loss_weight", "align_loss_weight", "focus_loss_weight")
-PLAIN = {"balance_losses": False, "align_stop_gradient": False}
-SFT = dict(zip(WEIGHTS, (1, 0, 0), strict=True)) | PLAIN
-PUBLISHED = dict.fromkeys(WEIGHTS, 0.33) | PLAIN
-THREE = dict(zip(WEIGHTS, (1, 0.33, 0.33), strict=True)) | {"balance_losses": True, "align_stop_gradient": True}
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A row of the main table; `flags` are those of train.py (None: nothing is trained)."""
-
-    title: str
-    flags: dict | None
-    asked_with: dict = field(default_factory=dict)  # its flags of evaluate.py
-
-
-CONTESTANTS = {
-    "none": Contestant("bare LLM", None),
-    "prompt": Contestant("constant prompt", {"thought_generator": "prompt"} | SFT),
-    "softcot": Contestant("SoftCoT", {"thought_generator": "small"} | SFT),
-    "softcotpp": Contestant(
-        "SoftCoT++, 5 chains",
-        {"thought_generator": "small", "num_thought_chains": 5, "diversity_loss_weight": 0.1} | SFT,
-    ),
-    "block-three": Contestant("LTA block, three losses", {"thought_generator": "block"} | THREE),
-    "block": Contestant("LTA block, three losses, plain sum", {"thought_generator": "block"} | PUBLISHED),
-    "block-sft": Contestant("LTA block, SFT alone", {"thought_generator": "block"} | SFT),
-    "small_block-three": Contestant("LTA small_block, three losses", {"thought_generator": "small_block"} | THREE),
-    "small_block": Contestant(
-        "LTA small_block, three losses, plain sum", {"thought_generator": "small_block"} | PUBLISHED
-    ),
-    "small_block-sft": Contestant("LTA small_block, SFT alone", {"thought_generator": "small_block"} | SFT),
-    "leak": Contestant(
-        "LTA small_block, SFT alone, steps seen",
-        {"thought_generator": "small_block", "thoughts_see_steps": True} | SFT,
-    ),
-    "fewshot": Contestant("bare LLM, 4 worked examples", None, {"num_fewshot": 4}),
-    "lora": Contestant("LoRA, no thoughts", {"thought_generator": "none", "tune_base_model": True} | SFT),
-    "lora-three": Contestant(
-        "LoRA and small_block, three losses", {"thought_generator": "small_block", "tune_base_model": True} | THREE
-    ),
-}
-DEFAULT = "small_block-three"
-TOYS = tuple(CONTESTANTS)[:11]  # contestants of the toy worlds
-REAL = (
-    "none",
-    "fewshot",
-    "prompt",
-    "softcot",
-    "small_block-three",
-    "small_block-sft",
-    "block-three",
-    "lora",
-    "lora-three",
+from benchmarks.study_worlds import (
+    ARITHMETIC,
+    ASDIV,
+    BROAD,
+    CONTESTANTS,
+    DEFAULT,
+    FEW_RATES,
+    FEW_SEEDS,
+    GSM8K,
+    INSPECT,
+    LONGER,
+    LTA,
+    MADE_TWO,
+    MAIN,
+    NOISY,
+    REAL_SEEDS,
+    REWORDED,
+    SEEDS,
+    SHORT,
+    SMALL_ALONE,
+    TELLER,
+    WEIGHTS,
+    WORLDS,
+    Evaluation,
+    Run,
+    World,
+    sampled,
 )
-LTA = ("block-three", "block", "block-sft", "small_block-three", "small_block", "small_block-sft")
-
-
-TOY_PAIR = ("toy/large", "toy/small")
-
-
-@dataclass(frozen=True)
-class World:
-    """A frozen pair (folders) and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are
-    taken, one of `rates`; `reading`: flags of the generators that read a small LM; batch_size rows a step,
-    test_k questions, steps, N as in every run."""
-
-    name: str
-    large: str
-    small: str
-    tuned_on: str
-    task: tuple[tuple[str, str], ...]
-    rates: tuple[float, ...] = LEARNING_RATES
-    contestants: tuple[str, ...] = TOYS
-    reading: tuple[tuple[str, object], ...] = ()
-    batch_size: int = 16
-    questions_at_a_time: int = 32
-    steps: int = 100
-    test_k: int = 500
-    num_thoughts: int = 8
-    max_new_tokens: int = 96
-
-
-def broad(family: str, answer_type: str) -> World:
-    """A task family of the second world (toy/broad.py)."""
-    files = tuple((f"{split}_file", f"toy/broad/data/{family}/{split}.jsonl") for split in ("train", "dev", "test"))
-    fields = {
-        "boolean": (("steps_field", "facts"),),
-        "choice": (("steps_field", "rationale"), ("answer_field", "correct")),
-    }
-    task = (("task_name", f"broad-{family}"), ("answer_type", answer_type), *files, *fields.get(family, ()))
-    names = tuple(name for name in TOYS if name != "block-three")
-    return World(f"broad-{family}", "toy/broad/large", "toy/broad/small", "broad-number", task, FEW_RATES, names)
-
-
-def other_rows(name: str) -> World:
-    """The first world with other rows, which study.py writes."""
-    files = {split: f"results/study/{name}/{split}.jsonl" for split in ("train", "dev", "test")}
-    task = (("task_name", f"arithmetic-{name}"), ("answer_type", "number"))
-    return World(name, *TOY_PAIR, "arithmetic", (*task, *((f"{split}_file", file) for split, file in files.items())))
-
-
-ARITHMETIC = World("arithmetic", *TOY_PAIR, "arithmetic", (("task_name", "arithmetic"),))
-BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
-# a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
-NOISY, TELLER = other_rows("noisy"), other_rows("teller")
-
-
-def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
-    """SmolLM2-135M-Instruct (toy/real.py makes it) on a task; its first 20 layers are the small LM."""
-    llm = "models/smollm2-135m"
-    return World(
-        f"{task}-smollm2",
-        llm,
-        llm,
-        "asdiv-smollm2",
-        (("task_name", task),),
-        REAL_RATES,
-        contestants,
-        reading=(("reader_layers", 20),),
-        batch_size=batch_size,
-        questions_at_a_time=128,
-        steps=120,
-        test_k=412,
-        max_new_tokens=400,
-    )
-
-
-ASDIV = smollm2("asdiv", REAL, batch_size=32)
-GSM8K = smollm2("gsm8k", ("prompt", "softcot", DEFAULT, "small_block-sft", "lora"), batch_size=16)
-WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD, ASDIV, GSM8K)}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A contestant in a world with a seed and flags that replace its own (sorted pairs)."""
-
-    world: str
-    contestant: str
-    seed: int
-    options: tuple[tuple[str, object], ...] = ()
-
-    @classmethod
-    def of(cls, record: dict) -> "Run":
-        return cls(record["world"], record["contestant"], record["seed"], tuple(sorted(record["options"].items())))
-
-    @property
-    def name(self) -> str:
-        """Also a valid --output_name."""
-        options = "".join(f".{name}_{value}" for name, value in self.options)
-        return f"{self.world}.{self.contestant}{options}.s{self.seed}"
-
-    def train_flags(self, prefix: str) -> dict:
-        """Flags of train.py; the prefix keeps two studies' folders apart."""
-        world = WORLDS[self.world]
-        common = {
-            "large_model_id": world.large,
-            "small_model_id": world.small,
-            **dict(world.task),
-            "output_name": f"{prefix}.{self.name}",
-            "seed": self.seed,
-            "num_thought_tokens": world.num_thoughts,
-            "batch_size": world.batch_size,
-            "per_device_eval_batch_size": 50,
-            "gradient_accumulation_steps": 1,
-            "max_steps": world.steps,
-            "eval_strategy": "steps",
-            "eval_steps": max(10, world.steps // 4),
-            "logging_steps": 5,
-            "disable_tqdm": "true",
-        }
-        own = CONTESTANTS[self.contestant].flags
-        reading = dict(world.reading) if own["thought_generator"] in ("small", "small_block") else {}
-        return common | own | reading | dict(self.options)
+from lta_thinker.common import write_text
 
 
 def rounded(value):
@@ -217,31 +63,6 @@ def from_digits(text: str) -> list[int]:
     """What as_digits wrote."""
     return [int(digit, 36) for digit in text]
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A call of evaluate.py on a run: label and flags (sorted pairs) besides the common ones."""
-
-    label: str
-    flags: tuple[tuple[str, object], ...] = ()
-
-
-def sampled(label: str, samples: int, **flags) -> Evaluation:
-    """`samples` answers a question, under the label with their number."""
-    return Evaluation(f"{label}-x{samples}", (("num_return_sequences", samples), *sorted(flags.items())))
-
-
-MAIN, SHORT = sampled("test", 10), sampled("test", 4)
-LONGER = sampled(
-    "longer", 4, task_name="arithmetic-longer", answer_type="number", test_file="results/study/longer.jsonl"
-)
-REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
-MADE_TWO = sampled("made2", 4, num_thought_tokens=2, make_only_n=True)
-SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
-INSPECT = Evaluation("inspect", (("inspect", 100),))
-REWORDED_PROMPT = {
-    "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"
-}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Stages; a stage may need what the stages before it found

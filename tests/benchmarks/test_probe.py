@@ -102,6 +102,13 @@ def write_asdiv(folder):
         write_jsonl(folder / "asdiv" / f"{split}.jsonl", rows)
 
 
+def test_differing_is_the_share_that_is_not_common():
+    """Of states that all have a common part, `differing` is the rest's share of the mean square."""
+    common, rest = torch.tensor([3.0, -1.0]), torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    assert probe.differing(common + rest) == pytest.approx(1 / 6)
+    assert probe.differing(common.expand(3, 2)) == 0
+
+
 def test_run_writes_all_figures(tiny_pair, tmp_path, capsys):
     """The run counts its rows, probes every layer at both places, and prints what it wrote. The last token's embedding
     is the same in all rows and gives the majority; words that tell the operation give 100 %."""
@@ -118,6 +125,7 @@ def test_run_writes_all_figures(tiny_pair, tmp_path, capsys):
     assert layers[0]["last_token"]["accuracy"] == figures["majority"]["accuracy"]
     assert layers[0]["last_token"]["over_counts"]["value"] == pytest.approx(12 / 30 - 1)
     assert layers[0]["question_mean"]["accuracy"]["value"] == 1.0
+    assert layers[0]["last_token"]["differing"] < 1e-9 < layers[2]["last_token"]["differing"] < 1
     assert capsys.readouterr().out == probe.table(figures) + "\n"
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from benchmarks import study, study_pages, study_report, study_runs
-from benchmarks.study_runs import ARITHMETIC, ASDIV, CONTESTANTS, MAIN, Run, Study, sampled
+from benchmarks import study, study_pages, study_report, study_runs, study_worlds
+from benchmarks.study_runs import Study
+from benchmarks.study_worlds import ARITHMETIC, ASDIV, CONTESTANTS, MAIN, Run, sampled
 
 
 def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **training) -> None:
@@ -26,7 +27,7 @@ def write(folder, run: Run, dev: float, hits=(), votes="", label="test-x2", **tr
     Study(folder).save(run, training=training, evaluations={label: figures} if votes else {})
 
 
-BEST = study_runs.LEARNING_RATES[1]
+BEST = study_worlds.LEARNING_RATES[1]
 
 
 def tune(on: Study, best: dict[str, float] | None = None, world=ARITHMETIC) -> None:
@@ -71,7 +72,7 @@ def test_study_runs_have_own_names(tmp_path):
 
     on = Study(tmp_path)
     tune(on)
-    for world in (study_runs.BROAD[0], ASDIV):
+    for world in (study_worlds.BROAD[0], ASDIV):
         for run, _ in on.tuning(world):
             write(on.folder, run, 1.0)
     runs = {run for title, stage in on.stages().items() for run, _ in stage()}
@@ -255,7 +256,7 @@ def test_study_runs_only_what_is_missing(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     tiny = replace(ARITHMETIC, steps=2, test_k=4, max_new_tokens=8)
-    monkeypatch.setitem(study_runs.WORLDS, "arithmetic", tiny)
+    monkeypatch.setitem(study_worlds.WORLDS, "arithmetic", tiny)
     on = Study(tmp_path / "json")
     run = Run("arithmetic", "prompt", 41, (("k_shot", 20), ("learning_rate", 0.01)))
     bare, two = Run("arithmetic", "none", 41), sampled("test", 2)
