@@ -2,7 +2,7 @@
 
     python benchmarks/study.py               # runs whatever is missing; kill it and start it again as often as needed
     python benchmarks/study.py --list        # what there is to run, and how much of it is missing
-    python benchmarks/study.py --report      # the tables of docs/results/study.md, real.md and RESULTS.md, and the plots
+    python benchmarks/study.py --report      # the tables of docs/results/{study,real}.md and RESULTS.md, and the plots
     python benchmarks/study.py --world asdiv-smollm2      # a real LLM's stages alone (toy/real.py first)
     python benchmarks/study.py --quick       # a reduced study from nothing (results/study-quick), under 20 minutes
 

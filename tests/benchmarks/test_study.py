@@ -312,6 +312,7 @@ def test_one_world_alone(tmp_path, monkeypatch, capsys):
 
 def test_failing_runs_are_named(tmp_path, monkeypatch):
     """A run whose script fails is named, and the others go on."""
+    (tmp_path / "toy").symlink_to(ROOT / "toy")
     monkeypatch.chdir(tmp_path)
     runner = study.StudyRunner(Study(tmp_path / "json"), jobs=1)
 
