@@ -26,6 +26,7 @@ from packaging.version import Version
 
 from lta_thinker.build import build_layout, build_models, check_context
 from lta_thinker.checkpoint import (
+    DEV_LOSSES_FILE,
     GeneratorWeights,
     TrainingRecord,
     check_weights,
@@ -104,6 +105,10 @@ def record_start(args: TrainArguments, rows: RunRows) -> None:
     starts = read_json(path)["starts"] if args.resume else []
     starts.append({"versions": versions(), "flags": args.free()})
     write_json(path, run_settings(args, rows) | {"starts": starts})
+    if not args.resume:
+        (args.run_folder / DEV_LOSSES_FILE).unlink(
+            missing_ok=True
+        )  # of a run that was killed before its first checkpoint
 
 
 def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:

@@ -17,40 +17,41 @@ SECONDS_IN_ALL=${SECONDS_IN_ALL:-570}
 mkdir -p "$OUT"
 failed=0
 
-run() { # name, script, flags
+step() { # name, script, flags; its output goes to a log, and what matters of it is printed
     local name=$1 left=$((SECONDS_IN_ALL - SECONDS))
     shift
     if ((left < 20)); then
         echo "$name: no time left"
-        failed=1
         return 1
     fi
     echo "$name ($left s left)"
-    if ! timeout "$left" "$PYTHON" "$@" --data_dir "$DATA_DIR" --out "$OUT/$name.json" > "$OUT/$name.log" 2>&1; then
+    if ! timeout "$left" "$PYTHON" "$@" > "$OUT/$name.log" 2>&1; then
         tail -1 "$OUT/$name.log"
         return 1
     fi
-    tail -1 "$OUT/$name.json"
+    grep -E "eval_sft_loss|one sample|--shard_llm:" "$OUT/$name.log"
+    return 0
+}
+
+run() { # name, script, flags: a benchmark
+    local name=$1
+    shift
+    step "$name" "$@" --data_dir "$DATA_DIR" --out "$OUT/$name.json" && tail -1 "$OUT/$name.json"
 }
 
 # the toy pair in bf16 as the demo has it, then 20 steps in float32 in one process and as one rank of a sharded LLM
 toy() {
-    local log=$OUT/toy.log common=(--large_model_id toy/large --small_model_id toy/small --task_name arithmetic
+    local common=(--large_model_id toy/large --small_model_id toy/small --task_name arithmetic
         --num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 --learning_rate 3e-3
         --eval_strategy steps --logging_steps 20 --disable_tqdm true)
-    echo "toy ($((SECONDS_IN_ALL - SECONDS)) s left)"
-    rm -rf results/gpu-toy* ckpt/gpu-toy*
-    {
-        "$PYTHON" train.py "${common[@]}" --output_name gpu-toy --max_steps 100 --eval_steps 50 &&
-            "$PYTHON" evaluate.py --checkpoint ckpt/gpu-toy-* --num_return_sequences 10 --batch_size 48 \
-                --max_new_tokens 96 --output_dir "$OUT/toy-evaluation" &&
-            "$PYTHON" train.py "${common[@]}" --output_name gpu-toy-whole --bf16 False --max_steps 20 --eval_steps 20 &&
-            "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node=1 train.py "${common[@]}" \
-                --output_name gpu-toy-shard --bf16 False --max_steps 20 --eval_steps 20 --shard_llm
-    } > "$log" 2>&1
-    local status=$?
-    grep -E "eval_sft_loss|one sample|majority|--shard_llm" "$log" || tail -3 "$log"
-    return $status
+    local one_rank=(-m torch.distributed.run --standalone --nproc_per_node=1)
+    rm -rf results/gpu-toy* ckpt/gpu-toy* "$OUT/toy-evaluation"
+    step toy-train train.py "${common[@]}" --output_name gpu-toy --max_steps 100 --eval_steps 50 &&
+        step toy-evaluate evaluate.py --checkpoint ckpt/gpu-toy-* --num_return_sequences 10 --batch_size 48 \
+            --max_new_tokens 96 --output_dir "$OUT/toy-evaluation" &&
+        step toy-whole train.py "${common[@]}" --output_name gpu-toy-whole --bf16 False --max_steps 20 --eval_steps 20 &&
+        step toy-shard "${one_rank[@]}" train.py "${common[@]}" --output_name gpu-toy-shard --bf16 False --max_steps 20 \
+            --eval_steps 20 --shard_llm
 }
 
 # the published way needs the most memory: where both do not fit, ours runs alone

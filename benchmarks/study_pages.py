@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from benchmarks import study_plots
-from benchmarks.study_report import BASELINES, REAL_BASELINES, Report, variance_points, variance_table
-from benchmarks.study_runs import Study, Wanted
-from benchmarks.study_worlds import ASDIV, DEFAULT, SHORT
+from benchmarks.study_report import Report, variance_points, variance_table
+from benchmarks.study_runs import Study, Wanted, world_of
+from benchmarks.study_worlds import DEFAULT, REAL_WORLDS, SHORT
 
 MARK = "<!-- study: {} -->\n{}\n<!-- end -->"
 PAGES = ("docs/results/study.md", "docs/results/real.md", "RESULTS.md")  # every table stands in one of them
@@ -20,7 +20,8 @@ def make(study: Study) -> dict[str, str]:
     tables = {title: table_of(report, title, pairs) for title, pairs in stages.items()}
     tables["accuracies"] = report.accuracies(stages["main"], study.main_evaluation.label)
     tables["variance"] = variance_table(variance_points(study.records("arithmetic")))
-    tables["costs"] = report.costs(stages)
+    on_cpus = {title: pairs for title, pairs in stages.items() if world_of(title) not in REAL_WORLDS}
+    tables["costs"] = report.costs(on_cpus)
     for name, paint in plots_of(report, stages).items():
         study_plots.draw(study.folder, name, paint)
     return tables
@@ -29,14 +30,13 @@ def make(study: Study) -> dict[str, str]:
 def table_of(report: Report, title: str, pairs: Wanted) -> str:
     """The table of a stage."""
     main_label = report.study.main_evaluation.label
-    kind, _, world = title.partition(" ")
+    kind, world = title.partition(" ")[0], world_of(title)
     match kind:
         case "tuning":
-            told = [report.tuning(pairs)] + ([report.informations(pairs)] if world == ASDIV.name else [])
+            told = [report.tuning(pairs)] + ([report.informations(pairs)] if world in REAL_WORLDS else [])
             return "\n\n".join(told)
         case "main":
-            baselines = REAL_BASELINES if world == ASDIV.name else BASELINES
-            return report.main(pairs, SHORT.label if world else main_label, baselines)
+            return report.main(pairs, main_label if title == "main" else SHORT.label, world.baselines)
         case "dev":
             return report.dev_figures(pairs)
         case "tasks":

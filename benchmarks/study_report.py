@@ -14,8 +14,14 @@ from benchmarks.study_runs import Study, Wanted, from_digits
 from benchmarks.study_worlds import CONTESTANTS, WEIGHTS, Run
 
 RESAMPLES = 10_000
-BASELINES = {"none": "bare LLM", "prompt": "prompt", "softcot": "SoftCoT", "small_block-sft": "small_block, SFT alone"}
-REAL_BASELINES = {"none": "bare LLM", "fewshot": "4 examples", "prompt": "prompt", "lora": "LoRA"}
+SHORT_TITLES = {  # of the baselines
+    "none": "bare LLM",
+    "fewshot": "4 examples",
+    "prompt": "prompt",
+    "softcot": "SoftCoT",
+    "small_block-sft": "small_block, SFT alone",
+    "lora": "LoRA",
+}
 PER_SAMPLE, VOTE = "one sample", "vote"
 NO_FIGURE = "–"
 ROUNDING = 1e-12  # a variance of equal thoughts may fall short of 0 by so much
@@ -171,9 +177,9 @@ class Report:
         ]
         return markdown([title, *(f"{rate:g}" for rate in rates)], rows)
 
-    def main(self, pairs: Wanted, label: str, baselines: dict[str, str]) -> str:
-        """Three tables: accuracies; paired differences to the baselines, {contestant: head of its column}; what the
-        samples, the training and the thoughts were like."""
+    def main(self, pairs: Wanted, label: str, baselines: tuple[str, ...]) -> str:
+        """Three tables: accuracies; paired differences to the baselines; what the samples, the training and the
+        thoughts were like."""
         accuracies = self.accuracies(pairs, label)
         if not self.by_contestant(pairs, label):
             return accuracies
@@ -190,7 +196,7 @@ class Report:
             rows.append([CONTESTANTS[name].title, *cells, seeds])
         return markdown(["% right", PER_SAMPLE, VOTE, "one sample, seed by seed"], rows)
 
-    def differences(self, pairs: Wanted, label: str, baselines: dict[str, str]) -> str:
+    def differences(self, pairs: Wanted, label: str, baselines: tuple[str, ...]) -> str:
         found, rows = self.by_contestant(pairs, label), []
         for name, records in found.items():
             cells = []
@@ -199,7 +205,7 @@ class Report:
                 changes = [difference(records, theirs, label, what) for what in (PER_SAMPLE, VOTE)]
                 cells.append("<br>".join(changes) if changes[0] else "")
             rows.append([CONTESTANTS[name].title, *cells])
-        head = ["difference: one sample, vote", *(f"− {title}" for title in baselines.values())]
+        head = ["difference: one sample, vote", *(f"− {SHORT_TITLES[name]}" for name in baselines)]
         return markdown(head, rows)
 
     def properties(self, pairs: Wanted, label: str) -> str:
@@ -238,16 +244,17 @@ class Report:
                     information(trainings),
                 ]
             )
-        head = ["", "seeds", "dev SFT loss, nats a token", "− constant prompt, nats an answer"]
+        head = ["", "seeds", "dev SFT loss, nats a token", "− constant prompt of as many steps, nats an answer"]
         return markdown([*head, "information of the thoughts, nats an answer"], rows)
 
     def dev_difference(self, runs: list[Run], baseline: str) -> str:
-        """Paired by seed and dev row, to the baseline's plain runs: the loss of an answer."""
+        """An answer's loss less the baseline's after as many steps, paired by seed and dev row."""
         pairs = []
         for run in runs:
-            records = [self.study.record(one) for one in (run, self.study.tuned(run.world, baseline, run.seed))]
-            if run.contestant != baseline and "training" in records[1]:
-                pairs.append([record["training"]["dev_losses"] for record in records])
+            as_long = {name: value for name, value in run.options if name in ("max_steps", "eval_steps")}
+            its = self.study.record(self.study.tuned(run.world, baseline, run.seed, **as_long)).get("training")
+            if run.contestant != baseline and its:
+                pairs.append([self.study.record(run)["training"]["dev_losses"], its["dev_losses"]])
         if not pairs:
             return ""
         ours, theirs = np.array(pairs).swapaxes(0, 1)
@@ -375,7 +382,7 @@ class Report:
 
 
 def information(trainings: list[dict]) -> str:
-    """The information of the thoughts at the best step, with its interval over dev rows; of several seeds the mean."""
+    """The information of the thoughts at the best step, with its interval over dev rows; of several seeds the means."""
     keys = ("eval_information", "eval_information_low", "eval_information_high")
     points = []
     for training in trainings:

@@ -74,9 +74,12 @@ TOY_PAIR = ("toy/large", "toy/small")
 
 @dataclass(frozen=True)
 class World:
-    """A frozen pair (folders) and a task. `task`: flags of both scripts; `tuned_on`: the world whose learning rates are
-    taken, one of `rates`; `reading`: flags of the generators that read a small LM; batch_size rows a step,
-    test_k questions, steps, N as in every run."""
+    """A frozen pair (two folders) and a task.
+
+    task: flags of both scripts. tuned_on: the world on which the learning rates are chosen, of `rates`. baselines: the
+    contestants that all others are compared with. reading: flags of the generators that read a small LM. All runs have
+    batch_size rows a step, `steps` steps, num_thoughts thoughts and test_k test questions.
+    """
 
     name: str
     large: str
@@ -85,9 +88,9 @@ class World:
     task: tuple[tuple[str, str], ...]
     rates: tuple[float, ...] = LEARNING_RATES
     contestants: tuple[str, ...] = TOYS
+    baselines: tuple[str, ...] = ("none", "prompt", "softcot", "small_block-sft")
     reading: tuple[tuple[str, object], ...] = ()
     batch_size: int = 16
-    questions_at_a_time: int = 32
     steps: int = 100
     test_k: int = 500
     num_thoughts: int = 8
@@ -119,20 +122,22 @@ BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"
 NOISY, TELLER = other_rows("noisy"), other_rows("teller")
 
 
+LLM = "models/smollm2-135m"  # SmolLM2-135M-Instruct; toy/real.py makes it
+
+
 def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
-    """SmolLM2-135M-Instruct (toy/real.py makes it) on a task; its first 20 layers are the small LM."""
-    llm = "models/smollm2-135m"
+    """LLM on a task; its first 20 layers are the small LM."""
     return World(
         f"{task}-smollm2",
-        llm,
-        llm,
+        LLM,
+        LLM,
         "asdiv-smollm2",
         (("task_name", task),),
         REAL_RATES,
         contestants,
+        baselines=("none", "fewshot", "prompt", "lora"),
         reading=(("reader_layers", 20),),
         batch_size=batch_size,
-        questions_at_a_time=128,
         steps=120,
         test_k=412,
         max_new_tokens=400,
@@ -141,7 +146,8 @@ def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
 
 ASDIV = smollm2("asdiv", REAL, batch_size=32)
 GSM8K = smollm2("gsm8k", ("prompt", "softcot", DEFAULT, "small_block-sft", "lora"), batch_size=16)
-WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD, ASDIV, GSM8K)}
+REAL_WORLDS = (ASDIV, GSM8K)
+WORLDS = {world.name: world for world in (ARITHMETIC, NOISY, TELLER, *BROAD, *REAL_WORLDS)}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
 from lta_thinker.checkpoint import COMPLETE, DEV_LOSSES_FILE, TrainingRecord
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, write_text
 from lta_thinker.generation.prompts import ThoughtVariance, collapsed
 from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
@@ -246,7 +246,7 @@ class ThoughtTrainer(Trainer):
                 if self.model.num_thoughts:
                     variance.add(own_rows, thoughts)
             own_losses = self.model.last_target_losses
-            by_row |= dict(zip(own_rows, sum_by_row(own_losses, inputs).tolist(), strict=False))  # no row, or each
+            by_row |= dict(zip(own_rows, sum_by_row(own_losses, inputs).tolist(), strict=False))  # without rows, none
             if self.model.generator.reads_question:
                 swapped, last = self._thoughts_before(thoughts, last)
                 # the first dev row has none before it: it has read its own, and is left out
@@ -274,12 +274,14 @@ class ThoughtTrainer(Trainer):
         return metrics
 
     def _write_dev_losses(self, by_row_of_ranks: list[dict[int, float]]) -> None:
-        """The SFT loss of every dev row's target, in nats, in dev order: a line of JSON at the end of the file."""
+        """The SFT loss of every dev row's target, in nats, in dev order: a line of JSON behind earlier steps'."""
         if self.is_world_process_zero():
+            path, step = self.args.run_folder / DEV_LOSSES_FILE, self.state.global_step
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] < step]  # a resumed run may come here again
             by_row = {row: nats for of_rank in by_row_of_ranks for row, nats in of_rank.items()}
-            line = {"step": self.state.global_step, "nats": [round(by_row[row], 5) for row in sorted(by_row)]}
-            with open(self.args.run_folder / DEV_LOSSES_FILE, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            kept.append(json.dumps({"step": step, "nats": [round(by_row[row], 5) for row in sorted(by_row)]}))
+            write_text(path, "\n".join(kept) + "\n")
 
     def _thoughts_before(self, thoughts: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         """The thoughts (B, C, N, d) of this rank's rows of a block of dev rows -> those of the row before each in dev

@@ -213,7 +213,7 @@ def test_table_stands_between_its_marks(tmp_path, monkeypatch):
 
 
 def test_pages_follow_from_stored_runs(tmp_path, monkeypatch):
-    """docs/results/study.md has every table and RESULTS.md the main one; the plots come out too."""
+    """docs/results/study.md and real.md have every table and RESULTS.md the main one; the plots come out too."""
     stored, copy = ROOT / "benchmarks" / "study", tmp_path / "benchmarks" / "study"
     shutil.copytree(stored, copy, ignore=shutil.ignore_patterns("*.svg"))
     for page in study_pages.PAGES:
@@ -294,7 +294,8 @@ def test_bare_llm_with_worked_examples_is_asked_with_them(tmp_path, monkeypatch)
 
 
 def test_one_world_alone(tmp_path, monkeypatch, capsys):
-    """--world takes that world's stages alone; where its LLM is not there, one line says how it is made."""
+    """--world takes that world's stages alone. Where its LLM is not there, one line says how it is made, and the runs
+    count as failed."""
     monkeypatch.setattr(study, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["study.py", "--list", "--world", ASDIV.name])
     monkeypatch.chdir(tmp_path)
@@ -303,11 +304,10 @@ def test_one_world_alone(tmp_path, monkeypatch, capsys):
     assert len(titles) > 3 and all(title.endswith(f" {ASDIV.name}") for title in titles)
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / "toy").symlink_to(ROOT / "toy")
-    monkeypatch.setattr(sys, "argv", ["study.py", "--world", ASDIV.name])
-    with pytest.raises(
-        SystemExit, match="error: tuning asdiv-smollm2: no folder models/smollm2-135m; python toy/real.py"
-    ):
+    monkeypatch.setattr(sys, "argv", ["study.py", "--world", ASDIV.name, "--stages", f"tuning {ASDIV.name}"])
+    with pytest.raises(SystemExit, match="error: 28 runs failed: asdiv-smollm2.prompt"):
         study.main()
+    assert "  left out 28 runs: no folder models/smollm2-135m; python toy/real.py makes it\n" in capsys.readouterr().out
 
 
 def test_failing_runs_are_named(tmp_path, monkeypatch):

@@ -130,6 +130,8 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
     flags += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
     train.run([*flags, "--output_name", "whole"])
+    Path("results/cut").mkdir(parents=True)
+    Path("results/cut/dev_losses.jsonl").write_text('{"step": 1, "nats": [9.0]}\n')  # of another run that was killed
     command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list(Path("results").glob("cut/checkpoint-*/complete")):
@@ -162,6 +164,8 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     ]
     assert timeless[0] == timeless[1]  # the losses one by one too
     assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
+    of_rows = [Path("results", name, "dev_losses.jsonl").read_text() for name in ("whole", "cut")]
+    assert of_rows[0] == of_rows[1] and of_rows[0].count("\n") == 10
 
 
 REFUSED_RESUMES = [("4.53.2", 6, True), ("4.53.2", 10, False), ("4.57.0", 6, False)]
