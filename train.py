@@ -105,10 +105,8 @@ def record_start(args: TrainArguments, rows: RunRows) -> None:
     starts = read_json(path)["starts"] if args.resume else []
     starts.append({"versions": versions(), "flags": args.free()})
     write_json(path, run_settings(args, rows) | {"starts": starts})
-    if not args.resume:
-        (args.run_folder / DEV_LOSSES_FILE).unlink(
-            missing_ok=True
-        )  # of a run that was killed before its first checkpoint
+    if not args.resume:  # a run that was killed before its first checkpoint may have left it
+        (args.run_folder / DEV_LOSSES_FILE).unlink(missing_ok=True)
 
 
 def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:

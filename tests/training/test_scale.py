@@ -216,7 +216,7 @@ def test_copy_without_git_has_version(monkeypatch, tmp_path):
     ],
 )
 def test_impossible_shard_llm_is_refused(flags, more, message):
-    """--shard_llm in one process, with an adapter in the LLM or with generated dev answers is refused."""
+    """--shard_llm without torchrun, with an adapter in the LLM or with generated dev answers is refused."""
     with pytest.raises(InputError, match=message):
         train.run([*flags, "--output_name", "x", *more])
     assert not Path("results").exists()
@@ -228,6 +228,8 @@ def test_shard_llm_needs_torchruns_variables(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(InputError, match="--shard_llm needs .* LOCAL_WORLD_SIZE, how many .now 1 of 2.: start them by"):
         sharding.check_can_shard(2)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    sharding.check_can_shard(1)  # one rank is a sharded run too: a node with one GPU
 
 
 def test_shard_llm_needs_newer_torch(monkeypatch):
