@@ -7,6 +7,7 @@ T columns, K columns asked for, N thoughts, C chains of thoughts, d_small and d_
 """
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,8 @@ class Design:
     mean norm of the LLM's embedding table; distinct_slot_ids: the small LM reads N distinct tokens at the slots
     (published), not one token at all of them; reader_layers: the question is read through that many first layers and
     the last norm of the small LM (None: all), in block of the LLM (None: 0, its embeddings); block_positions: sinusoids
-    are added to what the block reads, each as long as the vector that it is added to.
+    are added to what the block reads, each as long as the vector that it is added to; standardize_states: what all
+    questions have in common is taken from the small LM's states (StandardizedStates).
     """
 
     num_chains: int = 1
@@ -52,6 +54,7 @@ class Design:
     distinct_slot_ids: bool = False
     reader_layers: int | None = None
     block_positions: bool = False
+    standardize_states: bool = False
 
 
 PUBLISHED_DESIGN = Design()
@@ -111,6 +114,39 @@ def sinusoids(positions: Tensor, d: int) -> Tensor:
     return F.normalize(torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :d], dim=-1)
 
 
+class StandardizedStates(nn.Module):
+    """Takes from the small LM's states what all questions have in common, feature by feature: tokens less their mean,
+    over their deviation; each of the C x N slots less its own mean, over the slots' deviation from these.
+
+    The figures are those of training rows (`fit`) and are not trained. A feature that never differs becomes 0.
+    """
+
+    def __init__(self, d: int, num_slots: int):
+        super().__init__()
+        for name, shape in (("mean", (d,)), ("scale", (d,)), ("slot_mean", (num_slots, d)), ("slot_scale", (d,))):
+            self.register_buffer(name, torch.zeros(shape))
+
+    def fit(self, tokens: Tensor, slots: Tensor) -> None:
+        """tokens (T, d) and slots (R, C x N, d): states of training rows, of any dtype."""
+        for name, values in (("", tokens.double()), ("slot_", slots.double())):
+            mean = values.mean(0)
+            deviation = (values - mean).square().flatten(0, -2).mean(0).sqrt()
+            differs = deviation > 1e-6 * (1 + mean.abs().view(-1, len(deviation)).amax(0))  # but for rounding
+            getattr(self, f"{name}mean").copy_(mean)
+            getattr(self, f"{name}scale").copy_(torch.where(differs, 1 / deviation, 0.0))
+
+    def forward(self, states: Tensor, chains: Tensor | None, num_slots: int) -> Tensor:
+        """states (B, T, d), of which the last num_slots columns are the slots of the rows' chains (B,), None: of chain
+        0 -> float32 of the same shape."""
+        tokens, slots = states.float().split([states.shape[1] - num_slots, num_slots], dim=1)
+        tokens = (tokens - self.mean) * self.scale
+        if num_slots == 0:
+            return tokens
+        means = self.slot_mean.view(-1, num_slots, self.slot_mean.shape[1])
+        slots = (slots - (means[:1] if chains is None else means[chains])) * self.slot_scale
+        return torch.cat([tokens, slots], dim=1)
+
+
 class Small(nn.Module):
     """SoftCoT (arXiv 2502.12134): the small LM's last hidden states -> projection."""
 
@@ -119,6 +155,8 @@ class Small(nn.Module):
     def __init__(self, sizes: Sizes, design: Design):
         super().__init__()
         assert sizes.d_small is not None
+        self.num_thoughts = sizes.num_thoughts
+        self.states = standardized(sizes, design)
         self.projection = nn.Linear(sizes.d_small, sizes.d_large)
 
     def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
@@ -126,7 +164,17 @@ class Small(nn.Module):
 
         With `slots` the last N columns are the thought slots, of the chains (B,) int64 (None: all of chain 0).
         """
+        if self.states is not None:
+            states = self.states(states, chains, self.num_thoughts if slots else 0)
         return self.projection(take_columns(states, columns))
+
+
+def standardized(sizes: Sizes, design: Design) -> StandardizedStates | None:
+    """A generator's part of that name, where the design has it."""
+    if not design.standardize_states:
+        return None
+    assert sizes.d_small is not None
+    return StandardizedStates(sizes.d_small, design.num_chains * sizes.num_thoughts)
 
 
 class _WithPrior(nn.Module):
@@ -158,6 +206,7 @@ class Block(_WithPrior):
         self.projection_first = (design.projection or self.projection_place) == "before"
         self.has_positions, self.adds_prior = design.block_positions, bool(design.reader_layers)
         super().__init__(sizes, design, sizes.d_large if self.projection_first else d_in)
+        self.states = standardized(sizes, design)
         # registered in the order of their work: the optimizer state of a resumed run goes by this order
         if self.projection_first:
             self.projection = nn.Linear(d_in, sizes.d_large)
@@ -167,6 +216,8 @@ class Block(_WithPrior):
 
     def forward(self, states: Tensor, mask: Tensor, columns: Tensor, chains: Tensor | None, slots: bool) -> Tensor:
         """As Small.forward."""
+        if self.states is not None:
+            states = self.states(states, chains, self.num_thoughts if slots else 0)
         # in bf16 too the block works in float32 between its products
         x = (self.projection(states) if self.projection_first else states).float()
         if slots:
@@ -343,8 +394,25 @@ class LatentThoughtModel(nn.Module):
         if self.generator.has_prior:
             rows = self.generator.prior.data.view(-1, self.num_thoughts, self.generator.prior.shape[1])[:, :count]
             self.generator.prior.data = rows.flatten(0, 1).clone()
+        if self.design.standardize_states:
+            states = self.generator.states
+            means = states.slot_mean.view(-1, self.num_thoughts, states.slot_mean.shape[1])[:, :count]
+            states.slot_mean = means.flatten(0, 1).clone()
+        if self.kind != "none":
             self.generator.num_thoughts = count
         self.num_thoughts = count
+
+    @torch.no_grad()
+    def fit_states(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Standardize the small LM's states by those of the rows in `batches` (of TrainingCollator, on its device)."""
+        tokens, slots = [], []
+        for batch in batches:
+            ids, mask = batch["question_ids"], batch["question_mask"]
+            of_chains = [torch.full_like(ids[:, 0], chain) for chain in range(self.design.num_chains)]
+            states = [self._read(*self._with_slots(ids, mask, chains)) for chains in of_chains]
+            slots.append(torch.cat([of_chain[:, ids.shape[1] :] for of_chain in states], dim=1))
+            tokens.append(states[0][:, : ids.shape[1]][mask.bool()])
+        self.generator.states.fit(torch.cat(tokens), torch.cat(slots))
 
     def recompute_layers(self) -> None:
         """Recompute the frozen LLM's layers in the backward pass (the library's own switch needs train mode)."""

@@ -45,7 +45,7 @@ from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import RunRows, prepare_rows
-from lta_thinker.training.states import forget_states, keep_states
+from lta_thinker.training.states import fit_states, forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
 
@@ -279,6 +279,8 @@ def run(argv: list[str]) -> int:
         model.recompute_layers()
 
     collator = TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps)
+    if args.standardize_states and not (weights or checkpoint):
+        fit_states(model, rows.train, collator)
     if can_keep_states(args, len(rows.train)):
         collators = {"train": collator, "dev": TrainingCollator(layout, steps=True)}
         rows = with_states(args, model, rows, collators)

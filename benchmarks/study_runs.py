@@ -338,6 +338,11 @@ class Study:
         runs = [self.tuned(ASDIV.name, name, SEEDS[0], **longer) for name in names]
         read = [{"reader_layers": layers} for layers in (12, 30)]
         runs += [self.tuned(ASDIV.name, DEFAULT, seed, **option) for option in read for seed in FEW_SEEDS]
+        fitted = {"standardize_states": True}
+        for option in (fitted, fitted | {"projection": "after"}, {"projection": "after"}):
+            runs += [self.tuned(ASDIV.name, name, SEEDS[0], **option) for name in (DEFAULT, "small_block-sft")]
+            runs.append(self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **longer, **option))
+        runs.append(self.tuned(ASDIV.name, "softcot", SEEDS[0], **longer, **fitted))
         tried: list[dict] = [{"num_thought_tokens": 2}, {"num_thought_tokens": 32}, {"num_thought_chains": 4}]
         tried += [{"match_scale": True}, {"num_blocks": 2}, {"thoughts_see_steps": True}]
         runs += [self.tuned(ASDIV.name, DEFAULT, SEEDS[0], **option) for option in tried]

@@ -34,7 +34,7 @@ CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 class GeneratorWeights(NamedTuple):
     """The tensors of the two files by name; None for no such file."""
 
-    projection: dict[str, Tensor] | None
+    projection: dict[str, Tensor] | None  # with the figures of standardized states
     block: dict[str, Tensor] | None  # with the prior
 
 
@@ -142,9 +142,11 @@ def read_resume_weights(path: Path) -> GeneratorWeights:
 
 
 def split_state(state: dict[str, Tensor]) -> GeneratorWeights:
-    """A generator's state_dict split as its two files have it."""
-    projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith("projection.")}
-    block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith("projection.")}
+    """A generator's state_dict split as its two files have it: the projection with the figures of standardized states,
+    the block with the prior."""
+    of_projection = ("projection.", "states.")
+    projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith(of_projection)}
+    block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith(of_projection)}
     return GeneratorWeights(projection or None, block or None)
 
 
@@ -204,7 +206,9 @@ def check_weights(kind: str, sizes: Sizes, weights: GeneratorWeights, design: De
 
 def load_weights(model: LatentThoughtModel, weights: GeneratorWeights) -> None:
     """Put weights that have passed check_weights into the model's generator; without `prior` its initial rows stay."""
-    state: dict[str, Any] = {f"projection.{name}": value for name, value in (weights.projection or {}).items()}
+    state: dict[str, Any] = {}
+    for name, value in (weights.projection or {}).items():
+        state[name if name.startswith("states.") else f"projection.{name}"] = value
     for name, value in (weights.block or {}).items():
         state[name if name == "prior" else f"block.{name}"] = value
     if model.generator.has_prior and "prior" not in state:

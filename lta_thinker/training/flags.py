@@ -94,6 +94,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
         None, "read the question through that many first layers of the small LM (default all), in block of the LLM (0)"
     )
     block_positions: bool = flag(False, "add positions to what the TransformerBlock reads (published: it has none)")
+    standardize_states: bool = flag(False, "take from the small LM's states what all questions have in common")
     match_scale: bool = flag(False, "scale every thought to the mean norm of the LLM's embedding table")
     thoughts_see_steps: bool = flag(False, "published order: in training the thoughts see the gold steps (a leak)")
     steps_as_turns: bool = flag(False, "L_focus reads each step as a turn of its own, at its end-of-turn (published)")
@@ -269,6 +270,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
         if not generator.has_block and (self.num_blocks > 1 or self.projection or self.block_positions):
             flags = "--num_blocks, --projection, --block_positions"
             raise InputError(f"{flags}: the generator {kind} has no TransformerBlock")
+        if self.standardize_states and not generator.uses_small_lm:
+            raise InputError(f"--standardize_states: the generator {kind} reads no small LM")
         self._check_reader(generator)
         if weights["diversity"] and self.num_thought_chains == 1:
             raise InputError("--diversity_loss_weight needs --num_thought_chains above 1")

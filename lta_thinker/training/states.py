@@ -25,6 +25,7 @@ from lta_thinker.model import LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
 
 ROWS_AT_ONCE = 32
+ROWS_TO_FIT = 256  # training rows whose states say what all questions have in common
 ZEROS = 1 << 24  # bytes written at a time
 
 
@@ -71,6 +72,14 @@ class RowsWithStates(torch.utils.data.Dataset):
         thoughts, steps = self.states(i)
         row = self.rows[i] | {"thought_states": thoughts}
         return row | {"step_states": steps} if self.collator.steps else row
+
+
+def fit_states(model: LatentThoughtModel, rows: Sequence[dict], collator: TrainingCollator) -> None:
+    """Standardize the small LM's states by the first ROWS_TO_FIT of the training rows. All ranks do the same."""
+    device = model.small_lm.get_input_embeddings().weight.device
+    first = [rows[i] for i in range(min(ROWS_TO_FIT, len(rows)))]
+    batches = (collator(first[start : start + ROWS_AT_ONCE]) for start in range(0, len(first), ROWS_AT_ONCE))
+    model.fit_states({name: value.to(device) for name, value in batch.items()} for batch in batches)
 
 
 def keep_states(

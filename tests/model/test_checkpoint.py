@@ -78,7 +78,8 @@ def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys
     "kind, design",
     [("prompt", Design()), ("prompt", Design(num_chains=2)), ("small_block", Design(num_blocks=2, num_chains=2))]
     + [
-        ("small", Design(distinct_slot_ids=True)),
+        ("small", Design(distinct_slot_ids=True, standardize_states=True)),
+        ("small_block", Design(standardize_states=True, num_chains=2)),
         ("small_block", Design(projection="after")),
         ("block", Design(projection="before", match_scale=True)),
         ("block", Design(reader_layers=1, block_positions=True)),
@@ -88,6 +89,8 @@ def test_other_designs_survive_round_trip(tiny_models, tmp_path, kind, design):
     """Checkpoints of other designs give the saved weights back. More chains, more blocks and a projection after the
     block do not fit the published design."""
     model = tiny_models.model(kind, seed=1, design=design)
+    if design.standardize_states:
+        model.generator.states.fit(torch.randn(9, 16), torch.randn(5, design.num_chains * model.num_thoughts, 16))
     save_checkpoint(tmp_path / "run", model, record_of(model))
     assert TrainingRecord.read(tmp_path / "run").design == design
     paths = {flag: tmp_path / "run" / file for flag, file in (("-p", PARAMS_FILE), ("-a", ATT_FILE))}
@@ -98,7 +101,8 @@ def test_other_designs_survive_round_trip(tiny_models, tmp_path, kind, design):
     load_weights(other, weights)
     wanted = model.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
-    if design.num_chains > 1 or design.num_blocks > 1 or design.projection == "after":
+    other_shapes = design.num_chains > 1 or design.num_blocks > 1 or design.projection == "after"
+    if other_shapes or design.standardize_states:
         with pytest.raises(InputError):
             check_weights(kind, model.sizes, weights)
 
