@@ -121,6 +121,11 @@ class StandardizedStates(nn.Module):
     The figures are those of training rows (`fit`) and are not trained. A feature that never differs becomes 0.
     """
 
+    mean: Tensor
+    scale: Tensor
+    slot_mean: Tensor
+    slot_scale: Tensor
+
     def __init__(self, d: int, num_slots: int):
         super().__init__()
         for name, shape in (("mean", (d,)), ("scale", (d,)), ("slot_mean", (num_slots, d)), ("slot_scale", (d,))):
