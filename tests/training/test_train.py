@@ -334,7 +334,7 @@ def test_standardized_states_are_fitted_to_training_rows(flags):
     """--standardize_states: the figures in projection.bin are those of the first training rows' tokens and slots, of a
     plain loop over the rows. A resumed run keeps them."""
     flags = [*flags, "--output_name", "run", "--standardize_states"]
-    flags += ["--max_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1"]
+    flags += ["--max_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1", "--gradient_accumulation_steps", "1"]
     train.run(flags)
     (folder,) = Path("ckpt").iterdir()
     models = LatentThoughtModel.from_pretrained(folder).models
