@@ -135,12 +135,7 @@ class StudyRunner:
 
     def evaluate(self, run: Run, evaluation: Evaluation) -> None:
         world, folder = WORLDS[run.world], self.work / run.name / evaluation.label
-        flags = {
-            "batch_size": 32,
-            "max_new_tokens": world.max_new_tokens,
-            "seed": run.seed,
-            "test_k": world.test_k,
-        }
+        flags = {"batch_size": 32, "max_new_tokens": world.max_new_tokens, "seed": run.seed, "test_k": world.test_k}
         if self.study.quick:
             flags["test_k"] = 200
         contestant = CONTESTANTS[run.contestant]
@@ -285,6 +280,8 @@ def main() -> None:
         sys.exit(f"error: --stages {' '.join(unknown)}: there are {', '.join(study.stages())}")
     titles = [title for title in study.stages() if not args.stages or title in args.stages]
     titles = [title for title in titles if not args.world or world_of(title).name in args.world]
+    if not titles:
+        sys.exit(f"error: --stages {' '.join(args.stages)}: none of --world {' '.join(args.world)}")
     runner = StudyRunner(study, args.jobs)
     if args.list:
         list_stages(study, runner, titles)
@@ -293,7 +290,8 @@ def main() -> None:
     if args.report or (args.quick and not args.list):
         report_all(study)
     if runner.failed:
-        sys.exit(f"error: {len(runner.failed)} runs failed: {', '.join(runner.failed)}")
+        failed = list(dict.fromkeys(runner.failed))  # a run may be in several stages
+        sys.exit(f"error: {len(failed)} runs failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

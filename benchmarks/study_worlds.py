@@ -60,15 +60,13 @@ REAL = (
     "fewshot",
     "prompt",
     "softcot",
-    "small_block-three",
+    DEFAULT,
     "small_block-sft",
     "block-three",
     "lora",
     "lora-three",
 )
 LTA = ("block-three", "block", "block-sft", "small_block-three", "small_block", "small_block-sft")
-
-
 TOY_PAIR = ("toy/large", "toy/small")
 
 
@@ -120,8 +118,6 @@ ARITHMETIC = World("arithmetic", *TOY_PAIR, "arithmetic", (("task_name", "arithm
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
 # a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
 NOISY, TELLER = other_rows("noisy"), other_rows("teller")
-
-
 LLM = "models/smollm2-135m"  # SmolLM2-135M-Instruct; toy/real.py makes it
 
 

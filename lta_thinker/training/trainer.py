@@ -246,7 +246,8 @@ class ThoughtTrainer(Trainer):
                 if self.model.num_thoughts:
                     variance.add(own_rows, thoughts)
             own_losses = self.model.last_target_losses
-            by_row |= dict(zip(own_rows, sum_by_row(own_losses, inputs).tolist(), strict=False))  # without rows, none
+            if own_rows:
+                by_row |= dict(zip(own_rows, sum_by_row(own_losses, inputs).tolist(), strict=True))
             if self.model.generator.reads_question:
                 swapped, last = self._thoughts_before(thoughts, last)
                 # the first dev row has none before it: it has read its own, and is left out

@@ -307,7 +307,11 @@ def test_one_world_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["study.py", "--world", ASDIV.name, "--stages", f"tuning {ASDIV.name}"])
     with pytest.raises(SystemExit, match="error: 28 runs failed: asdiv-smollm2.prompt"):
         study.main()
-    assert "  left out 28 runs: no folder models/smollm2-135m; python toy/real.py makes it\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "  left out 28 runs: no folder models/smollm2-135m; python toy/real.py makes it\n" in told
+    monkeypatch.setattr(sys, "argv", ["study.py", "--world", ASDIV.name, "--stages", "main"])
+    with pytest.raises(SystemExit, match="error: --stages main: none of --world asdiv-smollm2"):
+        study.main()
 
 
 def test_failing_runs_are_named(tmp_path, monkeypatch):

@@ -10,14 +10,7 @@ from lta_thinker.common import InputError
 from lta_thinker.llm.forward import first_layers, position_ids
 from lta_thinker.llm.frozen import LmSource, load_frozen_lm
 from lta_thinker.losses import Objective
-from lta_thinker.model import (
-    Design,
-    LatentThoughtModel,
-    StandardizedStates,
-    TransformerBlock,
-    llm_inputs,
-    prior_row_ids,
-)
+from lta_thinker.model import Design, LatentThoughtModel, TransformerBlock, llm_inputs, prior_row_ids
 from lta_thinker.rows.examples import Example
 
 OTHER_STEPS = [Example(e.index, e.question, ("Quite another step, and a longer one.",), e.answer) for e in EXAMPLES]
@@ -398,39 +391,6 @@ def test_prior_is_added_to_what_layers_read(tiny_models):
         added = torch.cat([x[:, :2], x[:, 2:] + generator.prior], dim=1)
         expected = generator.projection(generator.block(added, mask, columns))
         torch.testing.assert_close(generator(x, mask, columns, None, True), expected)
-
-
-@pytest.mark.parametrize("kind", ["small_block", "small"])
-@pytest.mark.parametrize("chains", [1, 2])
-def test_standardized_states_have_nothing_in_common(tiny_models, kind, chains):
-    """What a generator reads of standardized states has mean 0 and deviation 1 over the rows that they are fitted to:
-    of the questions' tokens, and at each slot of each chain. Padding counts nowhere."""
-    model = tiny_models.model(kind, design=Design(standardize_states=True, num_chains=chains))
-    batch = prompt_batch(tiny_models, kind)
-    model.fit_states([batch])
-    read, states = [], model.generator.states
-    states.register_forward_hook(lambda module, args, out: read.append(out))
-    with torch.no_grad():
-        model.eval().chain_thoughts(batch["question_ids"], batch["question_mask"])
-    mask = batch["question_mask"].repeat_interleave(chains, dim=0).bool()
-    tokens, slots = read[0][:, :-N][mask], read[0][:, -N:].unflatten(0, (3, chains))
-    for values in (tokens, slots):
-        mean, spread = values.mean(0), values.flatten(0, -2).square().mean(0)
-        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3, rtol=0)
-        torch.testing.assert_close(spread, torch.ones_like(spread), atol=1e-3, rtol=0)
-    fitted = {name: value.clone() for name, value in states.named_buffers()}
-    model.fit_states([prompt_batch(tiny_models, kind, [example]) for example in EXAMPLES])
-    for name, value in states.named_buffers():
-        torch.testing.assert_close(value, fitted[name], atol=1e-4, rtol=1e-3)
-
-
-def test_features_that_never_differ_become_zero():
-    """A feature that is the same everywhere is 0 in standardized states, not noise over nothing."""
-    states = StandardizedStates(2, num_slots=1)
-    values = torch.tensor([[1e3, 1.0], [1e3, 3.0]])
-    states.fit(values, values[:, None])
-    assert states(values[None], None, num_slots=0).tolist() == [[[0.0, -1.0], [0.0, 1.0]]]
-    assert states(values[:, None], None, num_slots=1).tolist() == [[[0.0, -1.0]], [[0.0, 1.0]]]
 
 
 STANDARDIZED = Design(num_chains=3, standardize_states=True)

@@ -25,10 +25,9 @@ from helpers import (
 )
 from packaging.version import Version
 
-from lta_thinker import LatentThoughtModel, build, evaluate, train
+from lta_thinker import build, evaluate, train
 from lta_thinker.checkpoint import COMPLETE
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import TASKS, load_split
 from lta_thinker.flags import parse_flags
 
 
@@ -330,31 +329,6 @@ def test_every_design_is_trained_and_evaluated(flags, more):
     assert settings.get("num_chains", 1) == chains
     variance = json.loads(Path("whole/report.json").read_text())["thought_variance"]
     assert (variance["over_chains"] is None) == (chains == 1)
-
-
-def test_standardized_states_are_fitted_to_training_rows(flags):
-    """--standardize_states: the figures in projection.bin are those of the first training rows' tokens and slots, of a
-    plain loop over the rows. A resumed run keeps them."""
-    flags = [*flags, "--output_name", "run", "--standardize_states"]
-    flags += ["--max_steps", "1", "--eval_strategy", "steps", "--eval_steps", "1", "--gradient_accumulation_steps", "1"]
-    train.run(flags)
-    (folder,) = Path("ckpt").iterdir()
-    models = LatentThoughtModel.from_pretrained(folder).models
-    rows = [models.layout.training(row) for row in load_split(TASKS["gsm8k"], "train", flags[5]).examples]
-    small_lm, pad, n = models.thoughts.small_lm, models.thoughts.slot_ids[0], models.thoughts.num_thoughts
-    with torch.no_grad():
-        alone = [small_lm.model(torch.tensor([row["question"] + [pad] * n])).last_hidden_state[0] for row in rows]
-    tokens, slots = torch.cat([states[:-n] for states in alone]), torch.stack([states[-n:] for states in alone])
-    found = torch.load(folder / "projection.bin")
-    torch.testing.assert_close(found["states.mean"], tokens.mean(0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found["states.scale"], 1 / tokens.std(0, correction=0), atol=0, rtol=1e-3)
-    torch.testing.assert_close(found["states.slot_mean"], slots.mean(0), atol=1e-5, rtol=0)
-    spread = (slots - slots.mean(0)).flatten(0, 1).square().mean(0).sqrt()
-    torch.testing.assert_close(found["states.slot_scale"], 1 / spread, atol=0, rtol=1e-3)
-    shutil.rmtree(folder)
-    train.run([*flags, "--resume"])
-    again = torch.load(folder / "projection.bin")
-    assert all(torch.equal(value, again[name]) for name, value in found.items())
 
 
 def test_decay_extra_losses_leaves_sft_alone(flags):
