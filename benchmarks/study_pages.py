@@ -39,6 +39,8 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
             return report.main(pairs, main_label if title == "main" else SHORT.label, world.baselines)
         case "dev":
             return report.dev_figures(pairs)
+        case "longer":
+            return report.labels(pairs, "prompt")
         case "tasks":
             return report.labels(pairs)
         case "headroom":

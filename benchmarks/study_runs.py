@@ -186,7 +186,8 @@ class Study:
         return stages | {
             f"tuning {ASDIV.name}": lambda: self.tuning(ASDIV),
             f"main {ASDIV.name}": lambda: self.main(ASDIV, REAL_SEEDS, SHORT),
-            f"dev {ASDIV.name}": lambda: self.dev_losses(ASDIV, REAL_SEEDS) + self.question(),
+            f"dev {ASDIV.name}": lambda: self.dev_losses(ASDIV, REAL_SEEDS) + self.question() + self.longer(),
+            f"longer {ASDIV.name}": self.longer,
             f"dev {GSM8K.name}": lambda: self.dev_losses(GSM8K, SEEDS[:1]),
             f"tasks {ASDIV.name}": self.tasks,
             f"looks {ASDIV.name}": lambda: self.looks(ASDIV.name),
@@ -330,23 +331,28 @@ class Study:
         """The second world's questions to its large LM, and to its small one alone."""
         return [(Run(world.name, "none", seed), [SHORT, SMALL_ALONE]) for world in BROAD for seed in FEW_SEEDS]
 
-    def question(self) -> Wanted:
-        """What could make the thoughts depend on the question, in dev figures: a longer training; what is read, how
-        many thoughts, what makes them; and with the gold steps seen, what could be had at most."""
-        longer = {"max_steps": 360, "eval_steps": 60}
+    def longer(self) -> Wanted:
+        """Three times as many steps: who gains then, and what standardized states and another place of the projection
+        do to the information of the thoughts."""
+        steps, fitted, after = {"max_steps": 360, "eval_steps": 60}, {"standardize_states": True}, {"projection": "after"}
         names = (DEFAULT, "prompt", "softcot", "small_block-sft", "lora", "lora-three")
-        runs = [self.tuned(ASDIV.name, name, SEEDS[0], **longer) for name in names]
-        read = [{"reader_layers": layers} for layers in (12, 30)]
-        runs += [self.tuned(ASDIV.name, DEFAULT, seed, **option) for option in read for seed in FEW_SEEDS]
-        fitted = {"standardize_states": True}
-        for option in (fitted, fitted | {"projection": "after"}, {"projection": "after"}):
-            runs += [self.tuned(ASDIV.name, name, SEEDS[0], **option) for name in (DEFAULT, "small_block-sft")]
-            runs.append(self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **longer, **option))
-        runs.append(self.tuned(ASDIV.name, "softcot", SEEDS[0], **longer, **fitted))
-        tried: list[dict] = [{"num_thought_tokens": 2}, {"num_thought_tokens": 32}, {"num_thought_chains": 4}]
-        tried += [{"match_scale": True}, {"num_blocks": 2}, {"thoughts_see_steps": True}]
-        runs += [self.tuned(ASDIV.name, DEFAULT, SEEDS[0], **option) for option in tried]
-        return [(run, []) for run in runs]
+        runs = [self.tuned(ASDIV.name, name, SEEDS[0], **steps) for name in names]
+        runs += [
+            self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **steps, **option)
+            for option in (after, fitted, fitted | after)
+        ]
+        runs.append(self.tuned(ASDIV.name, "softcot", SEEDS[0], **steps, **fitted))
+        runs.append(self.at_rate(ASDIV.name, DEFAULT, SEEDS[0], 1e-3, **steps, **fitted, **after))
+        return [(run, [SHORT]) for run in runs]
+
+    def question(self) -> Wanted:
+        """What could make the thoughts depend on the question, in dev figures: what is read, how many thoughts, what
+        makes them; and with the gold steps seen, what could be had at most."""
+        options: list[dict] = [{"reader_layers": layers} for layers in (12, 30)]
+        options += [{"standardize_states": True}, {"standardize_states": True, "projection": "after"}]
+        options += [{"num_thought_tokens": 2}, {"num_thought_tokens": 32}, {"num_thought_chains": 4}]
+        options += [{"match_scale": True}, {"num_blocks": 2}, {"thoughts_see_steps": True}]
+        return [(self.tuned(ASDIV.name, DEFAULT, SEEDS[0], **option), []) for option in options]
 
     def dev_losses(self, world: World, seeds: tuple[int, ...]) -> Wanted:
         """The contestants' trainings, for their dev figures."""
