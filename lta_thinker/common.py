@@ -45,10 +45,12 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
             sys.stdout.flush()
             return status
     except InputError as error:
-        end(f"error: {error}", 1)
+        end_with(f"error: {error}")
     except KeyboardInterrupt as stop:
         number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
-        end(f"stopped by {number.name}: {kept}", 128 + number)
+        if ranks().speaks:
+            print(f"stopped by {number.name}: {kept}", file=sys.stderr)
+        sys.exit(128 + number)
     except BrokenPipeError:  # the reader of the output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -56,14 +58,12 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
         if error.filename is None and error.errno not in NO_ROOM:
             raise
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        end(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""), 1)
+        end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
 
 
-def end(line: str, status: int) -> NoReturn:
-    """Exit with the status, after this line where this process speaks."""
-    if ranks().speaks:
-        print(line, file=sys.stderr)
-    sys.exit(status)
+def end_with(line: str) -> NoReturn:
+    """Exit with status 1, after this line where this process speaks."""
+    sys.exit(line if ranks().speaks else 1)
 
 
 @contextlib.contextmanager

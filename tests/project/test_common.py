@@ -31,19 +31,18 @@ def raising(error):
 
 
 @pytest.mark.parametrize(
-    "error, status, line",
+    "error, line",
     [
-        (InputError("--flag x: wrong"), 1, "error: --flag x: wrong"),
-        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "error: a/b: Permission denied"),
-        (OSError(errno.ENAMETOOLONG, "File name too long", b"a/b"), 1, "error: a/b: File name too long"),
-        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: No space left on device; all is kept"),
-        (KeyboardInterrupt(), 130, "stopped by SIGINT: all is kept"),
+        (InputError("--flag x: wrong"), "error: --flag x: wrong"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: a/b: Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", b"a/b"), "error: a/b: File name too long"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device; all is kept"),
     ],
 )
-def test_what_the_user_can_mend_ends_a_script_with_one_line(error, status, line, capsys):
+def test_what_the_user_can_mend_ends_a_script_with_one_line(error, line):
     with pytest.raises(SystemExit) as ended:
         run_program(raising(error), [], "all is kept")
-    assert (ended.value.code, capsys.readouterr().err) == (status, line + "\n")
+    assert ended.value.code == line  # Python prints it, and exits with status 1
 
 
 def test_a_fault_of_the_program_keeps_its_traceback():
