@@ -139,7 +139,9 @@ def parse_json(text: str, where: str):
         return value
     except RecursionError:
         raise InputError(f"{where}: not JSON that can be read (nested too deep)") from None
-    except ValueError as error:  # UnicodeEncodeError is one
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: half a character (lone surrogates)") from None
+    except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
 
 

@@ -17,6 +17,7 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
 
@@ -32,7 +33,7 @@ NUMBER = re.compile(
     (?P<sign>(?<![A-Za-z\d)\]}}%])-)? [$€£¥₹]?
     (?<![A-Za-z\d]) (?<!\d\.) (?<![A-Za-z]_)
     (?: (?:(?P<whole>\d++)[ \t\u202f]{{1,3}})? (?P<top>{UNSIGNED}) [ \t]?/[ \t]? (?P<bottom>{UNSIGNED})
-      | (?P<plain>{UNSIGNED}) (?:[eE](?P<exponent>[-+]?\d{{1,2}}))? )
+      | (?P<plain>{UNSIGNED}) (?:[eE](?P<exponent>[-+]?\d++))? )
     """,
     re.VERBOSE,
 )
@@ -83,21 +84,30 @@ def extract(text: str) -> str | None:
     return _last_number(text)
 
 
-def equal(a: str, b: str) -> bool:
-    """Whether two texts give numbers of the same exact value."""
-    left, right = extract(a), extract(b)
-    return left is not None and right is not None and Fraction(left) == Fraction(right)
+@lru_cache(2**14)
+def key(text: str) -> Fraction | None:
+    """The exact value of the number that a text gives; None without one."""
+    found = extract(text)
+    return None if found is None else Fraction(found)
 
 
-def last_box(text: str) -> str:
-    """What the last complete \\boxed{} holds; empty without one."""
-    open_braces, last = [], (0, 0)
+def equal(a: str, b: str, budget=None) -> bool:
+    """Whether two texts give numbers of the same exact value. (It costs no budget.)"""
+    return key(a) is not None and key(a) == key(b)
+
+
+def last_box(text: str, innermost: bool = False) -> str:
+    """What the last complete \\boxed{} holds; empty without one. innermost: of boxes in boxes, the last one inside."""
+    open_braces, boxes = [], [(0, 0)]  # boxes: in the order in which they close
     for match in BRACES.finditer(text):
         if match[0] != "}":
             open_braces.append(match.end() if match[0] != "{" else None)
         elif open_braces and (start := open_braces.pop()):
-            last = (start, match.start())
-    return text[slice(*last)]
+            boxes.append((start, match.start()))
+    last = len(boxes) - 1
+    while innermost and boxes[last - 1][0] > boxes[last][0]:
+        last -= 1
+    return text[slice(*boxes[last])]
 
 
 def _last_number(text: str) -> str | None:
@@ -108,6 +118,8 @@ def _last_number(text: str) -> str | None:
     match = matches[-1]
     sign = match["sign"] or ""
     if match["plain"]:
+        if abs(int(match["exponent"] or 0)) > MAX_NUMBER_LENGTH:
+            return None
         value = Decimal(sign + _digits(match["plain"]) + "e" + (match["exponent"] or "0"))
         found = f"{value:f}" if value else "0"
         found = found.rstrip("0").rstrip(".") if "." in found else found
