@@ -65,7 +65,7 @@ def _extract_boolean(text: str) -> str | None:
 
 
 def _extract_latex(text: str) -> str | None:
-    said = number.ANSWER_MARK.split(text)[:0:-1][:MAX_MARKS]  # what follows each "answer is", the last one first
+    said = number.after_marks(text)[:MAX_MARKS]
     return latex.extract(text, number.last_box(text, innermost=True), said) or number.extract(text)
 
 

@@ -7,7 +7,7 @@ Where the formula is: the first of these that holds one.
   1. the last complete box;
   2. after the last answer mark: the formulas between dollar signs right there ("$3$ and $5$" is "3, 5"), else the last
      one of the sentence, else the sentence itself where it has a digit or is of 1 to 5 words ("the answer is Evelyn");
-  3. the last formula between dollar signs, \\( \\) or \\[ \\].
+  3. the last formula between dollar signs, \\( \\) or \\[ \\] in the last 20,000 characters.
 Canonical strings are LaTeX without dollar signs, \\left, \\right, spacing, fonts, degree signs, a full stop at the end
 and digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x = 5", "50\\%", "5\\text{ cm}". A sum that is only worked out
 ("9 \\cdot 2 = 18") is its result; "\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
@@ -36,6 +36,7 @@ from functools import lru_cache
 from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
+MAX_TAIL = 20_000  # characters at a text's end in which a formula is looked for without a box or a mark
 MAX_WORDS = 5
 MAX_PARTS = 20  # of a list; longer ones are compared by letter
 
@@ -114,7 +115,9 @@ def extract(text: str, box: str, after_marks: list[str]) -> str | None:
     for after in after_marks:
         if found := _after_mark(after[:1000]):
             return found
-    formulas = [_inside(match) for match in FORMULA.finditer(text)]
+    start = max(0, len(text) - MAX_TAIL)
+    start = max(start, text.find("\n", start))  # not inside a formula: no short one has two lines
+    formulas = [_inside(match) for match in FORMULA.finditer(text, start if len(text) > MAX_TAIL else 0)]
     return canonical(formulas[-1]) if formulas else None
 
 

@@ -39,6 +39,12 @@ NUMBER = re.compile(
 )
 
 
+FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+
+
+DIGIT = re.compile(r"\d")
+
+
 BRACES = re.compile(r"boxed\s*\{|[{}]")
 
 
@@ -48,40 +54,47 @@ ANSWER_MARK = re.compile(r"answer[*_\s]*(?:is\b|[:=])|####(?=[^A-Za-z\d\n]{0,8}\
 SENTENCE_WITH_NUMBER_FIRST = re.compile(r"[^A-Za-z\d]*\d.*?(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z)")
 
 
-PLAIN_SPELLINGS = (  # applied in this order
-    (re.compile(r"[−–‐‑－]"), "-"),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"\\,"), "\u202f"),
-    (re.compile(r"\\\$"), "$"),
-    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
-    (re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac|[¼-¾⅐-⅞])"), " "),  # mixed numbers
-    (re.compile(r"[¼-¾⅐-⅞]"), lambda m: unicodedata.normalize("NFKC", m[0])),
-    (re.compile(r"[⁄∕]"), "/"),
+PLAIN_SPELLINGS = (  # applied in this order, each where one of the characters is in the text
+    ("−–‐‑－", re.compile(r"[−–‐‑－]"), "-"),
+    ("{", re.compile(r"\{,\}"), ","),
+    ("\\", re.compile(r"\\!"), ""),
+    ("\\", re.compile(r"\\,"), "\u202f"),
+    ("\\", re.compile(r"\\\$"), "$"),
+    ("\\", re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    ("^", re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
+    ("\\", re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)"), " "),  # mixed numbers
+    (FRACTIONS, re.compile(r"(?<=\d)\s*(?=[¼-¾⅐-⅞])"), " "),
+    *((sign, re.compile(sign), unicodedata.normalize("NFKC", sign)) for sign in FRACTIONS),
+    ("⁄∕", re.compile(r"[⁄∕]"), "/"),
     (
+        "\\",
         re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"),
         lambda m: f"{(m[1] or m[2] or '').strip()}/{(m[3] or m[4] or '').strip()}",
     ),
-    (re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
-    (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
-    (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
-    (re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
+    ("^_", re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
+    ("RDPI", re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
+    ("-", re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
+    (".)pP", re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
 )
 
 
 def extract(text: str) -> str | None:
     """The canonical number that a text gives as its answer, or None."""
-    text = _respelled(text, PLAIN_SPELLINGS)
+    text = plain(text)
     found = _last_number(last_box(text))
     if found is not None:
         return found
-    for after in reversed(ANSWER_MARK.split(text)[1:]):
+    for after in after_marks(text):
         sentence = SENTENCE_WITH_NUMBER_FIRST.match(after)
         found = _last_number(sentence[0] if sentence else after)
         if found is not None:
             return found
     return _last_number(text)
+
+
+def after_marks(text: str) -> list[str]:
+    """What follows each "answer is" and the like, up to the next one; the last one first."""
+    return ANSWER_MARK.split(text)[:0:-1] if "####" in text or "answer" in text.lower() else []
 
 
 @lru_cache(2**14)
@@ -112,10 +125,12 @@ def last_box(text: str, innermost: bool = False) -> str:
 
 def _last_number(text: str) -> str | None:
     """The last number of a text in plain spelling, canonical; None without one, or where it has no value (3/0)."""
-    matches = list(NUMBER.finditer(text))
-    if not matches or len(matches[-1][0]) > MAX_NUMBER_LENGTH:
+    match = None
+    if DIGIT.search(text):
+        for match in NUMBER.finditer(text):
+            pass
+    if not match or len(match[0]) > MAX_NUMBER_LENGTH:
         return None
-    match = matches[-1]
     sign = match["sign"] or ""
     if match["plain"]:
         if abs(int(match["exponent"] or 0)) > MAX_NUMBER_LENGTH:
@@ -140,14 +155,21 @@ def _digits(number: str) -> str:
     return re.sub(r"[^\d.]", "", number)
 
 
-def _respelled(text: str, spellings) -> str:
-    for pattern, spelling in spellings:
-        text = pattern.sub(spelling, text)
+def plain(text: str) -> str:
+    """A text in the spelling that numbers are read in."""
+    return respelled(text, PLAIN_SPELLINGS)
+
+
+def respelled(text: str, spellings) -> str:
+    """A text after (characters, pattern, spelling), each where it has one of the characters."""
+    for characters, pattern, spelling in spellings:
+        if any(character in text for character in characters):
+            text = pattern.sub(spelling, text)
     return text
 
 
 def value_of(text: str) -> Fraction | None:
     """The value of a text that is only a number."""
-    number = _respelled(text, PLAIN_SPELLINGS).strip()
+    number = plain(text).strip()
     value = _last_number(number) if NUMBER.fullmatch(number) else None
     return Fraction(value) if value else None

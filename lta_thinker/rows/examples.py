@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lta_thinker.answers import extract_answer
-from lta_thinker.answers.number import NUMBER, PLAIN_SPELLINGS
+from lta_thinker.answers.number import NUMBER, plain
 from lta_thinker.common import InputError, first_line, parse_json
 
 LETTERS = "ABCDEFGHIJ"  # of options
@@ -380,13 +380,11 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
         text = re.sub(r"\\boxed\s*([^\s{])", r"\\boxed{\1}", text.replace("\\fbox", "\\boxed"))
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
     if answer_type == "number" and boxed is not text:
-        plain = text
-        for pattern, spelling in PLAIN_SPELLINGS:
-            plain = pattern.sub(spelling, plain)
-        numbers = list(NUMBER.finditer(plain))
+        spelt = plain(text)
+        numbers = list(NUMBER.finditer(spelt))
         if len(numbers) > 1:
             raise ValueError(f'no final answer: "{_last_line(text)}" is more than one number')
-        if numbers and _is_part(plain, numbers[0]):
+        if numbers and _is_part(spelt, numbers[0]):
             raise ValueError(f'no final answer: "{_last_line(text)}" is not a number answer')
     answer = extract_answer(boxed, answer_type, options)
     if answer is None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from lta_thinker.answers import answers_equal
-from lta_thinker.answers.votes import MAX_SUBSETS, Vote, _subsets, group_answers, maj_at_k, pass_at_k, vote
+from lta_thinker.answers.votes import COUNTED, Vote, group_answers, maj_at_k, pass_at_k, vote
 
 
 def test_missing_answers_never_vote():
