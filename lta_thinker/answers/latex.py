@@ -162,6 +162,9 @@ def canonical(formula: str) -> str | None:
 
 def equal(a: str, b: str, budget: Budget) -> bool:
     """Whether two canonical strings mean the same; False where that takes too long to say, which the budget counts."""
+    value_a, value_b = _whole_value(a), _whole_value(b)
+    if value_a is not None and value_b is not None and _differ(value_a, value_b):
+        return False
     (a, unit_a), (b, unit_b) = sorted((_without_unit(a), _without_unit(b)))
     for number, other in ((a, b), (b, a)):
         if _plain(number) is not None and (counted := COUNTED.fullmatch(other)):
@@ -173,6 +176,22 @@ def key(formula: str) -> Fraction | None:
     """The value of a plain number without a unit: such answers are equal if their values are. None for all else."""
     formula, unit = _without_unit(formula)
     return None if unit else _plain(_right_side(formula))
+
+
+@lru_cache(2**14)
+def _whole_value(formula: str) -> complex | None:
+    """The finite value of an answer that is nothing but one formula; None for all else. It decides most comparisons."""
+    base, unit = _without_unit(formula)
+    formula = _right_side(base)
+    other = (WORDS.search, CLOCK.search, BASE.search, RELATION.search, COUNTED.fullmatch)
+    if unit or "=" in formula or _parts(formula) or any(is_it(one) for is_it in other for one in (base, formula)):
+        return None
+    value = _value(formula)
+    return value if value is not None and cmath.isfinite(value) else None
+
+
+def _differ(a: complex, b: complex) -> bool:
+    return abs(a - b) > 1e-6 * max(abs(a), abs(b))
 
 
 @lru_cache(2**14)
@@ -316,7 +335,7 @@ def _verified(a: str, b: str, budget: Budget) -> bool:
     if value_a is not None and value_b is not None:
         if not (cmath.isfinite(value_a) and cmath.isfinite(value_b)):
             return False
-        if abs(value_a - value_b) > 1e-6 * max(abs(value_a), abs(value_b)):
+        if _differ(value_a, value_b):
             return False
     return budget.same(a, b)
 
