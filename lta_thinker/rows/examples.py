@@ -111,7 +111,7 @@ def read_rows(source: str) -> Iterable[tuple[str, Row]]:
 
 
 def _content(path: Path, size: int = -1) -> bytes:
-    """A file's first `size` bytes, or all, without UTF-8's byte order mark; InputError where there are none."""
+    """A file's first `size` bytes, or all, without UTF-8's byte order mark; InputError where it cannot be read."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path}: not a file")
@@ -123,8 +123,6 @@ def _content(path: Path, size: int = -1) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a null character in the name
         raise InputError(f"{str(path)!r}: cannot be read ({error})") from None
-    if not content:
-        raise InputError(f"{path}: an empty file")
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
