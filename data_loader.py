@@ -7,7 +7,7 @@ A new task is one entry of TASKS, or only flags: --task_name mytask --train_file
 """
 
 import dataclasses
-import json
+import os
 import random
 import re
 import sys
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lta_thinker.answers import ANSWER_TYPES
-from lta_thinker.common import InputError
-from lta_thinker.rows.examples import Example, Fields, Split, Task, is_text, parse_rows, read_rows
+from lta_thinker.common import InputError, parse_json
+from lta_thinker.rows.examples import Example, Fields, Split, Task, parse_rows, read_rows
 from lta_thinker.rows.layout import WorkedExample, target_text
 
 ROOT = Path(__file__).resolve().parent
@@ -189,11 +189,11 @@ def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
     Raises InputError for a file that is no such object, and for a placeholder that is unknown, missing or there twice.
     """
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        given = parse_json(Path(path).read_text(encoding="utf-8-sig"), f"--prompt_file {path}")
     except OSError as error:
         raise InputError(f"--prompt_file {path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--prompt_file {path}: not JSON ({error})") from None
+    except ValueError as error:  # not UTF-8, or a null character in the path
+        raise InputError(f"--prompt_file {path}: cannot be read ({error})") from None
     if not isinstance(given, dict) or not all(isinstance(prompt, str) for prompt in given.values()):
         raise InputError(f"--prompt_file {path}: not a JSON object of texts ({', '.join(PLACEHOLDERS)})")
     for name, prompt in given.items():
@@ -206,8 +206,6 @@ def read_prompts(path: str, prompts: dict[str, str]) -> dict[str, str]:
             raise InputError(f"--prompt_file {path}: {name} has the unknown placeholder {unknown[0]}; it takes {known}")
         if not found.count(known) == prompt.count(known) == 1:
             raise InputError(f"--prompt_file {path}: {name} must have {known} once, as an argument of no command")
-        if not is_text(prompt):
-            raise InputError(f"--prompt_file {path}: {name} has half a character (a lone surrogate)")
     return prompts | given
 
 
@@ -293,8 +291,13 @@ def find_source(task: Task, split: str, data_dir: str) -> str:
     names = [name for name in sources if not name.startswith("hub:")]
     folders = [Path(data_dir) / folder for folder in task.folders or (task.name,)]
     for path in (folder / name for folder in folders for name in names):
-        if path.is_file():
-            return str(path)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # else another file, or the hub, would stand in for it
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        return str(path)
     if len(names) < len(sources):
         return sources[-1]
     raise InputError(f"{folders[0]}: no {' or '.join(names)} there ({task.missing}); --data_dir looks elsewhere")

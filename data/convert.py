@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lta_thinker.common import InputError, write_text
-from lta_thinker.rows.examples import LETTERS, Task, parse_row, read_rows
+from lta_thinker.common import InputError, read_json, write_text
+from lta_thinker.rows.examples import LETTERS, Row, Task, parse_row, read_row, read_rows
 
 OPTIONS_SEED = 41  # for the order of du's options
 NUMBER = re.compile(r"-?\(?\d[\d,]*(?:\.\d+)?(?:/\d+)?\)?")
@@ -31,7 +31,7 @@ class Raw:
 
     files: dict[str, tuple[str, ...]]
     convert: Callable[[dict, int], dict]
-    read: Callable[[Path], Iterable[tuple[str, bytes | dict]]] = lambda path: read_rows(str(path))
+    read: Callable[[Path], Iterable[tuple[str, Row]]] = lambda path: read_rows(str(path))
     split: Callable[[dict], str] | None = None
 
 
@@ -60,8 +60,8 @@ def convert_du(row: dict, number: int) -> dict:
 def read_du(path: Path) -> Iterable[tuple[str, dict]]:
     """(place, row) of BIG-bench's task.json; InputError where it is none."""
     try:
-        rows = list(json.loads(path.read_bytes())["examples"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        rows = list(read_json(path)["examples"])
+    except (LookupError, TypeError) as error:
         raise InputError(f"{path}: not BIG-bench's task.json ({error!r})") from None
     return ((f"{path}: example {number}", row) for number, row in enumerate(rows, 1))
 
@@ -142,7 +142,7 @@ def convert_file(task: Task, source: Path, targets: list[Path]) -> tuple[list[in
     rows: dict[str, list[str]] = {target.name: [] for target in targets}
     for number, (place, row) in enumerate(raw.read(source), 1):
         try:
-            given = json.loads(row) if isinstance(row, bytes) else row
+            given = read_row(row)
             row = raw.convert(given, number)
             parse_row(task, row)
             name = raw.split(given) if raw.split else targets[0].name

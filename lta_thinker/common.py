@@ -138,8 +138,10 @@ def parse_json(text: str, where: str):
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except RecursionError:
-        raise InputError(f"{where}: not JSON that can be read (nested too deep)") from None
-    except ValueError as error:  # UnicodeEncodeError is one
+        raise InputError(f"{where}: not JSON (nested too deep to be read)") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: half a character (lone surrogates)") from None
+    except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
 
 

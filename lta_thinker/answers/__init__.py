@@ -3,34 +3,54 @@
     extract_answer("So she makes 9 * 2 = $18.00 a day.", "number")   ->  "18"
     answers_equal("3/4", "0.75", "number")                           ->  True
 
-An answer type is a module with one function that finds the answer in a text and one that compares two answers:
-number.py, choice.py, boolean.py, latex.py. Their docstrings say how in full.
+An answer type is a module with a function that finds the answer in a text and one that compares two answers: number.py,
+choice.py, boolean.py, latex.py. Their docstrings say how in full.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 from lta_thinker.answers import boolean, choice, latex, number
+from lta_thinker.answers.verifier import Budget
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
+MAX_MARKS = 50  # "answer is" that are read, from the end of a text; more is a model in a loop
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An answer type's functions.
+
+    extract: text -> canonical answer, or None (of choice: text and options); equal: whether two answers mean the same,
+    within a budget; key: of answers with keys those are equal whose keys are; None where only `equal` can tell.
+    """
+
+    extract: Callable
+    equal: Callable[[str, str, Budget], bool]
+    key: Callable[[str], Hashable]
 
 
 def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str | None:
     """The answer that a model's text gives, as a canonical string, or None. Raises ValueError for the answer type.
 
     `options` of a choice question, without letters: only that many letters are answers, and each text is its letter.
+    The time is linear in the length of the text.
     """
-    extract, _ = answer_kind(answer_type)
+    extract = answer_kind(answer_type).extract
     return extract(text, options) if answer_type == "choice" else extract(text)
 
 
-def answers_equal(a: str | None, b: str | None, answer_type: str) -> bool:
-    """Whether two answers mean the same. None equals nothing. Raises ValueError for the answer type."""
-    _, equal = answer_kind(answer_type)
-    return a is not None and b is not None and equal(a, b)
+def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget | None = None) -> bool:
+    """Whether two answers mean the same. None equals nothing. Raises ValueError for the answer type.
+
+    budget: what hard comparisons (of latex alone) may cost; many comparisons may share one. Works in any thread.
+    """
+    equal = answer_kind(answer_type).equal
+    return a is not None and b is not None and equal(a, b, budget or Budget())
 
 
-def answer_kind(answer_type: str) -> tuple[Callable, Callable]:
-    """The type's two functions: text -> answer, and equality. Raises ValueError for an unknown type."""
+def answer_kind(answer_type: str) -> Kind:
+    """The type's functions. Raises ValueError for an unknown type."""
     if answer_type not in KINDS:
         raise ValueError(f"unknown answer type {answer_type!r}: one of {', '.join(ANSWER_TYPES)}")
     return KINDS[answer_type]
@@ -45,16 +65,17 @@ def _extract_boolean(text: str) -> str | None:
 
 
 def _extract_latex(text: str) -> str | None:
-    box = number.last_box(text)
-    while inner := number.last_box(box):
-        box = inner
-    said = number.ANSWER_MARK.split(text)[:0:-1]  # what follows each "answer is", the last one first
-    return latex.extract(text, box, said) or number.extract(text)
+    said = number.after_marks(text)[:MAX_MARKS]
+    return latex.extract(text, number.last_box(text, innermost=True), said) or number.extract(text)
+
+
+def _same(a: str, b: str, budget: Budget) -> bool:
+    return a == b
 
 
 KINDS = {
-    "number": (number.extract, number.equal),
-    "choice": (_extract_choice, str.__eq__),
-    "boolean": (_extract_boolean, str.__eq__),
-    "latex": (_extract_latex, latex.equal),
+    "number": Kind(number.extract, number.equal, number.key),
+    "choice": Kind(_extract_choice, _same, str),
+    "boolean": Kind(_extract_boolean, _same, str),
+    "latex": Kind(_extract_latex, latex.equal, latex.key),
 }

@@ -17,7 +17,7 @@ none.
 
 import re
 
-from lta_thinker.answers.choice import CORRECTED, MARK, YES_NO_CONCLUSION, is_skipped, words
+from lta_thinker.answers.choice import CORRECTED, MARK, MAX_MARKS, MAX_NAMES, YES_NO_CONCLUSION, is_skipped, words
 
 YES_OR_NO = re.compile(r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE)  # the instruction's
 BOOLEAN = re.compile(
@@ -75,11 +75,12 @@ def _answers(matches) -> list[tuple[int, str]]:
 
 
 def _concluded(text: str) -> tuple[int, str] | None:
-    matches = [(mark, BOOLEAN.match(text, mark.end())) for mark in MARK.finditer(text)]
-    stated = [(mark, BOOLEAN.match(text, mark.end())) for mark in STATEMENT.finditer(text)]
+    matches, stated, concluded = (
+        [(mark, BOOLEAN.match(text, mark.end())) for mark in list(pattern.finditer(text))[-most:]]
+        for pattern, most in ((MARK, MAX_MARKS), (STATEMENT, MAX_MARKS), (YES_NO_CONCLUSION, MAX_NAMES))
+    )
     if len({_boolean(match) for _, match in stated}) == 1:
         matches += stated
-    concluded = [(mark, BOOLEAN.match(text, mark.end())) for mark in YES_NO_CONCLUSION.finditer(text)]
     matches += [(mark, match) for mark, match in concluded if match and match["word"].lower() in ("yes", "no")]
     answers = _answers(
         match for mark, match in matches if match and not is_skipped(text, mark.start(), match.end("word"))

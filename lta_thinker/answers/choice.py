@@ -21,18 +21,21 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-MAX_MARKS = 50  # that are read, from the end of a text; more is a model in a loop
+from lta_thinker.answers.number import respelled
 
-SPELLINGS = (  # for choice and boolean, applied in this order
-    (re.compile(r"[’‘]"), "'"),
-    (re.compile(r"[“”]"), '"'),
-    (re.compile(r"："), ": "),
-    (re.compile(r"<answer>|[\"']answer[\"']\s?:", re.IGNORECASE), "\nanswer: "),
-    (re.compile(r"</answer>", re.IGNORECASE), "\n"),
-    *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),),  # \textbf{\text{C}}
-    (re.compile(r"\*\*\s?\(?([A-Jb-h])\)?[.:]?\s?\*\*"), r"(\1)"),
-    (re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
-    (re.compile(r"\\[()\[\]]|\\?\$|[*`_]"), ""),
+MAX_MARKS = 50  # conclusions that are read, from the end of a text; more is a model in a loop
+MAX_NAMES = 500  # the same, of the options that it names
+
+SPELLINGS = (  # for choice and boolean, applied in this order, each where one of the characters is in the text
+    ("’‘", re.compile(r"[’‘]"), "'"),
+    ("“”", re.compile(r"[“”]"), '"'),
+    ("：", re.compile(r"："), ": "),
+    ("<'\"", re.compile(r"<answer>|[\"']answer[\"']\s?:", re.IGNORECASE), "\nanswer: "),
+    ("<", re.compile(r"</answer>", re.IGNORECASE), "\n"),
+    *2 * (("\\", re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r"\1"),),  # \textbf{\text{C}}
+    ("*", re.compile(r"\*\*\s?\(?([A-Jb-h])\)?[.:]?\s?\*\*"), r"(\1)"),
+    ("\\~", re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
+    ("\\$*`_", re.compile(r"\\[()\[\]]|\\?\$|[*`_]"), ""),
 )
 SENTENCE = re.compile(r"\s{0,9}(.{0,300}?)(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z|(?<=.{300}))")
 MARK = re.compile(  # of choice and boolean; "answer D" is one, "answer a question" is none
@@ -152,9 +155,7 @@ def extract(text: str, box: str, options: tuple[str, ...], number: Callable[[str
 
 def words(text: str) -> str:
     """A text without LaTeX and Markdown around its words."""
-    for pattern, spelling in SPELLINGS:
-        text = pattern.sub(spelling, text)
-    return text
+    return respelled(text, SPELLINGS)
 
 
 def _sentence(text: str) -> str:
@@ -215,7 +216,7 @@ def _concluded_choice(text: str, options: Options) -> str | None:
         capital = match["close"] or match["letter"].isupper()
         if capital and not is_skipped(text, mark.start(), match.end("letter")):
             found.append((mark.end(), _letter(match, options)))
-    for match in CALLED_RIGHT.finditer(text):
+    for match in list(CALLED_RIGHT.finditer(text))[-MAX_MARKS:]:
         clause = re.split(r"[.;:!?\n]", text[max(0, match.start() - 60) : match.start() + 1])[-1]
         if not DOUBTED.search(clause) and not is_skipped(text, match.start(), match.end()):
             found.append((match.start(), _in_range(match, options)))
@@ -254,7 +255,7 @@ def _line_choice(text: str, options: Options) -> str | None:
 def _only_choice(text: str, options: Options) -> str | None:
     letters = {
         _in_range(match, options)
-        for match in NAMED.finditer(text)
+        for match in list(NAMED.finditer(text))[-MAX_NAMES:]
         if not is_skipped(text, match.start(), match.end())
         and not CALLED_WRONG.match(text, match.end())
         and not ARTICLE.match(text, match.start())

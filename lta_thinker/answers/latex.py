@@ -1,4 +1,4 @@
-"""LaTeX answers: the formula in a text, its canonical string, and equality, the hard cases by the math-verify library.
+"""LaTeX answers: the formula in a text, its canonical string, and equality, the hard cases by verifier.py.
 
     extract(text, r"\\dfrac{1}{2}.", [])     ->  r"\\frac{1}{2}"
     equal(r"\\frac{1}{2}", "0.5")            ->  True
@@ -7,7 +7,7 @@ Where the formula is: the first of these that holds one.
   1. the last complete box;
   2. after the last answer mark: the formulas between dollar signs right there ("$3$ and $5$" is "3, 5"), else the last
      one of the sentence, else the sentence itself where it has a digit or is of 1 to 5 words ("the answer is Evelyn");
-  3. the last formula between dollar signs, \\( \\) or \\[ \\].
+  3. the last formula between dollar signs, \\( \\) or \\[ \\] in the last 20,000 characters.
 Canonical strings are LaTeX without dollar signs, \\left, \\right, spacing, fonts, degree signs, a full stop at the end
 and digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x = 5", "50\\%", "5\\text{ cm}". A sum that is only worked out
 ("9 \\cdot 2 = 18") is its result; "\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
@@ -23,20 +23,22 @@ Equality, the first of these that applies:
      and are no lists. Numbers with a base ("25_8") are equal only to the same number with the same base.
   4. Whole numbers, decimals, fractions and mixed numbers are equal by exact value: 1/3 is not 0.333333.
   5. Formulas whose values differ by more than a millionth, with fixed values for variables, or are too large are
-     unequal; for the rest math-verify decides, in either order of the two: roots and \\pi count to six decimal places.
+     unequal; for the rest the math-verify library decides, in either order of the two: roots and \\pi count to six
+     decimal places. What takes it too long is unequal (verifier.py).
 """
 
 import cmath
-import logging
 import math
 import re
 from fractions import Fraction
 from functools import lru_cache
 
+from lta_thinker.answers.verifier import Budget
+
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
+MAX_TAIL = 20_000  # characters at a text's end in which a formula is looked for without a box or a mark
 MAX_WORDS = 5
 MAX_PARTS = 20  # of a list; longer ones are compared by letter
-TIMEOUT = 1  # seconds, of a parse and of a comparison
 
 FORMULA = re.compile(
     r"\$\$(?P<a>[^$]{1,1000})\$\$|\$(?P<b>(?:[^$\\\n]|\\.){1,500})\$|\\\((?P<c>[^\n]{1,500}?)\\\)"
@@ -113,7 +115,9 @@ def extract(text: str, box: str, after_marks: list[str]) -> str | None:
     for after in after_marks:
         if found := _after_mark(after[:1000]):
             return found
-    formulas = [_inside(match) for match in FORMULA.finditer(text)]
+    start = max(0, len(text) - MAX_TAIL)
+    start = max(start, text.find("\n", start))  # not inside a formula: no short one has two lines
+    formulas = [_inside(match) for match in FORMULA.finditer(text, start if len(text) > MAX_TAIL else 0)]
     return canonical(formulas[-1]) if formulas else None
 
 
@@ -156,19 +160,41 @@ def canonical(formula: str) -> str | None:
     return formula if formula.strip("{} ") and r"\boxed" not in formula and len(formula) <= MAX_LENGTH else None
 
 
-def equal(a: str, b: str) -> bool:
-    """Whether two canonical strings mean the same; False where that takes too long to say.
-
-    Main thread only: math-verify's time-out is an alarm signal (one that the caller has set is lost), and elsewhere it
-    raises ValueError.
-    """
+def equal(a: str, b: str, budget: Budget) -> bool:
+    """Whether two canonical strings mean the same; False where that takes too long to say, which the budget counts."""
+    value_a, value_b = _whole_value(a), _whole_value(b)
+    if value_a is not None and value_b is not None and _differ(value_a, value_b):
+        return False
     (a, unit_a), (b, unit_b) = sorted((_without_unit(a), _without_unit(b)))
     for number, other in ((a, b), (b, a)):
         if _plain(number) is not None and (counted := COUNTED.fullmatch(other)):
-            return _equal(number, counted[1])
-    return not (unit_a and unit_b and unit_a != unit_b) and _equal(a, b)
+            return _equal(number, counted[1], budget)
+    return not (unit_a and unit_b and unit_a != unit_b) and _equal(a, b, budget)
 
 
+def key(formula: str) -> Fraction | None:
+    """The value of a plain number without a unit: such answers are equal if their values are. None for all else."""
+    formula, unit = _without_unit(formula)
+    return None if unit else _plain(_right_side(formula))
+
+
+@lru_cache(2**14)
+def _whole_value(formula: str) -> complex | None:
+    """The finite value of an answer that is nothing but one formula; None for all else. It decides most comparisons."""
+    base, unit = _without_unit(formula)
+    formula = _right_side(base)
+    other = (WORDS.search, CLOCK.search, BASE.search, RELATION.search, COUNTED.fullmatch)
+    if unit or "=" in formula or _parts(formula) or any(is_it(one) for is_it in other for one in (base, formula)):
+        return None
+    value = _value(formula)
+    return value if value is not None and cmath.isfinite(value) else None
+
+
+def _differ(a: complex, b: complex) -> bool:
+    return abs(a - b) > 1e-6 * max(abs(a), abs(b))
+
+
+@lru_cache(2**14)
 def _without_unit(formula: str) -> tuple[str, str]:
     """A formula without the unit at its end, and the unit's name; empty without one."""
     formula = PERCENT.sub("", formula)
@@ -191,14 +217,14 @@ def _without_unit(formula: str) -> tuple[str, str]:
     return (formula[: match.start()].strip(), "" if "unit" in name else " ".join(name)) if name else (formula, "")
 
 
-def _equal(a: str, b: str) -> bool:
+def _equal(a: str, b: str, budget: Budget) -> bool:
     """Of formulas without units."""
     a, b = sorted((_right_side(a), _right_side(b)))
     if a == b:
         return True
     parts_a, parts_b = _parts(a), _parts(b)
     if parts_a and parts_b:
-        return _parts_equal(*parts_a, *parts_b)
+        return _parts_equal(*parts_a, *parts_b, budget)
     if (parts_a or parts_b) and not RELATION.search(a + b):
         return False
     plain_a, plain_b = _plain(a), _plain(b)
@@ -212,10 +238,12 @@ def _equal(a: str, b: str) -> bool:
     if a.count("=") == b.count("=") == 1:
         (left, right), (left_b, right_b) = a.split("="), b.split("=")
         difference = f"{left}-({right})"
-        return any(_verified(difference, f"{one}-({two})") for one, two in ((left_b, right_b), (right_b, left_b)))
-    return a.count("=") == b.count("=") and _verified(a, b)
+        others = (f"{left_b}-({right_b})", f"{right_b}-({left_b})")
+        return any(_verified(difference, other, budget) for other in others)
+    return a.count("=") == b.count("=") and _verified(a, b, budget)
 
 
+@lru_cache(2**14)
 def _right_side(formula: str) -> str:
     """A formula without spaces, "x =" in front of it or "= x" after it, and brackets around all of it."""
     formula = re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r" \1", AND.sub(", ", formula)).strip()
@@ -234,6 +262,7 @@ def _right_side(formula: str) -> str:
     return formula.removeprefix("+")
 
 
+@lru_cache(2**14)
 def _parts(formula: str) -> tuple[str, list[str]] | None:
     """The brackets and the parts of a tuple or an interval; no brackets for a list or a set. None for all else."""
     parts = _split(formula)
@@ -267,26 +296,27 @@ def _split(formula: str) -> list[str]:
     return parts
 
 
-def _parts_equal(brackets_a: str, parts_a: list[str], brackets_b: str, parts_b: list[str]) -> bool:
+def _parts_equal(brackets_a: str, parts_a: list[str], brackets_b: str, parts_b: list[str], budget: Budget) -> bool:
     if brackets_a != brackets_b or not len(parts_a) == len(parts_b) <= MAX_PARTS:
         return False
     if brackets_a:
-        return all(_equal_part(a, b) for a, b in zip(parts_a, parts_b, strict=True))
+        return all(_equal_part(a, b, budget) for a, b in zip(parts_a, parts_b, strict=True))
     left = list(parts_b)
     for a in parts_a:
-        same = next((b for b in left if _equal_part(a, b)), None)
+        same = next((b for b in left if _equal_part(a, b, budget)), None)
         if same is None:
             return False
         left.remove(same)
     return True
 
 
-def _equal_part(a: str, b: str) -> bool:
+def _equal_part(a: str, b: str, budget: Budget) -> bool:
     """With its variable: of "x=1,y=2" and "x=2,y=1" no part is equal."""
     names = [one.split("=")[0] if "=" in one else "" for one in (a, b)]
-    return names[0] == names[1] and _equal(a, b)
+    return names[0] == names[1] and _equal(a, b, budget)
 
 
+@lru_cache(2**14)
 def _plain(formula: str) -> Fraction | None:
     """The value of a whole number, a decimal, a fraction or a mixed number."""
     match = PLAIN.fullmatch(formula)
@@ -300,30 +330,14 @@ def _plain(formula: str) -> Fraction | None:
     return -value if sign else value
 
 
-@lru_cache(2**16)
-def _verified(a: str, b: str) -> bool:
+def _verified(a: str, b: str, budget: Budget) -> bool:
     value_a, value_b = _value(a), _value(b)
     if value_a is not None and value_b is not None:
         if not (cmath.isfinite(value_a) and cmath.isfinite(value_b)):
             return False
-        if abs(value_a - value_b) > 1e-6 * max(abs(value_a), abs(value_b)):
+        if _differ(value_a, value_b):
             return False
-    from math_verify import verify  # a second of imports, which no other answer type needs
-
-    left, right = _parsed(a), _parsed(b)
-    if not left or not right:
-        return False
-    return verify(left, right, timeout_seconds=TIMEOUT) or verify(right, left, timeout_seconds=TIMEOUT)
-
-
-@lru_cache(2**14)
-def _parsed(formula: str) -> list:
-    """Empty where the formula cannot be read in time: it is equal to nothing."""
-    from math_verify import LatexExtractionConfig, parse
-
-    for name in ("math_verify.parser", "math_verify.grader"):  # they warn of every time-out
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return parse(f"${formula}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=TIMEOUT)
+    return budget.same(a, b)
 
 
 @lru_cache(2**14)

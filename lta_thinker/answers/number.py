@@ -17,6 +17,7 @@ import re
 import unicodedata
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
 
@@ -32,10 +33,16 @@ NUMBER = re.compile(
     (?P<sign>(?<![A-Za-z\d)\]}}%])-)? [$€£¥₹]?
     (?<![A-Za-z\d]) (?<!\d\.) (?<![A-Za-z]_)
     (?: (?:(?P<whole>\d++)[ \t\u202f]{{1,3}})? (?P<top>{UNSIGNED}) [ \t]?/[ \t]? (?P<bottom>{UNSIGNED})
-      | (?P<plain>{UNSIGNED}) (?:[eE](?P<exponent>[-+]?\d{{1,2}}))? )
+      | (?P<plain>{UNSIGNED}) (?:[eE](?P<exponent>[-+]?\d++))? )
     """,
     re.VERBOSE,
 )
+
+
+FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+
+
+DIGIT = re.compile(r"\d")
 
 
 BRACES = re.compile(r"boxed\s*\{|[{}]")
@@ -47,35 +54,37 @@ ANSWER_MARK = re.compile(r"answer[*_\s]*(?:is\b|[:=])|####(?=[^A-Za-z\d\n]{0,8}\
 SENTENCE_WITH_NUMBER_FIRST = re.compile(r"[^A-Za-z\d]*\d.*?(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z)")
 
 
-PLAIN_SPELLINGS = (  # applied in this order
-    (re.compile(r"[−–‐‑－]"), "-"),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"\\,"), "\u202f"),
-    (re.compile(r"\\\$"), "$"),
-    (re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
-    (re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac|[¼-¾⅐-⅞])"), " "),  # mixed numbers
-    (re.compile(r"[¼-¾⅐-⅞]"), lambda m: unicodedata.normalize("NFKC", m[0])),
-    (re.compile(r"[⁄∕]"), "/"),
+PLAIN_SPELLINGS = (  # applied in this order, each where one of the characters is in the text
+    ("−–‐‑－", re.compile(r"[−–‐‑－]"), "-"),
+    ("{", re.compile(r"\{,\}"), ","),
+    ("\\", re.compile(r"\\!"), ""),
+    ("\\", re.compile(r"\\,"), "\u202f"),
+    ("\\", re.compile(r"\\\$"), "$"),
+    ("\\", re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    ("^", re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
+    ("\\", re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)"), " "),  # mixed numbers
+    (FRACTIONS, re.compile(r"(?<=\d)\s*(?=[¼-¾⅐-⅞])"), " "),
+    *((sign, re.compile(sign), unicodedata.normalize("NFKC", sign)) for sign in FRACTIONS),
+    ("⁄∕", re.compile(r"[⁄∕]"), "/"),
     (
+        "\\",
         re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"),
         lambda m: f"{(m[1] or m[2] or '').strip()}/{(m[3] or m[4] or '').strip()}",
     ),
-    (re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
-    (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
-    (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
-    (re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
+    ("^_", re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
+    ("RDPI", re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
+    ("-", re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
+    (".)pP", re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
 )
 
 
 def extract(text: str) -> str | None:
     """The canonical number that a text gives as its answer, or None."""
-    text = _respelled(text, PLAIN_SPELLINGS)
+    text = plain(text)
     found = _last_number(last_box(text))
     if found is not None:
         return found
-    for after in reversed(ANSWER_MARK.split(text)[1:]):
+    for after in after_marks(text):
         sentence = SENTENCE_WITH_NUMBER_FIRST.match(after)
         found = _last_number(sentence[0] if sentence else after)
         if found is not None:
@@ -83,31 +92,49 @@ def extract(text: str) -> str | None:
     return _last_number(text)
 
 
-def equal(a: str, b: str) -> bool:
-    """Whether two texts give numbers of the same exact value."""
-    left, right = extract(a), extract(b)
-    return left is not None and right is not None and Fraction(left) == Fraction(right)
+def after_marks(text: str) -> list[str]:
+    """What follows each "answer is" and the like, up to the next one; the last one first."""
+    return ANSWER_MARK.split(text)[:0:-1] if "####" in text or "answer" in text.lower() else []
 
 
-def last_box(text: str) -> str:
-    """What the last complete \\boxed{} holds; empty without one."""
-    open_braces, last = [], (0, 0)
+@lru_cache(2**14)
+def key(text: str) -> Fraction | None:
+    """The exact value of the number that a text gives; None without one."""
+    found = extract(text)
+    return None if found is None else Fraction(found)
+
+
+def equal(a: str, b: str, budget=None) -> bool:
+    """Whether two texts give numbers of the same exact value. (It costs no budget.)"""
+    return key(a) is not None and key(a) == key(b)
+
+
+def last_box(text: str, innermost: bool = False) -> str:
+    """What the last complete \\boxed{} holds; empty without one. innermost: of boxes in boxes, the last one inside."""
+    open_braces, boxes = [], [(0, 0)]  # boxes: in the order in which they close
     for match in BRACES.finditer(text):
         if match[0] != "}":
             open_braces.append(match.end() if match[0] != "{" else None)
         elif open_braces and (start := open_braces.pop()):
-            last = (start, match.start())
-    return text[slice(*last)]
+            boxes.append((start, match.start()))
+    last = len(boxes) - 1
+    while innermost and boxes[last - 1][0] > boxes[last][0]:
+        last -= 1
+    return text[slice(*boxes[last])]
 
 
 def _last_number(text: str) -> str | None:
     """The last number of a text in plain spelling, canonical; None without one, or where it has no value (3/0)."""
-    matches = list(NUMBER.finditer(text))
-    if not matches or len(matches[-1][0]) > MAX_NUMBER_LENGTH:
+    match = None
+    if DIGIT.search(text):
+        for match in NUMBER.finditer(text):
+            pass
+    if not match or len(match[0]) > MAX_NUMBER_LENGTH:
         return None
-    match = matches[-1]
     sign = match["sign"] or ""
     if match["plain"]:
+        if abs(int(match["exponent"] or 0)) > MAX_NUMBER_LENGTH:
+            return None
         value = Decimal(sign + _digits(match["plain"]) + "e" + (match["exponent"] or "0"))
         found = f"{value:f}" if value else "0"
         found = found.rstrip("0").rstrip(".") if "." in found else found
@@ -128,14 +155,21 @@ def _digits(number: str) -> str:
     return re.sub(r"[^\d.]", "", number)
 
 
-def _respelled(text: str, spellings) -> str:
-    for pattern, spelling in spellings:
-        text = pattern.sub(spelling, text)
+def plain(text: str) -> str:
+    """A text in the spelling that numbers are read in."""
+    return respelled(text, PLAIN_SPELLINGS)
+
+
+def respelled(text: str, spellings) -> str:
+    """A text after (characters, pattern, spelling), each where it has one of the characters."""
+    for characters, pattern, spelling in spellings:
+        if any(character in text for character in characters):
+            text = pattern.sub(spelling, text)
     return text
 
 
 def value_of(text: str) -> Fraction | None:
     """The value of a text that is only a number."""
-    number = _respelled(text, PLAIN_SPELLINGS).strip()
+    number = plain(text).strip()
     value = _last_number(number) if NUMBER.fullmatch(number) else None
     return Fraction(value) if value else None

@@ -2,22 +2,25 @@
 
     row (jsonl, json, csv, parquet, hub) -> question, steps, gold answer, options -> Example
 
-A row that cannot be read is an error with its place (file:line) and the reason.
+A row that cannot be read is an error with its place (file:line) and the reason; --skip_bad_rows leaves it out. What
+cannot be read row by row (a file that is unreadable, a JSON list or csv that is broken) is an error in any case.
 """
 
 import csv
+import io
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from lta_thinker.answers import extract_answer
-from lta_thinker.answers.number import NUMBER, PLAIN_SPELLINGS
-from lta_thinker.common import InputError, first_line
+from lta_thinker.answers.number import NUMBER, plain
+from lta_thinker.common import InputError, first_line, parse_json
 
 LETTERS = "ABCDEFGHIJ"  # of options
 SKEWED = 0.8  # a warning from this share of one letter among the gold answers of a choice task
@@ -76,7 +79,10 @@ class Split:
     warning: str = ""
 
 
-def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
+Row = bytes | dict | ValueError  # unparsed JSON, a row, or the reason why there is none
+
+
+def read_rows(source: str) -> Iterable[tuple[str, Row]]:
     """(place, row) of a source: jsonl (lines, unparsed), json (a list, or lines), csv, parquet, or the hub.
 
     Raises InputError where it cannot be read.
@@ -86,13 +92,11 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
     if source.startswith("hub:"):
         name, config, split = source.split(":")[1:]
         arguments = {"path": name, "name": config or None, "split": split}
-    elif not path.is_file():
-        raise InputError(f"{path}: no such file")
-    elif kind in (".jsonl", ".json"):
-        return _read_json_rows(path)
-    elif kind == ".csv":
-        return _read_csv_rows(path)
+    elif kind in (".jsonl", ".json", ".csv"):
+        content = _content(path)
+        return _read_csv_rows(path, content) if kind == ".csv" else _read_json_rows(path, content)
     elif kind == ".parquet":
+        _content(path, 1)
         arguments = {"path": "parquet", "data_files": str(path), "split": "train"}
     else:
         raise InputError(f"{path}: rows are read from .jsonl, .json, .csv and .parquet files")
@@ -106,29 +110,103 @@ def read_rows(source: str) -> Iterable[tuple[str, bytes | dict]]:
     return ((f"{source}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _read_json_rows(path: Path) -> Iterable[tuple[str, bytes | dict]]:
+def _content(path: Path, size: int = -1) -> bytes:
+    """A file's first `size` bytes, or all, without UTF-8's byte order mark; InputError where it cannot be read."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a file")
+        with open(path, "rb") as file:
+            content = file.read(size)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a null character in the name
+        raise InputError(f"{str(path)!r}: cannot be read ({error})") from None
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _read_json_rows(path: Path, content: bytes) -> Iterable[tuple[str, bytes]]:
     # bytes: a line that is not UTF-8 is a bad row, not the end of the file
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if not content.lstrip().startswith(b"["):
         return ((f"{path}:{number}", line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip())
     try:
-        return ((f"{path}: row {number}", row) for number, row in enumerate(json.loads(content), 1))
+        rows = list(_split_list(content.decode("utf-8")))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON list ({error})") from None
+    return ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _read_csv_rows(path: Path) -> Iterable[tuple[str, dict]]:
+def _split_list(text: str) -> Iterator[bytes]:
+    """The elements of a JSON list, unparsed: a bad one is a bad row. ValueError where it is no list."""
+    space, decoder = re.compile(r"[ \t\r\n]*"), json.JSONDecoder()
+
+    def skip_space(at: int) -> int:
+        match = space.match(text, at)
+        assert match  # it matches everywhere
+        return match.end()
+
+    at = skip_space(skip_space(0) + 1)
+    more = not text.startswith("]", at)
+    while more:
+        _, end = decoder.raw_decode(text, at)
+        yield text[at:end].encode()
+        at = skip_space(end)
+        more = text.startswith(",", at)
+        if more:
+            at = skip_space(at + 1)
+        elif not text.startswith("]", at):
+            raise json.JSONDecodeError("no comma after an element", text, at)
+    if skip_space(at + 1) < len(text):
+        raise json.JSONDecodeError("something after the list", text, at + 1)
+
+
+def _read_csv_rows(path: Path, content: bytes) -> Iterator[tuple[str, dict | ValueError]]:
     """All cells as texts: `datasets` would read "007" as the number 7, and "NA" as a missing value."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    csv.field_size_limit(max(len(content), csv.field_size_limit()))
+    # bytes that are no UTF-8 become lone surrogates, so that only their rows are bad
+    reader = csv.reader(io.StringIO(content.decode("utf-8", "surrogateescape"), newline=""), strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
         try:
-            for row in reader:
-                yield f"{path}:{reader.line_num}", row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}:{reader.line_num}: not csv ({error})") from None
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{path}:{line}: not csv ({error})") from None
+        if cells is None:
+            return
+        if not cells:  # an empty line
+            continue
+        if not header:
+            header = cells
+            twice = [name for name, count in Counter(header).items() if count > 1 and name]
+            if twice:
+                raise InputError(f"{path}:{line}: the header has {twice[0]!r:.60} twice")
+        elif len(cells) != len(header):
+            yield f"{path}:{line}", ValueError(f"{len(cells)} cells, but the header has {len(header)}")
+        elif not is_text("".join(cells)):
+            yield f"{path}:{line}", ValueError("not UTF-8 text")
+        else:
+            yield f"{path}:{line}", dict(zip(header, cells, strict=True))
 
 
-def parse_rows(task: Task, source: str, rows: Iterable[tuple[str, bytes | dict]], skip_bad_rows: bool) -> Split:
+def read_row(row: Row) -> dict:
+    """A row as an object. Raises ValueError with the reason where it is none."""
+    if isinstance(row, ValueError):
+        raise row
+    if isinstance(row, bytes):
+        try:
+            row = parse_json(row.decode("utf-8"), "")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not JSON ({error})") from None
+        except InputError as error:
+            raise ValueError(str(error).removeprefix(": ")) from None
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    return row
+
+
+def parse_rows(task: Task, source: str, rows: Iterable[tuple[str, Row]], skip_bad_rows: bool) -> Split:
     """(place, row) of read_rows -> the examples of a split.
 
     Raises InputError with the place and the reason for a bad row, unless `skip_bad_rows` counts and leaves out such
@@ -160,18 +238,14 @@ def _skew(task: Task, source: str, examples: list[Example]) -> str:
     return f"{source}: {count} of {len(examples)} golds are option {letter}: always {letter} would look good here"
 
 
-def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
+def parse_row(task: Task, row: Row) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
     """A row -> (question with its options, steps, gold answer, options). Raises ValueError with the reason for a bad
     row."""
-    if isinstance(row, bytes):
-        try:
-            row = json.loads(row)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
+    row = read_row(row)
     fields = next((fields for fields in task.fields if fields.answer in row), task.fields[-1])
-    question, final = _text(row, fields.question).strip(), _text(row, fields.answer)
+    question, final = row.get(fields.question), _answer(row, fields.answer)
+    if not isinstance(question, str) or not is_visible(question):
+        raise ValueError(f'field "{fields.question}" is missing or not a text')
     labels, options = read_options(row.get(fields.options)) if task.answer_type == "choice" else ((), ())
     if fields.steps is None:
         steps, final = _split_solution(final, task)
@@ -179,9 +253,12 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
         steps, final = _steps(row.get(fields.steps), fields.steps, task.separator), final.rpartition("####")[2]
     if final.strip() in labels:
         final = LETTERS[labels.index(final.strip())]
-    question = with_options(question, options)
-    if not is_text("".join([question, *steps, final])):
+    question = with_options(question.strip(), options)
+    whole = "".join([question, *steps, final])
+    if not is_text(whole):
         raise ValueError("half a character (a lone surrogate)")
+    if "\0" in whole:
+        raise ValueError("a null character")
     return question, tuple(steps), gold_answer(final, task.answer_type, options), options
 
 
@@ -198,20 +275,33 @@ def is_text(text: str) -> bool:
     return not re.search("[\ud800-\udfff]", text)
 
 
-def _text(row: dict, field: str) -> str:
+def is_visible(text: str) -> bool:
+    """Whether anything of a text can be seen: not only white space, control characters and the like."""
+    return any(char.isprintable() and not char.isspace() for char in text)
+
+
+def _answer(row: dict, field: str) -> str:
     value = row.get(field)
     if isinstance(value, bool):
         value = "yes" if value else "no"
-    if isinstance(value, int | float) and value == value:  # not nan: an empty cell of a table
-        value = format(Decimal(repr(value)), "f")
-    if not isinstance(value, str) or not value.strip():
+    text = _written(value)
+    if text is None or not text.strip():
         raise ValueError(f'field "{field}" is missing or not a text')
-    return value
+    return text
+
+
+def _written(value) -> str | None:
+    """A text, or a number as it is written without an exponent; None for anything else (nan: an empty cell)."""
+    if isinstance(value, str):
+        return value
+    number = isinstance(value, int) and not isinstance(value, bool) or isinstance(value, float) and math.isfinite(value)
+    return format(Decimal(repr(value)), "f") if number else None
 
 
 def _steps(value: Any, field: str, separator: str) -> list[str]:
     """Written steps, of a text or a list of texts; none where the field is empty (evaluation needs no steps)."""
-    value = value or ""
+    if value is None or value != value:  # nan: an empty cell of a table
+        return []
     if isinstance(value, str):
         value = re.split(r"\n\s*\n" if separator == "\n\n" else "\n", value)
     if not isinstance(value, list) or not all(isinstance(step, str) for step in value):
@@ -260,20 +350,24 @@ def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
         labels, value = list(value), list(value.values())
     if value is None or value == "":
         return (), ()
-    if not isinstance(value, list) or not all(isinstance(option, str | int | float) for option in value):
+    given = [_written(option) for option in value] if isinstance(value, list) else [None]
+    texts = [text.strip() for text in given if text is not None]
+    if len(texts) < len(given):
         raise ValueError("the options are not a list of texts")
-    if labels and (not isinstance(labels, list) or len(labels) != len(value)):
+    if labels and (not isinstance(labels, list) or len(labels) != len(texts)):
         raise ValueError("the options' labels are not a list as long as their texts")
-    if not 2 <= len(value) <= len(LETTERS):
-        raise ValueError(f"{len(value)} options: from 2 to {len(LETTERS)} are supported")
-    texts = [str(option).strip() for option in value]
+    labels = tuple(map(str, labels or ()))
+    if len(set(labels)) < len(labels):
+        raise ValueError("two options have one label")
+    if not 2 <= len(texts) <= len(LETTERS):
+        raise ValueError(f"{len(texts)} options: from 2 to {len(LETTERS)} are supported")
     prefixes = [rf"\A(?:\(?{letter}\s*[).:]\s*)+" for letter in LETTERS[: len(texts)]]
     without = [re.sub(prefix, "", text, flags=re.IGNORECASE) for prefix, text in zip(prefixes, texts, strict=True)]
     if all(text != bare for text, bare in zip(texts, without, strict=True)):
         texts = without
     if not all(texts):
         raise ValueError("an option is empty")
-    return tuple(map(str, labels or ())), tuple(texts)
+    return labels, tuple(texts)
 
 
 def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str:
@@ -284,15 +378,23 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
         text = re.sub(r"\\boxed\s*([^\s{])", r"\\boxed{\1}", text.replace("\\fbox", "\\boxed"))
     boxed = text if "\\boxed" in text else f"\\boxed{{{text.strip()}}}"
     if answer_type == "number" and boxed is not text:
-        plain = text
-        for pattern, spelling in PLAIN_SPELLINGS:
-            plain = pattern.sub(spelling, plain)
-        if len(NUMBER.findall(plain)) > 1:
+        spelt = plain(text)
+        numbers = list(NUMBER.finditer(spelt))
+        if len(numbers) > 1:
             raise ValueError(f'no final answer: "{_last_line(text)}" is more than one number')
+        if numbers and _is_part(spelt, numbers[0]):
+            raise ValueError(f'no final answer: "{_last_line(text)}" is not a number answer')
     answer = extract_answer(boxed, answer_type, options)
     if answer is None:
         raise ValueError(f'no final answer: "{_last_line(text)}" is not a {answer_type} answer')
     return answer
+
+
+def _is_part(text: str, number: re.Match) -> bool:
+    """Whether there are more digits or signs than a number has read: "--5", "1.2.3", "0x10"."""
+    before, after = text[: number.start()], text[number.end() :]
+    signs = before[len(before.rstrip("+- ")) :] + (number["sign"] or "")
+    return bool(re.search(r"\d", before + after)) or signs.count("-") + signs.count("+") > 1
 
 
 def _last_line(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 import transformers
 
-from lta_thinker.common import InputError, make_folder
+from lta_thinker.common import InputError, first_line, make_folder
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows.examples import Example
@@ -120,16 +120,32 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     features = {name: ids for name in ROW_NAMES if name != "steps"}
     features |= {"steps": [ids], "sha256": datasets.Value("string")}
     features |= {name: datasets.Value("int32") for name in ("length", "prefix_length")}
-    return datasets.Dataset.from_dict({"i": range(len(examples))}).map(
-        lambda numbers: _columns(layout, [examples[i] for i in numbers]),
-        batched=True,
-        input_columns="i",
-        remove_columns="i",
-        features=datasets.Features(features),
-        cache_file_name=str(folder / f"{key}.arrow"),
-        new_fingerprint=key,
-        desc="tokenising",
-    )
+    file = folder / f"{key}.arrow"
+    if file.exists() and not _is_whole(file, len(examples)):
+        file.unlink()  # cut off: it is made again
+    try:
+        return datasets.Dataset.from_dict({"i": range(len(examples))}).map(
+            lambda numbers: _columns(layout, [examples[i] for i in numbers]),
+            batched=True,
+            input_columns="i",
+            remove_columns="i",
+            features=datasets.Features(features),
+            cache_file_name=str(file),
+            new_fingerprint=key,
+            desc="tokenising",
+        )
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({first_line(error)}); HF_DATASETS_CACHE names another") from None
+
+
+def _is_whole(file: Path, rows: int) -> bool:
+    """Whether a file of the cache can be read, and has as many rows."""
+    import datasets
+
+    try:
+        return len(datasets.Dataset.from_file(str(file))) == rows
+    except Exception:  # of Arrow, of several kinds
+        return False
 
 
 def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:

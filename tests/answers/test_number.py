@@ -1,7 +1,6 @@
 """What answers/ promises of numbers: found in what models write, equal by their exact value."""
 
 import random
-import time
 
 import pytest
 
@@ -145,7 +144,7 @@ def test_number_is_found_in_text(text, answer):
 def test_overlong_numbers_are_no_answers():
     """A number of more than 100 characters is no answer."""
     assert extract_answer("1" * 100, "number") == "1" * 100
-    for text in ("1" * 101, "1/" + "3" * 5000, "12e99"):
+    for text in ("1" * 101, "1/" + "3" * 5000, "12e99", "1e999", "1e-999", "3 x 10^{999}", "1e" + "9" * 50):
         assert extract_answer(text, "number") is None
 
 
@@ -241,16 +240,3 @@ def test_number_extraction_survives_random_strings():
             assert extract_answer(answer, "number") == answer, repr(text)
             assert answers_equal(answer, answer, "number"), repr(text)
     assert found > 1500  # else the strings try too little
-
-
-@pytest.mark.parametrize(
-    "piece",
-    ["\\boxed{", "{", "\\boxed{}", "1", "1,", "22,", "1/", "1 ", " ", "\n", "-", "answer is ", "answer ", "####", "."]
-    + ["5. ", "\\frac{", "\\frac1", "\\text{", "^{", "=-", "= ", "1e", "1.", "9 x 10^", "* ", "Rs.", "½", "step "],
-)
-def test_number_extraction_time_is_linear(piece):
-    """The time to find a number grows with the length of the text, not with its square."""
-    began = time.perf_counter()
-    for start, end in (("", ""), ("answer is 5", "a"), ("\\boxed{", "}")):
-        extract_answer(start + piece * (30_000 // len(piece)) + end, "number")
-    assert time.perf_counter() - began < 2  # 0.1 to 0.3 s when linear; a quadratic pattern takes far longer

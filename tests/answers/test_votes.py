@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from lta_thinker.answers import answers_equal
-from lta_thinker.answers.votes import MAX_SUBSETS, Vote, _subsets, group_answers, maj_at_k, pass_at_k, vote
+from lta_thinker.answers import votes
+from lta_thinker.answers.votes import Vote, group_answers, maj_at_k, pass_at_k, vote
 
 
 def test_missing_answers_never_vote():
@@ -73,25 +73,6 @@ def test_lists_of_another_length_are_refused():
         maj_at_k([0, 1], [True, False, False])
 
 
-@pytest.mark.parametrize("with_scores", [False, True])
-def test_maj_at_k_averages_all_subsets(with_scores):
-    """maj@k is the share of all subsets of k samples whose vote is correct, with scores and without."""
-    rng = random.Random(1)
-    for n in (1, 2, 5, 7):
-        for _ in range(4):
-            answers = [rng.choice(["7", "7.0", "8", "9", None]) for _ in range(n)]
-            scores = [rng.choice([-0.1, -0.3, -0.7]) for _ in range(n)] if with_scores else None
-            correct = [answers_equal(a, "7", "number") for a in answers]
-            expected = []
-            for k in range(1, n + 1):
-                votes = [
-                    vote([answers[i] for i in s], "number", [scores[i] for i in s] if scores else None).answer
-                    for s in itertools.combinations(range(n), k)
-                ]
-                expected.append(sum(answers_equal(v, "7", "number") for v in votes) / len(votes))
-            assert maj_at_k(group_answers(answers, "number"), correct, scores) == pytest.approx(expected, abs=1e-12)
-
-
 def test_maj_at_k_breaks_ties_inside_subset():
     """maj@k breaks the tie of a subset by that subset's own order and scores."""
     # Samples 8, 7, 8 (8 is correct) make the pairs (8, 7), (8, 8) and (7, 8): in the last, 7 was seen first.
@@ -99,20 +80,80 @@ def test_maj_at_k_breaks_ties_inside_subset():
     assert maj_at_k([0, 1, 0], [True, False, True], [-9, -1, -9]) == pytest.approx([2 / 3, 1 / 3, 1])
 
 
-def test_maj_at_k_samples_many_subsets():
-    """Where there are too many subsets, maj@k draws some of them: close to the true value, and the same at each
-    call."""
-    n, k = 40, 3
-    assert math.comb(n, k) > MAX_SUBSETS
-    groups = [0] * 30 + [1] * 10
-    correct = [group == 0 for group in groups]
-    majority = (math.comb(30, 3) + math.comb(30, 2) * 10) / math.comb(40, 3)
-    values = maj_at_k(groups, correct)
-    assert values[k - 1] == pytest.approx(majority, abs=0.04)  # four standard errors
-    assert values[k - 1] != majority
-    _subsets.cache_clear()
-    assert values == maj_at_k(groups, correct)
-    assert values[0] == 0.75 and values[-1] == 1
+def random_question(rng, n: int, with_scores: bool) -> tuple[list, list, list | None]:
+    """Groups, correctness (of a whole group, or of any sample) and scores (with and without equal ones) of n samples."""
+    most, seen = rng.randrange(1, 9), {}
+    drawn = [rng.choice([None, *range(most)]) for _ in range(n)]
+    groups = [None if one is None else seen.setdefault(one, len(seen)) for one in drawn]
+    correct = [group == 0 for group in groups] if rng.random() < 0.5 else [rng.random() < 0.5 for _ in groups]
+    some = [rng.gauss(-0.5, 0.2) if rng.random() < 0.5 else rng.choice([-0.1, -0.3, -0.7]) for _ in groups]
+    return groups, correct, some if with_scores else None
+
+
+def of_all_subsets(groups: list, correct: list, scores: list | None) -> list[float]:
+    """maj@k as it is defined: the vote of each subset. An answer is its group's number, as a text."""
+    values = []
+    for k in range(1, len(groups) + 1):
+        right = []
+        for subset in itertools.combinations(range(len(groups)), k):
+            answers = [None if groups[i] is None else str(groups[i]) for i in subset]
+            winner = vote(answers, "choice", [scores[i] for i in subset] if scores else None)
+            right.append(winner.winner is not None and correct[subset[winner.groups.index(winner.winner)]])
+        values.append(sum(right) / len(right))
+    return values
+
+
+@pytest.mark.parametrize("with_scores", [False, True])
+def test_maj_at_k_is_the_vote_of_all_subsets(with_scores):
+    """maj@k is counted to the value that going through all subsets gives, whatever is tied."""
+    rng = random.Random(2)
+    for n in [*range(1, 9)] * 5:
+        question = random_question(rng, n, with_scores)
+        assert maj_at_k(*question) == pytest.approx(of_all_subsets(*question), abs=1e-12), question
+
+
+def test_maj_at_k_counts_without_going_through_subsets():
+    """Of 200 samples all figures without ties are exact: two groups, one larger by chance alone."""
+    n, right = 200, 120
+    values = maj_at_k([0] * right + [1] * (n - right), [True] * right + [False] * (n - right))
+    for k in (3, 51, 101, 199):
+        ways = sum(math.comb(right, i) * math.comb(n - right, k - i) for i in range(k // 2 + 1, k + 1))
+        assert values[k - 1] == pytest.approx(ways / math.comb(n, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(60, 40), (40, 30, 20, 10), (12,) * 9, (30, *[8] * 8)])
+def test_drawn_ties_are_near_the_truth(sizes, monkeypatch):
+    """Where a tie's scores are drawn, maj@k is near what random subsets say, and the same at each call."""
+    rng = random.Random(3)
+    groups = [group for group, size in enumerate(sizes) for _ in range(size)]
+    rng.shuffle(groups)
+    correct = [group == groups[0] for group in groups]
+    scores = [rng.gauss(-0.5, 0.2) - 0.05 * (group == groups[0]) for group in groups]
+    values = maj_at_k(groups, correct, scores)
+    assert values == maj_at_k(groups, correct, scores)
+    monkeypatch.setattr(votes, "COUNTED", 0)
+    assert values == pytest.approx(maj_at_k(groups, correct, scores), abs=0.05)  # four standard errors of the orders
+
+
+def test_estimate_is_near_the_count(monkeypatch):
+    """Beyond 256 samples maj@k is estimated, with the vote's rules: near the count of the same samples."""
+    rng = random.Random(4)
+    for with_scores in (False, True):
+        groups, correct, scores = random_question(rng, 60, with_scores)
+        counted = maj_at_k(groups, correct, scores)
+        with monkeypatch.context() as patch:
+            patch.setattr(votes, "COUNTED", 59)
+            estimated = maj_at_k(groups, correct, scores)
+        assert estimated == pytest.approx(counted, abs=0.05) and estimated != counted
+        assert estimated[-1] == counted[-1]
+    assert maj_at_k([None] * 257, [False] * 257) == [0] * 257 == maj_at_k([0] * 256 + [None], [False] * 257)
+
+
+def test_thousands_of_different_answers_are_grouped():
+    """3,000 different answers make 3,000 groups: no answer is compared with each other one."""
+    answers = [str(i) for i in range(3000)] * 2
+    for answer_type in ("number", "latex"):
+        assert group_answers(answers, answer_type) == [*range(3000)] * 2
 
 
 def test_pass_at_k_counts_subsets_exactly():

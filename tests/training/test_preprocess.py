@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import errno
 import hashlib
 import json
 
@@ -14,7 +15,7 @@ from lta_thinker.flags import parse_flags
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import THOUGHTS, Layout
 from lta_thinker.training.flags import TrainArguments
-from lta_thinker.training.rows import prepare_rows, token_rows
+from lta_thinker.training.rows import cache_key, prepare_rows, token_rows
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),
@@ -117,3 +118,33 @@ def test_single_row_and_impossible_cache_are_refused(tiny_pair, tiny_models, tmp
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "gsm8k" / "train.jsonl"))
     with pytest.raises(InputError, match="HF_DATASETS_CACHE names another"):
         token_rows(tiny_models.layout, EXAMPLES)
+
+
+@pytest.mark.parametrize("damage", ["cut in a batch", "cut to nothing", "rows of another file", "no Arrow"])
+def test_broken_cache_is_made_again(tiny_models, damage, tmp_path, monkeypatch):
+    """A file of the cache that was cut off, or has fewer rows, is made again: neither an error nor fewer rows."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    expected = list(token_rows(tiny_models.layout, EXAMPLES))
+    token_rows(tiny_models.layout, EXAMPLES[:1])
+    file, other = (tmp_path / "lta-thinker" / f"{cache_key(tiny_models.layout, e)}.arrow" for e in (EXAMPLES, EXAMPLES[:1]))
+    content = file.read_bytes()
+    length = {"cut in a batch": len(content) * 2 // 3, "cut to nothing": 0}.get(damage)
+    file.unlink()  # it is open for reading
+    file.write_bytes(b"no" if damage == "no Arrow" else other.read_bytes() if length is None else content[:length])
+    assert list(token_rows(tiny_models.layout, EXAMPLES)) == expected
+
+
+def test_full_disk_of_the_cache_is_one_line(tiny_models, tmp_path, monkeypatch):
+    """Where there is no room for the cache, one line names its file and the variable that names another folder; there
+    is no file then, and the next run with room makes it."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("datasets.arrow_writer.ArrowWriter.write_batch", no_room)
+        with pytest.raises(InputError, match=r"arrow: cannot be written \(.*No space left.*HF_DATASETS_CACHE") as error:
+            token_rows(tiny_models.layout, EXAMPLES)
+    assert "\n" not in str(error.value) and not list((tmp_path / "lta-thinker").iterdir())
+    assert len(token_rows(tiny_models.layout, EXAMPLES)) == 2
+
+
+def no_room(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
