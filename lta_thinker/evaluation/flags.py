@@ -85,6 +85,9 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--compare takes two report.json")
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
             raise InputError(f"--checkpoints_of {self.checkpoints_of}: not a run's --output_name")
+        for name in ("base_model_id", "assistant_model_id"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise InputError(f"--{name} {getattr(self, name)!r}: no name; a hub id or a folder")
         self._check_thoughts()
         if self.num_thought_tokens == 0:
             raise InputError("--num_thought_tokens 0: at least 1, or --thought_generator none")

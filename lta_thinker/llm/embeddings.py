@@ -8,6 +8,7 @@ The weights are in the model's safetensors files, which are memory-mapped: only 
 """
 
 import json
+import re
 from pathlib import Path
 
 from accelerate import init_empty_weights
@@ -18,7 +19,14 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.frozen import DTYPE_ARGUMENT, LmSource, load_config, load_generation_config, weights_hash
+from lta_thinker.llm.frozen import (
+    DTYPE_ARGUMENT,
+    LmSource,
+    check_names,
+    load_config,
+    load_generation_config,
+    weights_hash,
+)
 
 
 class WeightFiles:
@@ -66,7 +74,8 @@ class WeightFiles:
 def load_embeddings(source: LmSource):
     """The causal LM with its embedding module on the device; all other parameters are on the meta device.
 
-    Raises InputError as load_config does, and for a model without safetensors.
+    Raises InputError as load_config does, for a model without safetensors, and where these lack tensors or have unknown
+    ones.
     """
     config = load_config(source)
     files = WeightFiles(source)
@@ -82,7 +91,22 @@ def load_embeddings(source: LmSource):
     embed.weight = nn.Parameter(files[name].to(device=source.device, dtype=source.dtype), requires_grad=False)
     embed.to(source.device)  # its buffers
     lm.tie_weights()
+    check_files(source, files, lm)
     return lm.requires_grad_(False).eval()
+
+
+def check_files(source: LmSource, files: WeightFiles, lm) -> None:
+    """InputError where the files lack tensors of the LM, or have unknown ones. Where both is so they may have other
+    names, which the engine knows: then it is the engine that refuses them."""
+    missing = {name for name, _ in lm.named_parameters()} - files.places.keys()
+    known = {name for name, _ in lm.named_parameters(remove_duplicate=False)} | {name for name, _ in lm.named_buffers()}
+    ignored = [*(lm._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq"]
+    unknown = {
+        name for name in files.places.keys() - known if not any(re.search(pattern, name) for pattern in ignored)
+    }
+    if not (missing and unknown):
+        check_names(source, "have no", missing)
+        check_names(source, "have the unknown", unknown)
 
 
 def weights_fingerprint(source: LmSource, lm) -> str | None:
