@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
-from lta_thinker.common import InputError, flatten, make_folder, ranks, sha256_of, versions, write_json
+from lta_thinker.common import InputError, flatten, make_folder, ranks, run_program, sha256_of, versions, write_json
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
@@ -69,6 +69,8 @@ from lta_thinker.llm.lora import ROLES
 from lta_thinker.model import Models
 from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
+
+KEPT = "what was answered is kept, and the same command answers the rest"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The output folder: settings.json, samples.jsonl (one file a rank while several write), report.json
@@ -364,17 +366,15 @@ def checkpoint_facts(plan: Plan) -> dict:
 def main(argv: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
-    try:
-        with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
-            dispatch(parse_flags(EvaluationArguments, sys.argv[1:] if argv is None else argv, "evaluate.py"))
-    except InputError as error:
-        sys.exit(f"error: {error}" if ranks().speaks else 1)
+    with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
+        run_program(dispatch, sys.argv[1:] if argv is None else argv, KEPT)
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def dispatch(args: EvaluationArguments) -> None:
+def dispatch(argv: list[str]) -> None:
     """Do what the flags ask for: --compare, --rank, --plot, --checkpoints_of, --ask, else an evaluation."""
+    args = parse_flags(EvaluationArguments, argv, "evaluate.py")
     if args.compare:
         print_comparison(compare(*args.compare))
     elif args.rank:

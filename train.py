@@ -35,7 +35,7 @@ from lta_thinker.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from lta_thinker.common import InputError, make_folder, ranks, read_json, versions, write_json
+from lta_thinker.common import InputError, make_folder, ranks, read_json, run_program, versions, write_json
 from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
@@ -48,6 +48,7 @@ from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import fit_states, forget_states, keep_states
 
 FLAGS_FILE = "flags.json"
+KEPT = "what was saved is kept, and --resume goes on from the last checkpoint, where there is one"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The run's folders: results/<output_name>/ to resume from, ckpt/<output_name>-.../ for the best weights
@@ -320,11 +321,8 @@ def run(argv: list[str]) -> int:
 def main() -> None:
     """The command: reads sys.argv, exits with run's status, prints an InputError as one line."""
     huggingface_hub.logging.set_verbosity_error()  # without a network it would print five retries before the one line
-    try:
-        with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
-            status = run(sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"error: {error}" if ranks().speaks else 1)
+    with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
+        status = run_program(run, sys.argv[1:], KEPT)
     if torch.distributed.is_initialized():
         gc.collect()  # a sharded LLM still holds process groups, whose threads would disturb the interpreter's end
         torch.distributed.destroy_process_group()

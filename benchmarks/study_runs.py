@@ -334,7 +334,8 @@ class Study:
     def longer(self) -> Wanted:
         """Three times as many steps: who gains then, and what standardized states and another place of the projection
         do to the information of the thoughts."""
-        steps, fitted, after = {"max_steps": 360, "eval_steps": 60}, {"standardize_states": True}, {"projection": "after"}
+        steps: dict = {"max_steps": 360, "eval_steps": 60}
+        fitted, after = {"standardize_states": True}, {"projection": "after"}
         names = (DEFAULT, "prompt", "softcot", "small_block-sft", "lora", "lora-three")
         runs = [self.tuned(ASDIV.name, name, SEEDS[0], **steps) for name in names]
         runs += [

@@ -1,16 +1,25 @@
-"""What every room needs: the error for bad input, files written all or nothing, versions, the ranks of this run."""
+"""What every room needs: the error for bad input, how a script ends, files written all or nothing, strict JSON, the
+lock of a folder, the ranks of this run, versions."""
 
+import contextlib
+import errno
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 CHECKOUT = Path(__file__).resolve().parent.parent  # of an installed package: site-packages
 
@@ -20,31 +29,147 @@ class InputError(Exception):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# The end of a script
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: str) -> int | None:
+    """run(argv), its exit status. What the user or the machine can mend ends the process with one line on stderr, from
+    one process on each machine: an InputError; an OSError of a named file, or of a disk without room; SIGINT, SIGTERM
+    and SIGHUP. `kept` says what is there after a stop, and how to go on."""
+    try:
+        with stopped_by_signals():
+            status = run(argv)
+            sys.stdout.flush()
+            return status
+    except InputError as error:
+        end_with(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+        if ranks().speaks:
+            print(f"stopped by {number.name}: {kept}", file=sys.stderr)
+        sys.exit(128 + number)
+    except BrokenPipeError:  # the reader of the output, `head` say, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.filename is None and error.errno not in NO_ROOM:
+            raise
+        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
+
+
+def end_with(line: str) -> NoReturn:
+    """Exit with status 1, after this line where this process speaks."""
+    sys.exit(line if ranks().speaks else 1)
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within it the signals of STOPS raise KeyboardInterrupt(the signal's number), but for those that are ignored (as
+    SIGHUP is under nohup)."""
+
+    def stop(number, _):
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Files
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within it an OSError is an InputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        what = "make room, and run the same command again" if error.errno in NO_ROOM else "nothing was written there"
+        raise InputError(f"{path}: cannot be written ({error.strerror}); {what}") from None
+
+
 def write_text(path: Path, text: str) -> None:
-    """The whole file or, when killed, none of it."""
+    """The whole file or, whatever happens, none of it: the file that was there stays. InputError where it cannot be
+    written."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with writing(path):
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value) -> None:
-    """As write_text, indented."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """As write_text, indented. InputError where a number in it is not finite."""
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError:
+        wrong = [name for name, number in flatten({"": value}).items() if not _is_finite(number)]
+        raise InputError(f"{path}: not written, {', '.join(wrong)[:200]} would not be finite") from None
+    write_text(path, text + "\n")
+
+
+def _is_finite(value) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def parse_json(text: str, where: str):
+    """The value of a JSON text. InputError, which begins with `where`, for what is none: besides what Python refuses
+    also numbers that are not finite, a key that is twice in an object, and text that is not Unicode (half a surrogate
+    pair)."""
+    try:
+        value = json.loads(text, parse_float=_number, parse_constant=_number, object_pairs_hook=_each_once)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except RecursionError:
+        raise InputError(f"{where}: not JSON that can be read (nested too deep)") from None
+    except ValueError as error:  # UnicodeEncodeError is one
+        raise InputError(f"{where}: not JSON ({error})") from None
+
+
+def _number(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word:.40} is no finite number")
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r:.40} is there twice")
+    return values
 
 
 def read_json(path: Path):
-    """What a JSON file holds; InputError when it is missing or broken."""
+    """What a JSON file holds; InputError when it is missing or broken (parse_json)."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise InputError(f"{path}: not JSON ({error})") from None
+    except ValueError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    return parse_json(text, str(path))
 
 
 def read_record(kind: Any, values, where: str):
@@ -105,6 +230,32 @@ def make_folder(folder: Path, instead: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made here ({error.strerror}){instead}") from None
+
+
+LOCK_FILE = ".lock"
+_held = {}  # {folder: the open file of this process's lock, with which it ends}
+
+
+def lock_folder(folder: Path, instead: str = "") -> None:
+    """Keep the folder for this process until it ends, however it ends. InputError, which says who holds it, where
+    another process does; `instead` ends its message."""
+    folder = folder.resolve()
+    if folder in _held:
+        return
+    file = open(folder / LOCK_FILE, "a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read(200).strip() or "another process"
+        raise InputError(f"{folder}: {holder} is writing here{instead}") from None
+    except OSError as error:  # some clusters' file systems have no locks
+        print(f"note: {folder} cannot be locked ({error.strerror}); start no other run in it")
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
+    file.flush()
+    _held[folder] = file
 
 
 def flatten(settings: dict, prefix: str = "") -> dict:
