@@ -212,7 +212,8 @@ class LatentThoughtModel(ModelHubMixin):
             max_new_tokens=max_new_tokens,
         )
         example = as_example(question, answer_type, options)
-        check_prompts(self.plan.spec, self.models.layout, [(example, "the question")], injected, settings.max_new_tokens)
+        layout, new_tokens = self.models.layout, settings.max_new_tokens
+        check_prompts(self.plan.spec, layout, [(example, "the question")], injected, new_tokens)
         return solve(self.models, example, settings, answer_type, injected)
 
 

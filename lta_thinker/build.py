@@ -98,9 +98,7 @@ def build_layout(
     else:
         generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
     turns, worked = steps_as_turns, worked_examples
-    return Layout(
-        llm_tokenizer, generator_tokenizer, prompts, date_string, separator, turns, worked, names_in_text
-    )
+    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, turns, worked, names_in_text)
 
 
 def check_context(

@@ -244,18 +244,21 @@ class Rows:
         return (tokens == self.stop_ids).any(-1, keepdim=True) | (counts >= self.settings.max_new_tokens)
 
     def run(self, enough: int) -> None:
-        """Write until no more than `enough` rows are unfinished."""
+        """Write until no more than `enough` rows are unfinished, or a row's logits are not finite (`collect` says so)."""
         # to count them the CPU waits for the GPU, which then waits for the next step: on a GPU this is done seldom
         steps = 1 if self.device.type == "cpu" else 8
         unfinished = enough + 1
         while unfinished > enough:
             for _ in range(steps):
                 self.step()
-            unfinished = self.state["alive"].sum().item()
+            going_on, log_probs = self.state["alive"][:, 0], self.new[-1][1].to(self.device)
+            unfinished, broken = torch.stack([going_on.sum(), (going_on & ~log_probs.isfinite()).sum()]).tolist()
+            if broken:
+                return
 
     def collect(self) -> list[int]:
-        """Put what was written since the last call into the drafts; returns the rows that are finished. InputError where
-        the LLM's logits were not finite."""
+        """Put what was written since the last call into the drafts; returns the rows that are finished. InputError
+        where the LLM's logits were not finite."""
         tokens, log_probs = zip(*self.new, strict=True)
         tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
         counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []

@@ -38,8 +38,8 @@ class Request:
 
     @property
     def noise(self) -> int:
-        """What seeds the noise of its samples, 63 bits: the question's text, and of equal questions which one it is. Its
-        place among others does not matter, and no file does."""
+        """What seeds the noise of its samples, 63 bits: the question's text, and of equal questions which one it is.
+        Neither its place among others nor its file matters."""
         text = f"{self.repeat} {self.example.question}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -146,8 +146,8 @@ class PromptEmbedder:
         for request, finite in zip(requests, thoughts.isfinite().flatten(1).all(1).tolist(), strict=True):
             if not finite:
                 raise InputError(
-                    f"the thoughts of {request.example.question!r:.60} are not finite (NaN or infinite): the states that "
-                    "they are made from are not, or --dtype is too narrow for them"
+                    f"the thoughts of {request.example.question!r:.60} are not finite (NaN or infinite): the states "
+                    "that they are made from are not, or --dtype is too narrow for them"
                 )
         self.variance.add([request.example.index for request in requests], thoughts)
         return thoughts

@@ -77,9 +77,9 @@ def resolve_sampling(
     **flags: float | None,
 ) -> SamplingSettings:
     """Settings from the model's generation_config, the published ones where `model_type` is known, and `flags` (names
-    as in DEFAULT_SAMPLING; None: not given). positions: how many columns the LLM reads (frozen.num_positions): where no
-    flag says it, an answer takes at most half of them. InputError, which names the flag or the model's key, for values out of
-    range."""
+    as in DEFAULT_SAMPLING; None: not given). positions: how many columns the LLM reads (frozen.num_positions); where no
+    flag says it, an answer takes at most half of them. InputError, which names the flag or the model's key, for values
+    out of range."""
     own = {name: getattr(generation_config, name, None) for name in DEFAULT_SAMPLING if name != "max_new_tokens"}
     values = DEFAULT_SAMPLING | {"max_new_tokens": default_new_tokens(positions)}
     for source in (own, PUBLISHED_SAMPLING.get(model_type, {}), flags):
@@ -181,8 +181,8 @@ def draw(scores: Tensor, settings: SamplingSettings, keys: Tensor, positions: Te
 
 
 def candidates(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The top_k likeliest tokens of each row (R, V) (0: all), and all that are as likely as the last of these, as in the
-    library -> scores and tokens (R, K), likeliest first; what a row has not is -inf.
+    """The top_k likeliest tokens of each row (R, V) (0: all), and all that are as likely as the last of these, as in
+    the library -> scores and tokens (R, K), likeliest first; what a row has not is -inf.
 
     In bf16 many tie. On a GPU at most BEYOND_TOP_K more than top_k are kept: to count them the CPU would wait for it.
     """

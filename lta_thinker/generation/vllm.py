@@ -23,8 +23,8 @@ from packaging.version import Version
 from torch import Tensor
 
 from lta_thinker.common import InputError
-from lta_thinker.generation.samplers import Backend, Sampler
 from lta_thinker.generation.prompts import Request
+from lta_thinker.generation.samplers import Backend, Sampler
 from lta_thinker.generation.sampling import Sample, check_log_probs, make_sample, noise_keys
 
 OLDEST = "0.32"  # the version that was tried

@@ -39,9 +39,11 @@ class WeightFiles:
             index = self._file(SAFE_WEIGHTS_INDEX_NAME)
             if index is not None:
                 self.places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+                if not all(isinstance(name, str) for pair in self.places.items() for name in pair):
+                    raise ValueError("its weight_map is not names of files by names of tensors")
                 return
             single = self._file(SAFE_WEIGHTS_NAME)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{source.name}: {SAFE_WEIGHTS_INDEX_NAME} is broken ({error})") from None
         if single is None:
             raise InputError(
@@ -68,7 +70,10 @@ class WeightFiles:
         return self.opened[name]
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._open(self.places[name]).get_tensor(name)
+        try:
+            return self._open(self.places[name]).get_tensor(name)
+        except SafetensorError as error:
+            raise InputError(f"{self.source.name}: {self.places[name]} is broken ({error})") from None
 
 
 def load_embeddings(source: LmSource):
@@ -101,9 +106,7 @@ def check_files(source: LmSource, files: WeightFiles, lm) -> None:
     missing = {name for name, _ in lm.named_parameters()} - files.places.keys()
     known = {name for name, _ in lm.named_parameters(remove_duplicate=False)} | {name for name, _ in lm.named_buffers()}
     ignored = [*(lm._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq"]
-    unknown = {
-        name for name in files.places.keys() - known if not any(re.search(pattern, name) for pattern in ignored)
-    }
+    unknown = {name for name in files.places.keys() - known if not any(re.search(pattern, name) for pattern in ignored)}
     if not (missing and unknown):
         check_names(source, "have no", missing)
         check_names(source, "have the unknown", unknown)

@@ -116,7 +116,8 @@ def num_positions(config) -> int | None:
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}  # before transformers 5
-    if positions and rope.get("rope_type", rope.get("type")) in ("linear", "dynamic", "yarn"):  # "llama3" counts them in
+    kind = rope.get("rope_type", rope.get("type"))
+    if positions and kind in ("linear", "dynamic", "yarn"):  # "llama3" and "longrope" count their factor in
         original = rope.get("original_max_position_embeddings") or positions
         positions = max(positions, int(original * rope.get("factor", 1)))
     return positions
@@ -172,11 +173,20 @@ def check_generation_config(own: GenerationConfig, where: str, vocab_size: int) 
     ends = own.eos_token_id
     for end in ends if isinstance(ends, list) else [] if ends is None else [ends]:
         if not isinstance(end, int) or isinstance(end, bool) or not 0 <= end < vocab_size:
-            raise InputError(f"{where}: eos_token_id has {end!r:.60}, not a token of the {vocab_size:,} in the vocabulary")
+            raise InputError(
+                f"{where}: eos_token_id has {end!r:.60}, not a token of the {vocab_size:,} in the vocabulary"
+            )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Weights
+
+# what weights can do, and the library's list of such tensors
+LOADING_FAULTS = {
+    "have no": "missing_keys",
+    "have the unknown": "unexpected_keys",
+    "have another shape of": "mismatched_keys",
+}
 
 
 def load_frozen_lm(source: LmSource):
@@ -213,13 +223,13 @@ def load_frozen_lm(source: LmSource):
 def check_loaded(source: LmSource, found: dict, weights: dict[str, Tensor]) -> None:
     """InputError where a model's files lack tensors of the LM, or have unknown ones or ones of other shapes (found: the
     library's loading info), and where a weight is no plain tensor in memory."""
-    lists = {"have no": "missing_keys", "have the unknown": "unexpected_keys", "have another shape of": "mismatched_keys"}
-    for what, key in lists.items():
+    for what, key in LOADING_FAULTS.items():
         # transformers 5 has shapes beside the names of mismatched ones
         check_names(source, what, {name if isinstance(name, str) else name[0] for name in found[key]})
     for name, weight in weights.items():
         if weight.is_meta:
-            raise InputError(f"{source.name}: {name} is not in memory: the LM does not fit on the visible GPUs")
+            why = "its file lacks it, or the LM does not fit on the visible GPUs"
+            raise InputError(f"{source.name}: {name} is not in memory: {why}")
         if weight.layout != torch.strided or weight.is_complex():
             raise InputError(f"{source.name}: {name} is not a plain tensor of real numbers")
 

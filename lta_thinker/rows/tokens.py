@@ -45,14 +45,14 @@ class Encoder:
         saved = json.loads(tokenizer.backend_tokenizer.to_str())
         saved |= {"truncation": None, "padding": None, "post_processor": None}
         added = saved["added_tokens"]
-        self.aliases = {
-            token["content"]: f"\ue000{token['id']}\ue001" for token in added if has_alias(token, template)
-        }
+        self.aliases = {token["content"]: f"\ue000{token['id']}\ue001" for token in added if has_alias(token, template)}
         self.names = {alias: name for name, alias in self.aliases.items()}
         longest_first = sorted(self.aliases, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         ids = {self.aliases.get(token["content"], token["content"]): token["id"] for token in added}
-        saved["added_tokens"] = [token | {"content": self.aliases.get(token["content"], token["content"])} for token in added]
+        saved["added_tokens"] = [
+            token | {"content": self.aliases.get(token["content"], token["content"])} for token in added
+        ]
         rename_in_model(saved["model"], self.aliases)
         self.backend = Tokenizer.from_str(json.dumps(saved))
         self.backend.add_special_tokens([AddedToken(THOUGHTS, special=True, normalized=False)])

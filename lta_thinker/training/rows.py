@@ -16,8 +16,8 @@ from typing import Any
 import tokenizers
 import transformers
 
-from lta_thinker.common import InputError, make_folder
 from lta_thinker.build import check_context, reader_config
+from lta_thinker.common import InputError, make_folder
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.llm.frozen import num_positions
 from lta_thinker.rows import layout as layout_module
@@ -119,7 +119,7 @@ def check_lengths(args: TrainArguments, layout: Layout, encoded, fits: list[int]
     reader, whose = reader_config(args.spec, llm_config, small_config)
     n, sees_steps = args.num_thought_tokens, args.thoughts_see_steps
     lengths, prompts, questions, steps = (
-        encoded[name] for name in ("length", "prompt_length", "question_length", "steps_length")
+        list(encoded[name]) for name in ("length", "prompt_length", "question_length", "steps_length")
     )
     columns = [n + length for length in lengths]
     longest, positions = max(fits, key=columns.__getitem__), num_positions(llm_config)
@@ -129,7 +129,10 @@ def check_lengths(args: TrainArguments, layout: Layout, encoded, fits: list[int]
         longest = max(fits, key=prompts.__getitem__)
         check_context(layout, llm_config, n + prompts[longest], places[longest], args.max_new_tokens)
     if reader is not None:
-        columns = [question + (n + step if sees_steps else max(n, step)) for question, step in zip(questions, steps, strict=True)]
+        columns = [
+            question + (n + step if sees_steps else max(n, step))
+            for question, step in zip(questions, steps, strict=True)
+        ]
         longest, remedy = max(fits, key=columns.__getitem__), "; --max_len leaves long rows out, and counts them"
         check_context(layout, reader, columns[longest], places[longest], remedy=remedy, whose=whose)
 
