@@ -244,7 +244,7 @@ class Rows:
         return (tokens == self.stop_ids).any(-1, keepdim=True) | (counts >= self.settings.max_new_tokens)
 
     def run(self, enough: int) -> None:
-        """Write until no more than `enough` rows are unfinished, or a row's logits are not finite (`collect` says so)."""
+        """Write until no more than `enough` rows are unfinished, or logits are not finite (`collect` says so)."""
         # to count them the CPU waits for the GPU, which then waits for the next step: on a GPU this is done seldom
         steps = 1 if self.device.type == "cpu" else 8
         unfinished = enough + 1

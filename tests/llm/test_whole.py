@@ -23,6 +23,7 @@ from lta_thinker.llm.frozen import (
     load_tokenizer,
     num_positions,
 )
+from lta_thinker.llm.lora import Lora, inject, write_adapter
 
 NORM, LAYER = "model.norm.weight", "model.layers.1."
 
@@ -227,3 +228,13 @@ def test_ranks_load_in_turn(monkeypatch):
     for thread in threads:
         thread.join()
     assert loaded == [0, 1, 2] and most == [1]
+
+
+def test_adapters_names_have_an_order(tiny_pair, tmp_path):
+    """The names in an adapter's config stand in order, though peft keeps them in a set: a report knows an adapter by
+    its files' digests."""
+    names = "v_proj,q_proj,o_proj,k_proj,up_proj,down_proj,gate_proj"
+    lm = load_frozen_lm(LmSource(str(tiny_pair / "large"), "--large_model_id"))
+    write_adapter(tmp_path, inject(lm, Lora(target=names).config("large"), "--lora_target"))
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(names.split(","))
