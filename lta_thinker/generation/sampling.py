@@ -194,8 +194,9 @@ def candidates(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     if device == "cpu":
         kept = (values >= values[:, top_k - 1, None]).sum(-1).max().item()
         if kept == width < size:
-            kept = max(kept, (scores >= values[:, top_k - 1, None]).sum(-1).max().item())
+            kept = (scores >= values[:, top_k - 1, None]).sum(-1).max().item()
             values, tokens = scores.topk(kept)
+        kept = max(kept, top_k)  # NaN is not as likely as itself
         values, tokens = values[:, :kept], tokens[:, :kept]
     return values.masked_fill(values < values[:, top_k - 1, None], -torch.inf), tokens
 

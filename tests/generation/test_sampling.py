@@ -53,13 +53,16 @@ def test_bf16_is_drawn_as_the_library_draws(cuts, penalty):
     processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(0.7)])
     processors += [TopKLogitsWarper(cuts["top_k"])] if cuts["top_k"] else []
     processors += [TopPLogitsWarper(cuts["top_p"])] if cuts["top_p"] < 1 else []
+    penalised = processors[0](written.nonzero().T, logits[None].float())[0]
     expected = processors(written.nonzero().T, logits[None].float()).softmax(-1)[0]
     if penalty == 1.0 and cuts["top_p"] == 1.0:
         assert (expected > 0).sum() == (12 if cuts["top_k"] else 16), "all that tie are kept"
     found = drawn(logits, settings, written if penalty != 1.0 else None)
+    # of equal ones that top-p cuts apart the library keeps those that its sort puts last: they are taken together
+    _, group = penalised.unique(return_inverse=True)
+    found, expected = (torch.zeros(group.max() + 1).index_add(0, group, values) for values in (found, expected))
     assert found[expected == 0].sum() == 0
-    if cuts["top_p"] == 1.0:  # where equal ones are cut by top-p, the library's choice among them is its sort's
-        assert (found - expected).abs().max() < 4 * math.sqrt(0.25 / ROWS)
+    assert (found - expected).abs().max() < 4 * math.sqrt(0.25 / ROWS)
 
 
 def test_every_token_may_tie():
@@ -82,7 +85,7 @@ def test_penalty_tells_close_words_apart():
 def test_scores_are_the_models_own(tiny_models):
     """Under a mild penalty, as with none, a sample's score is its mean log-probability under the LLM itself."""
     llm, layout = tiny_models.llm, tiny_models.layout_for("none")
-    settings = replace(SETTINGS, repetition_penalty=1.3, max_new_tokens=12)
+    settings, repeated = replace(SETTINGS, repetition_penalty=1.3, max_new_tokens=60), 0
     for example, samples, _ in sampled(Models(llm, None, layout), EXAMPLES, settings, 4):
         prompt = layout.prompt(example.question)["prefix"]
         for sample in samples:
@@ -92,7 +95,8 @@ def test_scores_are_the_models_own(tiny_models):
             own = log_probs.gather(1, ids[0, len(prompt) :, None]).sum().item()
             if not sample.finished:
                 assert sample.score == pytest.approx(own / len(sample.tokens), abs=1e-4)
-    assert any(len(set(sample.tokens)) < len(sample.tokens) for sample in samples), "nothing was penalised"
+                repeated += len(sample.tokens) - len(set(sample.tokens))
+    assert repeated > 5, "next to nothing was penalised"
 
 
 def test_noise_is_the_questions(tiny_models):
@@ -108,7 +112,7 @@ def test_noise_is_the_questions(tiny_models):
     moved = [replace(example, index=50 - i) for i, example in enumerate(EXAMPLES)]
     assert texts(EXAMPLES[::-1])[::-1] == texts(moved) == usual
     assert texts(EXAMPLES[2:3]) == usual[2:3]
-    twice = [replace(EXAMPLES[0], index=i) for i in range(3)]
+    twice = [replace(EXAMPLES[0], index=10 + i) for i in range(3)]
     again = texts([twice[0], EXAMPLES[1], *twice[1:]])
     assert again[:2] == usual[:2]
     assert len({tuple(one) for one in (again[0], *again[2:])}) == 3
@@ -120,7 +124,7 @@ def test_finished_rows_stretch_no_rope():
     tokenizer = family_tokenizer("byte_level", OWN_TEMPLATES["llama3"][0], "<|eot_id|>")
     layout = Layout(tokenizer, None, PROMPTS["number"])
     long = Example(0, "A baker sells 30 rolls and then 45 more. " * 4, (), "1")
-    examples = [long, *(Example(i, "How many?" + " Why?" * (i % 3), (), "1") for i in range(1, 8))]
+    examples = [long, *(Example(i, f"How many {i}?" + " Why?" * (i % 3), (), "1") for i in range(1, 8))]
     longest = max(request.length for request in make_requests(layout, examples))
     torch.manual_seed(0)
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}

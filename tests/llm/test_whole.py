@@ -148,7 +148,7 @@ def test_config_is_checked_without_generation_settings(tiny_pair, tmp_path):
     config = load_frozen_lm(LmSource(str(tmp_path / "lm"), "")).config
     config.eos_token_id = [2, 4000]
     with pytest.raises(
-        InputError, match=r"its config.json: eos_token_id has 4000, not one of the vocabulary's 400 ids"
+        InputError, match=r"its config.json: eos_token_id has 4000, not a token of the 400 in the vocab"
     ):
         load_generation_config(str(tmp_path / "lm"), config)
 
