@@ -56,7 +56,7 @@ MISFITS = {  # what is done to a model's folder: what is said
     "a layer fewer": (change_config(num_hidden_layers=1, layer_types=["full_attention"]), f"have the unknown {LAYER}"),
     "biases": (change_config(attention_bias=True), "have no model.layers.0.self_attn."),
     "a head of its own": (change_config(tie_word_embeddings=False), None),
-    "another shape": (change_weights(lambda state: state.update({NORM: torch.ones(3)})), NORM),
+    "another shape": (change_weights(lambda state: state.update({NORM: torch.ones(3)})), "shape"),
 }
 
 
