@@ -192,9 +192,9 @@ def candidates(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     width = min(size, top_k + BEYOND_TOP_K[device])
     values, tokens = scores.topk(width)
     if device == "cpu":
-        kept = (values >= values[:, top_k - 1, None]).sum(-1).max().item()
+        kept = int((values >= values[:, top_k - 1, None]).sum(-1).max())
         if kept == width < size:
-            kept = (scores >= values[:, top_k - 1, None]).sum(-1).max().item()
+            kept = int((scores >= values[:, top_k - 1, None]).sum(-1).max())
             values, tokens = scores.topk(kept)
         kept = max(kept, top_k)  # NaN is not as likely as itself
         values, tokens = values[:, :kept], tokens[:, :kept]

@@ -21,9 +21,9 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
-from transformers.utils.hub import cached_file
 
 from lta_thinker.common import InputError, first_line, read_json
+from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors
 from lta_thinker.llm.forward import body, first_layers
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
@@ -61,6 +61,13 @@ class LmSource:
         return f"{self.flag} {self.model_id}"
 
 
+CONFIG_NUMBERS = """
+    hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size max_position_embeddings
+    rms_norm_eps
+""".split()
+LOADED = {AutoConfig: "config", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
+
+
 def _load(loader, source: LmSource, **kwargs):
     try:
         return loader.from_pretrained(source.model_id, trust_remote_code=source.trust_remote_code, **kwargs)
@@ -68,8 +75,10 @@ def _load(loader, source: LmSource, **kwargs):
         reason = first_line(error)
         if reason.endswith(":"):  # the reason itself is on the next lines
             reason = " ".join(str(error).split())[:200]
+        if isinstance(error, KeyError):
+            reason = f"there is no {reason}"
         if Path(source.model_id).is_dir():
-            raise InputError(f"{source.name}: cannot be loaded ({reason})") from None
+            raise InputError(f"{source.name}: cannot be loaded ({LOADED[loader]}: {reason})") from None
         near = near_ids(source.model_id)
         hint = f"; near it: {', '.join(near)}" if near else ""
         what = f"no such folder here, and no such hub repository could be read{hint} ({reason})"
@@ -88,6 +97,13 @@ def load_config(source: LmSource):
     work."""
     config = _load(AutoConfig, source)
     text = config.get_text_config().to_dict()
+    for name in CONFIG_NUMBERS:
+        value = text.get(name)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise InputError(f"{source.name}: its config.json: {name} is {value!r:.60}, not a number above 0")
+    for name in ("rope_parameters", "rope_scaling"):
+        if not isinstance(text.get(name), dict | None):
+            raise InputError(f"{source.name}: its config.json: {name} is {text[name]!r:.60}, not an object")
     for wrong, reason in (
         (config.is_encoder_decoder, "an encoder-decoder model is not supported, only causal LMs"),
         (text.get("hidden_size_per_layer_input"), "its layers read input_ids (hidden_size_per_layer_input)"),
@@ -141,10 +157,9 @@ def load_generation_config(model_id: str, config) -> GenerationConfig:
 
     Raises InputError, with the file and the key, for a broken file and for values that cannot be.
     """
-    try:
-        path = cached_file(model_id, GENERATION_CONFIG_NAME)
-    except OSError:  # no such file
-        path = None
+    path, folder = find_file(model_id, GENERATION_CONFIG_NAME), Path(model_id, GENERATION_CONFIG_NAME)
+    if path is None and folder.is_dir():
+        raise InputError(f"{folder}: a folder, not a file")
     if path is None:
         own, where = GenerationConfig.from_model_config(config), f"{model_id}: its config.json"
     else:
@@ -181,6 +196,7 @@ def check_generation_config(own: GenerationConfig, where: str, vocab_size: int) 
 # ---------------------------------------------------------------------------------------------------------------------
 # Weights
 
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors call them
 # what weights can do, and the library's list of such tensors
 LOADING_FAULTS = {
     "have no": "missing_keys",
@@ -206,8 +222,11 @@ def load_frozen_lm(source: LmSource):
         arguments["device_map"] = "auto" if source.device == "auto" else {"": source.device}
     if source.attn_implementation is not None:
         arguments["attn_implementation"] = source.attn_implementation
-    lm, found = _load(AutoModelForCausalLM, source, **arguments)
+    loaded: Any = _load(AutoModelForCausalLM, source, **arguments)
+    lm, found = loaded
     check_loaded(source, found, dict(lm.named_parameters()))
+    if has_safetensors(source):
+        check_files(source, WeightFiles(source), lm)
     lm.generation_config = generation_config
     needed = [(body(lm).forward, name) for name in ("inputs_embeds", "attention_mask", "position_ids")]
     for function, name in [*needed, (lm.prepare_inputs_for_generation, "inputs_embeds")]:
@@ -232,6 +251,26 @@ def check_loaded(source: LmSource, found: dict, weights: dict[str, Tensor]) -> N
             raise InputError(f"{source.name}: {name} is not in memory: {why}")
         if weight.layout != torch.strided or weight.is_complex():
             raise InputError(f"{source.name}: {name} is not a plain tensor of real numbers")
+
+
+def check_files(source: LmSource, files: WeightFiles, lm) -> None:
+    """InputError where a weight of the LM is no floating-point number in its file (the library would make it one), and
+    where a head that the config ties to the embedding table has other values. A quantised LM is not looked at."""
+    if hasattr(lm.config, "quantization_config"):
+        return
+    tables = {id(lm.get_input_embeddings().weight), id(lm.get_output_embeddings().weight)}
+    both = []
+    for name, weight in lm.named_parameters(remove_duplicate=False):
+        if name not in files.places:
+            continue
+        if files.dtype(name) not in FLOATS:
+            raise InputError(f"{source.name}: {name} holds {files.dtype(name)}, not floating-point numbers")
+        if id(weight) in tables:
+            both.append(name)
+    tied = lm.config.get_text_config().tie_word_embeddings
+    if tied and len(both) == 2 and not torch.equal(files[both[0]], files[both[1]]):
+        why = "config.json says that they are one (tie_word_embeddings)"
+        raise InputError(f"{source.name}: {both[0]} and {both[1]} differ, and {why}")
 
 
 def check_names(source: LmSource, what: str, names: set[str]) -> None:

@@ -49,18 +49,19 @@ class Encoder:
         self.names = {alias: name for name, alias in self.aliases.items()}
         longest_first = sorted(self.aliases, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        ids = {self.aliases.get(token["content"], token["content"]): token["id"] for token in added}
-        saved["added_tokens"] = [
-            token | {"content": self.aliases.get(token["content"], token["content"])} for token in added
-        ]
+        for token in added:
+            token["content"] = self.aliases.get(token["content"], token["content"])
         rename_in_model(saved["model"], self.aliases)
         self.backend = Tokenizer.from_str(json.dumps(saved))
         self.backend.add_special_tokens([AddedToken(THOUGHTS, special=True, normalized=False)])
         # the copy numbers tokens beyond its model's own afresh
-        self.ids = {self.backend.token_to_id(name): i for name, i in ids.items() if self.backend.token_to_id(name) != i}
-        self.thoughts: int = self.backend.token_to_id(THOUGHTS)
+        numbers = [(self.backend.token_to_id(token["content"]), token["id"]) for token in added]
+        self.ids = {ours: own for ours, own in numbers if ours != own}
+        thoughts = self.backend.token_to_id(THOUGHTS)
+        assert thoughts is not None
+        self.thoughts = -1 if self.ids else thoughts
         if self.ids:
-            self.ids[self.thoughts] = self.thoughts = -1
+            self.ids[thoughts] = self.thoughts
 
     def template(self, text: str) -> str:
         """A template's text with aliases for the names of special tokens."""

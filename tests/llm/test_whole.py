@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from helpers import ROOT, fails, one_line, pair_flags
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
@@ -56,6 +58,16 @@ MISFITS = {  # what is done to a model's folder: what is said
     "a layer fewer": (change_config(num_hidden_layers=1, layer_types=["full_attention"]), f"have the unknown {LAYER}"),
     "biases": (change_config(attention_bias=True), "have no model.layers.0.self_attn."),
     "a head of its own": (change_config(tie_word_embeddings=False), None),
+    "whole numbers": (
+        change_weights(lambda state: state.update({NORM: state[NORM].long()})),
+        NORM if Version(transformers.__version__) >= Version("5") else "While copying the parameter",
+    ),
+    "two tables for one": (
+        change_weights(lambda state: state.update({"lm_head.weight": state["model.embed_tokens.weight"] + 1})),
+        "config.json says that they are one (tie_word_embeddings)",
+    ),
+    "a size in words": (change_config(max_position_embeddings="many"), "max_position_embeddings"),
+    "no positions": (change_config(max_position_embeddings=0), "max_position_embeddings is 0, not a number above 0"),
     "another shape": (change_weights(lambda state: state.update({NORM: torch.ones(3)})), "shape"),
 }
 
@@ -66,11 +78,13 @@ def test_misfitting_weights_are_refused(tiny_pair, tmp_path, case, load):
     """Weights that lack tensors of the LM in config.json, or have others, are refused in one line that names the
     first, of the large LLM and of an engine's embeddings alone."""
     change, said = MISFITS[case]
-    name = "small" if said is None else "large"  # the small one's head is tied
+    name = "small" if case in ("a head of its own", "two tables for one") else "large"  # the small one's head is tied
     shutil.copytree(tiny_pair / name, tmp_path / "lm")
     change(tmp_path / "lm")
     if load is load_embeddings and case == "another shape":
         pytest.skip("only the engine reads the shapes of what it runs")
+    if load is load_embeddings and case == "whole numbers":
+        said = f"{NORM} holds I64, not floating-point numbers"
     with pytest.raises(InputError) as error:
         load(LmSource(str(tmp_path / "lm"), "--base_model_id"))
     one_line(error, f"--base_model_id {tmp_path / 'lm'}: ", said or "its weights have no lm_head.weight;")
