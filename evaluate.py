@@ -36,14 +36,14 @@ import torch.distributed as dist
 import transformers
 from tqdm import tqdm
 
-from lta_thinker.build import check_context
+from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
 from lta_thinker.common import InputError, flatten, make_folder, ranks, run_program, sha256_of, versions, write_json
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.inspection import inspect_thoughts
-from lta_thinker.evaluation.plan import Plan, base_name, load_models, make_plan, model_settings
+from lta_thinker.evaluation.plan import Plan, base_name, load_layout, load_models, make_plan, model_settings
 from lta_thinker.evaluation.plots import plot_runs
 from lta_thinker.evaluation.report import (
     REPORT_FILE,
@@ -64,7 +64,7 @@ from lta_thinker.generation.prompts import PromptEmbedder, Request, ThoughtVaria
 from lta_thinker.generation.samplers import Sampler, auto_batch_size, greedy_settings
 from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
-from lta_thinker.llm.frozen import load_generation_config
+from lta_thinker.llm.frozen import load_generation_config, num_positions
 from lta_thinker.llm.lora import ROLES
 from lta_thinker.model import Models
 from lta_thinker.rows.examples import Example, Split
@@ -110,6 +110,8 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
         "questions": hashlib.sha256(questions.encode()).hexdigest(),
         "answer_type": plan.task.answer_type,
         "sampling": asdict(sampling),
+        "noise_of": "question",  # before, it was the row's number
+        "special_tokens_in_text": plan.names_in_text,
         "attn_implementation": args.attn_implementation,
         "max_model_len": args.max_model_len,
     }
@@ -229,6 +231,7 @@ def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings
         args.num_return_sequences,
         args.seed,
         args.greedy,
+        num_positions(plan.llm_config),
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
         top_p=args.top_p,
@@ -242,10 +245,10 @@ def ask(args: EvaluationArguments) -> None:
     assert args.ask is not None
     plan = make_plan(args)
     example, sampling = as_example(args.ask, plan.task.answer_type), sampling_settings(args, plan)
-    models = load_models(plan)
+    layout = load_layout(plan)
+    check_prompts(plan.spec, layout, [(example, "--ask")], plan.num_injected, sampling.max_new_tokens)
+    models = load_models(plan, layout)
     model_settings(plan, models)  # refuses other LMs than those of the training
-    [request] = make_requests(models.layout, [example])
-    check_context(models.layout, plan.llm_config, request.length + plan.num_injected)
     solution = solve(models, example, sampling, plan.task.answer_type, plan.num_injected)
     if args.print_input:
         print(prompt_text(models.layout, example.question, plan.num_injected), end="\n\n")
@@ -279,10 +282,12 @@ def run(args: EvaluationArguments) -> None:
     used = versions() | backend_versions(args.backend)
     make_folder(folder, instead="; use another --output_dir")
 
-    models = load_models(plan)
+    layout = load_layout(plan)
+    placed = [(example, f"{split.source}: row {example.index + 1}") for example in examples]
+    check_prompts(plan.spec, layout, placed, plan.num_injected, sampling.max_new_tokens)
+    models = load_models(plan, layout)
     settings |= model_settings(plan, models)
-    requests = make_requests(models.layout, examples)
-    check_context(models.layout, plan.llm_config, max(request.length for request in requests) + plan.num_injected)
+    requests = make_requests(layout, examples)
     batch_size = choose_batch_size(args, models, sampling, requests, plan.num_injected)
     if args.inspect:
         greedy = greedy_settings(models.llm, args.max_new_tokens)

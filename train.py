@@ -24,7 +24,7 @@ import torch
 import transformers
 from packaging.version import Version
 
-from lta_thinker.build import build_layout, build_models, check_context
+from lta_thinker.build import build_layout, build_models
 from lta_thinker.checkpoint import (
     DEV_LOSSES_FILE,
     GeneratorWeights,
@@ -187,6 +187,7 @@ def training_record(
         small_model_id=args.small_model_id if model.generator.uses_small_lm else None,
         prompts=args.prompts,
         worked_examples=shots or None,
+        special_tokens_in_text=args.special_tokens_in_text,
         date_string=DATE_STRING,
         task_name=args.task_name,
         own_task=None if args.task_name in TASKS else args.own_task_flags(),
@@ -262,9 +263,15 @@ def run(argv: list[str]) -> int:
     weights = read_start(args)
     separator, as_turns = args.task.separator, args.steps_as_turns
     shots = worked_examples(args.task, args.num_fewshot, args.data_dir, args.skip_bad_rows)
-    layout = build_layout(args.spec, args.prompts, separator=separator, steps_as_turns=as_turns, worked_examples=shots)
+    layout = build_layout(
+        args.spec,
+        args.prompts,
+        separator=separator,
+        steps_as_turns=as_turns,
+        worked_examples=shots,
+        names_in_text=args.special_tokens_in_text,
+    )
     rows = prepare_rows(args, layout)
-    check_context(layout, args.spec.load_configs()[0], max(sum(width) for width in rows.widths))
     if checkpoint:
         check_same_run(args, rows)
         check_library_can_resume(args, checkpoint, len(rows.train))

@@ -90,6 +90,7 @@ class Evaluation:
         self.models = Models(pair.llm, thoughts.eval(), layout)
         rows = shapes.benchmark_rows(args.shape, questions, args.data_dir)
         self.examples = [replace(row, index=i) for i, row in enumerate(rows)]
+        self.requests = make_requests(layout, self.examples)
         cuts = PUBLISHED_SAMPLING["qwen3"]
         self.settings = SamplingSettings(
             args.longest, **cuts, repetition_penalty=1.0, greedy=False, num_return_sequences=args.samples, seed=41
@@ -98,7 +99,7 @@ class Evaluation:
     def ours(self, batch_size: int | None = None) -> dict[int, list[list[int]]]:
         """Tokens of every sample by question."""
         sampler = TransformersSampler(self.models, self.settings, batch_size or self.batch_size, INJECTED)
-        answers = sampler.answers(make_requests(self.models.layout, self.examples))
+        answers = sampler.answers(self.requests)
         with mock.patch.object(decoding, "Rows", rows_that_end(self.mean)):
             answers = tqdm(answers, desc="ours", total=len(self.examples), leave=False, disable=None)
             return {one.request.example.index: [sample.tokens for sample in one.samples] for one in answers}
@@ -107,9 +108,10 @@ class Evaluation:
     def published_batch(self, examples: list[Example]) -> list[str]:
         settings, (llm, model, layout) = self.settings, (self.models.llm, self.models.thoughts, self.models.layout)
         device, s = llm.get_input_embeddings().weight.device, settings.num_return_sequences
-        batch = PromptEmbedder(self.models, num_chains=1).batch(make_requests(layout, examples))
+        requests = [self.requests[example.index] for example in examples]
+        batch = PromptEmbedder(self.models, num_chains=1).batch(requests)
         thoughts = model.thoughts(batch["question_ids"], batch["question_mask"])[1]
-        numbers = torch.tensor([example.index for example in examples], device=device).repeat_interleave(s)
+        numbers = torch.tensor([request.noise for request in requests], device=device).repeat_interleave(s)
         keys = noise_keys(settings.seed, numbers, torch.arange(s, device=device).repeat(len(examples)))
         config = GenerationConfig(
             do_sample=True,

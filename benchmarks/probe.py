@@ -202,7 +202,7 @@ def load_lm(folder: str) -> tuple:
     source = LmSource(folder, "model", device="cuda" if torch.cuda.is_available() else "cpu")
     tokenizer, lm = load_tokenizer(source), load_frozen_lm(source)
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
-    check_vocabulary(lm, tokenizer, layout.generator.text, source.flag)
+    check_vocabulary(lm, tokenizer, layout.generator_ids, source.flag)
     if not hasattr(body(lm), "norm"):
         raise InputError(f"{source.name}: {type(body(lm)).__name__} has no `norm` behind its layers")
     return lm, layout

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 
+from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, save_checkpoint
 from lta_thinker.common import InputError, first_line, sha256_of
 from lta_thinker.evaluation.card import model_card
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import Plan, load_models, make_plan, model_settings
+from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan, model_settings
 from lta_thinker.evaluation.report import Report
 from lta_thinker.generation.sampling import resolve_sampling
 from lta_thinker.generation.solve import Solution, as_example, solve
+from lta_thinker.llm.frozen import num_positions
 from lta_thinker.llm.lora import ROLES
 from lta_thinker.model import Models
 
@@ -93,7 +95,7 @@ class LatentThoughtModel(ModelHubMixin):
             trust_remote_code=trust_remote_code,
         )
         plan = make_plan(args, device)
-        models = load_models(plan)
+        models = load_models(plan, load_layout(plan))
         model_settings(plan, models)  # refuses other LMs than those of the training
         return cls(models, plan)
 
@@ -189,7 +191,7 @@ class LatentThoughtModel(ModelHubMixin):
 
         num_thoughts: n, how many of the N thoughts are injected (None: all). Settings that are not given are those of
         evaluate.py; greedy takes one sample. options: of a choice question, texts without letters. With the same seed
-        the texts are those of evaluate.py for a file with this question in its first row. Raises InputError.
+        the texts are those of evaluate.py for a file with this question. Raises InputError.
         """
         injected = self.num_thoughts if num_thoughts is None else num_thoughts
         if num_thoughts is not None and not 1 <= injected <= self.num_thoughts:
@@ -202,13 +204,17 @@ class LatentThoughtModel(ModelHubMixin):
             1 if greedy else num_samples,
             seed,
             greedy,
+            num_positions(self.plan.llm_config),
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
             min_p=min_p,
             max_new_tokens=max_new_tokens,
         )
-        return solve(self.models, as_example(question, answer_type, options), settings, answer_type, injected)
+        example = as_example(question, answer_type, options)
+        layout, new_tokens = self.models.layout, settings.max_new_tokens
+        check_prompts(self.plan.spec, layout, [(example, "the question")], injected, new_tokens)
+        return solve(self.models, example, settings, answer_type, injected)
 
 
 def download(hub_id: str, **arguments) -> Path:

@@ -15,11 +15,20 @@ from transformers import set_seed
 from lta_thinker.checkpoint import GeneratorWeights, load_weights
 from lta_thinker.common import InputError, ranks
 from lta_thinker.llm.embeddings import load_embeddings
-from lta_thinker.llm.frozen import LmSource, check_cache, check_vocabulary, load_config, load_frozen_lm, load_tokenizer
+from lta_thinker.llm.frozen import (
+    LmSource,
+    check_cache,
+    check_vocabulary,
+    load_config,
+    load_frozen_lm,
+    load_tokenizer,
+    num_positions,
+)
 from lta_thinker.llm.lora import Lora, SavedAdapter, inject, load_adapter
 from lta_thinker.llm.sharding import load_sharded
 from lta_thinker.losses import Objective
 from lta_thinker.model import PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
+from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample, pad_token_id
 
 
@@ -78,26 +87,61 @@ def build_layout(
     separator: str = "\n",
     steps_as_turns: bool = False,
     worked_examples: Sequence[WorkedExample] = (),
+    names_in_text: bool = False,
 ) -> Layout:
     """The layout of both prompts, from the LMs' tokenizers alone. `separator` stands between written steps;
-    steps_as_turns: each is a turn of its own for the generator; worked_examples: of --num_fewshot."""
+    steps_as_turns: each is a turn of its own for the generator; worked_examples: of --num_fewshot; names_in_text: of
+    --special_tokens_in_text."""
     llm_tokenizer = load_tokenizer(spec.large)
     if spec.kind == "none":
         generator_tokenizer = None
     else:
         generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
-    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, steps_as_turns, worked_examples)
+    turns, worked = steps_as_turns, worked_examples
+    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, turns, worked, names_in_text)
 
 
-def check_context(layout: Layout, llm_config, longest: int) -> None:
-    """InputError where worked examples make the longest row or prompt, `longest` columns with its thoughts, longer than
-    the LLM's positions."""
-    positions = getattr(llm_config.get_text_config(), "max_position_embeddings", None)
-    if layout.worked_examples and positions and longest > positions:
+def check_context(
+    layout: Layout, config, columns: int, place: str, new_tokens: int = 0, remedy: str = "", whose: str = "the LLM"
+) -> None:
+    """InputError where an input of `columns`, with its thoughts, and new_tokens behind it are longer than an LM's
+    positions. config: the LM's; place, remedy, whose: of the message, which row it is, what to do, which LM."""
+    positions = num_positions(config)
+    if positions is None or columns + new_tokens <= positions:
+        return
+    length = f"{columns:,} tokens with its thoughts, and {whose} has positions for {positions:,}"
+    if columns < positions and new_tokens:
         raise InputError(
-            f"--num_fewshot {len(layout.worked_examples)}: the LLM's longest input has {longest:,} tokens with its "
-            f"thoughts, and the LLM has positions for {positions:,}; take fewer examples"
+            f"--max_new_tokens {new_tokens}: {place} has {length}; at most {positions - columns:,} fit behind it"
         )
+    if layout.worked_examples and whose == "the LLM":
+        shots = len(layout.worked_examples)
+        raise InputError(f"--num_fewshot {shots}: the LLM's longest input has {length}; take fewer examples")
+    raise InputError(f"{place}: it has {length}{remedy}")
+
+
+def reader_config(spec: ModelSpec, llm_config, small_config):
+    """The config of the LM whose layers read the question, and its name for messages; (None, "") where none does."""
+    if spec.small is not None:
+        return small_config, "the small LM"
+    return (llm_config, "the LLM's first layers") if spec.kind != "none" and spec.design.reader_layers else (None, "")
+
+
+def check_prompts(
+    spec: ModelSpec, layout: Layout, placed: Sequence[tuple[Example, str]], num_injected: int, new_tokens: int
+) -> None:
+    """InputError where the longest question and an answer of new_tokens do not fit into the LMs' positions; it needs no
+    LM. placed: questions and their places, for the message."""
+    llm_config, small_config = spec.load_configs()
+    reader, whose = reader_config(spec, llm_config, small_config)
+    prompts = layout.prompts([example.question for example, _ in placed])
+    lengths = [num_injected + len(prompt["prefix"]) + len(prompt["suffix"]) for prompt in prompts]
+    columns, (_, place) = max(zip(lengths, placed, strict=True), key=lambda pair: pair[0])
+    check_context(layout, llm_config, columns, place, new_tokens)
+    if reader is not None:
+        lengths = [spec.num_thoughts + len(prompt["question"]) for prompt in prompts]
+        columns, (_, place) = max(zip(lengths, placed, strict=True), key=lambda pair: pair[0])
+        check_context(layout, reader, columns, place, whose=whose)
 
 
 def build_models(
@@ -113,7 +157,7 @@ def build_models(
     """
     load = {"whole": load_frozen_lm, "shard": load_sharded, "embeddings": load_embeddings}[spec.large_part]
     llm = load(spec.large)
-    check_vocabulary(llm, layout.llm_tokenizer, layout.llm.text, spec.large.flag)
+    check_vocabulary(llm, layout.llm_tokenizer, layout.llm_ids, spec.large.flag)
     check_cache(llm, spec.large.flag)
     model = None if spec.kind == "none" and not adapters else build_thoughts(spec, llm, layout, weights)
     # adapters come last: the generator starts as it would without
@@ -136,7 +180,7 @@ def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeigh
     small_lm = None
     if spec.small is not None:
         small_lm = load_frozen_lm(replace(spec.small, device=device, num_layers=spec.design.reader_layers))
-        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator.text, spec.small.flag)
+        check_vocabulary(small_lm, layout.generator_tokenizer, layout.generator_ids, spec.small.flag)
     if spec.seed is not None:
         set_seed(spec.seed)
     model = LatentThoughtModel(

@@ -47,10 +47,10 @@ class TrainingRecord:
     """thoughts.json: what evaluation must know of a training, and where the weights come from.
 
     sizes, design, prompts, worked_examples (--num_fewshot), date_string, dtype, fingerprints (of the large LLM and the
-    small LM) and tuned (LoRA's flags by role) decide the thoughts and the prompts. own_task: the flags of a task of the
-    user's own. rows: counts and digests of the training and dev rows. dev: step, epoch and dev losses of these weights;
-    dev_curve: the same of all dev evaluations so far; best: how these weights were chosen. Fields with a default may be
-    missing: evaluation works without them.
+    small LM), special_tokens_in_text and tuned (LoRA's flags by role) decide the thoughts and the prompts. own_task:
+    the flags of a task of the user's own. rows: counts and digests of the training and dev rows. dev: step, epoch and
+    dev losses of these weights; dev_curve: the same of all dev evaluations so far; best: how these weights were chosen.
+    Fields with a default may be missing: evaluation works without them.
     """
 
     thought_generator: str
@@ -61,6 +61,7 @@ class TrainingRecord:
     small_model_id: str | None
     prompts: dict[str, str]
     worked_examples: list[WorkedExample] | None = None
+    special_tokens_in_text: bool = False
     date_string: str
     task_name: str
     own_task: OwnTask | None = None

@@ -99,6 +99,9 @@ class TaskArguments:
     answer_field: str | None = flag(None, "own task: field of the answer (default answer)")
     options_field: str | None = flag(None, "own task: field of the options (default options; else in the question)")
     prompt_file: str | None = flag(None, "JSON file with prompts that replace the task's (docs/tasks.md)")
+    special_tokens_in_text: bool = flag(
+        False, "names of special tokens in rows and prompts stand for the tokens (else they are text like any other)"
+    )
 
     def own_task_flags(self) -> OwnTask:
         """What the flags say of a task of the user's own. Its files' paths are absolute: a checkpoint may be used from

@@ -53,7 +53,7 @@ class EvaluationArguments(TaskArguments):
         None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
     )
     num_return_sequences: int = flag(1, "samples a question; the vote is over them")
-    max_new_tokens: int | None = flag(None, "longest answer (default 4096)")
+    max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
     temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
     top_p: float | None = flag(None, "default: as --temperature")
     top_k: int | None = flag(None, "default: as --temperature; 0: off")
@@ -85,6 +85,9 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--compare takes two report.json")
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
             raise InputError(f"--checkpoints_of {self.checkpoints_of}: not a run's --output_name")
+        for name in ("base_model_id", "assistant_model_id"):
+            if getattr(self, name) is not None and not getattr(self, name).strip():
+                raise InputError(f"--{name} {getattr(self, name)!r}: no name; a hub id or a folder")
         self._check_thoughts()
         if self.num_thought_tokens == 0:
             raise InputError("--num_thought_tokens 0: at least 1, or --thought_generator none")

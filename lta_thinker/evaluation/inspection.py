@@ -28,7 +28,7 @@ from lta_thinker.evaluation.report import Interval, interval, nats
 from lta_thinker.generation.decoding import decode
 from lta_thinker.generation.prompts import PromptEmbedder, Request
 from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_ids
-from lta_thinker.generation.sampling import Sample, SamplingSettings
+from lta_thinker.generation.sampling import Sample, SamplingSettings, check_log_probs
 from lta_thinker.llm.forward import body, position_ids
 from lta_thinker.model import Models, llm_inputs
 from lta_thinker.rows.batch import TrainingCollator, sum_by_row
@@ -227,7 +227,7 @@ def answer_losses(
     embed: PromptEmbedder, requests: list[Request], thoughts: Tensor, batch_size: int
 ) -> tuple[Tensor, int]:
     """SFT loss of each request's written answer behind these thoughts (K, n, d), summed over its target tokens, (K,)
-    float64 on the CPU, and the number of target tokens of all."""
+    float64 on the CPU, and the number of target tokens of all. InputError where a loss is not finite."""
     models, losses, tokens = embed.models, [], 0
     assert models.thoughts is not None
     rows = models.layout.training_rows([request.example for request in requests])
@@ -237,6 +237,8 @@ def answer_losses(
         inputs = {name: value.to(thoughts.device) for name, value in batch.items()}
         of_tokens = models.thoughts.target_losses(inputs, thoughts[start : start + batch_size, None])
         losses.append(sum_by_row(of_tokens.double().cpu(), batch))
+        for request, loss in zip(requests[start : start + batch_size], losses[-1].tolist(), strict=True):
+            check_log_probs([-loss], embed.llm.config.name_or_path, request.example.question)
         tokens += len(of_tokens)
     return torch.cat(losses), tokens
 

@@ -1,7 +1,7 @@
 """What an evaluation runs: flags, thoughts.json and the weights -> a Plan -> the models.
 
 plan = make_plan(args)            # loads no LM; whatever does not fit together is an InputError
-models = load_models(plan)
+models = load_models(plan, load_layout(plan))
 settings = model_settings(plan, models)
 """
 
@@ -35,7 +35,7 @@ from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
-from lta_thinker.rows.layout import DATE_STRING, WorkedExample
+from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
@@ -252,6 +252,7 @@ class Plan:
     folder: Path | None
     prompts: dict[str, str]
     worked_examples: list[WorkedExample]
+    names_in_text: bool
     date_string: str
     task: Task
     dtype: str
@@ -295,6 +296,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         folder=thoughts.folder,
         prompts=choose_prompts(args, task, record),
         worked_examples=choose_examples(args, task, record),
+        names_in_text=args.special_tokens_in_text or (record.special_tokens_in_text if record else False),
         date_string=(record.date_string if record else "") or DATE_STRING,
         task=task,
         dtype=dtype,
@@ -399,11 +401,18 @@ def check_sizes(sizes: Sizes, trained: Sizes) -> None:
 # The plan -> models
 
 
-def load_models(plan: Plan) -> Models:
-    """The frozen LLM (its embeddings alone where an engine has the rest), the thought model before it (None for the
-    bare LLM), and the layout of the prompts."""
+def load_layout(plan: Plan) -> Layout:
+    """The layout of the prompts, from the tokenizers alone."""
     separator, worked = plan.task.separator, plan.worked_examples
-    layout = build_layout(plan.spec, plan.prompts, plan.date_string, separator, worked_examples=worked)
+    names = plan.names_in_text
+    return build_layout(
+        plan.spec, plan.prompts, plan.date_string, separator, worked_examples=worked, names_in_text=names
+    )
+
+
+def load_models(plan: Plan, layout: Layout) -> Models:
+    """The frozen LLM (its embeddings alone where an engine has the rest), and the thought model before it (None for the
+    bare LLM)."""
     models = build_models(plan.spec, layout, plan.weights, plan.adapters)
     if models.thoughts is not None:
         models.thoughts.eval()

@@ -19,7 +19,14 @@ from transformers import DynamicCache
 
 from lta_thinker.common import InputError
 from lta_thinker.generation.prompts import PromptEmbedder, Request
-from lta_thinker.generation.sampling import Sample, SamplingSettings, choose, make_sample, noise_keys
+from lta_thinker.generation.sampling import (
+    Sample,
+    SamplingSettings,
+    check_log_probs,
+    choose,
+    make_sample,
+    noise_keys,
+)
 from lta_thinker.llm.forward import CACHE_BY_LAYERS, attention_mask, body, position_ids, read_prefix
 
 ROOM = 64  # columns that a full cache grows by
@@ -94,11 +101,12 @@ def drop_first_columns(cache: Any, columns: int) -> None:
 
 @dataclass
 class Draft:
-    """A sample that is being written: which one of which request (its place in the list of requests), and how many
-    columns its prompt has."""
+    """A sample that is being written: which one of which request (its place in the list of requests), the question, and
+    how many columns its prompt has."""
 
     place: int
     sample: int
+    question: str
     prompt_columns: int
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
@@ -119,9 +127,10 @@ class ReadPrompts:
     """Prompts of some requests, read by the LLM, and the drafts behind them that have no row yet (all R = B x S at
     first)."""
 
-    def __init__(self, llm, settings: SamplingSettings, places: list[int], questions: list[int], inputs: dict):
-        """places: of the requests; questions: the numbers that seed their noise; inputs: of model.llm_inputs,
-        left-padded, a row for each chain of each request. Sample s takes chain s modulo C."""
+    def __init__(self, llm, settings: SamplingSettings, requests: dict[int, Request], inputs: dict):
+        """requests: by place; inputs: of model.llm_inputs, left-padded, a row for each chain of each request. Sample s
+        takes chain s modulo C."""
+        places = list(requests)
         s, mask = settings.num_return_sequences, inputs["attention_mask"]
         chains = len(mask) // len(places)
         # every column but the last is read once, whatever the number of samples
@@ -130,9 +139,10 @@ class ReadPrompts:
         # on the CPU: the layers of a spread LLM lie on several devices
         self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
         columns = (mask.shape[1] - mask.int().argmax(1)).cpu()[self.row_of].tolist()  # without the padding before them
-        samples = [(place, sample) for place in places for sample in range(s)]
-        self.drafts = [Draft(*pair, count) for pair, count in zip(samples, columns, strict=True)]
-        seeds = torch.tensor(questions, device=mask.device).repeat_interleave(s)
+        samples = [(place, i, request.example.question) for place, request in requests.items() for i in range(s)]
+        self.drafts = [Draft(*sample, count) for sample, count in zip(samples, columns, strict=True)]
+        noise = [request.noise for request in requests.values()]
+        seeds = torch.tensor(noise, device=mask.device).repeat_interleave(s)
         rows = self.row_of.to(mask.device)
         keys = noise_keys(settings.seed, seeds, torch.arange(s, device=mask.device).repeat(len(places)))
         self.state = {
@@ -234,22 +244,27 @@ class Rows:
         return (tokens == self.stop_ids).any(-1, keepdim=True) | (counts >= self.settings.max_new_tokens)
 
     def run(self, enough: int) -> None:
-        """Write until no more than `enough` rows are unfinished."""
+        """Write until no more than `enough` rows are unfinished, or logits are not finite (`collect` says so)."""
         # to count them the CPU waits for the GPU, which then waits for the next step: on a GPU this is done seldom
         steps = 1 if self.device.type == "cpu" else 8
         unfinished = enough + 1
         while unfinished > enough:
             for _ in range(steps):
                 self.step()
-            unfinished = self.state["alive"].sum().item()
+            going_on, log_probs = self.state["alive"][:, 0], self.new[-1][1].to(self.device)
+            unfinished, broken = torch.stack([going_on.sum(), (going_on & ~log_probs.isfinite()).sum()]).tolist()
+            if broken:
+                return
 
     def collect(self) -> list[int]:
-        """Put what was written since the last call into the drafts; returns the rows that are finished."""
+        """Put what was written since the last call into the drafts; returns the rows that are finished. InputError
+        where the LLM's logits were not finite."""
         tokens, log_probs = zip(*self.new, strict=True)
         tokens, log_probs = torch.cat(tokens, dim=1).tolist(), torch.stack(log_probs, dim=1).tolist()
         counts, alive, self.new = self.state["counts"][:, 0].tolist(), self.state["alive"][:, 0].tolist(), []
         for i, draft in enumerate(self.drafts):
             new = counts[i] - len(draft.tokens)
+            check_log_probs(log_probs[i][:new], self.llm.config.name_or_path, draft.question)
             draft.tokens += tokens[i][:new]
             draft.log_probs += log_probs[i][:new]
         return [i for i, going_on in enumerate(alive) if not going_on]
@@ -298,8 +313,8 @@ def decode_places(
 
     def read_next(count: int) -> ReadPrompts:
         places = [pending.pop() for _ in range(min(len(pending), count))]
-        questions = [requests[place].example.index for place in places]
-        return ReadPrompts(llm, settings, places, questions, embed([requests[place] for place in places]))
+        chosen = {place: requests[place] for place in places}
+        return ReadPrompts(llm, settings, chosen, embed(list(chosen.values())))
 
     left, retired = len(pending), []
     finished: dict[int, dict[int, Sample]] = {}

@@ -7,6 +7,8 @@
 Shapes: B questions, C chains of thoughts, N thoughts made, n injected, R = B x C rows, T columns.
 """
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lta_thinker.common import InputError
 from lta_thinker.model import Models, llm_inputs
 from lta_thinker.rows.batch import PromptCollator
 from lta_thinker.rows.examples import Example
@@ -22,14 +25,23 @@ from lta_thinker.rows.layout import Layout
 
 @dataclass(frozen=True)
 class Request:
-    """A question to be answered. Its example's index seeds the noise of its samples.
+    """A question to be answered.
 
-    prompt: token ids, as Layout.prompts makes them; thoughts: (n, d_large) for the prompt, None: the model makes them.
+    prompt: token ids, as Layout.prompts makes them; thoughts: (n, d_large) for the prompt, None: the model makes them;
+    repeat: how many equal questions were asked before it.
     """
 
     example: Example
     prompt: dict[str, list[int]]
     thoughts: Tensor | None = None
+    repeat: int = 0
+
+    @property
+    def noise(self) -> int:
+        """What seeds the noise of its samples, 63 bits: the question's text, and of equal questions which one it is.
+        Neither its place among others nor its file matters."""
+        text = f"{self.repeat} {self.example.question}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     @property
     def length(self) -> int:
@@ -40,7 +52,11 @@ class Request:
 def make_requests(layout: Layout, examples: Sequence[Example]) -> list[Request]:
     """A request for each example; InputError where a question cannot be put into a prompt."""
     prompts = layout.prompts([example.question for example in examples])
-    return [Request(example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
+    requests, seen = [], Counter()
+    for example, prompt in zip(examples, prompts, strict=True):
+        requests.append(Request(example, prompt, repeat=seen[example.question]))
+        seen[example.question] += 1
+    return requests
 
 
 # of the thoughts' mean square; in the toy world 0.0009 to 0.0013 in runs that have collapsed, 0.07 and more in others
@@ -127,6 +143,12 @@ class PromptEmbedder:
     def _make_thoughts(self, requests: Sequence[Request], batch: dict[str, Tensor]) -> Tensor:
         assert self.models.thoughts is not None
         _, thoughts = self.models.thoughts.chain_thoughts(batch["question_ids"], batch["question_mask"])
+        for request, finite in zip(requests, thoughts.isfinite().flatten(1).all(1).tolist(), strict=True):
+            if not finite:
+                raise InputError(
+                    f"the thoughts of {request.example.question!r:.60} are not finite (NaN or infinite): the states "
+                    "that they are made from are not, or --dtype is too narrow for them"
+                )
         self.variance.add([request.example.index for request in requests], thoughts)
         return thoughts
 

@@ -27,6 +27,7 @@ from lta_thinker.common import ranks
 from lta_thinker.generation.decoding import ROOM, decode
 from lta_thinker.generation.prompts import PromptEmbedder, Request, make_requests
 from lta_thinker.generation.sampling import Sample, SamplingSettings, resolve_sampling
+from lta_thinker.llm.frozen import num_positions
 from lta_thinker.model import Models
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout, encode
@@ -71,8 +72,9 @@ def stop_token_ids(llm, layout: Layout) -> list[int]:
 
 def greedy_settings(llm, max_new_tokens: int | None) -> SamplingSettings:
     """The likeliest token always; max_new_tokens None: the default."""
-    model_type = llm.config.get_text_config().model_type
-    return resolve_sampling(model_type, llm.generation_config, greedy=True, max_new_tokens=max_new_tokens)
+    model_type, positions = llm.config.get_text_config().model_type, num_positions(llm.config)
+    own = llm.generation_config
+    return resolve_sampling(model_type, own, greedy=True, positions=positions, max_new_tokens=max_new_tokens)
 
 
 def decode_texts(layout: Layout, samples: Sequence[Sample]) -> list[str]:

@@ -6,6 +6,7 @@
 Shapes: R rows, V vocabulary, K candidates that sampling may choose from.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,25 @@ PUBLISHED_SAMPLING = {  # by model_type
     "qwen2": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
     "llama": {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0},
 }
+FLAGS = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p")  # what a flag can set
 NO_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}  # of greedy settings
+
+
+RANGES = {
+    "max_new_tokens": (lambda value: value >= 1, "must be at least 1"),
+    "temperature": (lambda value: value > 0, "must be above 0 and finite (--greedy takes the likeliest token)"),
+    "top_p": (lambda value: 0 < value <= 1, "must be above 0 and at most 1"),
+    "top_k": (lambda value: value >= 0, "must be 0 (off) or more"),
+    "min_p": (lambda value: 0 <= value <= 1, "must be from 0 to 1"),
+    "repetition_penalty": (lambda value: value > 0, "must be above 0 and finite"),
+    "num_return_sequences": (lambda value: value >= 1, "must be at least 1"),
+}
+
+
+def default_new_tokens(positions: int | None) -> int:
+    """The longest answer where no flag says it: DEFAULT_SAMPLING's, but at most half of the LLM's positions."""
+    usual = DEFAULT_SAMPLING["max_new_tokens"]
+    return usual if positions is None else max(1, min(usual, positions // 2))
 
 
 @dataclass(frozen=True)
@@ -54,31 +73,29 @@ def resolve_sampling(
     num_return_sequences: int = 1,
     seed: int = 41,
     greedy: bool = False,
+    positions: int | None = None,
     **flags: float | None,
 ) -> SamplingSettings:
     """Settings from the model's generation_config, the published ones where `model_type` is known, and `flags` (names
-    as in DEFAULT_SAMPLING; None: not given). InputError for values out of range."""
+    as in DEFAULT_SAMPLING; None: not given). positions: how many columns the LLM reads (frozen.num_positions); where no
+    flag says it, an answer takes at most half of them. InputError, which names the flag or the model's key, for values
+    out of range."""
     own = {name: getattr(generation_config, name, None) for name in DEFAULT_SAMPLING if name != "max_new_tokens"}
-    values = dict(DEFAULT_SAMPLING)
+    values = DEFAULT_SAMPLING | {"max_new_tokens": default_new_tokens(positions)}
     for source in (own, PUBLISHED_SAMPLING.get(model_type, {}), flags):
         values |= {name: value for name, value in source.items() if value is not None}
     if greedy:
         values |= NO_SAMPLING
     settings = SamplingSettings(**values, greedy=greedy, num_return_sequences=num_return_sequences, seed=seed)
-    allowed = {
-        "max_new_tokens": (settings.max_new_tokens >= 1, "must be at least 1"),
-        "temperature": (settings.temperature > 0, "must be above 0 (--greedy takes the likeliest token)"),
-        "top_p": (0 < settings.top_p <= 1, "must be above 0 and at most 1"),
-        "top_k": (settings.top_k >= 0, "must be 0 (off) or more"),
-        "min_p": (0 <= settings.min_p <= 1, "must be from 0 to 1"),
-        "num_return_sequences": (
-            isinstance(num_return_sequences, int) and num_return_sequences >= 1,
-            "must be at least 1, and whole",
-        ),
-    }
-    for name, (good, reason) in allowed.items():
-        if not good:
-            raise InputError(f"--{name} {getattr(settings, name)}: {reason}")
+    whole = ("max_new_tokens", "top_k", "num_return_sequences", "seed")
+    for name, value in vars(settings).items():
+        number = isinstance(value, int if name in whole else int | float) and math.isfinite(value)
+        in_range, reason = RANGES.get(name, (lambda value: True, "must be a number"))
+        if not number or not in_range(value):
+            of_model = value is own.get(name) and flags.get(name) is None
+            named = f"the model's generation_config: {name}" if of_model else f"--{name}"
+            remedy = f"; --{name} is used instead" if of_model and name in FLAGS else ""
+            raise InputError(f"{named} {value}: {reason}{', and whole' if name in whole else ''}{remedy}")
     if greedy and num_return_sequences > 1:
         raise InputError(f"--greedy with --num_return_sequences {num_return_sequences}: all samples would be the same")
     return settings
@@ -108,7 +125,7 @@ def _absorb(state: Tensor, value: Tensor) -> Tensor:
 
 
 def noise_keys(seed: int, questions: Tensor, samples: Tensor) -> Tensor:
-    """One key a row, (R, 1) int64, from the question's and the sample's number (R,)."""
+    """One key a row, (R, 1) int64, from the question's number (prompts.Request.noise) and the sample's, (R,) int64."""
     key = _absorb(torch.zeros_like(questions), torch.tensor(seed % (1 << 62)))
     return _absorb(_absorb(key, questions), samples)[:, None]
 
@@ -124,6 +141,8 @@ def gumbel_noise(keys: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------------------
 # The next token
 
+# candidates beyond top_k that are looked at for others as likely as the last; on a CPU all of these are found
+BEYOND_TOP_K = {"cpu": 16, "cuda": 256}
 NUMBERS_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits whose normaliser is computed at a time
 
 
@@ -134,12 +153,13 @@ def choose(
     temperature or cut.
 
     Sampling is Gumbel-max: the argmax of (warped logits + noise) is a draw from the warped softmax. keys, positions:
-    (R, 1), of the noise; written: (R, V) bool, tokens that the repetition penalty is for.
+    (R, 1), of the noise; written: (R, V) bool, tokens that the repetition penalty is for (in float32, as the library
+    has it). Where a row's logits are not finite its log-probability is not either (check_log_probs).
     """
     scores = logits
     if written is not None:
-        penalty = settings.repetition_penalty
-        scores = torch.where(written, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+        penalty, scores = settings.repetition_penalty, logits.float()
+        scores = torch.where(written, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
     tokens = scores.argmax(-1, keepdim=True) if settings.greedy else draw(scores, settings, keys, positions)
     # a few rows at a time: float32 copies of all of them would take longer to allocate than to compute
     rows = max(1, NUMBERS_AT_A_TIME[logits.device.type] // logits.shape[-1])
@@ -149,7 +169,7 @@ def choose(
 
 def draw(scores: Tensor, settings: SamplingSettings, keys: Tensor, positions: Tensor) -> Tensor:
     """A token of each row (R, V) -> (R, 1), after temperature, top-k, top-p and min-p as the library has them."""
-    scores, tokens = scores.topk(min(settings.top_k or scores.shape[-1], scores.shape[-1]))  # (R, K), likeliest first
+    scores, tokens = candidates(scores, settings.top_k)
     scores = scores.float() / settings.temperature
     if settings.top_p < 1.0 or settings.min_p > 0.0:
         probs = scores.softmax(-1)
@@ -158,6 +178,27 @@ def draw(scores: Tensor, settings: SamplingSettings, keys: Tensor, positions: Te
         cut[:, 0] = False
         scores = scores.masked_fill(cut, -torch.inf)
     return tokens.gather(1, (scores + gumbel_noise(keys, positions, tokens)).argmax(-1, keepdim=True))
+
+
+def candidates(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The top_k likeliest tokens of each row (R, V) (0: all), and all that are as likely as the last of these, as in
+    the library -> scores and tokens (R, K), likeliest first; what a row has not is -inf.
+
+    In bf16 many tie. On a GPU at most BEYOND_TOP_K more than top_k are kept: to count them the CPU would wait for it.
+    """
+    size, device = scores.shape[-1], scores.device.type
+    if top_k == 0 or top_k >= size:
+        return scores.topk(size)
+    width = min(size, top_k + BEYOND_TOP_K[device])
+    values, tokens = scores.topk(width)
+    if device == "cpu":
+        kept = int((values >= values[:, top_k - 1, None]).sum(-1).max())
+        if kept == width < size:
+            kept = int((scores >= values[:, top_k - 1, None]).sum(-1).max())
+            values, tokens = scores.topk(kept)
+        kept = max(kept, top_k)  # NaN is not as likely as itself
+        values, tokens = values[:, :kept], tokens[:, :kept]
+    return values.masked_fill(values < values[:, top_k - 1, None], -torch.inf), tokens
 
 
 @dataclass(frozen=True)
@@ -169,6 +210,15 @@ class Sample:
     num_tokens: int
     finished: bool
     score: float
+
+
+def check_log_probs(log_probs: list[float], model_id: str, question: str) -> None:
+    """InputError where the log-probabilities of written tokens are not finite: then the LLM's logits are not."""
+    if not all(map(math.isfinite, log_probs)):
+        raise InputError(
+            f"{model_id}: the LLM's logits are not finite (NaN or infinite) behind the prompt of {question!r:.60}; its "
+            "weights are broken, or --dtype is too narrow for them"
+        )
 
 
 def make_sample(tokens: list[int], log_prob: float, stop_ids: list[int]) -> Sample:

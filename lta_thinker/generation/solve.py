@@ -32,7 +32,7 @@ class Solution:
 
 
 def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -> Example:
-    """A question as the first row of a file would be: index 0 seeds its noise.
+    """A question as the first row of a file would be.
 
     options: of a choice question, texts without letters. Raises InputError for an empty question and for wrong options.
     """
@@ -53,7 +53,7 @@ def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -
 def solve(
     models: Models, example: Example, settings: SamplingSettings, answer_type: str, num_injected: int
 ) -> Solution:
-    """Sample answers to one question and vote, as an evaluation does: the same seed and index give the same texts.
+    """Sample answers to one question and vote, as an evaluation does: the same seed and question give the same texts.
 
     num_injected: n, how many of the N thoughts go into the prompt.
     """

@@ -23,8 +23,9 @@ from packaging.version import Version
 from torch import Tensor
 
 from lta_thinker.common import InputError
+from lta_thinker.generation.prompts import Request
 from lta_thinker.generation.samplers import Backend, Sampler
-from lta_thinker.generation.sampling import Sample, make_sample, noise_keys
+from lta_thinker.generation.sampling import Sample, check_log_probs, make_sample, noise_keys
 
 OLDEST = "0.32"  # the version that was tried
 INSTALL = "pip install -r requirements-vllm.txt"
@@ -175,7 +176,7 @@ class VllmSampler(Sampler):
                 while waiting and len(running) * self.settings.num_return_sequences < self.most:
                     group = [requests[waiting.pop()] for _ in range(min(len(waiting), self.batch_size))]
                     for request, chains in zip(group, unpadded(self.embed(group), len(group)), strict=True):
-                        task = self.runner.get_loop().create_task(self._samples(request.example.index, chains))
+                        task = self.runner.get_loop().create_task(self._samples(request, chains))
                         running[task] = request
                     self.runner.run(asyncio.sleep(0))  # the engine begins with these
                 done, _ = self.runner.run(asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))
@@ -188,13 +189,16 @@ class VllmSampler(Sampler):
         finally:
             self.runner.run(end(running))
 
-    async def _samples(self, question: int, chains: list[Tensor]) -> list[Sample]:
-        """All samples of a question, seeded by its number, behind the prompts of its chains, (T, d_large) each."""
-        s = self.settings.num_return_sequences
-        keys = noise_keys(self.settings.seed, torch.full((s,), question), torch.arange(s))[:, 0].tolist()
+    async def _samples(self, request: Request, chains: list[Tensor]) -> list[Sample]:
+        """All samples of a question, behind the prompts of its chains, (T, d_large) each."""
+        s, index = self.settings.num_return_sequences, request.example.index
+        keys = noise_keys(self.settings.seed, torch.full((s,), request.noise), torch.arange(s))[:, 0].tolist()
         prompts = [self._prompt(chain) for chain in chains]
-        samples = (self._sample(prompts[i % len(prompts)], f"{question}.{i}", keys[i] % (1 << 62)) for i in range(s))
-        return await asyncio.gather(*samples)
+        samples = (self._sample(prompts[i % len(prompts)], f"{index}.{i}", keys[i] % (1 << 62)) for i in range(s))
+        samples = await asyncio.gather(*samples)
+        name, question = self.llm.config.name_or_path, request.example.question
+        check_log_probs([sample.score for sample in samples], name, question)
+        return samples
 
     def _prompt(self, embeddings: Tensor):
         from vllm.inputs import embeds_input

@@ -7,66 +7,30 @@ weights_fingerprint(source, llm)             # as frozen.fingerprint of the whol
 The weights are in the model's safetensors files, which are memory-mapped: only the tensors that are used are read.
 """
 
-import json
-from pathlib import Path
+import re
 
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.frozen import DTYPE_ARGUMENT, LmSource, load_config, load_generation_config, weights_hash
-
-
-class WeightFiles:
-    """A model's safetensors, in a folder or on the hub: name -> tensor, memory-mapped."""
-
-    def __init__(self, source: LmSource):
-        """Raises InputError where the model has no safetensors, or a broken index."""
-        self.source, self.opened = source, {}
-        try:
-            index = self._file(SAFE_WEIGHTS_INDEX_NAME)
-            if index is not None:
-                self.places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-                return
-            single = self._file(SAFE_WEIGHTS_NAME)
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{source.name}: {SAFE_WEIGHTS_INDEX_NAME} is broken ({error})") from None
-        if single is None:
-            raise InputError(
-                f"{source.name}: no {SAFE_WEIGHTS_NAME} there; save it as safetensors (save_pretrained does)"
-            )
-        self.places = dict.fromkeys(self._open(SAFE_WEIGHTS_NAME).keys(), SAFE_WEIGHTS_NAME)
-
-    def _file(self, name: str) -> str | None:
-        try:
-            return cached_file(self.source.model_id, name)
-        except OSError:  # no such file
-            return None
-
-    def _open(self, name: str):
-        """A file, opened once: each search for a file of a hub model is a request."""
-        if name not in self.opened:
-            path = self._file(name)
-            if path is None:
-                raise InputError(f"{self.source.name}: no {name} there, which its index names")
-            try:
-                self.opened[name] = safe_open(path, framework="pt")
-            except SafetensorError as error:
-                raise InputError(f"{self.source.name}: {name} is broken ({error})") from None
-        return self.opened[name]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._open(self.places[name]).get_tensor(name)
+from lta_thinker.llm.files import WeightFiles
+from lta_thinker.llm.frozen import (
+    DTYPE_ARGUMENT,
+    LmSource,
+    check_files,
+    check_names,
+    load_config,
+    load_generation_config,
+    weights_hash,
+)
 
 
 def load_embeddings(source: LmSource):
     """The causal LM with its embedding module on the device; all other parameters are on the meta device.
 
-    Raises InputError as load_config does, and for a model without safetensors.
+    Raises InputError as load_config does, for a model without safetensors, and where these lack tensors or have unknown
+    ones.
     """
     config = load_config(source)
     files = WeightFiles(source)
@@ -82,7 +46,21 @@ def load_embeddings(source: LmSource):
     embed.weight = nn.Parameter(files[name].to(device=source.device, dtype=source.dtype), requires_grad=False)
     embed.to(source.device)  # its buffers
     lm.tie_weights()
+    check_complete(source, files, lm)
+    check_files(source, files, lm)
     return lm.requires_grad_(False).eval()
+
+
+def check_complete(source: LmSource, files: WeightFiles, lm) -> None:
+    """InputError where the files lack tensors of the LM, or have unknown ones. Where both is so they may have other
+    names, which the engine knows: then it is the engine that refuses them."""
+    missing = {name for name, _ in lm.named_parameters()} - files.places.keys()
+    known = {name for name, _ in lm.named_parameters(remove_duplicate=False)} | {name for name, _ in lm.named_buffers()}
+    ignored = [*(lm._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq"]
+    unknown = {name for name in files.places.keys() - known if not any(re.search(pattern, name) for pattern in ignored)}
+    if not (missing and unknown):
+        check_names(source, "have no", missing)
+        check_names(source, "have the unknown", unknown)
 
 
 def weights_fingerprint(source: LmSource, lm) -> str | None:

@@ -7,6 +7,7 @@ llm, tokenizer = load_frozen_lm(source), load_tokenizer(source)
 import difflib
 import hashlib
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -19,8 +20,10 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
-from lta_thinker.common import InputError, first_line
+from lta_thinker.common import InputError, first_line, read_json
+from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors
 from lta_thinker.llm.forward import body, first_layers
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
@@ -47,21 +50,38 @@ class LmSource:
     attn_implementation: str | None = None
     num_layers: int | None = None
 
+    def __post_init__(self):
+        """InputError for an empty id."""
+        if not self.model_id.strip():
+            raise InputError(f"{self.flag} {self.model_id!r}: no name; a hub id or a folder")
+
     @property
     def name(self) -> str:
         """The flag and the model, as messages begin."""
         return f"{self.flag} {self.model_id}"
 
 
+CONFIG_NUMBERS = """
+    hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size max_position_embeddings
+    rms_norm_eps
+""".split()
+LOADED = {AutoConfig: "config", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
+
+
 def _load(loader, source: LmSource, **kwargs):
     try:
         return loader.from_pretrained(source.model_id, trust_remote_code=source.trust_remote_code, **kwargs)
     except Exception as error:  # missing, broken and unfit models fail in many ways, from OSError to SafetensorError
+        reason = first_line(error)
+        if reason.endswith(":"):  # the reason itself is on the next lines
+            reason = " ".join(str(error).split())[:200]
+        if isinstance(error, KeyError):
+            reason = f"there is no {reason}"
         if Path(source.model_id).is_dir():
-            raise InputError(f"{source.name}: cannot be loaded ({first_line(error)})") from None
+            raise InputError(f"{source.name}: cannot be loaded ({LOADED[loader]}: {reason})") from None
         near = near_ids(source.model_id)
         hint = f"; near it: {', '.join(near)}" if near else ""
-        what = f"no such folder here, and no such hub repository could be read{hint} ({first_line(error)})"
+        what = f"no such folder here, and no such hub repository could be read{hint} ({reason})"
         raise InputError(f"{source.name}: {what}") from None
 
 
@@ -77,6 +97,13 @@ def load_config(source: LmSource):
     work."""
     config = _load(AutoConfig, source)
     text = config.get_text_config().to_dict()
+    for name in CONFIG_NUMBERS:
+        value = text.get(name)
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise InputError(f"{source.name}: its config.json: {name} is {value!r:.60}, not a number above 0")
+    for name in ("rope_parameters", "rope_scaling"):
+        if not isinstance(text.get(name), dict | None):
+            raise InputError(f"{source.name}: its config.json: {name} is {text[name]!r:.60}, not an object")
     for wrong, reason in (
         (config.is_encoder_decoder, "an encoder-decoder model is not supported, only causal LMs"),
         (text.get("hidden_size_per_layer_input"), "its layers read input_ids (hidden_size_per_layer_input)"),
@@ -93,32 +120,114 @@ def load_config(source: LmSource):
 
 def load_tokenizer(source: LmSource):
     """The LM's tokenizer; InputError when there is none."""
-    return _load(AutoTokenizer, source)
+    tokenizer = _load(AutoTokenizer, source)
+    # transformers 5 makes one without words where a folder has no file of it
+    if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
+        raise InputError(f"{source.name}: no tokenizer there; it belongs to the model's files")
+    return tokenizer
+
+
+def num_positions(config) -> int | None:
+    """How many columns an LM can read, from its config; None where that does not say it."""
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}  # before transformers 5
+    kind = rope.get("rope_type", rope.get("type"))
+    if positions and kind in ("linear", "dynamic", "yarn"):  # "llama3" and "longrope" count their factor in
+        original = rope.get("original_max_position_embeddings") or positions
+        positions = max(positions, int(original * rope.get("factor", 1)))
+    return positions
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Generation settings
+
+# key of a generation_config.json: lowest and highest value, whether it is whole
+GENERATION_LIMITS = {
+    "temperature": (0, math.inf, False),
+    "top_p": (0, 1, False),
+    "top_k": (0, math.inf, True),
+    "min_p": (0, 1, False),
+    "repetition_penalty": (1e-3, 1e9, False),
+}
 
 
 def load_generation_config(model_id: str, config) -> GenerationConfig:
-    """The generation settings of a model (hub id or folder); from its config where it has no such file."""
-    try:
-        return GenerationConfig.from_pretrained(model_id)
-    except OSError:
-        return GenerationConfig.from_model_config(config)
+    """The generation settings of a model (hub id or folder); from its config where it has no such file.
+
+    Raises InputError, with the file and the key, for a broken file and for values that cannot be.
+    """
+    path, folder = find_file(model_id, GENERATION_CONFIG_NAME), Path(model_id, GENERATION_CONFIG_NAME)
+    if path is None and folder.is_dir():
+        raise InputError(f"{folder}: a folder, not a file")
+    if path is None:
+        own, where = GenerationConfig.from_model_config(config), f"{model_id}: its config.json"
+    else:
+        where, values = path, read_json(Path(path))
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: not a JSON object")
+        try:
+            own = GenerationConfig.from_dict(values)
+        except Exception as error:  # it checks some values, in several ways
+            raise InputError(f"{path}: not generation settings ({first_line(error)})") from None
+    check_generation_config(own, where, config.get_text_config().vocab_size)
+    return own
+
+
+def check_generation_config(own: GenerationConfig, where: str, vocab_size: int) -> None:
+    """InputError, with `where` and the key, for settings of a model that cannot be."""
+    for key, (low, high, whole) in GENERATION_LIMITS.items():
+        value = getattr(own, key, None)
+        if value is None:
+            continue
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not number or not low <= value <= high or math.isinf(value):
+            kind = "a whole number" if whole else "a number"
+            limits = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+            raise InputError(f"{where}: {key} is {value!r:.60}, not {kind} {limits}")
+    ends = own.eos_token_id
+    for end in ends if isinstance(ends, list) else [] if ends is None else [ends]:
+        if not isinstance(end, int) or isinstance(end, bool) or not 0 <= end < vocab_size:
+            raise InputError(
+                f"{where}: eos_token_id has {end!r:.60}, not a token of the {vocab_size:,} in the vocabulary"
+            )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights
+
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors call them
+# what weights can do, and the library's list of such tensors
+LOADING_FAULTS = {
+    "have no": "missing_keys",
+    "have the unknown": "unexpected_keys",
+    "have another shape of": "mismatched_keys",
+}
 
 
 def load_frozen_lm(source: LmSource):
     """A causal LM without gradients and dropout.
 
-    Raises InputError for a missing model, for one that does not read embeddings with a mask and positions (state-space
-    models) or does not generate from them (some models with images), and for one whose head is more than a matrix
-    product.
+    Raises InputError for a missing model, for one whose weights are not all there or not all used, for one that does
+    not read embeddings with a mask and positions (state-space models) or does not generate from them (some models with
+    images), for one whose head is more than a matrix product, and for broken generation settings.
     """
-    load_config(source)  # unfit models are refused before their weights are read
-    arguments: dict[str, Any] = {DTYPE_ARGUMENT: source.dtype}
+    config = load_config(source)  # unfit models are refused before their weights are read
+    generation_config = load_generation_config(source.model_id, config)
+    arguments: dict[str, Any] = {DTYPE_ARGUMENT: source.dtype, "output_loading_info": True}
+    if Version(transformers.__version__) >= Version("5"):
+        arguments["ignore_mismatched_sizes"] = True  # check_loaded names them, and its own error does not
     if not str(source.device).startswith("cpu"):  # "cpu:0" under torchrun
         # placed while it is read, so that no rank holds a whole LLM in host memory
         arguments["device_map"] = "auto" if source.device == "auto" else {"": source.device}
     if source.attn_implementation is not None:
         arguments["attn_implementation"] = source.attn_implementation
-    lm: Any = _load(AutoModelForCausalLM, source, **arguments)
+    loaded: Any = _load(AutoModelForCausalLM, source, **arguments)
+    lm, found = loaded
+    check_loaded(source, found, dict(lm.named_parameters()))
+    if has_safetensors(source):
+        check_files(source, WeightFiles(source), lm)
+    lm.generation_config = generation_config
     needed = [(body(lm).forward, name) for name in ("inputs_embeds", "attention_mask", "position_ids")]
     for function, name in [*needed, (lm.prepare_inputs_for_generation, "inputs_embeds")]:
         if name not in inspect.signature(function).parameters:
@@ -130,12 +239,53 @@ def load_frozen_lm(source: LmSource):
     return lm.requires_grad_(False).eval()
 
 
-def check_vocabulary(lm, tokenizer, template_text: str, flag: str) -> None:
-    """InputError where words, or tokens of `template_text` (what the chat template writes), are beyond the LM's
-    embedding table: tokens were added without resizing it. Special tokens that nothing writes may be beyond it (Gemma
-    3's for images are)."""
+def check_loaded(source: LmSource, found: dict, weights: dict[str, Tensor]) -> None:
+    """InputError where a model's files lack tensors of the LM, or have unknown ones or ones of other shapes (found: the
+    library's loading info), and where a weight is no plain tensor in memory."""
+    for what, key in LOADING_FAULTS.items():
+        # transformers 5 has shapes beside the names of mismatched ones
+        check_names(source, what, {name if isinstance(name, str) else name[0] for name in found[key]})
+    for name, weight in weights.items():
+        if weight.is_meta:
+            why = "its file lacks it, or the LM does not fit on the visible GPUs"
+            raise InputError(f"{source.name}: {name} is not in memory: {why}")
+        if weight.layout != torch.strided or weight.is_complex():
+            raise InputError(f"{source.name}: {name} is not a plain tensor of real numbers")
+
+
+def check_files(source: LmSource, files: WeightFiles, lm) -> None:
+    """InputError where a weight of the LM is no floating-point number in its file (the library would make it one), and
+    where a head that the config ties to the embedding table has other values. A quantised LM is not looked at."""
+    if hasattr(lm.config, "quantization_config"):
+        return
+    tables = {id(lm.get_input_embeddings().weight), id(lm.get_output_embeddings().weight)}
+    both = []
+    for name, weight in lm.named_parameters(remove_duplicate=False):
+        if name not in files.places:
+            continue
+        if files.dtype(name) not in FLOATS:
+            raise InputError(f"{source.name}: {name} holds {files.dtype(name)}, not floating-point numbers")
+        if id(weight) in tables:
+            both.append(name)
+    tied = lm.config.get_text_config().tie_word_embeddings
+    if tied and len(both) == 2 and not torch.equal(files[both[0]], files[both[1]]):
+        why = "config.json says that they are one (tie_word_embeddings)"
+        raise InputError(f"{source.name}: {both[0]} and {both[1]} differ, and {why}")
+
+
+def check_names(source: LmSource, what: str, names: set[str]) -> None:
+    """InputError where there are such names: "its files `what` NAME"."""
+    if names:
+        first, *others = sorted(names)
+        more = f" and {len(others)} more" if others else ""
+        raise InputError(f"{source.name}: its weights {what} {first}{more}; they are not what its config.json says")
+
+
+def check_vocabulary(lm, tokenizer, written: Iterable[int], flag: str) -> None:
+    """InputError where words, or `written` tokens (of what the chat template writes), are beyond the LM's embedding
+    table: tokens were added without resizing it. Special tokens that nothing writes may be beyond it (Gemma 3's for
+    images are)."""
     rows = lm.get_input_embeddings().num_embeddings
-    written = tokenizer(template_text, add_special_tokens=False).input_ids
     unused = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - set(written)
     for word, i in tokenizer.get_vocab().items():
         if i >= rows and i not in unused:

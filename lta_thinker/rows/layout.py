@@ -10,19 +10,21 @@ by hand:
 
 The LLM's text is tokenised whole, with one special token in the place of the thoughts. So a tokenizer treats the start
 of a text, spaces between words and the text after a special token as in the template's own conversation.
+
+Text is text: no question, step, prompt or worked example is rendered, so none can change what a template writes, and
+names of special tokens in them are plain text (tokens.py).
 """
 
-import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from tokenizers import AddedToken
 
 from lta_thinker.common import InputError
 from lta_thinker.rows.examples import Example
+from lta_thinker.rows.tokens import THOUGHTS, Encoder
 
 DATE_STRING = "26 Jul 2024"  # for templates that print today's date
-QUESTION, THOUGHTS, TARGET = "\ue000question\ue001", "\ue000thoughts\ue001", "\ue000target\ue001"
+USER, TARGET = "\ue000user\ue001", "\ue000target\ue001"  # what is rendered in the places of texts
 # for LMs without a chat template: question, blank line, answer
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message.content }}"
@@ -30,6 +32,7 @@ PLAIN_TEMPLATE = (
 )
 # some templates call this function for today's date, others use date_string
 FIXED_DATE = "{% macro strftime_now(format) %}{{ date_string }}{% endmacro +%}"
+ANY_SENTINEL = re.compile("\ue000[a-z0-9 ]+\ue001")
 WORD = "a"  # stands before a piece that begins with a line break; no tokenizer merges the two
 
 
@@ -72,19 +75,27 @@ class ChatLayout:
     end: str
 
     @property
-    def text(self) -> str:
-        """All that the template writes."""
-        return "".join(vars(self).values())
+    def turn_end(self) -> str:
+        """What ends the user turn and opens none: the suffix without the header."""
+        return self.suffix.removesuffix(self.header)
+
+    def map(self, change: Callable[[str], str]) -> "ChatLayout":
+        """The layout with every text changed."""
+        return ChatLayout(**{name: change(text) for name, text in vars(self).items()})
+
+
+def chat_template(tokenizer) -> str:
+    """The tokenizer's chat template, PLAIN_TEMPLATE where it has none."""
+    return PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
 
 
 def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string: str, what: str) -> str:
-    """A conversation as the tokenizer's chat template writes it (PLAIN_TEMPLATE where it has none), `opened` for an
-    answer or not. Raises InputError where the template fails on it; `what` names it there."""
-    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.get_chat_template()
+    """A conversation as chat_template writes it, `opened` for an answer or not. Raises InputError where the template
+    fails on it; `what` names it there."""
     try:
         return tokenizer.apply_chat_template(
             messages,
-            chat_template=FIXED_DATE + template,
+            chat_template=FIXED_DATE + chat_template(tokenizer),
             tokenize=False,
             add_generation_prompt=opened,
             enable_thinking=False,
@@ -95,19 +106,33 @@ def render(tokenizer, messages: list[dict[str, str]], opened: bool, date_string:
         raise InputError(f"{tokenizer.name_or_path}: its chat template fails on {what} ({reason})") from None
 
 
+def around(text: str, sentinel: str) -> str:
+    """A sentinel in a text's place, with the text's outer white space: some templates strip it."""
+    stripped = text.strip()
+    start = text.index(stripped)
+    return text[:start] + sentinel + text[start + len(stripped) :]
+
+
 def chat_layout(
-    tokenizer, prompt: str, date_string: str = DATE_STRING, earlier: Sequence[dict[str, str]] = ()
+    tokenizer,
+    prompt: str,
+    date_string: str = DATE_STRING,
+    worked: Sequence[tuple[str, str]] = (),
+    encoder: Encoder | None = None,
 ) -> ChatLayout:
-    """Render `prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template, or of
-    PLAIN_TEMPLATE where it has none. `earlier`: messages before it, the turns of worked examples.
+    """`prompt` (with {question}, perhaps {thoughts}) as the user turn of the tokenizer's chat template, or of
+    PLAIN_TEMPLATE where it has none. `worked`: (user's text, answer) of the turns before it. With an `encoder` what the
+    template writes has aliases for special tokens, and the others' texts have not.
 
     Raises InputError when the template fails, changes the texts that it is given, or marks no end of an answer.
     """
     name, eos = tokenizer.name_or_path, tokenizer.eos_token
     if tokenizer.chat_template is None and eos is None:
         raise InputError(f"{name}: its tokenizer has no chat template, and no end-of-text token to do without one")
-    user = {"role": "user", "content": prompt.replace("{question}", QUESTION).replace("{thoughts}", THOUGHTS)}
+    by_template, by_user = (encoder.template, encoder.user) if encoder else (str, str)
+    user = {"role": "user", "content": around(prompt, USER)}
     assistant = {"role": "assistant", "content": TARGET}
+    earlier, shown = worked_turns(worked)
     what = "worked examples before a question (--num_fewshot)" if earlier else "a question and an answer"
 
     def rendered(messages, opened):
@@ -118,8 +143,7 @@ def chat_layout(
     closed = rendered([user, assistant], opened=False).rstrip()
     if eos and not opened.startswith(turn):  # Phi 3.5 writes eos behind every text without a generation prompt
         turn, closed = (text.removesuffix(eos).rstrip() for text in (turn, closed))
-    sentinels = [mark for mark in (QUESTION, THOUGHTS) if mark in user["content"]]
-    kept = closed.count(TARGET) == 1 and all(opened.count(mark) == turn.count(mark) == 1 for mark in sentinels)
+    kept = closed.count(TARGET) == opened.count(USER) == turn.count(USER) == 1
     if not kept or not opened.startswith(turn):
         raise InputError(f"{name}: its chat template does not render a plain question and answer")
     answered, end = closed.split(TARGET)
@@ -131,57 +155,91 @@ def chat_layout(
             raise InputError(f"{name}: its chat template opens an answer after every text, asked for or not")
     if not (end or eos):
         raise InputError(f"{name}: its chat template ends no answer, and its tokenizer has no end-of-text token")
-    before, suffix = opened.split(QUESTION)
-    check_turns(name, before, earlier)
-    after, suffix = suffix.split(THOUGHTS) if THOUGHTS in sentinels else ("", suffix)
-    return ChatLayout(before, after, suffix, opened.removeprefix(turn), answered.removeprefix(opened), end or eos)
-
-
-def check_turns(name: str, text: str, messages: Sequence[dict[str, str]]) -> None:
-    """InputError where a rendered text has not the contents of all messages in it, one behind the other."""
-    for message in messages:
-        _, found, text = text.partition(message["content"].strip())
-        if not found:
+    before, suffix = opened.split(USER)
+    start = ""
+    for sentinel, text in shown:
+        if before.count(sentinel) != 1:
             raise InputError(f"{name}: its chat template leaves out or changes worked examples (--num_fewshot)")
+        written, before = before.split(sentinel)
+        start += by_template(written) + by_user(text)
+    if ANY_SENTINEL.search(before):
+        raise InputError(f"{name}: its chat template changes the order of worked examples (--num_fewshot)")
+    head, after, tail = cut_prompt(prompt.strip())
+    return ChatLayout(
+        before=start + by_template(before) + by_user(head),
+        after=by_user(after),
+        suffix=by_user(tail) + by_template(suffix),
+        header=by_template(opened.removeprefix(turn)),
+        lead=by_template(answered.removeprefix(opened)),
+        end=by_template(end or eos),
+    )
 
 
-def step_openings(tokenizer, prompt: str, layout: ChatLayout, count: int, date_string: str) -> list[str]:
+def worked_turns(worked: Sequence[tuple[str, str]]) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
+    """Messages with a sentinel in the place of every text, and the pairs (sentinel, text) in their order."""
+    messages, shown = [], []
+    for i, texts in enumerate(worked):
+        for role, text in zip(("user", "assistant"), texts, strict=True):
+            sentinel = f"\ue000{role} {i}\ue001"
+            messages.append({"role": role, "content": around(text, sentinel)})
+            shown.append((sentinel, text.strip()))
+    return messages, shown
+
+
+def cut_prompt(prompt: str) -> tuple[str, str, str]:
+    """A prompt's text before the question, between question and thoughts ("" where it has no {thoughts}), and behind.
+    InputError where it has not {question} once, and behind it {thoughts} once or not at all."""
+    if prompt.count("{question}") != 1 or prompt.count("{thoughts}") > 1:
+        raise InputError(f"a prompt must have {{question}} once, and {{thoughts}} at most once: {prompt!r:.80}")
+    head, tail = prompt.split("{question}")
+    if "{thoughts}" in head:
+        raise InputError(f"a prompt must have {{thoughts}} behind {{question}}: {prompt!r:.80}")
+    after, found, rest = tail.partition("{thoughts}")
+    return (head, after, rest) if found else (head, "", tail)
+
+
+def step_openings(tokenizer, layout: ChatLayout, count: int, date_string: str, encoder: Encoder) -> list[str]:
     """What the chat template writes before each of `count` steps, when each is an assistant's turn of its own behind
-    the question's turn (`prompt`, of which `layout` is chat_layout). Every step's turn ends with layout.end.
+    the user's turn. Every step's turn ends with layout.end (`layout`: chat_layout with this encoder).
 
     Raises InputError when the template takes no such turns, or ends them otherwise.
     """
     if not count:
         return []
-    user = {"role": "user", "content": prompt.replace("{question}", QUESTION)}
-    turns = count * [{"role": "assistant", "content": TARGET}]
-    whole = render(tokenizer, [user, *turns], False, date_string, "a turn for each step (--steps_as_turns)")
+    turns = [{"role": "user", "content": USER}, *(count * [{"role": "assistant", "content": TARGET}])]
+    what = "a turn for each step (--steps_as_turns)"
+    whole = render(tokenizer, turns, False, date_string, what)
+    alone = render(tokenizer, turns[:1], True, date_string, what)
     first, *others = whole.split(TARGET)
-    turn = layout.before + QUESTION + layout.suffix.removesuffix(layout.header)
-    if len(others) != count or not first.startswith(turn) or not all(text.startswith(layout.end) for text in others):
+    start, found, behind = first.partition(USER)
+    # without the prompt's own text, which `layout` has there
+    behind, *others = (encoder.template(text) for text in (behind, *others))
+    turn_end = encoder.template(alone.partition(USER)[2]).removesuffix(layout.header)
+    alike = found and alone.startswith(start + USER) and behind.startswith(turn_end)
+    if len(others) != count or not alike or not all(text.startswith(layout.end) for text in others):
         name = tokenizer.name_or_path
         raise InputError(f"{name}: its chat template does not end a turn for each step alike (--steps_as_turns)")
-    return [first.removeprefix(turn), *(text.removeprefix(layout.end) for text in others[:-1])]
+    return [behind.removeprefix(turn_end), *(text.removeprefix(layout.end) for text in others[:-1])]
 
 
 def encode(tokenizer, text: str) -> list[int]:
-    """Token ids of a piece of rendered text, without special tokens around it."""
+    """Token ids of a piece of a template's text, without special tokens around it."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
-def encode_in_text(tokenizer, pieces: list[tuple[str, str]]) -> list[list[int]]:
+def encode_in_text(encoder: Encoder, pieces: list[tuple[str, str]]) -> list[list[int]]:
     """Token ids of pieces inside a text, each given as (text before it, piece): some tokenizers put a space before
     every text. Raises InputError where the tokenizer merges a piece with the text before it."""
     if not pieces:
         return []
     starts = list(dict.fromkeys(before for before, _ in pieces))
-    ids = tokenizer(starts + [before + piece for before, piece in pieces], add_special_tokens=False).input_ids
+    ids = encoder.encode(starts + [before + piece for before, piece in pieces])
     start_ids = dict(zip(starts, ids, strict=False))
     rows = []
     for (before, piece), row in zip(pieces, ids[len(starts) :], strict=True):
         start = start_ids[before]
         if row[: len(start)] != start:
-            raise InputError(f"{tokenizer.name_or_path}: its tokenizer merges {piece!r:.40} with the text before it")
+            raise InputError(f"{encoder.name}: its tokenizer merges {piece!r:.40} with the text before it")
         rows.append(row[len(start) :])
     return rows
 
@@ -201,8 +259,10 @@ class Layout:
     generator reads each written step as a turn of its own (published), which ends with the end-of-turn marker; else one
     behind the other in one turn. The question's turn ends with its marker in any case, if the template has one there:
     PLAIN_TEMPLATE has none. worked_examples: turns of the LLM's prompt before the question's; the generator does not
-    read them.
-    Raises InputError as chat_layout does, and for a tokenizer without a fast version.
+    read them. names_in_text: names of special tokens in rows and prompts stand for the tokens (tokens.py).
+
+    llm, generator: what stands around a question, as text; llm_ids, generator_ids: the tokens of it.
+    Raises InputError as chat_layout and Encoder do.
     """
 
     def __init__(
@@ -214,88 +274,95 @@ class Layout:
         separator: str = "\n",
         steps_as_turns: bool = False,
         worked_examples: Sequence[WorkedExample] = (),
+        names_in_text: bool = False,
     ):
         self.worked_examples = list(worked_examples)
-        self.steps_as_turns, self.date_string, self.generator_prompt = steps_as_turns, date_string, prompts["generator"]
+        self.steps_as_turns, self.date_string, self.names_in_text = steps_as_turns, date_string, names_in_text
         self.llm_tokenizer, self.generator_tokenizer, self.separator = llm_tokenizer, generator_tokenizer, separator
-        tokenizers = [llm_tokenizer]
-        if generator_tokenizer is not None and generator_tokenizer is not llm_tokenizer:
-            tokenizers.append(generator_tokenizer)
-        for tokenizer in tokenizers:
-            if not tokenizer.is_fast:
-                raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no fast version (tokenizers library)")
-            if tokenizer.chat_template is None:
-                print(f"note: {tokenizer.name_or_path} has no chat template: plain question and answer layout")
-        self.marked = copy.deepcopy(llm_tokenizer.backend_tokenizer)
-        self.marked.no_truncation()
-        self.marked.no_padding()
+        self.llm_encoder = self._encoder(llm_tokenizer)
         self.mark: int | None = None  # id of the token in the place of the thoughts
         prompt = prompts["problem"]
         if generator_tokenizer is not None:
-            self.marked.add_special_tokens([AddedToken(THOUGHTS, special=True, normalized=False)])
-            self.mark = self.marked.token_to_id(THOUGHTS)
+            self.mark = self.llm_encoder.thoughts
             prompt += prompts["thoughts"]
-            self.generator = chat_layout(generator_tokenizer, prompts["generator"], date_string)
+            other = generator_tokenizer is not llm_tokenizer
+            self.generator_encoder = self._encoder(generator_tokenizer) if other else self.llm_encoder
+            # the layouts with aliases, as the encoders take them
+            self._generator = chat_layout(
+                generator_tokenizer, prompts["generator"], date_string, encoder=self.generator_encoder
+            )
+            self.generator = self._generator.map(self.generator_encoder.plain)
+            self.generator_ids = {*self.generator_encoder.encode(["".join(vars(self._generator).values())])[0]}
             self.header: list[int] = []
             if not steps_as_turns:
-                (self.header,) = encode_in_text(generator_tokenizer, [(self._turn(WORD), self.generator.header)])
-        earlier = []
-        for example in worked_examples:
-            question = prompts["problem"].replace("{question}", example.question)
-            earlier += [{"role": "user", "content": question}, {"role": "assistant", "content": example.target}]
-        self.llm = chat_layout(llm_tokenizer, prompt, date_string, earlier)
+                opened = [(self._turn(WORD), self._generator.header)]
+                (self.header,) = encode_in_text(self.generator_encoder, opened)
+        worked = [
+            (prompts["problem"].replace("{question}", example.question), example.target) for example in worked_examples
+        ]
+        self._llm = chat_layout(llm_tokenizer, prompt, date_string, worked, self.llm_encoder)
+        self.llm = self._llm.map(self.llm_encoder.plain)
+        self.llm_ids = {*self.llm_encoder.encode(["".join(vars(self._llm).values())])[0]}
         if self.llm.lead.strip():
             lead = repr(self.llm.lead)
             print(f"note: {llm_tokenizer.name_or_path}: answers begin with {lead}, as its chat template has it")
 
+    def _encoder(self, tokenizer) -> Encoder:
+        """The tokenizer's encoder, after a look whether it does to a template's text what the tokenizer does."""
+        encoder = Encoder(tokenizer, chat_template(tokenizer), self.names_in_text)
+        if tokenizer.chat_template is None:
+            print(f"note: {tokenizer.name_or_path} has no chat template: plain question and answer layout")
+        turn = chat_layout(tokenizer, "{question}", self.date_string, encoder=encoder)
+        text = turn.before + WORD + turn.suffix + turn.lead + WORD + turn.end
+        plain = tokenizer(encoder.plain(text), add_special_tokens=False, split_special_tokens=False).input_ids
+        if encoder.encode([text]) != [plain]:
+            raise InputError(f"{tokenizer.name_or_path}: special tokens of its tokenizer cannot be told from text")
+        return encoder
+
     def _turn(self, question: str) -> str:
         """The question's turn as the generator reads it."""
-        return self.generator.before + question + self.generator.suffix.removesuffix(self.generator.header)
+        return self._generator.before + self.generator_encoder.user(question) + self._generator.turn_end
 
     def openings(self, examples: list[Example]) -> dict[int, list[str]]:
         """step_openings by the numbers of steps that the examples have; empty where steps are no turns."""
         counts = sorted({len(example.steps) for example in examples}) if self.steps_as_turns else []
-        own = (self.generator_tokenizer, self.generator_prompt, self.generator)
-        return {count: step_openings(*own, count, self.date_string) for count in counts}
+        own = (self.generator_tokenizer, self._generator)
+        return {count: step_openings(*own, count, self.date_string, self.generator_encoder) for count in counts}
 
     def _steps(self, examples: list[Example]) -> list[list[list[int]]]:
         """Token ids of each example's steps, as they stand behind the question's turn (and `header`)."""
-        turn, openings = self._turn(WORD), self.openings(examples)
+        turn, openings, user = self._turn(WORD), self.openings(examples), self.generator_encoder.user
         pieces = []  # (text before, text), as encode_in_text takes them
         for example in examples:
             if self.steps_as_turns:
                 before = turn
                 for opening, step in zip(openings[len(example.steps)], example.steps, strict=True):
-                    pieces.append((before, opening + step + self.generator.end))
-                    before = WORD + self.generator.end
+                    pieces.append((before, opening + user(step) + self._generator.end))
+                    before = WORD + self._generator.end
             else:
                 # the line break between two steps belongs to the second: a step ends with a token of its own words
-                opened = turn + self.generator.header
-                pieces += [(opened, self.generator.lead + step) for step in example.steps[:1]]
-                pieces += [(WORD, self.separator + step) for step in example.steps[1:]]
-        ids = iter(encode_in_text(self.generator_tokenizer, pieces))
+                opened = turn + self._generator.header
+                pieces += [(opened, self._generator.lead + user(step)) for step in example.steps[:1]]
+                pieces += [(WORD, self.separator + user(step)) for step in example.steps[1:]]
+        ids = iter(encode_in_text(self.generator_encoder, pieces))
         return [[next(ids) for _ in example.steps] for example in examples]
 
     def _conversations(self, pairs: list[tuple[str, str]]) -> list[list[int]]:
-        """Token ids of the LLM's prompt and answer, of each (question, answer or ""), `mark` in the thoughts' place."""
-        llm, thoughts = self.llm, "" if self.mark is None else THOUGHTS
-        texts = [llm.before + question + llm.after + thoughts + llm.suffix + answer for question, answer in pairs]
-        rows = [encoding.ids for encoding in self.marked.encode_batch_fast(texts, add_special_tokens=False)]
-        for (question, _), ids in zip(pairs, rows, strict=True):
-            if self.mark is not None and ids.count(self.mark) != 1:
-                raise InputError(f"{question!r:.60}: this row has the very characters that stand for the thoughts")
-        return rows
+        """Token ids of the LLM's prompt and answer, of each (question, answer or ""), `mark` in the thoughts' place. An
+        answer is with its lead and end."""
+        llm, thoughts, user = self._llm, "" if self.mark is None else THOUGHTS, self.llm_encoder.user
+        texts = [llm.before + user(question) + llm.after + thoughts + llm.suffix + answer for question, answer in pairs]
+        return self.llm_encoder.encode(texts)
 
     def prompts(self, questions: list[str]) -> list[dict[str, list[int]]]:
         """Of each question `prefix` and `suffix` (LLM), and `question` (generator: the question's whole turn).
 
-        Raises InputError for a question with the characters that stand for the thoughts.
+        Raises InputError for a question with the characters that stand for special tokens here.
         """
         conversations = self._conversations([(question, "") for question in questions])
         if self.mark is None:
             return [{"prefix": ids, "suffix": []} for ids in conversations]
-        turns = [self._turn(question) for question in questions]
-        turns = self.generator_tokenizer(turns, add_special_tokens=False).input_ids
+        turns = self.generator_encoder.encode([self._turn(question) for question in questions])
         rows = []
         for ids, turn in zip(conversations, turns, strict=True):
             cut = ids.index(self.mark)
@@ -313,10 +380,10 @@ class Layout:
         With many examples at once the tokenizers use all cores. Raises InputError as `prompts` does, and where an
         answer changes the tokens of the prompt before it.
         """
-        rows = self.prompts([example.question for example in examples])
+        rows, user = self.prompts([example.question for example in examples]), self.llm_encoder.user
         targets = [target_text(example, self.separator) for example in examples]
         pairs = [
-            (example.question, self.llm.lead + target + self.llm.end)
+            (example.question, self._llm.lead + user(target) + self._llm.end)
             for example, target in zip(examples, targets, strict=True)
         ]
         mark = [] if self.mark is None else [self.mark]
@@ -329,7 +396,7 @@ class Layout:
         if self.mark is not None:
             for row, steps in zip(rows, self._steps(examples), strict=True):
                 row |= {"header": self.header, "steps": steps}
-        answers = encode_in_text(self.llm_tokenizer, [(WORD + "\n", example.answer) for example in examples])
+        answers = encode_in_text(self.llm_encoder, [(WORD + "\n", user(example.answer)) for example in examples])
         for row, answer in zip(rows, answers, strict=True):
             row["answer"] = answer
         return rows

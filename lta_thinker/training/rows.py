@@ -16,13 +16,23 @@ from typing import Any
 import tokenizers
 import transformers
 
+from lta_thinker.build import check_context, reader_config
 from lta_thinker.common import InputError, first_line, make_folder
 from lta_thinker.data_loader import load_split, without_worked
+from lta_thinker.llm.frozen import num_positions
 from lta_thinker.rows import layout as layout_module
+from lta_thinker.rows import tokens as tokens_module
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
 from lta_thinker.training.flags import TrainArguments
 
+LENGTHS = {  # columns with how many tokens these parts of a row have; steps_length has the steps' too
+    "length": ("prefix", "suffix", "target"),
+    "prefix_length": ("prefix",),
+    "prompt_length": ("prefix", "suffix"),
+    "question_length": ("question",),
+    "steps_length": ("header",),
+}
 ROW_NAMES = ("prefix", "suffix", "question", "target", "header", "answer", "steps")  # of Layout.training_rows
 
 
@@ -88,6 +98,7 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str):
     steps_field = args.task.fields[0].steps
     if steps_field and not any(example.steps for example in examples):
         raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
+    check_lengths(args, layout, encoded, fits, [f"{split.source}: row {example.index + 1}" for example in examples])
     rows = encoded.select(fits)
     counts = RowCounts(
         source=split.source,
@@ -101,11 +112,37 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str):
     return rows, [examples[i] for i in fits], counts, split.warning
 
 
+def check_lengths(args: TrainArguments, layout: Layout, encoded, fits: list[int], places: list[str]) -> None:
+    """InputError where a row (of those that fit --max_len) is longer than the positions of an LM that reads it. places:
+    of all rows, for the message."""
+    llm_config, small_config = args.spec.load_configs()
+    reader, whose = reader_config(args.spec, llm_config, small_config)
+    n, sees_steps = args.num_thought_tokens, args.thoughts_see_steps
+    lengths, prompts, questions, steps = (
+        list(encoded[name]) for name in ("length", "prompt_length", "question_length", "steps_length")
+    )
+    columns = [n + length for length in lengths]
+    longest, positions = max(fits, key=columns.__getitem__), num_positions(llm_config)
+    remedy = f"; --max_len {positions} leaves longer rows out, and counts them"
+    check_context(layout, llm_config, columns[longest], places[longest], remedy=remedy)
+    if args.best_metric == "accuracy":
+        longest = max(fits, key=prompts.__getitem__)
+        check_context(layout, llm_config, n + prompts[longest], places[longest], args.max_new_tokens)
+    if reader is not None:
+        columns = [
+            question + (n + step if sees_steps else max(n, step))
+            for question, step in zip(questions, steps, strict=True)
+        ]
+        longest, remedy = max(fits, key=columns.__getitem__), "; --max_len leaves long rows out, and counts them"
+        check_context(layout, reader, columns[longest], places[longest], remedy=remedy, whose=whose)
+
+
 def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     """The rows of layout.training_rows as a datasets.Dataset, read from the cache where it has them.
 
-    Three more columns: `length` and `prefix_length`, the LLM's tokens of the row (without thoughts) and of its prefix,
-    and `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made.
+    More columns: `length`, `prefix_length` and `prompt_length`, the LLM's tokens of the row (without thoughts), of its
+    prefix and of its prompt; `question_length` and `steps_length` (with the header), of what the generator reads; and
+    `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made.
     """
     import datasets  # imported here: it takes a while, and --help does not need it
     import datasets.config
@@ -119,7 +156,7 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     ids = [datasets.Value("int32")]
     features = {name: ids for name in ROW_NAMES if name != "steps"}
     features |= {"steps": [ids], "sha256": datasets.Value("string")}
-    features |= {name: datasets.Value("int32") for name in ("length", "prefix_length")}
+    features |= {name: datasets.Value("int32") for name in LENGTHS}
     file = folder / f"{key}.arrow"
     if file.exists() and not _is_whole(file, len(examples)):
         file.unlink()  # cut off: it is made again
@@ -152,8 +189,11 @@ def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:
     rows = layout.training_rows(examples)
     # without a generator there is no question for it, and no header and steps
     columns: dict[str, list] = {name: [row.get(name, []) for row in rows] for name in ROW_NAMES}
-    columns["prefix_length"] = [len(row["prefix"]) for row in rows]
-    columns["length"] = [sum(len(row[name]) for name in ("prefix", "suffix", "target")) for row in rows]
+    for name, parts in LENGTHS.items():
+        columns[name] = [sum(len(row.get(part, [])) for part in parts) for row in rows]
+    columns["steps_length"] = [
+        length + sum(map(len, row.get("steps", []))) for length, row in zip(columns["steps_length"], rows, strict=True)
+    ]
     columns["sha256"] = [hashlib.sha256(json.dumps(row).encode()).hexdigest() for row in rows]
     return columns
 
@@ -162,11 +202,10 @@ def cache_key(layout: Layout, examples: list[Example]) -> str:
     """32 hex digits of all that decides the rows; prompts, date and chat templates are in the texts that the layout has
     rendered."""
     own = layout.generator_tokenizer
-    decides: list = [inspect.getsource(module) for module in (layout_module, sys.modules[__name__])]
+    decides: list = [inspect.getsource(module) for module in (layout_module, tokens_module, sys.modules[__name__])]
     decides += [transformers.__version__, tokenizers.__version__]
-    decides += [layout.marked.to_str(), layout.llm_tokenizer.split_special_tokens]
+    decides += [layout.llm_encoder.backend.to_str(), layout.names_in_text]
     if own is not None:
-        decides += [own.backend_tokenizer.to_str(), own.split_special_tokens]
-        decides += [layout.generator, layout.openings(examples)]
+        decides += [layout.generator_encoder.backend.to_str(), layout.generator, layout.openings(examples)]
     decides += [layout.llm, layout.separator, examples]
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from helpers import EXAMPLES, ROOT
 
-from benchmarks import train_step
+from benchmarks import shapes, train_step
+from lta_thinker.generation.prompts import Request
 from lta_thinker.rows.batch import TrainingCollator
 
 
@@ -32,7 +33,8 @@ def test_evaluation_benchmark_ends_with_figures(capsys, tmp_path):
     assert figures["memory_ratio"] == pytest.approx(above["ours"] / above["published"])
     speeds = figures["questions_per_second"]
     assert figures["speedup"] == pytest.approx(speeds["ours"] / speeds["published"])
-    keys = benchmark.noise_keys(41, torch.arange(3).repeat_interleave(3), torch.arange(3).repeat(3))
+    noise = torch.tensor([Request(row, {}).noise for row in shapes.benchmark_rows("tiny", 3)])
+    keys = benchmark.noise_keys(41, noise.repeat_interleave(3), torch.arange(3).repeat(3))
     lengths = benchmark.lengths_of(keys, 8, 20)
     assert figures["tokens_per_answer"] == {"mean": lengths.double().mean().item(), "longest": lengths.max().item()}
 

@@ -121,7 +121,8 @@ def by_hand(models, example: Example, number: int, settings: SamplingSettings) -
     """One sample without thoughts, token by token: no cache, no padding, no `generate`, cuts in full width."""
     llm, layout = models.llm, models.layout_for("none")
     prompt, new, log_probs = layout.prompt(example.question)["prefix"], [], []
-    keys = keys_of(settings.seed, [example.index], [number])
+    [request] = make_requests(layout, [example])
+    keys = keys_of(settings.seed, [request.noise], [number])
     cuts = [TemperatureLogitsWarper(settings.temperature), TopKLogitsWarper(settings.top_k)]
     cuts += [TopPLogitsWarper(settings.top_p), MinPLogitsWarper(settings.min_p)]
     while len(new) < settings.max_new_tokens and not set(new) & set(stop_token_ids(llm, layout)):

@@ -72,9 +72,9 @@ def test_tokens_beyond_the_table_are_refused(tiny_models):
     """A special token beyond the embedding table is refused only where the template writes it."""
     tokenizer = copy.deepcopy(tiny_models.llm_tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
-    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id")
+    check_vocabulary(tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm_ids, "--base_model_id")
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|image|>")
     with pytest.raises(InputError, match="token '<.image.>' is beyond the 400 rows"):
         check_vocabulary(
-            tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm.text, "--base_model_id"
+            tiny_models.llm, tokenizer, Layout(tokenizer, None, PROMPTS["number"]).llm_ids, "--base_model_id"
         )

@@ -25,7 +25,7 @@ from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import load_models, make_plan
+from lta_thinker.evaluation.plan import load_layout, load_models, make_plan
 from lta_thinker.flags import parse_flags
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator, loss_counts
 from lta_thinker.training.flags import TrainArguments
@@ -256,7 +256,7 @@ def test_recipes_work_for_every_generator(recipe, kind):
 def evaluated_thoughts(flags):
     """(n thoughts of each of EXAMPLES that go into the prompt, the layout), as evaluate.py makes them."""
     plan = make_plan(parse_flags(EvaluationArguments, [str(flag) for flag in flags], "evaluate.py"))
-    models = load_models(plan)
+    models = load_models(plan, load_layout(plan))
     batch = PromptCollator(models.layout)([models.layout.prompt(example.question) for example in EXAMPLES])
     with torch.no_grad():
         _, thoughts = models.thoughts.thoughts(batch["question_ids"], batch["question_mask"])

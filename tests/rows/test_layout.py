@@ -339,7 +339,7 @@ def test_impossible_tokenizers_are_refused():
     refused."""
     tokenizer = family_tokenizer("byte_level", ROUND)
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
-    with pytest.raises(InputError, match="the very characters that stand for the thoughts"):
+    with pytest.raises(InputError, match="the very characters that stand for special tokens"):
         layout.prompt(f"How {THOUGHTS}?")
     with pytest.raises(InputError, match="no fast version"):
         Layout(ByT5Tokenizer(), None, PROMPTS["number"])

@@ -21,7 +21,8 @@ EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),
     Example(1, "Tom reads 8 pages.", (), "40"),
 ]
-COLUMNS = {"prefix", "suffix", "question", "target", "header", "steps", "answer", "length", "prefix_length", "sha256"}
+COLUMNS = {"prefix", "suffix", "question", "target", "header", "steps", "answer", "sha256"}
+COLUMNS |= {"length", "prefix_length", "prompt_length", "question_length", "steps_length"}
 
 
 def arguments(tiny_pair, data_dir, *more: str) -> TrainArguments:
@@ -51,7 +52,10 @@ def test_row_has_ids_lengths_and_digest(tiny_models):
         ids = tiny_models.layout.training(example)
         assert {name: row[name] for name in ids} == ids
         assert row["prefix_length"] == len(ids["prefix"])
-        assert row["length"] == len(ids["prefix"] + ids["suffix"] + ids["target"])
+        assert row["prompt_length"] == len(ids["prefix"] + ids["suffix"])
+        assert row["length"] == row["prompt_length"] + len(ids["target"])
+        assert row["question_length"] == len(ids["question"])
+        assert row["steps_length"] == len(sum(ids["steps"], ids["header"]))
         assert row["sha256"] == hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
@@ -74,9 +78,6 @@ CHANGES = {
     "the generator's tokenizer": lambda a: a | {"small": a["large"]},
     "a token of the LLM's": lambda a: a | {"large": tokenizer_that(a["large"], lambda t: t.add_tokens(["pens"]))},
     "a token of the generator's": lambda a: a | {"small": tokenizer_that(a["small"], lambda t: t.add_tokens(["Mia"]))},
-    "special tokens as text": lambda a: (
-        a | {"small": tokenizer_that(a["small"], lambda t: setattr(t, "split_special_tokens", True))}
-    ),
     "the chat template": lambda a: (
         a | {"large": tokenizer_that(a["large"], lambda t: setattr(t, "chat_template", CHAT_TEMPLATE))}
     ),
@@ -106,7 +107,7 @@ def test_row_without_layout_is_refused(tiny_pair, tiny_models, tmp_path):
     rows = [gsm8k_row(i) for i in range(40)]
     rows[20]["question"] += THOUGHTS
     write_jsonl(tmp_path / "gsm8k" / "train.jsonl", rows)
-    with pytest.raises(InputError, match="this row has the very characters that stand for the thoughts"):
+    with pytest.raises(InputError, match="the very characters that stand for special tokens"):
         prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)
 
 

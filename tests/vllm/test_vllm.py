@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lta_thinker import evaluate
 from lta_thinker.data_loader import TASKS, load_split
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import Plan, load_models, make_plan
+from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.prompts import PromptEmbedder, make_requests
 from lta_thinker.generation.samplers import Answer, Sampler, TransformersSampler
@@ -48,7 +48,7 @@ def models_for(backend: str, *flags: str) -> tuple[Plan, Models]:
         EvaluationArguments, [*flags, *TOY_DATA, "--backend", backend, "--batch_size", "16"], "evaluate.py"
     )
     plan = make_plan(args)
-    return plan, load_models(plan)
+    return plan, load_models(plan, load_layout(plan))
 
 
 def bare(folder: str = TOY["large"]) -> tuple[str, ...]:
