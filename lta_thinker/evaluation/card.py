@@ -111,7 +111,7 @@ def training_facts(record: TrainingRecord) -> dict[str, str]:
             f"{key.removeprefix('eval_').removesuffix('_loss')} {value:.4g}" for key, value in losses.items()
         )
     if record.best and record.dev_curve:
-        facts["chosen by"] = f"the best dev {record.best['metric']}, of {len(record.dev_curve)} dev evaluations"
+        facts["chosen by"] = f"the best dev {record.best.metric}, of {len(record.dev_curve)} dev evaluations"
     if record.versions:
         facts["made with"] = listed(record.versions)
     return facts

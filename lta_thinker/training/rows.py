@@ -16,7 +16,7 @@ from typing import Any
 import tokenizers
 import transformers
 
-from lta_thinker.common import InputError, make_folder
+from lta_thinker.common import InputError, first_line, make_folder
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows.examples import Example
@@ -105,10 +105,12 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     """The rows of layout.training_rows as a datasets.Dataset, read from the cache where it has them.
 
     Three more columns: `length` and `prefix_length`, the LLM's tokens of the row (without thoughts) and of its prefix,
-    and `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made.
+    and `sha256` of its ids. Raises InputError as layout.training_rows does, and where the cache cannot be made, written
+    or read.
     """
     import datasets  # imported here: it takes a while, and --help does not need it
     import datasets.config
+    import pyarrow
 
     if quiet:
         datasets.disable_progress_bars()
@@ -120,16 +122,27 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     features = {name: ids for name in ROW_NAMES if name != "steps"}
     features |= {"steps": [ids], "sha256": datasets.Value("string")}
     features |= {name: datasets.Value("int32") for name in ("length", "prefix_length")}
-    return datasets.Dataset.from_dict({"i": range(len(examples))}).map(
-        lambda numbers: _columns(layout, [examples[i] for i in numbers]),
-        batched=True,
-        input_columns="i",
-        remove_columns="i",
-        features=datasets.Features(features),
-        cache_file_name=str(folder / f"{key}.arrow"),
-        new_fingerprint=key,
-        desc="tokenising",
-    )
+    path = folder / f"{key}.arrow"
+    try:
+        rows = datasets.Dataset.from_dict({"i": range(len(examples))}).map(
+            lambda numbers: _columns(layout, [examples[i] for i in numbers]),
+            batched=True,
+            input_columns="i",
+            remove_columns="i",
+            features=datasets.Features(features),
+            cache_file_name=str(path),
+            new_fingerprint=key,
+            desc="tokenising",
+        )
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be used ({first_line(error)}); HF_DATASETS_CACHE names another folder"
+        ) from None
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error):.200}); remove it, it is made again") from None
+    if len(rows) != len(examples) or rows.features != datasets.Features(features):
+        raise InputError(f"{path}: not the rows that were written there; remove it, it is made again")
+    return rows
 
 
 def _columns(layout: Layout, examples: list[Example]) -> dict[str, list]:

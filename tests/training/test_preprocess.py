@@ -117,3 +117,21 @@ def test_single_row_and_impossible_cache_are_refused(tiny_pair, tiny_models, tmp
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "gsm8k" / "train.jsonl"))
     with pytest.raises(InputError, match="HF_DATASETS_CACHE names another"):
         token_rows(tiny_models.layout, EXAMPLES)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "other rows"])
+def test_damaged_cache_is_named(tiny_models, tmp_path, monkeypatch, damage):
+    """Rows on disk that were cut, or are not those that were written there, are named with what to do; they are not
+    trained on."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
+    token_rows(tiny_models.layout, EXAMPLES)
+    (path,) = (tmp_path / "lta-thinker").glob("*.arrow")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "foreign":
+        path.write_text("x" * 1000)
+    else:
+        other = token_rows(tiny_models.layout, EXAMPLES[:1]).cache_files[0]["filename"]
+        path.write_bytes(open(other, "rb").read())
+    with pytest.raises(InputError, match=f"{path.name}: .*remove it, it is made again"):
+        token_rows(tiny_models.layout, EXAMPLES)
