@@ -1,5 +1,5 @@
-"""What is not finite is named: the frozen LMs, the thoughts, a loss, the gradient; and the learning rate is blamed where
-it can be at fault."""
+"""What is not finite is named: a frozen LM, the thoughts, a loss, the gradient. The learning rate is blamed only where it
+can be at fault."""
 
 import json
 import math

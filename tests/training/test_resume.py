@@ -1,4 +1,4 @@
-"""Going on: what a resume checkpoint must have, a run that has ended, one that has only to write, a full disk, the lock."""
+"""Going on: what a checkpoint must have, a run that has ended, one that has only to write, a full disk, the lock."""
 
 import errno
 import fcntl
@@ -306,14 +306,17 @@ def test_place_that_cannot_be_written_is_known_before_training(long_flags, monke
     monkeypatch.setattr(train, "build_models", lambda *_: pytest.fail("an LM was loaded"))
     make = Path.mkdir
 
-    def read_only(path, *args, **kwargs):
-        if path.parent.name == place:
-            raise OSError(errno.EROFS, "Read-only file system", str(path))
-        make(path, *args, **kwargs)
+    def read_only(place):
+        def refuse(path, *args, **kwargs):
+            if path.parent.name == place:
+                raise OSError(errno.EROFS, "Read-only file system", str(path))
+            make(path, *args, **kwargs)
+
+        return refuse
 
     for place, named in (("ckpt", "ckpt/a-"), ("results", "results/a"), ("a", "results/a/")):
         with monkeypatch.context() as patch, pytest.raises(InputError) as error:
-            patch.setattr(Path, "mkdir", read_only)
+            patch.setattr(Path, "mkdir", read_only(place))
             train.run(long_flags)
         one_line(error, named, "Read-only file system")
     with pytest.raises(InputError, match=r"File name too long"):
