@@ -132,8 +132,8 @@ class TrainingRecord:
             (self.prompts.keys() != PLACEHOLDERS.keys(), f"its prompts are not {', '.join(PLACEHOLDERS)}"),
             (self.dtype not in ("float32", "bfloat16"), f"its dtype is {self.dtype}, not one that train.py writes"),
             (not set(self.tuned or {}) <= set(ROLES), "its `tuned` is not what train.py writes"),
-            (self.answer_type not in ANSWER_TYPES, f"its answer_type is {self.answer_type:.40}, which there is not"),
-            (design.projection not in (None, "before", "after"), f"its projection is {design.projection:.40}"),
+            (self.answer_type not in ANSWER_TYPES, f"its answer_type is {self.answer_type!r:.40}, which there is not"),
+            (design.projection not in (None, "before", "after"), f"its projection is {design.projection!r:.40}"),
             (min(counts) < 1 or design.num_blocks > MAX_BLOCKS, "its numbers are not those of a generator"),
             (any(not {"step", "epoch"} <= point.keys() for point in points), "a dev point has no step or no epoch"),
             (any(not {"source", "kept"} <= split.keys() for split in (self.rows or {}).values()), "its rows are cut"),
@@ -182,11 +182,12 @@ def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
     try:
         with open(path, "rb"):
             pass
-        weights = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{flag} {path}: no such file") from None
     except OSError as error:
         raise InputError(f"{flag} {path}: cannot be read ({error.strerror})") from None
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # on other files the reader fails in a dozen ways, from RuntimeError to struct.error
         raise InputError(f"{flag} {path}: not a PyTorch file of plain tensors") from None
     items = weights.items() if isinstance(weights, dict) else [(None, None)]

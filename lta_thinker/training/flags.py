@@ -59,7 +59,7 @@ REFUSED = {
 SET_HERE = {"output_dir", "use_cpu", "save_strategy", "save_steps", "load_best_model_at_end", "metric_for_best_model"}
 SET_HERE |= {"greater_is_better", "remove_unused_columns", "dataloader_pin_memory", "dataloader_persistent_workers"}
 SET_HERE |= {"ddp_find_unused_parameters", "logging_nan_inf_filter", "logging_dir", "hub_token", "push_to_hub_token"}
-SET_HERE |= {"eval_steps", "disable_tqdm"}
+SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 # the library's flags that decide no weights: they may differ between a run and its resumption
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")

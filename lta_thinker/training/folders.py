@@ -42,6 +42,7 @@ from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import RunRows
 
 FLAGS_FILE = "flags.json"
+LONGEST_NAME = 255  # bytes of a file's name
 T = TypeVar("T")
 
 
@@ -67,11 +68,17 @@ def from_first_rank(decide: Callable[[], T]) -> T:
 
 
 def final_folder(args: TrainArguments) -> Path:
-    """ckpt/<output_name>-<task>-<generator>-<epochs>-<N>-<large>-<small>/"""
+    """ckpt/<output_name>-<task>-<generator>-<epochs>-<N>-<large>-<small>/; InputError where the name is too long."""
     large = Path(os.path.abspath(args.large_model_id)).name  # also of "." and "../llm"
     small = Path(os.path.abspath(args.small_model_id)).name if args.spec.small else "none"
     kind, n = args.thought_generator, args.num_thought_tokens
-    return Path("ckpt") / f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
+    name = f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
+    over = len(os.fsencode(f"{name}.partial")) - LONGEST_NAME
+    if over > 0:
+        raise InputError(
+            f"--output_name: {over} bytes too long, the folder in ckpt/ would be {name:.40}...-{name[-40:]}"
+        )
+    return Path("ckpt") / name
 
 
 def newest_checkpoint(run: Path) -> Path | None:

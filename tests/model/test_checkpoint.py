@@ -53,7 +53,9 @@ def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys
     """A checkpoint has the published names and shapes, its two formats hold the same tensors, and loading it gives the
     saved weights back."""
     model, folder = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5"
-    record = record_of(model, task_name="½", dev={"step": 5, "eval_sft_loss": 0.1}, own_task=OwnTask({}, {}, "number"))
+    record = record_of(
+        model, task_name="½", dev={"step": 5, "epoch": 1.0, "eval_sft_loss": 0.1}, own_task=OwnTask({}, {}, "number")
+    )
     save_checkpoint(folder, model, record)
     files = {PARAMS_FILE, META_FILE} | (set() if kind == "small" else {ATT_FILE})
     assert {path.name for path in folder.iterdir()} == files and TrainingRecord.read(folder) == record
@@ -260,14 +262,13 @@ def test_checkpoint_that_cannot_be_written_leaves_the_old_one(tiny_models, tmp_p
 def test_old_checkpoint_stands_until_the_new_one_does(tiny_models, tmp_path, monkeypatch, kill):
     """A save that ends between the two renames keeps the old checkpoint: where the rename fails it is put back at once,
     after a kill the next save puts it back first, even if that save fails."""
-    model, replace, calls = tiny_models.model("small"), checkpoint.os.replace, []
+    model, replace = tiny_models.model("small"), checkpoint.os.replace
     save_checkpoint(tmp_path / "run", model, record_of(model))
 
-    def second_fails(*paths):
-        calls.append(paths)
-        if len(calls) == 2:
+    def second_fails(old, new):
+        if str(old).endswith("run.partial"):
             raise KeyboardInterrupt if kill else FULL
-        replace(*paths)
+        replace(old, new)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt if kill else InputError):
         patch.setattr(checkpoint.os, "replace", second_fails)
@@ -324,11 +325,11 @@ def test_broken_meta_file_is_refused(tmp_path):
     with pytest.raises(InputError) as error:
         TrainingRecord.read(tmp_path)
     one_line(error, "no such file", META_FILE)
-    for content in (b"{", b"\xff\xfe\x00"):
+    for content, part in ((b"{", "not JSON"), (b"\xff\xfe\x00", "not UTF-8 text")):
         (tmp_path / META_FILE).write_bytes(content)
         with pytest.raises(InputError) as error:
             TrainingRecord.read(tmp_path)
-        one_line(error, "not JSON", META_FILE)
+        one_line(error, part, META_FILE)
 
 
 def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
@@ -360,8 +361,8 @@ def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
         ({"num_thoughts": 0}, "its numbers are not those of a generator"),
         ({"design": {"num_blocks": 10**9}}, "its numbers are not those of a generator"),
         ({"design": {"reader_layers": -1}}, "its numbers are not those of a generator"),
-        ({"design": {"projection": "sideways"}}, "its projection is sideways"),
-        ({"answer_type": "poem"}, "its answer_type is poem"),
+        ({"design": {"projection": "sideways"}}, "its projection is 'sideways'"),
+        ({"answer_type": "poem"}, "its answer_type is 'poem'"),
         ({"best": {"metric": "sft_loss", "step": 4}}, "best: has no value"),
         ({"best": {"metric": "sft_loss", "value": 1, "step": "4", "epoch": 1}}, "best: step: is '4', not int"),
         ({"dev": {"step": 1}}, "a dev point has no step or no epoch"),

@@ -1,5 +1,5 @@
-"""What is not finite is named: a frozen LM, the thoughts, a loss, the gradient. The learning rate is blamed only where it
-can be at fault."""
+"""What is not finite is named: a frozen LM, the thoughts, a loss, the gradient. The learning rate is blamed only where
+it can be at fault."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def run_on(tiny_pair, flags, tmp_path):
 HEAD, NORM = ("lm_head.weight",), ("model.norm.weight",)
 LMS = {  # what is NaN -> (LM, tensors, flags, what the line says)
     "the LLM's head": ("large", HEAD, [], "step 1: the large LLM's logits (the SFT loss) were not finite"),
-    "the small LM": ("small", NORM, [], "the small LM's states of some rows are not finite"),
+    "the small LM": ("small", NORM, ["--k_shot", "4"], "the small LM's states of some rows are not finite"),
     "the small LM, without the file": (
         "small",
         NORM,

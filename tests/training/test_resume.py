@@ -269,7 +269,7 @@ WRITES = {  # what fails -> from which call on, with which error
     "state": (TrainerState, "save_to_json", 1, NO_ROOM),
     "thoughts.json": (trainer.TrainingRecord, "write", 1, NO_ROOM),
     "complete": (trainer, "write_complete", 1, NO_ROOM),
-    "dev losses": (Path, "write_text", 6, NO_ROOM),
+    "dev losses": (trainer, "write_text", 1, InputError("results/a/dev_losses.jsonl: cannot be written (No room)")),
 }
 
 
@@ -319,10 +319,13 @@ def test_place_that_cannot_be_written_is_known_before_training(long_flags, monke
             patch.setattr(Path, "mkdir", read_only(place))
             train.run(long_flags)
         one_line(error, named, "Read-only file system")
-    with pytest.raises(InputError, match=r"File name too long"):
-        train.run([*long_flags, "--output_name", "x" * 230])
-    with pytest.raises(InputError, match=r"File name too long"):
-        train.run([*long_flags, "--output_name", "x" * 300])
+    for name in ("x" * 230, "x" * 300, "\u540d" * 80):
+        with pytest.raises(InputError, match="--output_name: [0-9]+ bytes too long"):
+            train.run([*long_flags, "--output_name", name])
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="File name too long"):
+        patch.setattr(folders, "LONGEST_NAME", 1000)  # a file system that takes more
+        make_name = "x" * 215
+        train.run([*long_flags, "--output_name", make_name])
     assert not list(Path().rglob("*.partial")) and not list(Path().rglob("*.json"))
 
 
