@@ -368,6 +368,7 @@ class Written:
 
 def write_complete(folder: Path) -> None:
     """Record that a resume checkpoint is written to its end, and what it has."""
+    (folder / COMPLETE).unlink(missing_ok=True)
     files = {}
     for name, path in files_of(folder).items():
         size = path.stat().st_size
@@ -416,9 +417,15 @@ def step_folders(run: Path) -> list[Path]:
     return sorted(folders, key=step_of)
 
 
+def written_checkpoints(run: Path) -> list[Path]:
+    """The resume checkpoints in results/<output_name>/ that were written to their end, by step. They may have lost a
+    file since."""
+    return [folder for folder in step_folders(run) if (folder / COMPLETE).exists()]
+
+
 def complete_checkpoints(run: Path) -> list[Path]:
-    """The complete resume checkpoints in results/<output_name>/, by step."""
-    return [folder for folder in step_folders(run) if fault_of(folder) is None]
+    """Those of written_checkpoints that still have all that was written."""
+    return [folder for folder in written_checkpoints(run) if fault_of(folder) is None]
 
 
 def step_of(folder: Path) -> int:
@@ -427,10 +434,11 @@ def step_of(folder: Path) -> int:
 
 
 def run_checkpoints(output_name: str) -> list[Path]:
-    """A run's weights that can be evaluated, by step: its complete resume checkpoints, and its folder in ckpt/ where
-    that step has none. InputError where there are none."""
+    """A run's weights, by step: its resume checkpoints that were written to their end, and its folder in ckpt/ where
+    that step has none. InputError where there are none. (One that lost a file since is among them: its evaluation says
+    so.)"""
     run = Path("results", output_name)
-    by_step = {step_of(folder): folder for folder in complete_checkpoints(run)}
+    by_step = {step_of(folder): folder for folder in written_checkpoints(run)}
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
         if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
             continue

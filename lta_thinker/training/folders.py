@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from accelerate.utils import broadcast_object_list
 
 from lta_thinker.checkpoint import (
-    COMPLETE,
     DEV_LOSSES_FILE,
     META_FILE,
     STATE_FILE,
@@ -25,6 +24,7 @@ from lta_thinker.checkpoint import (
     fault_of,
     step_folders,
     step_of,
+    written_checkpoints,
 )
 from lta_thinker.common import (
     InputError,
@@ -98,7 +98,7 @@ def is_at_last_step(checkpoint: Path) -> bool:
 def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
     """The checkpoint to resume from, or None for a fresh run. InputError where the folders and --resume disagree."""
     run, newest = args.run_folder, newest_checkpoint(args.run_folder)
-    written = [folder for folder in step_folders(run) if (folder / COMPLETE).exists()]
+    written = written_checkpoints(run)
     if not args.resume:
         if written or final.exists():
             there = (written or [final])[-1]

@@ -223,7 +223,8 @@ class ThoughtTrainer(Trainer):
             if self.balance is not None:
                 self.balance.finish({name: self.weight_now(name) for name in self.model.losses})
             self._gradient_norms = gradient_norms(self.model)
-            self.finite.look(self.state.global_step + 1, {"gradient": torch.stack([*self._gradient_norms.values()])})
+            norms = [torch.zeros((), device=self.args.device), *self._gradient_norms.values()]
+            self.finite.look(self.state.global_step + 1, {"gradient": torch.stack(norms)})
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch: Any = None) -> Any:
