@@ -173,7 +173,7 @@ def training_record(
         seed=args.seed,
         versions=versions(),
         flags=args.resolved(),
-        rows={split: asdict(counts) for split, counts in rows.counts.items()},
+        rows=rows.counts,
     )
 
 
@@ -282,6 +282,7 @@ def run(argv: list[str]) -> int:
     )
     if only_writes:
         print(f"all steps of this run are done; what is left is to write {final}")
+        assert checkpoint is not None
         trainer.stand_at(checkpoint)
     else:
         if trainer.is_world_process_zero():

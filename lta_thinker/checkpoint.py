@@ -35,6 +35,7 @@ CARD_FILE = "README.md"
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
 STATE_FILE = "trainer_state.json"  # Trainer's: steps, best step, log
 NEEDED = (RESUME_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE, META_FILE)  # of every resume checkpoint
+NUMBERS = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "learning_rate", "seed")  # flags
 SMALL = 2**24  # bytes: `complete` has a digest of every file up to this size
 DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluation, the SFT loss of every row
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
@@ -50,6 +51,20 @@ class GeneratorWeights(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # thoughts.json
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids. in_split: with
+    the worked examples of --num_fewshot."""
+
+    source: str
+    read: int
+    bad: int
+    in_split: int
+    too_long: int
+    kept: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,7 @@ class TrainingRecord:
     seed: int | None = None
     versions: dict[str, str] | None = None
     flags: dict[str, str | int | float | bool | None] | None = None
-    rows: dict[str, dict[str, str | int]] | None = None
+    rows: dict[str, RowCounts] | None = None
     dev: dict[str, float] | None = None
     dev_curve: list[dict[str, float]] | None = None
     best: Best | None = None
@@ -122,7 +137,11 @@ class TrainingRecord:
 
     def _what_is_wrong(self) -> str | None:
         """A value that has its type and yet is none that train.py writes."""
-        design, points = self.design, [self.dev or {"step": 0, "epoch": 0}, *(self.dev_curve or [])]
+        design, flags, points = (
+            self.design,
+            self.flags or {},
+            [self.dev or {"step": 0, "epoch": 0}, *(self.dev_curve or [])],
+        )
         counts = [design.num_chains, design.num_blocks, 1 if design.reader_layers is None else design.reader_layers + 1]
         counts += [lora.r for lora in (self.tuned or {}).values()]
         counts += [1 if self.thought_generator == "none" else self.num_thoughts]
@@ -136,7 +155,8 @@ class TrainingRecord:
             (design.projection not in (None, "before", "after"), f"its projection is {design.projection!r:.40}"),
             (min(counts) < 1 or design.num_blocks > MAX_BLOCKS, "its numbers are not those of a generator"),
             (any(not {"step", "epoch"} <= point.keys() for point in points), "a dev point has no step or no epoch"),
-            (any(not {"source", "kept"} <= split.keys() for split in (self.rows or {}).values()), "its rows are cut"),
+            (self.rows is not None and self.rows.keys() != {"train", "dev"}, "its rows are not those of train and dev"),
+            (any(isinstance(flags.get(name), str | None) for name in NUMBERS if name in flags), "a flag is no number"),
         ):
             if wrong:
                 return what

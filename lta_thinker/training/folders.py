@@ -206,7 +206,7 @@ def check_same_run(args: TrainArguments, rows: RunRows, before: dict) -> None:
 
 def check_same_as_finished(args: TrainArguments, rows: RunRows, record: TrainingRecord) -> None:
     """check_same_run by the thoughts.json of a finished run."""
-    digests = {f"{split}_sha256": rows["sha256"] for split, rows in (record.rows or {}).items() if "sha256" in rows}
+    digests = {f"{split}_sha256": counts.sha256 for split, counts in (record.rows or {}).items()}
     check_same_run(args, rows, (record.flags or {}) | digests)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 import transformers
 
+from lta_thinker.checkpoint import RowCounts
 from lta_thinker.common import InputError, first_line, make_folder
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.rows import layout as layout_module
@@ -24,20 +25,6 @@ from lta_thinker.rows.layout import Layout
 from lta_thinker.training.flags import TrainArguments
 
 ROW_NAMES = ("prefix", "suffix", "question", "target", "header", "answer", "steps")  # of Layout.training_rows
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids. in_split: with
-    the worked examples of --num_fewshot."""
-
-    source: str
-    read: int
-    bad: int
-    in_split: int
-    too_long: int
-    kept: int
-    sha256: str
 
 
 @dataclass(frozen=True)

@@ -408,7 +408,7 @@ class ThoughtTrainer(Trainer):
             with writing_folder(folder, folder, "; make room, and --resume goes on from the checkpoint before it"):
                 self.record_at(step).write(folder)
                 write_complete(folder)
-            forget_checkpoints(run, limit, {step, self.state.best_global_step})
+            forget_checkpoints(run, limit, {step, self.state.best_global_step or step})
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with reading_checkpoint(resume_from_checkpoint, RESUME_FILE):
@@ -433,7 +433,7 @@ class ThoughtTrainer(Trainer):
         """Put the best checkpoint's weights into the model. InputError where they are lost."""
         best = self.args.run_folder / f"checkpoint-{self.state.best_global_step}"
         check_resume_checkpoint(best)
-        self._load_from_checkpoint(best)
+        self._load_from_checkpoint(str(best))
 
     def record_at(self, step: int) -> TrainingRecord:
         """The record of the weights after `step`; its `dev` is their point of the dev curve."""

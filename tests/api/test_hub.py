@@ -127,8 +127,8 @@ def test_lms_are_looked_for_where_told(trained, tiny_pair, tmp_path, monkeypatch
 
 def test_checkpoint_of_relative_folders_loads_from_anywhere(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
     """A training that was given folders by relative paths has a checkpoint that loads from any folder: the absolute
-    path is stored beside what was given. Where the folder is gone, one line says where it was, and asks no hub; another LM
-    at the relative place is refused by its fingerprint."""
+    path is stored beside what was given. Where the folder is gone, one line says where it was, and asks no hub; another
+    LM at the relative place is refused by its fingerprint."""
     place, other = tmp_path / "a", tmp_path / "b"
     shutil.copytree(tiny_pair, place / "pair")
     other.mkdir()
