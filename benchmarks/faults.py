@@ -197,7 +197,7 @@ def do_chain(kind: Kind, number: int, kills: int, whole: float, uncut: dict, cha
             fault = f"differs in {', '.join(differ)[:200]}" if differ else None
         except (OSError, ValueError, KeyError) as error:
             fault = f"left nothing that can be compared: {type(error).__name__} {error}"
-    if "Traceback" in Path(f"{name}.log").read_text(errors="replace") and fault is None:
+    if fault is None and f'File "{ROOT}' in Path(f"{name}.log").read_text(errors="replace"):  # torchrun has its own
         fault = "printed a traceback"
     if fault is None:
         for path in (Path("results", name), *finals(name)):

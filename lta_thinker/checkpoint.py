@@ -39,6 +39,7 @@ NUMBERS = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_
 SMALL = 2**24  # bytes: `complete` has a digest of every file up to this size
 DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluation, the SFT loss of every row
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
+TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "cannot be opened")  # in the errors of a failing torch.save
 MAX_BLOCKS = 64  # of a generator: each stands in the one behind it
 
 
@@ -330,6 +331,8 @@ def writing_folder(folder: Path, half_written: Path, instead: str) -> Iterator[N
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, InputError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
+            raise
         shutil.rmtree(half_written, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InputError(f"{folder}: cannot be written ({reason:.300}){instead}") from None
