@@ -468,6 +468,7 @@ class LatentThoughtModel(nn.Module):
             slot_columns = torch.arange(width, ids.shape[1], device=ids.device)
             columns = [*columns, slot_columns.expand(len(ids), -1)]
         states = self._read(ids, mask) if states is None else states
+        self.last_states = states.detach()
         # both LM dtypes are equal; in bf16 the generator's products run in bf16 over its float32 weights
         with torch.autocast(ids.device.type, dtype=self.llm.dtype, enabled=self.llm.dtype != torch.float32):
             z = self.generator(states, mask, torch.cat(columns, dim=1), chains, slots)

@@ -6,7 +6,8 @@
         --num_thought_tokens 32 --n_epochs 10.0
 
 flags -> rows -> frozen LMs and generator -> Trainer -> the best weights in ckpt/. Checkpoints to resume from are in
-results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempted job) saves one more and stops.
+results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempted job), SIGHUP and Ctrl-C save one more
+and stop; a second Ctrl-C stops at once.
 """
 
 import contextlib
@@ -26,16 +27,16 @@ from packaging.version import Version
 
 from lta_thinker.build import build_layout, build_models
 from lta_thinker.checkpoint import (
-    DEV_LOSSES_FILE,
+    STATE_FILE,
+    Best,
     GeneratorWeights,
     TrainingRecord,
     check_weights,
-    complete_checkpoints,
     read_weights,
     save_checkpoint,
     step_of,
 )
-from lta_thinker.common import InputError, make_folder, ranks, read_json, run_program, versions, write_json
+from lta_thinker.common import InputError, ranks, run_program, versions, writing
 from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
@@ -44,76 +45,45 @@ from lta_thinker.model import KINDS, LatentThoughtModel, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.folders import (
+    check_run_folders,
+    check_same_as_finished,
+    check_same_run,
+    final_folder,
+    finished_run,
+    from_first_rank,
+    is_at_last_step,
+    newest_checkpoint,
+    note_other_versions,
+    read_dev_losses,
+    read_settings,
+    record_start,
+    take_run_folders,
+)
 from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import fit_states, forget_states, keep_states
 
-FLAGS_FILE = "flags.json"
 KEPT = "what was saved is kept, and --resume goes on from the last checkpoint, where there is one"
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The run's folders: results/<output_name>/ to resume from, ckpt/<output_name>-.../ for the best weights
+# Steps
 
 
-def final_folder(args: TrainArguments) -> Path:
-    """ckpt/<output_name>-<task>-<generator>-<epochs>-<N>-<large>-<small>/"""
-    large = Path(args.large_model_id.rstrip("/")).name
-    small = Path(args.small_model_id.rstrip("/")).name if args.spec.small else "none"
-    kind, n = args.thought_generator, args.num_thought_tokens
-    return Path("ckpt") / f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """The newest complete resume checkpoint of a run."""
-    return next(reversed(complete_checkpoints(run)), None)
-
-
-def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
-    """The checkpoint to resume from, or None for a fresh run. InputError where the folders and --resume disagree."""
-    newest = newest_checkpoint(args.run_folder)
-    if args.resume:
-        if newest is None:
-            raise InputError(f"--resume: no complete checkpoint in {args.run_folder}")
-        return newest
-    if newest is not None or final.exists():
-        raise InputError(f"{newest or final} is there already: --resume goes on, another --output_name starts afresh")
-    return None
-
-
-def run_settings(args: TrainArguments, rows: RunRows) -> dict:
-    """What is stored with a run, and must be the same when it is resumed."""
-    return args.resolved() | {f"{split}_sha256": counts.sha256 for split, counts in rows.counts.items()}
-
-
-def check_same_run(args: TrainArguments, rows: RunRows) -> None:
-    """InputError where a resumed run has other flags or rows than it was started with (rows may change on disk)."""
-    before, now = read_json(args.run_folder / FLAGS_FILE), run_settings(args, rows)
-    for name in TrainArguments.__annotations__:  # what the train.py that began the run did not have yet was off
-        off = False if isinstance(now.get(name), bool) else TrainArguments.__dataclass_fields__[name].default
-        before.setdefault(name, off)
-    for name in now:
-        if name in before and before[name] != now[name]:
-            raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
-    last = before["starts"][-1]["versions"]
-    for name, version in versions().items():
-        if last.get(name, version) != version:
-            print(f"note: this run came here with {name} {last[name]}, and goes on with {version}")
-
-
-def record_start(args: TrainArguments, rows: RunRows) -> None:
-    """Write into the run's folder what is needed to repeat it: what decides its weights, and for each start the
-    versions and the flags that may differ."""
-    path = args.run_folder / FLAGS_FILE
-    starts = read_json(path)["starts"] if args.resume else []
-    starts.append({"versions": versions(), "flags": args.free()})
-    write_json(path, run_settings(args, rows) | {"starts": starts})
-    if not args.resume:  # a run that was killed before its first checkpoint may have left it
-        (args.run_folder / DEV_LOSSES_FILE).unlink(missing_ok=True)
+def check_some_step(args: TrainArguments, num_rows: int) -> None:
+    """InputError where the rows make no step."""
+    at_once = args.per_device_train_batch_size * args.world_size
+    if args.dataloader_drop_last and num_rows < at_once:
+        raise InputError(
+            f"--dataloader_drop_last: the {num_rows} training rows do not fill one micro-batch of --batch_size x "
+            f"processes = {at_once}, so nothing would be trained"
+        )
 
 
 def library_can_resume(args: TrainArguments, num_rows: int, step: int) -> bool:
     """Whether the library can resume after `step`: transformers before 4.57 would merge the last, shorter step of
     an epoch that is resumed inside into the next epoch."""
-    micro_batches = math.ceil(num_rows / (args.per_device_train_batch_size * args.world_size))
+    micro_batches = num_rows / (args.per_device_train_batch_size * args.world_size)
+    micro_batches = math.floor(micro_batches) if args.dataloader_drop_last else math.ceil(micro_batches)
     steps, rest = divmod(micro_batches, args.gradient_accumulation_steps)
     inside_epoch = step % (steps + bool(rest)) != 0
     return Version(transformers.__version__) >= Version("4.57") or not rest or not inside_epoch
@@ -162,7 +132,7 @@ def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, 
     process, kept = ranks(), {}
     quiet = args.disable_tqdm or not process.is_first
     for split, collator in collators.items():
-        path = args.run_folder / f"states-{split}-node{process.rank // process.node_size}.bin"
+        path = args.run_folder / f"states-{split}-node{process.rank - process.in_node}.bin"
         digest = rows.counts[split].sha256
         kept[split] = keep_states(model, getattr(rows, split), digest, collator, path, process, quiet)
     return replace(rows, **kept)
@@ -185,6 +155,8 @@ def training_record(
         design=model.design,
         large_model_id=args.large_model_id,
         small_model_id=args.small_model_id if model.generator.uses_small_lm else None,
+        large_model_path=absolute_path(args.large_model_id),
+        small_model_path=absolute_path(args.small_model_id) if model.generator.uses_small_lm else None,
         prompts=args.prompts,
         worked_examples=shots or None,
         special_tokens_in_text=args.special_tokens_in_text,
@@ -202,8 +174,13 @@ def training_record(
         seed=args.seed,
         versions=versions(),
         flags=args.resolved(),
-        rows={split: asdict(counts) for split, counts in rows.counts.items()},
+        rows=rows.counts,
     )
+
+
+def absolute_path(model_id: str) -> str | None:
+    """Where a model's folder is, whatever folder a checkpoint is used from; None for an id of the hub."""
+    return os.path.abspath(model_id) if os.path.isdir(model_id) else None
 
 
 def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) -> None:
@@ -234,12 +211,12 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) 
 
 
 def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: Path) -> None:
-    """Save the best weights, which the Trainer has loaded at its end, into the run's folder in ckpt/."""
+    """Save the weights of the best checkpoint into the run's folder in ckpt/."""
+    trainer.load_best()
     record = trainer.record_at(trainer.state.best_global_step)
-    best = {"metric": args.best_metric, "value": trainer.state.best_metric}
-    best |= {name: record.dev[name] for name in ("step", "epoch")}
-    save_checkpoint(final, model, replace(record, best=best))
-    print(f"best dev {best['metric']} {best['value']:.4g} at step {best['step']} (epoch {best['epoch']:.2f}): {final}")
+    best = Best(args.best_metric, trainer.state.best_metric, record.dev["step"], record.dev["epoch"])
+    save_checkpoint(final, model, replace(record, best=best), "; make room, and --resume writes them")
+    print(f"best dev {best.metric} {best.value:.4g} at step {best.step} (epoch {best.epoch:.2f}): {final}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -250,15 +227,18 @@ def run(argv: list[str]) -> int:
     """A whole run; returns the exit status. InputError for whatever the user gave that is wrong."""
     args = parse_flags(TrainArguments, argv, "train.py")
     # imported here: transformers' Trainer takes two seconds, and --help and a wrong flag do not need it
-    from lta_thinker.training.preemption import StopAtSigterm, start_workers_from_server
-    from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer
+    from lta_thinker.training.preemption import StopAtSignal, start_workers_from_server
+    from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer, check_optimizer
 
+    check_optimizer(args)
     if args.dataloader_num_workers:
         start_workers_from_server()
     if args.shard_llm:
         check_can_shard(args.world_size)
     final = final_folder(args)
-    checkpoint = check_run_folders(args, final)
+    finished = finished_run(args, final)
+    if not finished:
+        check_run_folders(args, final)
 
     weights = read_start(args)
     separator, as_turns = args.task.separator, args.steps_as_turns
@@ -272,11 +252,16 @@ def run(argv: list[str]) -> int:
         names_in_text=args.special_tokens_in_text,
     )
     rows = prepare_rows(args, layout)
-    if checkpoint:
-        check_same_run(args, rows)
+    check_some_step(args, len(rows.train))
+    if finished:
+        check_same_as_finished(args, rows, finished)
+        print(f"this run has ended, and its weights are in {final}: nothing is left to do")
+        return 0
+
+    checkpoint, starts, dev_losses = from_first_rank(functools.partial(take_run, args, rows, final))
+    only_writes = checkpoint is not None and is_at_last_step(checkpoint)
+    if checkpoint and not only_writes:
         check_library_can_resume(args, checkpoint, len(rows.train))
-    for folder in (args.run_folder, final.parent):  # now: an error must not wait for the last epoch
-        make_folder(folder)
 
     models = build_models(args.spec, layout, weights, args.adapters)
     model = models.thoughts
@@ -289,40 +274,73 @@ def run(argv: list[str]) -> int:
     collator = TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps)
     if args.standardize_states and not (weights or checkpoint):
         fit_states(model, rows.train, collator)
-    if can_keep_states(args, len(rows.train)):
+    if can_keep_states(args, len(rows.train)) and not only_writes:
         collators = {"train": collator, "dev": TrainingCollator(layout, steps=True)}
         rows = with_states(args, model, rows, collators)
-    sigterm = StopAtSigterm(functools.partial(library_can_resume, args, len(rows.train)))
+    stop = StopAtSignal(functools.partial(library_can_resume, args, len(rows.train)))
     trainer = ThoughtTrainer(
         args=args,
         models=models,
         rows=rows,
         record=training_record(args, model, rows, shots),
+        dev_losses=dev_losses,
         data_collator=collator,
-        callbacks=[EvaluateLastStep(), sigterm],
+        callbacks=[EvaluateLastStep(), stop],
     )
-    if trainer.is_world_process_zero():
-        print_start(args, model, rows)
-        record_start(args, rows)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if only_writes:
+        print(f"all steps of this run are done; what is left is to write {final}")
+        assert checkpoint is not None
+        trainer.stand_at(checkpoint)
+    else:
+        if trainer.is_world_process_zero():
+            print_start(args, model, rows)
+            record_start(args, rows, starts)
+        with stop.catching():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-    if sigterm.step is not None:
+    if stop.step is not None:
         newest = newest_checkpoint(args.run_folder)
         goes_on = f"--resume goes on from {newest}" if newest else "there is no checkpoint yet"
-        print(f"stopped by SIGTERM after step {sigterm.step}: {goes_on}", flush=True)
-        return 128 + signal.SIGTERM
-    trainer.save_state()  # the log to its end, which may be later than the last checkpoint
+        print(f"stopped by {signal.Signals(stop.caught).name} after step {stop.step}: {goes_on}", flush=True)
+        return 128 + stop.caught
     if trainer.is_world_process_zero():
+        with writing(args.run_folder / STATE_FILE):
+            trainer.save_state()  # the log to its end, which may be later than the last checkpoint
         save_best(args, trainer, model, final)
         forget_states(args.run_folder)
     return 0
+
+
+def take_run(args: TrainArguments, rows: RunRows, final: Path) -> tuple[Path | None, list[dict], dict]:
+    """Keep the run's folders for this process -> (the checkpoint to resume from, the run's starts and dev losses so
+    far). InputError where they cannot be written, or are not this run's."""
+    checkpoint = take_run_folders(args, final)
+    if checkpoint is None:
+        return None, [], {}
+    settings = read_settings(args, rows)
+    check_same_run(args, rows, settings)
+    note_other_versions(settings)
+    return checkpoint, settings["starts"], read_dev_losses(args, checkpoint)
+
+
+def run_rank(argv: list[str]) -> int:
+    """`run`, with one line where a collective fails because its other end has gone: what ended that process, its own
+    line says."""
+    try:
+        return run(argv)
+    except RuntimeError as error:
+        here, lost = ranks(), isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if here.world == 1 or not lost:
+            raise
+        what = f"another of the {here.world} processes of this run has ended or cannot be reached"
+        raise InputError(f"process {here.rank}: {what}; {KEPT}") from None
 
 
 def main() -> None:
     """The command: reads sys.argv, exits with run's status, prints an InputError as one line."""
     huggingface_hub.logging.set_verbosity_error()  # without a network it would print five retries before the one line
     with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
-        status = run_program(run, sys.argv[1:], KEPT)
+        status = run_program(run_rank, sys.argv[1:], KEPT)
     if torch.distributed.is_initialized():
         gc.collect()  # a sharded LLM still holds process groups, whose threads would disturb the interpreter's end
         torch.distributed.destroy_process_group()

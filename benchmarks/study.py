@@ -163,9 +163,9 @@ def trained(checkpoint: Path, resumable: Path, log: str) -> dict:
     last = max(states, key=lambda path: int(path.parent.name.split("-")[1]))
     logs = [log for log in json.loads(last.read_text())["log_history"] if "sft_loss" in log]
     return {
-        "best_sft_loss": record.best["value"],
-        "best_step": record.best["step"],
-        "dev_losses": {line["step"]: line["nats"] for line in losses}[record.best["step"]],
+        "best_sft_loss": record.best.value,
+        "best_step": record.best.step,
+        "dev_losses": {line["step"]: line["nats"] for line in losses}[record.best.step],
         "dev_curve": [{key: point[key] for key in DEV_FIGURES if key in point} for point in record.dev_curve or []],
         "curve": [[log["step"], log["sft_loss"]] for log in logs[:: max(1, len(logs) // CURVE_POINTS)]],
         "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),

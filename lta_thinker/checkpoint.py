@@ -3,12 +3,17 @@
 ckpt/NAME                      projection.bin, TransformerBlock.bin (published names and shapes, float32), thoughts.json
                                where LMs are tuned also the folders base_model, assistant_model (llm/lora.py)
 results/RUN/checkpoint-STEP    to resume from: model.safetensors and the rest of Trainer's, thoughts.json, `complete`
+
+Both say themselves what belongs to them: thoughts.json has the digests of its weight files, `complete` the sizes of all
+files and the digests of those that are not large. What was lost, cut or exchanged since is refused by its name.
 """
 
+import contextlib
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lta_thinker.common import InputError, read_json, read_record, write_json
+from lta_thinker.answers import ANSWER_TYPES
+from lta_thinker.common import InputError, first_line, read_json, read_record, sha256_of, write_json
 from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
@@ -27,8 +33,14 @@ from lta_thinker.rows.layout import WorkedExample
 PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
 CARD_FILE = "README.md"
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
+STATE_FILE = "trainer_state.json"  # Trainer's: steps, best step, log
+NEEDED = (RESUME_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE, META_FILE)  # of every resume checkpoint
+NUMBERS = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "learning_rate", "seed")  # flags
+SMALL = 2**24  # bytes: `complete` has a digest of every file up to this size
 DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluation, the SFT loss of every row
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
+TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "cannot be opened")  # in the errors of a failing torch.save
+MAX_BLOCKS = 64  # of a generator: each stands in the one behind it
 
 
 class GeneratorWeights(NamedTuple):
@@ -42,6 +54,30 @@ class GeneratorWeights(NamedTuple):
 # thoughts.json
 
 
+@dataclass(frozen=True)
+class RowCounts:
+    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids. in_split: with
+    the worked examples of --num_fewshot."""
+
+    source: str
+    read: int
+    bad: int
+    in_split: int
+    too_long: int
+    kept: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Best:
+    """How weights were chosen: the dev metric and its value, step and epoch."""
+
+    metric: str
+    value: float
+    step: int
+    epoch: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """thoughts.json: what evaluation must know of a training, and where the weights come from.
@@ -50,7 +86,8 @@ class TrainingRecord:
     small LM), special_tokens_in_text and tuned (LoRA's flags by role) decide the thoughts and the prompts. own_task:
     the flags of a task of the user's own. rows: counts and digests of the training and dev rows. dev: step, epoch and
     dev losses of these weights; dev_curve: the same of all dev evaluations so far; best: how these weights were chosen.
-    Fields with a default may be missing: evaluation works without them.
+    large_model_path, small_model_path: where the LM's folder was, an absolute path; None for an id of the hub. files:
+    the sha256 of the weight files beside it, by name. Fields with a default may be missing: evaluation works without.
     """
 
     thought_generator: str
@@ -59,6 +96,8 @@ class TrainingRecord:
     design: Design = PUBLISHED_DESIGN
     large_model_id: str
     small_model_id: str | None
+    large_model_path: str | None = None
+    small_model_path: str | None = None
     prompts: dict[str, str]
     worked_examples: list[WorkedExample] | None = None
     special_tokens_in_text: bool = False
@@ -75,40 +114,84 @@ class TrainingRecord:
     fingerprints: list[str | None]
     seed: int | None = None
     versions: dict[str, str] | None = None
-    flags: dict | None = None
-    rows: dict[str, dict] | None = None
-    dev: dict | None = None
-    dev_curve: list[dict] | None = None
-    best: dict | None = None
+    flags: dict[str, str | int | float | bool | None] | None = None
+    rows: dict[str, RowCounts] | None = None
+    dev: dict[str, float] | None = None
+    dev_curve: list[dict[str, float]] | None = None
+    best: Best | None = None
+    files: dict[str, str] | None = field(default=None, compare=False)
 
     @property
     def run(self) -> str | None:
         """The training's --output_name, None where the flags are not recorded."""
-        return (self.flags or {}).get("output_name")
+        name = (self.flags or {}).get("output_name")
+        return None if name is None else str(name)
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingRecord":
         """The record in a checkpoint's folder; InputError when it is missing, broken, or not what train.py writes."""
         path = folder / META_FILE
         record = read_record(cls, read_json(path), str(path))
-        if record.thought_generator not in KINDS:
-            raise InputError(f"{path}: {record.thought_generator} is no thought generator")
-        if len(record.fingerprints) != 2:
-            raise InputError(f"{path}: its fingerprints are not two, of the large LLM and of the small LM")
-        if record.prompts.keys() != PLACEHOLDERS.keys():
-            raise InputError(f"{path}: its prompts are not {', '.join(PLACEHOLDERS)}")
-        if record.dtype not in ("float32", "bfloat16"):
-            raise InputError(f"{path}: its dtype is {record.dtype}, not one that train.py writes")
-        if not set(record.tuned or {}) <= set(ROLES):
-            raise InputError(f"{path}: its `tuned` is not what train.py writes")
+        wrong = record._what_is_wrong()
+        if wrong:
+            raise InputError(f"{path}: {wrong}")
         return record
+
+    def _what_is_wrong(self) -> str | None:
+        """A value that has its type and yet is none that train.py writes."""
+        design, flags, points = (
+            self.design,
+            self.flags or {},
+            [self.dev or {"step": 0, "epoch": 0}, *(self.dev_curve or [])],
+        )
+        counts = [design.num_chains, design.num_blocks, 1 if design.reader_layers is None else design.reader_layers + 1]
+        counts += [lora.r for lora in (self.tuned or {}).values()]
+        counts += [1 if self.thought_generator == "none" else self.num_thoughts]
+        for wrong, what in (
+            (self.thought_generator not in KINDS, f"{self.thought_generator} is no thought generator"),
+            (len(self.fingerprints) != 2, "its fingerprints are not two, of the large LLM and of the small LM"),
+            (self.prompts.keys() != PLACEHOLDERS.keys(), f"its prompts are not {', '.join(PLACEHOLDERS)}"),
+            (self.dtype not in ("float32", "bfloat16"), f"its dtype is {self.dtype}, not one that train.py writes"),
+            (not set(self.tuned or {}) <= set(ROLES), "its `tuned` is not what train.py writes"),
+            (self.answer_type not in ANSWER_TYPES, f"its answer_type is {self.answer_type!r:.40}, which there is not"),
+            (design.projection not in (None, "before", "after"), f"its projection is {design.projection!r:.40}"),
+            (min(counts) < 1 or design.num_blocks > MAX_BLOCKS, "its numbers are not those of a generator"),
+            (any(not {"step", "epoch"} <= point.keys() for point in points), "a dev point has no step or no epoch"),
+            (self.rows is not None and self.rows.keys() != {"train", "dev"}, "its rows are not those of train and dev"),
+            (any(isinstance(flags.get(name), str | None) for name in NUMBERS if name in flags), "a flag is no number"),
+        ):
+            if wrong:
+                return what
+        return None
+
+    def find_model(self, role: str, flag: str) -> str | None:
+        """The id of the "large" or the "small" LM as it is found from the current folder: as it was given, unless that
+        was a folder which now lies at its absolute path alone. InputError, which names `flag`, where it was a folder
+        and is at neither place."""
+        given, path = getattr(self, f"{role}_model_id"), getattr(self, f"{role}_model_path")
+        if given is None or path is None or os.path.abspath(given) == path:
+            return given
+        if os.path.isdir(path):
+            return path
+        if os.path.isdir(given):
+            return given
+        raise InputError(f"{path}: no such folder; it was the {role} LM of this training, {flag} says where it is now")
+
+    def check_files(self, folder: Path) -> None:
+        """InputError where a weight file in the checkpoint's folder is not the one that the record was written with."""
+        for name, digest in (self.files or {}).items():
+            path = folder / name
+            if not path.is_file():
+                raise InputError(f"{path}: no such file; the checkpoint had it when it was written")
+            if sha256_of(path) != digest:
+                raise InputError(f"{path}: not the file that {META_FILE} was written with (another sha256)")
 
     def write(self, folder: Path) -> None:
         """Write it into a folder, all or nothing. A field that may be missing and is None is left out."""
         values = asdict(self)
-        for field in fields(self):
-            if field.default is None and field.name != "own_task" and values[field.name] is None:
-                del values[field.name]
+        for item in fields(self):
+            if item.default is None and item.name != "own_task" and values[item.name] is None:
+                del values[item.name]
         write_json(folder / META_FILE, values)
 
 
@@ -119,14 +202,31 @@ class TrainingRecord:
 def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
     """A file of plain tensors (torch.load, weights_only) as float32; InputError when it is missing or anything else."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+        with open(path, "rb"):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{flag} {path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot be read ({error.strerror})") from None
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # on other files the reader fails in a dozen ways, from RuntimeError to struct.error
         raise InputError(f"{flag} {path}: not a PyTorch file of plain tensors") from None
     items = weights.items() if isinstance(weights, dict) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
         raise InputError(f"{flag} {path}: not a state dict")
+    return as_float32(weights, f"{flag} {path}")
+
+
+def as_float32(weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights as float32; InputError for tensors that are not plain: of integers or complex numbers, sparse, quantised,
+    or without values (meta)."""
+    for name, value in weights.items():
+        kind = str(value.dtype).removeprefix("torch.")
+        plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+        if not plain or not value.is_floating_point():
+            what = kind if plain else f"{kind}, sparse, quantised or without values"
+            raise InputError(f"{where}: tensor {name} is {what}, not plain floating-point numbers")
     return {name: value.float() for name, value in weights.items()}
 
 
@@ -135,7 +235,8 @@ def read_resume_weights(path: Path) -> GeneratorWeights:
     broken."""
     try:
         state = {name: value for name, value in load_file(path).items() if not name.startswith("adapters.")}
-        return split_state({name.removeprefix("generator."): value.float() for name, value in state.items()})
+        state = as_float32(state, str(path))
+        return split_state({name.removeprefix("generator."): value for name, value in state.items()})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
@@ -200,6 +301,8 @@ def check_weights(kind: str, sizes: Sizes, weights: GeneratorWeights, design: De
         for name, tensor in wanted.items():
             if not given[name].isfinite().all():
                 raise InputError(f"{flag}: tensor {name} holds values that are not finite")
+            if (name.endswith("weight") or kind == "prompt") and not given[name].any():
+                raise InputError(f"{flag}: tensor {name} holds nothing but zeros")
             if tensor.shape != given[name].shape:
                 got, need = tuple(given[name].shape), tuple(tensor.shape)
                 raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")
@@ -218,42 +321,135 @@ def load_weights(model: LatentThoughtModel, weights: GeneratorWeights) -> None:
     model.generator.load_state_dict(state)
 
 
-def save_checkpoint(folder: Path, model: LatentThoughtModel, record: TrainingRecord) -> None:
-    """Write the generator's files, the adapters and thoughts.json into `folder`, in place of what it has: all or
-    nothing (rename at the end)."""
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+
+
+@contextlib.contextmanager
+def writing_folder(folder: Path, half_written: Path, instead: str) -> Iterator[None]:
+    """Within it a write that fails is an InputError that names `folder` and ends with `instead`, and the folder
+    `half_written` is removed. (On a full disk torch and safetensors raise errors of their own.)"""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, InputError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
+            raise
+        shutil.rmtree(half_written, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
+        raise InputError(f"{folder}: cannot be written ({reason:.300}){instead}") from None
+
+
+def save_checkpoint(
+    folder: Path, model: LatentThoughtModel, record: TrainingRecord, instead: str = "; what was there stays"
+) -> None:
+    """Write the generator's files, the adapters and thoughts.json with their digests into `folder`, in place of what it
+    has: all or nothing (rename at the end). InputError, which ends with `instead`, where it cannot be written."""
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = {name: value.detach().cpu().clone() for name, value in model.generator.state_dict().items()}
-    for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(weights), strict=True):
-        if state:
-            torch.save(state, partial / name)
-    for role, adapter in model.adapters.items():
-        assert isinstance(adapter, Adapter)
-        write_adapter(partial / role, adapter)
-    record.write(partial)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
-        os.replace(folder, old)
-    os.replace(partial, folder)
+    with writing_folder(folder, partial, instead):
+        if old.exists() and not folder.exists():  # a kill came between the two renames below
+            os.replace(old, folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        weights = {name: value.detach().cpu().clone() for name, value in model.generator.state_dict().items()}
+        for name, state in zip((PARAMS_FILE, ATT_FILE), split_state(weights), strict=True):
+            if state:
+                torch.save(state, partial / name)
+        for role, adapter in model.adapters.items():
+            assert isinstance(adapter, Adapter)
+            write_adapter(partial / role, adapter)
+        replace(record, files={name: sha256_of(path) for name, path in files_of(partial).items()}).write(partial)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
+            os.replace(folder, old)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files in a folder and those below it, by their name from it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of a resume checkpoint as it was written: its bytes, and its digest where it is not large."""
+
+    size: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """`complete`: the files of a resume checkpoint by name."""
+
+    files: dict[str, WrittenFile]
+
+
+def write_complete(folder: Path) -> None:
+    """Record that a resume checkpoint is written to its end, and what it has."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    files = {}
+    for name, path in files_of(folder).items():
+        size = path.stat().st_size
+        files[name] = WrittenFile(size, sha256_of(path) if size <= SMALL else None)
+    write_json(folder / COMPLETE, asdict(Written(files)))
 
 
 def is_resume_checkpoint(folder: Path) -> bool:
     """Whether Trainer wrote the folder; it may have been copied to another name."""
-    return (folder / RESUME_FILE).is_file()
+    return (folder / RESUME_FILE).is_file() or (folder / COMPLETE).is_file()
 
 
 def check_resume_checkpoint(folder: Path) -> None:
-    """InputError where a resume checkpoint was not written to its end."""
-    if not (folder / COMPLETE).is_file():
-        raise InputError(f"{folder / COMPLETE}: no such file; the checkpoint was cut off while it was written")
+    """InputError where a resume checkpoint was not written to its end, or where a file of it was lost, cut or exchanged
+    since."""
+    path = folder / COMPLETE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the checkpoint was cut off while it was written")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: empty; an earlier version of train.py wrote it, and it cannot say that all is there")
+    written = read_record(Written, read_json(path), str(path)).files
+    for name in NEEDED:
+        if name not in written:
+            raise InputError(f"{path}: names no {name}, which every resume checkpoint has")
+    for name, facts in written.items():
+        file = folder / name
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; the checkpoint had it when it was written")
+        if file.stat().st_size != facts.size:
+            raise InputError(f"{file}: has {file.stat().st_size:,} bytes, it had {facts.size:,} when it was written")
+        if facts.sha256 is not None and sha256_of(file) != facts.sha256:
+            raise InputError(f"{file}: not the file that was written (another sha256)")
+
+
+def fault_of(folder: Path) -> str | None:
+    """What check_resume_checkpoint finds; None where it finds nothing."""
+    try:
+        check_resume_checkpoint(folder)
+    except InputError as error:
+        return str(error)
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The folders checkpoint-STEP in results/<output_name>/, complete or not, by step."""
+    folders = [path for path in run.glob("checkpoint-*/") if CHECKPOINT_NAME.fullmatch(path.name)]
+    return sorted(folders, key=step_of)
+
+
+def written_checkpoints(run: Path) -> list[Path]:
+    """The resume checkpoints in results/<output_name>/ that were written to their end, by step. They may have lost a
+    file since."""
+    return [folder for folder in step_folders(run) if (folder / COMPLETE).exists()]
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
-    """The complete resume checkpoints in results/<output_name>/, by step."""
-    folders = [path.parent for path in run.glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted((folder for folder in folders if CHECKPOINT_NAME.fullmatch(folder.name)), key=step_of)
+    """Those of written_checkpoints that still have all that was written."""
+    return [folder for folder in written_checkpoints(run) if fault_of(folder) is None]
 
 
 def step_of(folder: Path) -> int:
@@ -262,10 +458,11 @@ def step_of(folder: Path) -> int:
 
 
 def run_checkpoints(output_name: str) -> list[Path]:
-    """A run's weights that can be evaluated, by step: its complete resume checkpoints, and its folder in ckpt/ where
-    that step has none. InputError where there are none."""
+    """A run's weights, by step: its resume checkpoints that were written to their end, and its folder in ckpt/ where
+    that step has none. InputError where there are none. (One that lost a file since is among them: its evaluation says
+    so.)"""
     run = Path("results", output_name)
-    by_step = {step_of(folder): folder for folder in complete_checkpoints(run)}
+    by_step = {step_of(folder): folder for folder in written_checkpoints(run)}
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
         if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
             continue
@@ -274,7 +471,7 @@ def run_checkpoints(output_name: str) -> list[Path]:
         except InputError:  # another program's folder, whose name begins in the same way
             continue
         if record.run == output_name and record.best is not None:
-            by_step.setdefault(record.best["step"], path.parent)
+            by_step.setdefault(record.best.step, path.parent)
     if not by_step:
         what = "no complete checkpoint in it" if run.is_dir() else "no such run"
         raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")

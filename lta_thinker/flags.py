@@ -141,12 +141,12 @@ class _Parser(HfArgumentParser):
 
 def parse_flags(arguments: Any, argv: list[str], script: str):
     """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type."""
-    try:
-        parser = _Parser(arguments, prog=script, allow_abbrev=False)
-        return parser.parse_args_into_dataclasses(recipe_flags(argv, script) + argv, look_for_args_file=False)[0]
-    except ValueError as error:  # flags that the parser does not know
-        unknown = str(error).rpartition(": ")[2]
-        raise InputError(f"no such flags: {unknown}; python {script} --help lists them") from None
+    parser = _Parser(arguments, prog=script, allow_abbrev=False)
+    argv = recipe_flags(argv, script) + argv
+    unknown = parser.parse_known_args(argv)[1]
+    if unknown:
+        raise InputError(f"no such flags: {unknown}; python {script} --help lists them")
+    return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
 
 
 def recipe_flags(argv: list[str], script: str) -> list[str]:

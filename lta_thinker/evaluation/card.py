@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from lta_thinker.checkpoint import TrainingRecord
+from lta_thinker.checkpoint import NUMBERS, TrainingRecord
 from lta_thinker.data_loader import TASKS
 from lta_thinker.evaluation.compare import compare
 from lta_thinker.evaluation.report import Report
@@ -65,7 +65,7 @@ def card_data(record: TrainingRecord) -> ModelCardData:
     """The card's header. An LLM in a folder is not named in it: others could not look it up."""
     large, name = record.large_model_id, record.task_name
     base: dict[str, Any] = {"base_model": large, "base_model_relation": "adapter"} if is_on_hub(large) else {}
-    sources = [record.rows["train"]["source"]] if record.rows else []
+    sources = [record.rows["train"].source] if record.rows else []
     sources += TASKS[name].sources.get("train", ()) if name in TASKS else ()
     datasets = [source.split(":")[1] for source in sources if source.startswith("hub:")][:1]
     if datasets:
@@ -92,18 +92,16 @@ def training_facts(record: TrainingRecord) -> dict[str, str]:
         "dtype": record.dtype,
     }
     if record.rows:
-        facts["rows"] = ", ".join(f"{count['kept']:,} of {split}" for split, count in record.rows.items())
+        facts["rows"] = ", ".join(f"{count.kept:,} of {split}" for split, count in record.rows.items())
     if record.worked_examples:
         facts["worked examples in the prompt"] = f"{len(record.worked_examples)}"
     if record.loss_weights:
         facts["loss weights"] = ", ".join(f"{name} {w:g}" for name, w in record.loss_weights.items() if w)
-    if record.flags:
-        flags = record.flags
-        names = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size")
-        batch, accumulation, world = (flags[name] for name in names)
-        facts["learning rate"] = f"{flags['learning_rate']:g}"
-        facts["rows a step"] = f"{batch * accumulation * world}"
-        facts["seed"] = f"{flags['seed']}"
+    if record.flags and all(name in record.flags for name in NUMBERS):
+        batch, accumulation, world, learning_rate, seed = (record.flags[name] for name in NUMBERS)
+        facts["learning rate"] = f"{learning_rate:g}"
+        facts["rows a step"] = f"{int(batch or 0) * int(accumulation or 0) * int(world or 0)}"
+        facts["seed"] = f"{seed}"
     if record.dev:
         facts["these weights"] = f"after step {record.dev['step']} (epoch {record.dev['epoch']:.2f})"
         losses = {key: value for key, value in record.dev.items() if key.endswith("_loss") and key != "eval_loss"}
@@ -111,7 +109,7 @@ def training_facts(record: TrainingRecord) -> dict[str, str]:
             f"{key.removeprefix('eval_').removesuffix('_loss')} {value:.4g}" for key, value in losses.items()
         )
     if record.best and record.dev_curve:
-        facts["chosen by"] = f"the best dev {record.best['metric']}, of {len(record.dev_curve)} dev evaluations"
+        facts["chosen by"] = f"the best dev {record.best.metric}, of {len(record.dev_curve)} dev evaluations"
     if record.versions:
         facts["made with"] = listed(record.versions)
     return facts

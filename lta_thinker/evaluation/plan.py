@@ -80,6 +80,7 @@ def find_thoughts(args: EvaluationArguments) -> Thoughts:
         if len({folder.resolve() for folder in folders}) > 1:
             raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
         record = TrainingRecord.read(folders[0])
+        record.check_files(folders[0])
     return read_files(record, params, att)
 
 
@@ -96,6 +97,7 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
     alone = record.thought_generator == "none"  # an adapter that was trained alone
     if not (with_weights or alone):
         return Thoughts(record, None, [], None)
+    record.check_files(folder)
     if resumable:
         path = folder / RESUME_FILE
         return Thoughts(record, None if alone else read_resume_weights(path), [path], folder)
@@ -318,17 +320,20 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
 def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, device: str) -> tuple[ModelSpec, int]:
     """The LMs and the generator, and how many thoughts are injected."""
     record, weights = thoughts.record, thoughts.weights
-    trained_ids = (record.large_model_id, record.small_model_id) if record else (None, None)
+    trained_ids: dict[str, str | None] = {}
+    for name, role in (("base_model_id", "large"), ("assistant_model_id", "small")):
+        if record and not getattr(args, name) and (role == "large" or weights is not None):
+            trained_ids[name] = record.find_model(role, f"--{name}")
     large, small = (
         LmSource(
-            getattr(args, name) or trained_id or DEFAULT_MODEL_IDS[name],
+            getattr(args, name) or trained_ids.get(name) or DEFAULT_MODEL_IDS[name],
             f"--{name}",
             dtype=getattr(torch, dtype),
             device=device,
             trust_remote_code=args.trust_remote_code,
             attn_implementation=args.attn_implementation,
         )
-        for name, trained_id in zip(DEFAULT_MODEL_IDS, trained_ids, strict=True)
+        for name in DEFAULT_MODEL_IDS
     )
     kind = args.thought_generator or (record.thought_generator if record else None)
     if weights is None:

@@ -1,7 +1,9 @@
 """Flags of train.py: this program's own, and Hugging Face's TrainingArguments under their own names."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
@@ -13,6 +15,7 @@ from packaging.version import Version
 from transformers import TrainingArguments
 
 from lta_thinker.build import ModelSpec
+from lta_thinker.checkpoint import MAX_BLOCKS
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, read_prompts
 from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
@@ -42,7 +45,21 @@ REFUSED = {
     "remove_unused_columns": "rows are token ids already",
     "train_sampling_strategy": "a step's rows are sorted by length already",
     "ddp_find_unused_parameters": "every trained parameter is used",
+    "ignore_data_skip": "a resumed run would see rows of the epoch again",
+    "restore_callback_states_from_checkpoint": "a stopped run's checkpoint would stop the one that goes on",
+    "accelerator_config": "a step's batches are this program's own",
+    "save_safetensors": "resume checkpoints are read as safetensors",
+    "save_on_each_node": "the run's folders lie on a file system that all nodes see",
+    "enable_jit_checkpoint": "SIGTERM ends a run with a checkpoint already",
+    "use_liger_kernel": "it changes LLMs that are trained, and the LLM is frozen",
+    "bf16_full_eval": "dev is evaluated as training is",
+    "fp16_full_eval": "dev is evaluated as training is",
 }
+# the library's flags that __post_init__ sets itself
+SET_HERE = {"output_dir", "use_cpu", "save_strategy", "save_steps", "load_best_model_at_end", "metric_for_best_model"}
+SET_HERE |= {"greater_is_better", "remove_unused_columns", "dataloader_pin_memory", "dataloader_persistent_workers"}
+SET_HERE |= {"ddp_find_unused_parameters", "logging_nan_inf_filter", "logging_dir", "hub_token", "push_to_hub_token"}
+SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 # the library's flags that decide no weights: they may differ between a run and its resumption
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
@@ -63,7 +80,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     per_device_train_batch_size: int = flag(4, "rows a device and micro-batch", "--batch_size", at_least=1)
     gradient_accumulation_steps: int = flag(4, "micro-batches an optimiser step", at_least=1)
     learning_rate: float = flag(1e-4, "peak learning rate", above=0)
-    num_train_epochs: float = flag(10.0, "epochs", "--n_epochs")
+    num_train_epochs: float = flag(10.0, "epochs", "--n_epochs", above=0)
     warmup_ratio: float = flag(0.1, "share of the steps that warm up (--warmup_steps wins)", at_least=0, below=1)
     seed: int = flag(41, "decides the generator's initial weights and the order of the rows", at_least=0, below=2**32)
     sft_loss_weight: float = flag(1.0, "weight of L_SFT; 0: not computed in training", at_least=0)
@@ -86,7 +103,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
     )
     align_variance_floor: float = flag(0.0, "L_align penalises a standard deviation over slots below this", at_least=0)
     num_thought_chains: int = flag(1, "C: sets of thoughts a question; samples are spread over them", at_least=1)
-    num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)", at_least=1)
+    num_blocks: int = flag(1, "TransformerBlocks in a row (published 1)", at_least=1, at_most=MAX_BLOCKS)
     projection: str | None = flag(
         None, "before or after the block (default: small_block before, block after)", choices=("before", "after")
     )
@@ -111,7 +128,9 @@ class TrainArguments(TaskArguments, TrainingArguments):
     num_fewshot: int = flag(
         0, "K worked examples in the LLM's prompt: the first K rows of train, which are then not trained on", at_least=0
     )
-    max_len: int | None = flag(None, "drop (and count) rows longer than this many LLM tokens with their target")
+    max_len: int | None = flag(
+        None, "drop (and count) rows longer than this many LLM tokens with their target", at_least=1
+    )
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
     resume: bool = flag(False, "go on from the newest checkpoint of this run", decides_weights=False)
@@ -130,8 +149,10 @@ class TrainArguments(TaskArguments, TrainingArguments):
     eval_strategy: str = flag(
         "epoch", "when dev is evaluated and a resume checkpoint saved: epoch or steps", choices=("epoch", "steps")
     )
-    logging_steps: float = flag(10, "steps between two log lines", decides_weights=False)
-    save_total_limit: int | None = flag(2, "resume checkpoints kept (the best is always one)", decides_weights=False)
+    logging_steps: float = flag(10, "steps between two log lines", decides_weights=False, above=0)
+    save_total_limit: int | None = flag(
+        2, "resume checkpoints kept (the best is always one)", decides_weights=False, at_least=1
+    )
     report_to: str = flag(  # pyright: ignore[reportIncompatibleVariableOverride]  # the library allows a list too
         "none", "tracker (tensorboard, wandb, trackio, ...); its files go to logs/<output_name>", decides_weights=False
     )
@@ -168,10 +189,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
         self.run_name = self.run_name or self.output_name
         if Version(transformers.__version__) < Version("5"):
             self.logging_dir = f"logs/{self.output_name}"
-        try:
+        with library_flags(self):
             super().__post_init__()
-        except ValueError as error:
-            raise InputError(" ".join(str(error).split())) from None
         self._check_trackers()
         self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
 
@@ -200,7 +219,27 @@ class TrainArguments(TaskArguments, TrainingArguments):
             setattr(self, name, False)
         return wanted
 
+    def _check_library_numbers(self):
+        """The library takes any number for most of its flags, and does what it can with it."""
+        for item in fields(TrainingArguments):
+            name, value, lowest = item.name, getattr(self, item.name), 0
+            if isinstance(item.default, int | float) and item.default < 0:
+                lowest = item.default  # -1 stands for "not given"
+            if not isinstance(value, int | float) or not item.init or name in TrainArguments.__annotations__:
+                continue  # of this program's own check_ranges sees to it
+            if not math.isfinite(value):
+                raise InputError(f"--{name} {value}: must be finite")
+            if value < lowest:
+                raise InputError(f"--{name} {value}: must be at least {lowest}")
+        for name in ("max_steps", "eval_steps"):
+            if getattr(self, name) == 0:
+                raise InputError(f"--{name} 0: must be above 0")
+
     def _check(self):
+        for name in ("large_model_id", "small_model_id", "data_dir"):
+            if not getattr(self, name).strip():
+                raise InputError(f"--{name} is empty")
+        self._check_library_numbers()
         if not RUN_NAME.fullmatch(self.output_name or ""):
             raise InputError("--output_name is required: letters, digits, '.', '_' and '-' that name the run's folders")
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
@@ -238,8 +277,6 @@ class TrainArguments(TaskArguments, TrainingArguments):
     def _check_length_of_run(self):
         if self.per_device_eval_batch_size < 1:
             raise InputError(f"--per_device_eval_batch_size {self.per_device_eval_batch_size}: must be at least 1")
-        if self.max_steps <= 0 and not 0 < self.num_train_epochs < math.inf:
-            raise InputError(f"--n_epochs {self.num_train_epochs}: must be above 0")
         if self.warmup_steps != int(self.warmup_steps):
             raise InputError(f"--warmup_steps {self.warmup_steps}: whole steps; a share is --warmup_ratio")
         if self.eval_steps is not None and self.eval_strategy != "steps":
@@ -416,6 +453,24 @@ class TrainArguments(TaskArguments, TrainingArguments):
         return {
             name: value for name, value in self.resolved().items() if name not in defaults or value != defaults[name]
         }
+
+
+@contextlib.contextmanager
+def library_flags(args: TrainArguments) -> Iterator[None]:
+    """Within it whatever the library says to its own flags is an InputError, with those of them that are given."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # ValueError, TypeError, ImportError, KeyError, and what the libraries below it raise
+        given = []
+        for item in fields(TrainingArguments):
+            value = getattr(args, item.name, None)
+            plain = isinstance(value, str | int | float | dict) and value and value != item.default
+            if plain and item.init and item.name not in SET_HERE | TrainArguments.__annotations__.keys():
+                given.append(f"--{item.name} {value.value if isinstance(value, Enum) else value}")
+        flags = f" (of Hugging Face's flags there are {', '.join(given)})" if given else ""
+        raise InputError(f"{' '.join(str(error).split()) or type(error).__name__:.300}{flags}") from None
 
 
 def decides_weights(field: Field) -> bool:

@@ -17,6 +17,7 @@ import tokenizers
 import transformers
 
 from lta_thinker.build import check_context, reader_config
+from lta_thinker.checkpoint import RowCounts
 from lta_thinker.common import InputError, first_line, make_folder
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.llm.frozen import num_positions
@@ -34,20 +35,6 @@ LENGTHS = {  # columns with how many tokens these parts of a row have; steps_len
     "steps_length": ("header",),
 }
 ROW_NAMES = ("prefix", "suffix", "question", "target", "header", "answer", "steps")  # of Layout.training_rows
-
-
-@dataclass(frozen=True)
-class RowCounts:
-    """How many rows of a split were read, left out and kept, and the digest of the kept rows' token ids. in_split: with
-    the worked examples of --num_fewshot."""
-
-    source: str
-    read: int
-    bad: int
-    in_split: int
-    too_long: int
-    kept: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -146,6 +133,7 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     """
     import datasets  # imported here: it takes a while, and --help does not need it
     import datasets.config
+    import pyarrow
 
     if quiet:
         datasets.disable_progress_bars()

@@ -3,11 +3,12 @@
     results/<output_name>/states-<split>-node<k>.bin     the states, row after row, in the LM's dtype
     results/<output_name>/states-<split>-node<k>.json    what they were made from; written when they are complete
 
+k: the rank of the node's first process. (Nodes may have different numbers of processes.)
+
 The small LM reads a question's turn, the slots' tokens and the written steps. None of these changes while the generator
 is trained. The processes of a node share one file, and each fills its part.
 """
 
-import errno
 import json
 from collections.abc import Sequence
 from itertools import accumulate
@@ -19,7 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm import tqdm
 
-from lta_thinker.common import Ranks, read_json, write_text
+from lta_thinker.common import NO_ROOM, InputError, Ranks, read_json, write_text
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.model import LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
@@ -93,15 +94,16 @@ def keep_states(
 ) -> Any:
     """`rows` with the small LM's states from the file `path` (RowsWithStates), or unchanged where the disk has no room.
 
-    The file is made where it is missing, or of another model or other rows (rows_sha256: their digest). All ranks call
-    this together; each process of a node fills its part. Prints the size of the file before it is made.
+    The file is made where it is missing, half-filled, or of another model or other rows (rows_sha256: their digest).
+    All ranks call this together; each process of a node fills its part. Prints the size of the file before it is made.
+    InputError where the states are not finite.
     """
     d = model.small_lm.config.get_text_config().hidden_size
     kept = RowsWithStates(rows, model.num_thoughts, collator, d, model.small_lm.dtype)
     size_in_bytes = kept.size * kept.dtype.itemsize
     key, key_path = states_key(model, rows_sha256, collator), path.with_suffix(".json")
-    has_file = key_path.is_file() and path.is_file() and path.stat().st_size == size_in_bytes
-    complete = on_all_ranks(has_file and read_json(key_path) == key)
+    has_file = path.is_file() and path.stat().st_size == size_in_bytes
+    complete = on_all_ranks(has_file and _made_from(key_path) == key)
     what = "are there already" if complete else "are computed once (--no_thought_cache: every step)"
     cost = f"{size_in_bytes / 1e9:.2f} GB while the run lasts"
     print(f"  {path}: the small LM's states of {len(rows)} rows, {cost}, {what}", flush=True)
@@ -116,12 +118,21 @@ def keep_states(
             path.unlink(missing_ok=True)
         return rows
     kept.map_file(path)
-    if not complete:
-        fill(kept, model, process, quiet)
-    on_all_ranks(True)  # all parts are filled
+    are_finite = complete or fill(kept, model, process, quiet)
+    if not on_all_ranks(are_finite):  # all parts are filled now
+        why = "its weights or its dtype (--bf16) are at fault"
+        raise InputError(f"{path}: the small LM's states of some rows are not finite: {why}")
     if makes_file:
         write_text(key_path, json.dumps(key) + "\n")
     return kept
+
+
+def _made_from(key_path: Path):
+    """What a file of states was made from; None where that does not stand there, or not as JSON."""
+    try:
+        return read_json(key_path)
+    except InputError:
+        return None
 
 
 def states_key(model: LatentThoughtModel, rows_sha256: str, collator: TrainingCollator) -> dict:
@@ -137,20 +148,24 @@ def states_key(model: LatentThoughtModel, rows_sha256: str, collator: TrainingCo
     }
 
 
-def fill(kept: RowsWithStates, model: LatentThoughtModel, process: Ranks, quiet: bool) -> None:
-    """Compute this process's part of its node's file: every node_size-th batch, rows of similar length together."""
+def fill(kept: RowsWithStates, model: LatentThoughtModel, process: Ranks, quiet: bool) -> bool:
+    """Compute this process's part of its node's file: every node_size-th batch, rows of similar length together.
+    Returns whether all of it is finite."""
     device = model.small_lm.get_input_embeddings().weight.device
     by_length = sorted(range(len(kept)), key=lambda i: -sum(kept.widths[i]))
     starts = range(process.in_node * ROWS_AT_ONCE, len(kept), process.node_size * ROWS_AT_ONCE)
+    are_finite = True
     for start in tqdm(starts, desc="small LM's states", disable=quiet, leave=False):
         group = by_length[start : start + ROWS_AT_ONCE]
         batch = kept.collator([kept.rows[i] for i in group])
         batch = {name: value.to(device) for name, value in batch.items()}
         thoughts, steps = (states.cpu() for states in model.states(batch))
+        are_finite &= bool(thoughts.isfinite().all() and steps.isfinite().all())
         for i, of_thoughts, of_steps in zip(group, thoughts, steps, strict=True):
             stored_thoughts, stored_steps = kept.states(i)
             stored_thoughts.copy_(of_thoughts[len(of_thoughts) - len(stored_thoughts) :])  # left-padded
             stored_steps.copy_(of_steps[: len(stored_steps)])
+    return are_finite
 
 
 def on_all_ranks(value: bool) -> bool:
@@ -166,7 +181,7 @@ def take_room(path: Path, size: int) -> bool:
             for start in range(0, size, ZEROS):
                 file.write(bytes(min(ZEROS, size - start)))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_ROOM:
             raise
         return False
     return True

@@ -1,32 +1,52 @@
 """The Trainer of train.py: its order of rows, losses, dev evaluation and resume checkpoints."""
 
+import contextlib
 import functools
 import itertools
 import json
 import math
+import shutil
+import sys
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, get_scheduler
+from transformers.trainer_callback import TrainerState
 
-from lta_thinker.checkpoint import COMPLETE, DEV_LOSSES_FILE, TrainingRecord
-from lta_thinker.common import InputError, write_text
+from lta_thinker.checkpoint import (
+    COMPLETE,
+    DEV_LOSSES_FILE,
+    RESUME_FILE,
+    STATE_FILE,
+    TrainingRecord,
+    check_resume_checkpoint,
+    step_folders,
+    step_of,
+    write_complete,
+    writing_folder,
+)
+from lta_thinker.common import InputError, first_line, ranks, write_text
 from lta_thinker.generation.prompts import ThoughtVariance, collapsed
 from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator, loss_counts, sum_by_row
 from lta_thinker.training.balance import LossBalance
-from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.finite import Finite
+from lta_thinker.training.flags import TrainArguments, library_flags
+from lta_thinker.training.folders import DevLosses
 from lta_thinker.training.information import Information
-from lta_thinker.training.preemption import ignore_sigterm
+from lta_thinker.training.preemption import ignore_stops
 from lta_thinker.training.rows import RunRows
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -96,6 +116,27 @@ def padding_share(widths: list[tuple[int, int]], order: list[int], batch_size: i
 # The Trainer
 
 
+def check_optimizer(args: TrainArguments) -> None:
+    """InputError for flags of the optimizer or the schedule that the library refuses: now, and not after the LMs are
+    loaded. (Some optimizers need the model; create_optimizer sees to those.)"""
+    with library_flags(args):
+        kind, arguments = Trainer.get_optimizer_cls_and_kwargs(args)
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+            optimizer = kind([nn.Parameter(torch.zeros(1, 1))], **arguments)
+            specific = args.lr_scheduler_kwargs
+            get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(10), 10, specific)  # type: ignore
+
+
+@contextlib.contextmanager
+def reading_checkpoint(checkpoint: Any, part: str) -> Iterator[None]:
+    """Within it every error is an InputError that names the checkpoint and the part. (Its small files have digests; a
+    large one of another model, of the same size, comes this far.)"""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{checkpoint}: its {part} cannot be gone on from ({first_line(error):.200})") from None
+
+
 class ThoughtTrainer(Trainer):
     """Trainer whose losses are divided by counts over the whole optimiser step: over ranks and micro-batches."""
 
@@ -105,9 +146,18 @@ class ThoughtTrainer(Trainer):
     accelerator: Any
     eval_dataset: Any
 
-    def __init__(self, models: Models, rows: RunRows, record: TrainingRecord, **kwargs):
-        """record: of the run, without what differs between its checkpoints. kwargs: Trainer's."""
-        super().__init__(model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
+    def __init__(
+        self,
+        models: Models,
+        rows: RunRows,
+        record: TrainingRecord,
+        dev_losses: dict[int, DevLosses] | None = None,
+        **kwargs,
+    ):
+        """record: of the run, without what differs between its checkpoints; dev_losses: of a resumed run's steps so
+        far. kwargs: Trainer's."""
+        with library_flags(kwargs["args"]):
+            super().__init__(model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
         self.widths = rows.widths
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
         self.models, self.dev_examples, self.record = models, rows.dev_examples, record
@@ -117,6 +167,15 @@ class ThoughtTrainer(Trainer):
         self._parts, self._parts_step = torch.zeros(len(LOSSES), device=self.args.device), None
         self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
         self.balance = LossBalance(self.model, self.accelerator) if self.args.balances else None
+        self.finite, self.dev_losses = Finite(self.model, self.accelerator), dict(dev_losses or {})
+
+    def create_optimizer(self, *args, **kwargs):
+        with library_flags(self.args):
+            return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args, **kwargs):
+        with library_flags(self.args):
+            return super().create_scheduler(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         batch_size = self.args.per_device_train_batch_size
@@ -142,10 +201,11 @@ class ThoughtTrainer(Trainer):
         return loader
 
     def _get_dataloader(self, *args, **kwargs):
-        loader: Any = super()._get_dataloader(*args, **kwargs)
+        with library_flags(self.args):
+            loader: Any = super()._get_dataloader(*args, **kwargs)
         if self.args.dataloader_num_workers:
             inner = loader.base_dataloader
-            inner.worker_init_fn = functools.partial(ignore_sigterm, inner.worker_init_fn)
+            inner.worker_init_fn = functools.partial(ignore_stops, inner.worker_init_fn)
         return loader
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -163,6 +223,8 @@ class ThoughtTrainer(Trainer):
             if self.balance is not None:
                 self.balance.finish({name: self.weight_now(name) for name in self.model.losses})
             self._gradient_norms = gradient_norms(self.model)
+            norms = [torch.zeros((), device=self.args.device), *self._gradient_norms.values()]
+            self.finite.look(self.state.global_step + 1, {"gradient": torch.stack(norms)})
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch: Any = None) -> Any:
@@ -170,7 +232,9 @@ class ThoughtTrainer(Trainer):
         are balanced, only the SFT loss's gradient flows from it."""
         if self._parts_step is None:  # the first step of this process, perhaps of a resumed run
             self._parts_step, self._since = self.state.global_step, time.perf_counter()
+            self.finite.check_weights()
         sums = model(**inputs)
+        self.finite.look(self.state.global_step + 1, self.finite.made(sums))
         counts = dict(zip(LOSSES, num_items_in_batch.clamp(min=1e-9), strict=True))
         parts = {name: total / counts[name] for name, total in sums.items()}
         for i, name in enumerate(LOSSES):
@@ -192,6 +256,7 @@ class ThoughtTrainer(Trainer):
     def log(self, logs, start_time=None):
         if "loss" in logs:  # a training log: add the single losses, over the same steps
             assert self._parts_step is not None  # a step was trained
+            self.finite.check()
             parts = self.accelerator.reduce(self._parts, "mean") / (self.state.global_step - self._parts_step)
             weighted = [name for name in self.model.losses if self.model.weights[name]]
             logs |= {f"{name}_loss": parts[LOSSES.index(name)].item() for name in weighted}
@@ -225,8 +290,9 @@ class ThoughtTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """The dev losses, each over all dev rows (SFT per target token), and the information of the thoughts; they see
-        no steps. Returns metrics eval_*; each row's SFT loss goes to DEV_LOSSES_FILE. InputError where a loss is not
-        finite."""
+        no steps. Returns metrics eval_*; each row's SFT loss goes to DEV_LOSSES_FILE. InputError where anything that
+        they are made from is not finite."""
+        self.finite.check()  # of the steps so far
         self.model.eval()
         rank, ranks = self.args.process_index, self.args.world_size
         size, rows = self.args.per_device_eval_batch_size, range(len(self.eval_dataset))
@@ -239,6 +305,7 @@ class ThoughtTrainer(Trainer):
             batch = self.dev_collator([self.eval_dataset[i] for i in own_rows or rows[:1]])
             inputs = self._prepare_inputs(batch)
             sums, thoughts = self.model(**inputs), self.model.last_thoughts
+            self.finite.look(self.state.global_step + 1, self.finite.made(sums))
             thoughts = thoughts.view(len(thoughts), self.model.design.num_chains, *thoughts.shape[-2:])  # (B, C, N, d)
             if own_rows:
                 values = [sums[name].item() if name in sums else 0.0 for name in LOSSES]
@@ -252,12 +319,13 @@ class ThoughtTrainer(Trainer):
                 swapped, last = self._thoughts_before(thoughts, last)
                 # the first dev row has none before it: it has read its own, and is left out
                 paired = slice(int(0 in own_rows), len(own_rows))
-                information.add(self.model.target_losses(inputs, swapped) - own_losses, inputs, paired)
+                others = self.model.target_losses(inputs, swapped)
+                self.finite.look(self.state.global_step + 1, {"sft": others})
+                information.add(others - own_losses, inputs, paired)
+        self.finite.check()
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
         losses = {name: means[name] for name in self.model.losses}
-        if not all(map(math.isfinite, losses.values())):
-            raise InputError(f"step {self.state.global_step}: dev losses {losses}; try a lower --learning_rate")
         self._write_dev_losses(gather_object([by_row]))
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
         metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())
@@ -277,12 +345,11 @@ class ThoughtTrainer(Trainer):
     def _write_dev_losses(self, by_row_of_ranks: list[dict[int, float]]) -> None:
         """The SFT loss of every dev row's target, in nats, in dev order: a line of JSON behind earlier steps'."""
         if self.is_world_process_zero():
-            path, step = self.args.run_folder / DEV_LOSSES_FILE, self.state.global_step
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] < step]  # a resumed run may come here again
             by_row = {row: nats for of_rank in by_row_of_ranks for row, nats in of_rank.items()}
-            kept.append(json.dumps({"step": step, "nats": [round(by_row[row], 5) for row in sorted(by_row)]}))
-            write_text(path, "\n".join(kept) + "\n")
+            step = self.state.global_step
+            self.dev_losses[step] = DevLosses(step, [round(by_row[row], 5) for row in sorted(by_row)])
+            lines = [json.dumps(asdict(self.dev_losses[step])) + "\n" for step in sorted(self.dev_losses)]
+            write_text(self.args.run_folder / DEV_LOSSES_FILE, "".join(lines))
 
     def _thoughts_before(self, thoughts: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         """The thoughts (B, C, N, d) of this rank's rows of a block of dev rows -> those of the row before each in dev
@@ -318,15 +385,55 @@ class ThoughtTrainer(Trainer):
         return right / total
 
     def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
+        self.finite.check()  # at a signal no dev evaluation comes before
+        run, step = self.args.run_folder, self.state.global_step
+        folder, limit = run / f"checkpoint-{step}", self.args.save_total_limit
+        if self.is_world_process_zero():
+            (folder / COMPLETE).unlink(missing_ok=True)  # a run that was resumed may come here again
+        self.args.save_total_limit = None  # the library would remove older ones before this one is complete
+        try:
+            with writing_folder(folder, folder, "; make room, and --resume goes on from the checkpoint before it"):
+                super()._save_checkpoint(model, trial)
+        except InputError as error:
+            if not ranks().speaks:  # a failure of this process alone
+                print(f"error: process {ranks().rank}: {error}", file=sys.stderr)
+            raise
+        finally:
+            self.args.save_total_limit = limit
         # transformers 4.53: a rank may look for the best folder before rank 0 has made it, and they hang at the end
         best = [self.state.best_model_checkpoint]
         self.state.best_model_checkpoint = broadcast_object_list(best)[0]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            folder = self.args.run_folder / f"checkpoint-{self.state.global_step}"
-            self.record_at(self.state.global_step).write(folder)
-            (folder / COMPLETE).touch()
+            with writing_folder(folder, folder, "; make room, and --resume goes on from the checkpoint before it"):
+                self.record_at(step).write(folder)
+                write_complete(folder)
+            forget_checkpoints(run, limit, {step, self.state.best_global_step or step})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with reading_checkpoint(resume_from_checkpoint, RESUME_FILE):
+            self.model.load_state_dict(load_file(Path(resume_from_checkpoint, RESUME_FILE)))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with reading_checkpoint(checkpoint, "optimizer.pt or scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with reading_checkpoint(checkpoint, "rng_state"):
+            super()._load_rng_state(checkpoint)
+
+    def stand_at(self, checkpoint: Path) -> None:
+        """Take the state of a checkpoint after which nothing is left to train."""
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+
+    def _load_best_model(self):
+        """Not when training ends, where the library would keep the last weights if the best were lost: load_best."""
+
+    def load_best(self) -> None:
+        """Put the best checkpoint's weights into the model. InputError where they are lost."""
+        best = self.args.run_folder / f"checkpoint-{self.state.best_global_step}"
+        check_resume_checkpoint(best)
+        self._load_from_checkpoint(str(best))
 
     def record_at(self, step: int) -> TrainingRecord:
         """The record of the weights after `step`; its `dev` is their point of the dev curve."""
@@ -339,9 +446,22 @@ class ThoughtTrainer(Trainer):
         return replace(self.record, dev=dev, dev_curve=curve)
 
 
+def forget_checkpoints(run: Path, limit: int | None, kept: set[int]) -> None:
+    """Remove a run's oldest checkpoints until `limit` are left, but for those of the steps in `kept`."""
+    folders = step_folders(run)
+    for folder in folders[: 0 if limit is None else max(0, len(folders) - max(limit, len(kept)))]:
+        if step_of(folder) not in kept:
+            (folder / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class EvaluateLastStep(TrainerCallback):
-    """With --eval_strategy steps the last weights are evaluated too, at whatever step training ends."""
+    """The last weights are evaluated too, at whatever step training ends and whatever --eval_delay says."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if args.eval_strategy == "epoch" and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import cache_with, record_of
+from helpers import cache_with, record_of, train_flags
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file, save_file
 
-from lta_thinker import LatentThoughtModel, build, evaluate
+from lta_thinker import LatentThoughtModel, build, evaluate, train
 from lta_thinker.api import WEIGHTS_ON_HUB
 from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, TrainingRecord
 from lta_thinker.common import InputError
@@ -106,6 +107,7 @@ def test_lms_are_looked_for_where_told(trained, tiny_pair, tmp_path, monkeypatch
     folder = tmp_path / "moved"
     shutil.copytree(trained, folder)
     meta = json.loads((folder / META_FILE).read_text())
+    meta = {key: value for key, value in meta.items() if not key.endswith("_model_path")}  # of before they were stored
     (folder / META_FILE).write_text(json.dumps(meta | {"large_model_id": "pair/large", "small_model_id": "pair/small"}))
     monkeypatch.chdir(tmp_path)
     said = one_line(LatentThoughtModel.from_pretrained, "moved")
@@ -121,6 +123,35 @@ def test_lms_are_looked_for_where_told(trained, tiny_pair, tmp_path, monkeypatch
     assert "not the weights that these thoughts were trained with" in one_line(
         LatentThoughtModel.from_pretrained, "moved"
     )
+
+
+def test_checkpoint_of_relative_folders_loads_from_anywhere(tiny_pair, gsm8k_data, tmp_path, monkeypatch):
+    """A training that was given folders by relative paths has a checkpoint that loads from any folder: the absolute
+    path is stored beside what was given. Where the folder is gone, one line says where it was, and asks no hub; another
+    LM at the relative place is refused by its fingerprint."""
+    place, other = tmp_path / "a", tmp_path / "b"
+    shutil.copytree(tiny_pair, place / "pair")
+    other.mkdir()
+    monkeypatch.chdir(place)
+    train.run([*train_flags(Path("pair"), gsm8k_data), "--output_name", "run", "--max_steps", "1"])
+    (folder,) = (place / "ckpt").iterdir()
+    record = TrainingRecord.read(folder)
+    assert (record.large_model_id, record.large_model_path) == ("pair/large", str(place / "pair" / "large"))
+    assert LatentThoughtModel.from_pretrained(folder).plan.spec.large.model_id == "pair/large"
+    monkeypatch.chdir(other)
+    assert LatentThoughtModel.from_pretrained(folder).plan.spec.small.model_id == str(place / "pair" / "small")
+    (place / "pair").rename(other / "pair")
+    assert LatentThoughtModel.from_pretrained(folder).plan.spec.large.model_id == "pair/large"
+    weights = load_file(other / "pair" / "large" / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, other / "pair" / "large" / "model.safetensors", metadata={"format": "pt"})
+    assert "not the weights that these thoughts were trained with" in one_line(
+        LatentThoughtModel.from_pretrained, folder
+    )
+    shutil.rmtree(other / "pair")
+    said = one_line(LatentThoughtModel.from_pretrained, folder)
+    why = "no such folder; it was the large LM of this training, --base_model_id says where it is now"
+    assert said == f"{place}/pair/large: {why}"
 
 
 @pytest.mark.parametrize("wrong", [{"dtype": "float16"}, {"device": "gpu"}])

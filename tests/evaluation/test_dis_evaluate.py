@@ -23,6 +23,7 @@ from lta_thinker.checkpoint import (
     read_weights,
     run_checkpoints,
     save_checkpoint,
+    write_complete,
 )
 
 STEPS = (2, 4, 6)
@@ -96,6 +97,7 @@ def test_resume_checkpoints_have_own_dev_figures(folder):
     far."""
     final = meta(final_folder())
     curve, best = final["dev_curve"], final.pop("best")
+    assert final.pop("files")
     assert [point["step"] for point in curve] == list(STEPS)
     assert final["dev"] == next(point for point in curve if point["step"] == best["step"])
     assert best["value"] == final["dev"]["eval_sft_loss"] == min(point["eval_sft_loss"] for point in curve)
@@ -154,10 +156,14 @@ def test_unusable_resume_checkpoints_are_refused(folder, trained, flags, monkeyp
     path = step_folder(6) / RESUME_FILE
     tensors = load_file(path)
     save_file({name: value for name, value in tensors.items() if "norm1" not in name}, path)
+    assert "checkpoint-6/model.safetensors: has " in fails("--checkpoint", path.parent, *flags)
+    write_complete(path.parent)
     assert "no tensor norm1.weight for the generator small_block" in fails("--checkpoint", path.parent, *flags)
     save_file(tensors | {"other": tensors["generator.prior"].clone()}, path)
+    write_complete(path.parent)
     assert "unknown tensor other for the generator small_block" in fails("--checkpoint", path.parent, *flags)
     path.write_bytes(path.read_bytes()[:500])
+    write_complete(path.parent)
     assert "model.safetensors: not readable" in fails("--checkpoint", path.parent, *flags)
     shutil.copytree(trained / step_folder(6), "best2")
     assert "best2/model.safetensors: of a resume checkpoint; use --checkpoint best2" in fails(
@@ -185,8 +191,8 @@ def test_run_checkpoints_are_complete_ones_by_step(folder):
     assert run_checkpoints("dis") == [step_folder(step) for step in STEPS]
     assert run_checkpoints("dis-other") == [other]
     (step_folder(4) / "complete").unlink()
-    step_folder(2).rename(step_folder(10))
-    assert run_checkpoints("dis") == [final, step_folder(6), step_folder(10)]
+    shutil.copytree(step_folder(2), step_folder(10))
+    assert run_checkpoints("dis") == [step_folder(2), final, step_folder(6), step_folder(10)]
     assert train.newest_checkpoint(Path("results/dis")) == step_folder(10)
     shutil.rmtree("results")
     assert run_checkpoints("dis") == [final]
@@ -257,7 +263,7 @@ def test_script_ranks_what_it_can_evaluate(without_gpus, flags):
     assert process.returncode == 1
     assert re.fullmatch(
         r"failed: results/dis/checkpoint-4, see results/dis-dis/checkpoint-4.log: "
-        r"error: results/dis/checkpoint-4/model.safetensors: not readable .*\n",
+        r"error: results/dis/checkpoint-4/model.safetensors: has 500 bytes, it had .*\n",
         errors,
     )
     assert "on the dev questions" in printed and "2 dev questions" in printed

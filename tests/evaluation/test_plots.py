@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lta_thinker import evaluate, train
-from lta_thinker.checkpoint import COMPLETE
+from lta_thinker.checkpoint import NEEDED, write_complete
 from lta_thinker.common import InputError
 from lta_thinker.evaluation import plots
 
@@ -118,18 +118,27 @@ def test_same_runs_plot_same_bytes(figures):
     assert len(files[0]) == 2 and files[0] == files[1]
 
 
+def complete(step: int) -> None:
+    """The resume checkpoint of run a has all its files."""
+    folder = Path(f"results/a/checkpoint-{step}")
+    for name in NEEDED:
+        if not (folder / name).exists():
+            write(str(folder / name), "{}")
+    write_complete(folder)
+
+
 def test_killed_run_is_plotted_from_checkpoint(figures):
     """A killed run is drawn from its newest complete checkpoint, an ended one to its last line."""
     for step in (20, 40, 60):
         write(f"results/a/checkpoint-{step}/trainer_state.json", state(step))
         if step < 60:
-            write(f"results/a/checkpoint-{step}/{COMPLETE}", "")
+            complete(step)
     evaluate.main(["--plot", "a"])
     assert lines(figures[0])["training: SFT loss"][0][0] == [10, 20, 30, 40]
     write("results/a/trainer_state.json", state(50))
     evaluate.main(["--plot", "a"])
     assert lines(figures[1])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50]
-    write(f"results/a/checkpoint-60/{COMPLETE}", "")  # it was resumed
+    complete(60)  # it was resumed
     evaluate.main(["--plot", "a"])
     assert lines(figures[2])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50, 60]
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import lta_thinker
 from lta_thinker import evaluate, train
+from lta_thinker.checkpoint import TrainingRecord
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.compare import compare
@@ -552,9 +553,15 @@ BROKEN = [  # what is done to the checkpoint's folder, flags besides it, what is
 @pytest.mark.parametrize(("break_it", "more", "message"), BROKEN)
 def test_adapters_that_misfit_are_refused(checkpoint, gsm8k_data, break_it, more, message):
     """An adapter that is missing, broken, or does not fit the LM or our reader is refused in one line, and no sample is
-    written."""
+    written; also beside a thoughts.json that has no digests."""
+    path = checkpoint / "thoughts.json"
     if break_it:
         break_it(checkpoint)
+        with pytest.raises(InputError, match="the checkpoint had it|not the file that"):
+            TrainingRecord.read(checkpoint).check_files(checkpoint)
+        path.write_text(
+            json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "files"})
+        )
     with pytest.raises(SystemExit) as stop:
         run_evaluation("--checkpoint", checkpoint, "--data_dir", gsm8k_data, *more.split(), "--output_dir", "out")
     said = str(stop.value.code)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import N, evaluation_thoughts, one_line, prompt_batch, record_of
 
+from lta_thinker import checkpoint
 from lta_thinker.checkpoint import (
     ATT_FILE,
     META_FILE,
@@ -52,7 +53,9 @@ def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys
     """A checkpoint has the published names and shapes, its two formats hold the same tensors, and loading it gives the
     saved weights back."""
     model, folder = tiny_models.model(kind, seed=1), tmp_path / "ckpt" / "run-0.5"
-    record = record_of(model, task_name="½", dev={"step": 5, "eval_sft_loss": 0.1}, own_task=OwnTask({}, {}, "number"))
+    record = record_of(
+        model, task_name="½", dev={"step": 5, "epoch": 1.0, "eval_sft_loss": 0.1}, own_task=OwnTask({}, {}, "number")
+    )
     save_checkpoint(folder, model, record)
     files = {PARAMS_FILE, META_FILE} | (set() if kind == "small" else {ATT_FILE})
     assert {path.name for path in folder.iterdir()} == files and TrainingRecord.read(folder) == record
@@ -173,6 +176,111 @@ def test_infinite_weights_are_refused(tiny_models):
         check_weights("small", model.sizes, GeneratorWeights(projection, None))
 
 
+PLAIN = torch.ones(32, 16)
+
+
+@pytest.mark.parametrize(
+    "tensor, part",
+    [
+        (PLAIN.long(), "tensor weight is int64, not plain floating-point numbers"),
+        (PLAIN.bool(), "tensor weight is bool"),
+        (PLAIN.cfloat(), "tensor weight is complex64"),
+        (PLAIN.to_sparse(), "tensor weight is float32, sparse, quantised or without values"),
+        (PLAIN.to("meta"), "tensor weight is float32, sparse, quantised or without values"),
+        (torch.quantize_per_tensor(PLAIN, 1.0, 0, torch.qint8), "tensor weight is qint8, sparse, quantised"),
+        (PLAIN * 0, "tensor weight holds nothing but zeros"),
+        (PLAIN * float("inf"), "tensor weight holds values that are not finite"),
+        (PLAIN * float("nan"), "tensor weight holds values that are not finite"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(tmp_path, tensor, part):
+    """Tensors of integers, complex numbers, zeros alone, infinities, and those that are not plain are refused by their
+    name, whatever lies beside them."""
+    torch.save({"weight": tensor, "bias": torch.zeros(32)}, tmp_path / PARAMS_FILE)
+    with pytest.raises(InputError) as error:
+        weights = read_weights(tmp_path / PARAMS_FILE, "--params_file_name")
+        check_weights("small", SIZES, GeneratorWeights(weights, None))
+    one_line(error, "--params_file_name", part)
+
+
+def test_prompt_of_zeros_is_refused_and_a_prior_of_zeros_is_not():
+    """small_block's prior starts at zero, and may stay there; a prompt's says everything."""
+    with pytest.raises(InputError, match="tensor prior holds nothing but zeros"):
+        check_weights("prompt", SIZES, GeneratorWeights(None, {"prior": torch.zeros(N, 32)}))
+    projection, block = published("small_block")
+    check_weights("small_block", SIZES, GeneratorWeights(projection, block | {"prior": torch.zeros(N, 32)}))
+
+
+def test_weights_are_those_of_their_record(tiny_models, tmp_path):
+    """thoughts.json has the digests of its weight files; other weights beside it, or none, are named."""
+    model, path = tiny_models.model("small_block"), tmp_path / "run" / ATT_FILE
+    save_checkpoint(tmp_path / "run", model, record_of(model))
+    record = TrainingRecord.read(tmp_path / "run")
+    assert record.files is not None and record.files.keys() == {PARAMS_FILE, ATT_FILE}
+    record.check_files(tmp_path / "run")
+    state = torch.load(path)
+    torch.save({name: value * 2 for name, value in state.items()}, path)
+    with pytest.raises(InputError) as error:
+        record.check_files(tmp_path / "run")
+    one_line(error, f"{path}: not the file that {META_FILE} was written with")
+    path.unlink()
+    with pytest.raises(InputError, match=f"{ATT_FILE}: no such file; the checkpoint had it"):
+        record.check_files(tmp_path / "run")
+
+
+FULL = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "place, name, error",
+    [
+        (torch, "save", RuntimeError("[enforce fail at inline_container.cc:858] . file write failed")),
+        (checkpoint, "sha256_of", FULL),
+        (TrainingRecord, "write", InputError("x/thoughts.json: cannot be written (No space left on device)")),
+        (checkpoint.Path, "mkdir", FULL),
+        (checkpoint.os, "replace", FULL),
+    ],
+)
+def test_checkpoint_that_cannot_be_written_leaves_the_old_one(tiny_models, tmp_path, monkeypatch, place, name, error):
+    """A save that fails at whatever point leaves the checkpoint that was there, and nothing half-written."""
+    first, second = tiny_models.model("small_block", seed=1), tiny_models.model("small_block", seed=2)
+    save_checkpoint(tmp_path / "run", first, record_of(first))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(InputError) as raised:
+        patch.setattr(place, name, fail)
+        save_checkpoint(tmp_path / "run", second, record_of(second))
+    one_line(raised, str(tmp_path / "run"), "cannot be written", "what was there stays")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_old_checkpoint_stands_until_the_new_one_does(tiny_models, tmp_path, monkeypatch, kill):
+    """A save that ends between the two renames keeps the old checkpoint: where the rename fails it is put back at once,
+    after a kill the next save puts it back first, even if that save fails."""
+    model, replace = tiny_models.model("small"), checkpoint.os.replace
+    save_checkpoint(tmp_path / "run", model, record_of(model))
+
+    def second_fails(old, new):
+        if str(old).endswith("run.partial"):
+            raise KeyboardInterrupt if kill else FULL
+        replace(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt if kill else InputError):
+        patch.setattr(checkpoint.os, "replace", second_fails)
+        save_checkpoint(tmp_path / "run", model, record_of(model, task_name="other"))
+    assert (tmp_path / "run").exists() == (not kill)
+    with monkeypatch.context() as patch, pytest.raises(InputError):
+        patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(FULL))
+        save_checkpoint(tmp_path / "run", model, record_of(model, task_name="other"))
+    assert TrainingRecord.read(tmp_path / "run") == record_of(model)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 class Planted:
     def __reduce__(self):
         return (print, ("a pickled object ran",))
@@ -182,7 +290,7 @@ class Planted:
     "write, part",
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "not a PyTorch file"),
+        (lambda path: path.mkdir(), "cannot be read (Is a directory)"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "not a PyTorch file"),
         (lambda path: path.write_bytes(b""), "not a PyTorch file"),
         (lambda path: path.write_bytes(b"\x80\x02K\x01"), "not a PyTorch file"),
@@ -217,11 +325,11 @@ def test_broken_meta_file_is_refused(tmp_path):
     with pytest.raises(InputError) as error:
         TrainingRecord.read(tmp_path)
     one_line(error, "no such file", META_FILE)
-    for content in (b"{", b"\xff\xfe\x00"):
+    for content, part in ((b"{", "not JSON"), (b"\xff\xfe\x00", "not UTF-8 text")):
         (tmp_path / META_FILE).write_bytes(content)
         with pytest.raises(InputError) as error:
             TrainingRecord.read(tmp_path)
-        one_line(error, "not JSON", META_FILE)
+        one_line(error, part, META_FILE)
 
 
 def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
@@ -250,6 +358,20 @@ def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
         ({"dtype": "int8"}, "its dtype is int8"),
         ({"fingerprints": ["a"]}, "its fingerprints are not two"),
         ({"prompts": {"problem": "{question}"}}, "its prompts are not problem, thoughts, generator"),
+        ({"num_thoughts": 0}, "its numbers are not those of a generator"),
+        ({"design": {"num_blocks": 10**9}}, "its numbers are not those of a generator"),
+        ({"design": {"reader_layers": -1}}, "its numbers are not those of a generator"),
+        ({"design": {"projection": "sideways"}}, "its projection is 'sideways'"),
+        ({"answer_type": "poem"}, "its answer_type is 'poem'"),
+        ({"best": {"metric": "sft_loss", "step": 4}}, "best: has no value"),
+        ({"best": {"metric": "sft_loss", "value": 1, "step": "4", "epoch": 1}}, "best: step: is '4', not int"),
+        ({"dev": {"step": 1}}, "a dev point has no step or no epoch"),
+        ({"dev_curve": [{"step": 1, "epoch": 1, "eval_loss": None}]}, "dev_curve[0].eval_loss: is None, not float"),
+        ({"rows": {"train": {"kept": 1}}}, "rows.train: has no source"),
+        ({"rows": {}}, "its rows are not those of train and dev"),
+        ({"flags": {"learning_rate": "fast"}}, "a flag is no number"),
+        ({"files": {"projection.bin": 5}}, "files.projection.bin: is 5, not str"),
+        ({"flags": {"output_name": ["a"]}}, "flags.output_name: is ['a'], not str or"),
     ],
 )
 def test_wrong_values_of_thoughts_json_are_named(tiny_models, tmp_path, change, part):
@@ -260,6 +382,28 @@ def test_wrong_values_of_thoughts_json_are_named(tiny_models, tmp_path, change, 
     with pytest.raises(InputError) as error:
         TrainingRecord.read(tmp_path)
     one_line(error, str(tmp_path / META_FILE), part)
+
+
+VALUES = [None, 5, -1, 0.5, True, "", "x", [], [None], [[]], {}, {"x": None}, {"step": []}, 10**30, "\u0000"]
+
+
+def test_no_value_of_thoughts_json_is_a_traceback(tiny_models, tmp_path):
+    """Every key, at every depth, with a value of every type: the record is read, or one line names the file."""
+    record_of(tiny_models.model("small_block"), best=checkpoint.Best("sft_loss", 1.0, 1, 0.5)).write(tmp_path)
+    values, path = json.loads((tmp_path / META_FILE).read_text()), tmp_path / META_FILE
+    refused = 0
+    for key, value in values.items():
+        changed = [{key: other} for other in VALUES]
+        if isinstance(value, dict):
+            changed += [{key: value | {inner: other}} for inner in value for other in VALUES]
+        for change in changed:
+            path.write_text(json.dumps(values | change))
+            try:
+                TrainingRecord.read(tmp_path)
+            except InputError as error:
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error), change
+                refused += 1
+    assert refused > 300
 
 
 def test_generator_follows_from_published_sizes():

@@ -113,6 +113,7 @@ def test_older_run_has_no_worked_examples(flags):
     path.write_text(json.dumps(stored))
     assert "worked_examples" not in meta("old")
     shutil.rmtree("results/old/checkpoint-5")
+    shutil.rmtree("ckpt")
     again = [*flags, "--eval_strategy", "steps", "--eval_steps", "1", "--save_total_limit", "20", "--resume"]
     with pytest.raises(InputError, match="started with num_fewshot = 0, not 1"):
         train.run([*again, "--num_fewshot", "1"])

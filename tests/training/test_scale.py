@@ -125,14 +125,14 @@ PREEMPTED = {  # when and how -> the checkpoint to go on from
 
 def preempt(monkeypatch, step: int) -> None:
     """SIGTERM to this process while that step is made."""
-    begin = preemption.StopAtSigterm.on_step_begin
+    begin = preemption.StopAtSignal.on_step_begin
 
     def send(self, args, state, control, **kwargs):
         begin(self, args, state, control, **kwargs)
         if state.global_step == step - 1:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(preemption.StopAtSigterm, "on_step_begin", send)
+    monkeypatch.setattr(preemption.StopAtSignal, "on_step_begin", send)
 
 
 @pytest.mark.parametrize("when", PREEMPTED)

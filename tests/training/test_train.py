@@ -26,7 +26,7 @@ from helpers import (
 from packaging.version import Version
 
 from lta_thinker import build, evaluate, train
-from lta_thinker.checkpoint import COMPLETE
+from lta_thinker.checkpoint import NEEDED, write_complete
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 
@@ -202,8 +202,10 @@ def test_cut_off_checkpoint_is_not_resumed(tmp_path):
     """A checkpoint that was cut off while it was written is not resumed from."""
     for step in (3, 6, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        for name in NEEDED:
+            (tmp_path / f"checkpoint-{step}" / name).write_text("{}")
     for step in (3, 6):
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+        write_complete(tmp_path / f"checkpoint-{step}")
     assert train.newest_checkpoint(tmp_path).name == "checkpoint-6"
 
 
