@@ -26,13 +26,15 @@ SKEWED = 0.8  # a warning from this share of one letter among the gold answers o
 @dataclass(frozen=True)
 class Example:
     """One question with its written solution. index: of its row in the source, from 0; answer: the canonical gold
-    answer; options: of a choice question, without letters (`question` has them too)."""
+    answer; options: of a choice question, without letters (`question` has them too); reference: what `answer` was made
+    of, in the row's words."""
 
     index: int
     question: str
     steps: tuple[str, ...]
     answer: str
     options: tuple[str, ...] = ()
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def parse_rows(task: Task, source: str, rows: Iterable[tuple[str, bytes | dict]]
     for place, row in rows:
         read += 1
         try:
-            parsed = parse_row(task, row)
+            parsed = parse_whole_row(task, row)
         except ValueError as error:
             if not skip_bad_rows:
                 raise InputError(f"{place}: {error}; mend the row, or leave such rows out: --skip_bad_rows") from None
@@ -163,6 +165,11 @@ def _skew(task: Task, source: str, examples: list[Example]) -> str:
 def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
     """A row -> (question with its options, steps, gold answer, options). Raises ValueError with the reason for a bad
     row."""
+    return parse_whole_row(task, row)[:4]
+
+
+def parse_whole_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
+    """As parse_row, and last what the gold answer was made of, in the row's words."""
     if isinstance(row, bytes):
         try:
             row = json.loads(row)
@@ -182,7 +189,7 @@ def parse_row(task: Task, row: bytes | dict) -> tuple[str, tuple[str, ...], str,
     question = with_options(question, options)
     if not is_text("".join([question, *steps, final])):
         raise ValueError("half a character (a lone surrogate)")
-    return question, tuple(steps), gold_answer(final, task.answer_type, options), options
+    return question, tuple(steps), gold_answer(final, task.answer_type, options), options, final
 
 
 def with_options(question: str, options: tuple[str, ...]) -> str:
