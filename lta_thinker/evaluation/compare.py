@@ -53,11 +53,14 @@ class Evaluated:
         """report.json and the samples.jsonl beside it. InputError for what is no report, and for other samples."""
         report, samples = Report.read(path), path.with_name(SAMPLES_FILE)
         # a longer run in the same folder may have added questions that the report is not about
-        lines = read_samples(samples)[: report.num_questions]
-        if len(lines) < report.num_questions or report.samples not in (None, lines_digest(lines)):
+        lines, settings = read_samples(samples)[: report.num_questions], report.settings
+        questions = {line.index for line in lines}
+        counts = {len(line.responses) for line in lines}
+        fits = len(questions) == report.num_questions and counts == {settings["sampling"]["num_return_sequences"]}
+        if not fits or report.samples not in (None, lines_digest(lines)):
             raise InputError(f"{samples}: not the samples that {path.name} is about; its evaluation makes both anew")
         try:
-            return cls(report, [grade(line, report.settings["answer_type"]) for line in lines])
+            return cls(report, [grade(line, settings["answer_type"]) for line in lines])
         except InputError as error:
             raise InputError(f"{samples}: {error}") from None
 
