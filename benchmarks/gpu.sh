@@ -63,9 +63,9 @@ train() { # shape, generator, batch
 for shape in $SHAPES; do
     for batch in $BATCHES; do train "$shape" block "$batch"; done
     train "$shape" small_block 16
-    answers=(--questions 16 --rounds 1 --checked 2 --mean 50 --longest 300)
+    answers=(--questions 16 --rounds 1 --checked 2 --mean 30 --longest 100)
     if [ "$shape" = tiny ]; then answers=(--questions 8 --rounds 1 --checked 2); fi
-    for batch in 4 16; do
+    for batch in 16 4; do
         run "evaluate-$shape-$batch" benchmarks/evaluate.py --shape "$shape" --batch_size "$batch" "${answers[@]}" || failed=1
     done
 done
