@@ -59,6 +59,8 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
             raise
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
+    finally:
+        unlock_folders()
 
 
 def end_with(line: str) -> NoReturn:
@@ -237,12 +239,13 @@ _held = {}  # {folder: the open file of this process's lock, with which it ends}
 
 
 def lock_folder(folder: Path, instead: str = "") -> None:
-    """Keep the folder for this process until it ends, however it ends. InputError, which says who holds it, where
-    another process does; `instead` ends its message."""
+    """Keep the folder for this process until run_program or the process ends, however it ends. InputError, which says
+    who holds it, where another process does; `instead` ends its message."""
     folder = folder.resolve()
     if folder in _held:
         return
-    file = open(folder / LOCK_FILE, "a+", encoding="utf-8")
+    path = folder / LOCK_FILE
+    file = open(path, "a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -252,10 +255,21 @@ def lock_folder(folder: Path, instead: str = "") -> None:
     except OSError as error:  # some clusters' file systems have no locks
         print(f"note: {folder} cannot be locked ({error.strerror}); start no other run in it")
         return
+    if os.fstat(file.fileno()).st_nlink == 0:  # its holder has just ended and taken it away
+        file.close()
+        return lock_folder(folder, instead)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
     file.flush()
     _held[folder] = file
+
+
+def unlock_folders() -> None:
+    """Give back what lock_folder has kept."""
+    while _held:
+        folder, file = _held.popitem()
+        with file:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
 
 
 def flatten(settings: dict, prefix: str = "") -> dict:

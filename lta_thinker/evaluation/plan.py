@@ -328,7 +328,7 @@ def weight_names(args: EvaluationArguments, thoughts: Thoughts) -> tuple[str, st
     if not args.checkpoint or thoughts.folder is None:
         return FILE_FLAGS
     if thoughts.files == [thoughts.folder / RESUME_FILE]:
-        return (str(thoughts.files[0]),) * 2
+        return str(thoughts.files[0]), str(thoughts.files[0])
     return str(thoughts.folder / PARAMS_FILE), str(thoughts.folder / ATT_FILE)
 
 

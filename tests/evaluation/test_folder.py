@@ -283,8 +283,6 @@ def test_full_disk_keeps_what_is_complete(run, checkpoints, room):
     run(*flags, "--output_dir", "whole")
     sizes = [len(line) for line in Path("whole/samples.jsonl").read_bytes().splitlines(keepends=True)]
     own = resource.getrlimit(resource.RLIMIT_FSIZE)
-    Path("cut").mkdir()
-    (Path("cut") / LOCK_FILE).touch()
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, own[1]))
         said = run(*flags, "--output_dir", "cut")

@@ -143,3 +143,8 @@ def test_a_locked_folder_is_refused_until_its_holder_ends_even_by_a_kill(tmp_pat
     holder.wait()
     lock_folder(tmp_path)
     lock_folder(tmp_path)  # its own lock is no obstacle
+    run_program(lambda _: None, [], "")  # the end of a run in this process is an end too
+    assert not list(tmp_path.iterdir())
+    subprocess.run(
+        [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), tmp_path], check=True, stdout=subprocess.PIPE
+    )
