@@ -130,6 +130,9 @@ def _is_finite(value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+DEEPEST = 100  # levels of JSON; what is read here has less than ten
+
+
 def parse_json(text: str, where: str):
     """The value of a JSON text. InputError, which begins with `where`, for what is none: besides what Python refuses
     also numbers that are not finite, a key that is twice in an object, and text that is not Unicode (half a surrogate
@@ -138,11 +141,25 @@ def parse_json(text: str, where: str):
         value = json.loads(text, parse_float=_number, parse_constant=_number, object_pairs_hook=_each_once)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
+        if _is_deep(value):
+            raise RecursionError
         return value
     except RecursionError:
         raise InputError(f"{where}: not JSON that can be read (nested too deep)") from None
     except ValueError as error:  # UnicodeEncodeError is one
         raise InputError(f"{where}: not JSON ({error})") from None
+
+
+def _is_deep(value) -> bool:
+    """Whether a value is nested deeper than functions that call themselves should follow: how deep JSON may be is
+    another number in every Python."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in inside for child in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return False
+    return True
 
 
 def _number(word: str) -> float:

@@ -134,7 +134,7 @@ class EvaluationArguments(TaskArguments):
         """The flag with its value as a message names it: with --recipe where that has given it."""
         word = f"--{name} {getattr(self, name)}"
         of_recipe = self.recipe is not None and word in RECIPES["evaluate.py"][self.recipe]
-        return f"{word} (of --recipe {self.recipe})" if of_recipe else word
+        return f"--recipe {self.recipe}'s {word}" if of_recipe else word
 
     def _check_ask(self):
         if self.ask is None:

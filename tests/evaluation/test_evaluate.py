@@ -226,7 +226,7 @@ def test_messages_name_what_was_given(run, checkpoints, tiny_models, tiny_pair, 
     model = tiny_models.model("prompt", 1)
     save_checkpoint(tmp_path / "few", model, record_of(model, large_model_id=str(tiny_pair / "large")))
     said = run("--checkpoint", "few", "--recipe", "paper")
-    assert said == "error: --num_thought_tokens 2 (of --recipe paper): this checkpoint makes only 1 thoughts"
+    assert said == "error: --recipe paper's --num_thought_tokens 2: this checkpoint makes only 1 thoughts"
     assert run("--checkpoint", "few", "--num_thought_tokens", "3").startswith("error: --num_thought_tokens 3: this")
     for name in (PARAMS_FILE, ATT_FILE):
         folder = shutil.copytree(checkpoints / "small_block", tmp_path / name)

@@ -108,6 +108,7 @@ def test_json_that_is_written_is_finite(tmp_path):
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is there twice"),
         ("[" * 10**5, "nested too deep"),
         ('{"a":' * 10**5, "nested too deep"),
+        ('{"a":[' * 60 + "]}" * 60, "nested too deep"),  # any Python reads this one
         ('{"a": "\\ud800"}', "surrogates"),
         ('{"\\udc00": 1}', "surrogates"),
         ("1" * 5000, "digits"),
