@@ -20,15 +20,17 @@ questions. Plain python spreads the LLM over the visible GPUs; under torchrun ev
 share of the questions.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+
 import contextlib
 import datetime
-import hashlib
-import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -37,27 +39,34 @@ import transformers
 from tqdm import tqdm
 
 from lta_thinker.build import check_prompts
-from lta_thinker.checkpoint import CHECKPOINT_NAME, run_checkpoints
-from lta_thinker.common import InputError, flatten, make_folder, ranks, run_program, sha256_of, versions, write_json
+from lta_thinker.checkpoint import run_checkpoints
+from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.folder import (
+    check_folder,
+    check_report,
+    checkpoint_name,
+    output_folder,
+    text_settings,
+    write_start,
+)
 from lta_thinker.evaluation.inspection import inspect_thoughts
-from lta_thinker.evaluation.plan import Plan, base_name, load_layout, load_models, make_plan, model_settings
+from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan, model_settings
 from lta_thinker.evaluation.plots import plot_runs
 from lta_thinker.evaluation.report import (
+    GRADED_FILE,
     REPORT_FILE,
-    SAMPLES_FILE,
-    SETTINGS_FILE,
+    CheckpointFacts,
     Report,
-    SampleLine,
-    check_folder,
+    grade,
+    lines_digest,
     make_figures,
-    merge_samples,
     print_report,
-    read_samples,
-    sample_line,
+    write_graded,
 )
+from lta_thinker.evaluation.samples import SAMPLES_FILE, append_line, merge_samples, read_samples, sample_line
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.backends import backend_versions, open_sampler
 from lta_thinker.generation.prompts import PromptEmbedder, Request, ThoughtVariance, make_requests
@@ -65,94 +74,35 @@ from lta_thinker.generation.samplers import Sampler, auto_batch_size, greedy_set
 from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config, num_positions
-from lta_thinker.llm.lora import ROLES
 from lta_thinker.model import Models
-from lta_thinker.rows.examples import Example, Split
+from lta_thinker.rows.examples import Split
 from lta_thinker.rows.layout import Layout
 
 KEPT = "what was answered is kept, and the same command answers the rest"
+WRITES_NOTHING = ("--ask", "--compare", "--rank", "--plot", "--checkpoints_of", "--inspect")  # before its end
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The output folder: settings.json, samples.jsonl (one file a rank while several write), report.json
+# Ranks
 
 
-def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, examples: list[Example]) -> dict:
-    """All that decides the texts and needs no LM. A run only goes on in a folder with the same settings.
-
-    examples: all of the split.
-    """
-    questions = json.dumps([(example.index, example.question, example.answer) for example in examples])
-    spec = plan.spec
-    settings = {
-        "thought_generator": spec.kind,
-        "base_model_id": spec.large.model_id,
-        "assistant_model_id": spec.small.model_id if spec.small else None,
-        "prompts": plan.prompts,
-        "date_string": plan.date_string,
-        "dtype": plan.dtype,
-        "backend": plan.backend.name,
-    }
-    settings |= {path.name: sha256_of(path) for path in plan.files}
-    for role, adapter in plan.adapters.items():
-        settings |= {f"{role}/{path.name}": sha256_of(path) for path in adapter.files}
-    settings |= {"task_name": plan.task.name, "num_thoughts_made": plan.num_made}
-    if spec.design.num_chains > 1:
-        settings["num_chains"] = spec.design.num_chains
-    if spec.design.distinct_slot_ids:
-        settings["distinct_slot_ids"] = True
-    if plan.worked_examples:
-        texts = json.dumps([asdict(example) for example in plan.worked_examples])
-        settings["num_fewshot"] = len(plan.worked_examples)
-        settings["worked_examples"] = hashlib.sha256(texts.encode()).hexdigest()
-    return settings | {
-        "num_thought_tokens": plan.num_injected,
-        "split": args.split,
-        "questions": hashlib.sha256(questions.encode()).hexdigest(),
-        "answer_type": plan.task.answer_type,
-        "sampling": asdict(sampling),
-        "noise_of": "question",  # before, it was the row's number
-        "special_tokens_in_text": plan.names_in_text,
-        "attn_implementation": args.attn_implementation,
-        "max_model_len": args.max_model_len,
-    }
-
-
-def output_folder(args: EvaluationArguments, plan: Plan) -> Path:
-    """--output_dir, else results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>[-shots<K>][-greedy]."""
-    if args.output_dir:
-        return Path(args.output_dir)
-    leaf = f"{args.split}-n{plan.num_injected}-x{args.num_return_sequences}-seed{args.seed}"
-    if plan.worked_examples:
-        leaf += f"-shots{len(plan.worked_examples)}"
-    return Path("results") / f"eval-{checkpoint_name(plan)}" / (f"{leaf}-greedy" if args.greedy else leaf)
-
-
-def checkpoint_name(plan: Plan) -> str:
-    """The name of the checkpoint's folder, of a resume checkpoint with the run's before it. Of no checkpoint the LLM's
-    and the task's, and the name of the checkpoint whose adapter is in the LLM."""
-    if plan.folder:
-        folder = plan.folder.resolve()
-        return f"{folder.parent.name}-{folder.name}" if CHECKPOINT_NAME.fullmatch(folder.name) else folder.name
-    name = f"none-{base_name(plan.spec.large.model_id)}-{plan.task.name}"
-    for adapter in plan.adapters.values():
-        folder = adapter.files[0].resolve().parent
-        name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
-    return name
-
-
-def begin_folder(folder: Path, settings: dict) -> None:
-    """Write settings.json and merge the samples of earlier runs into one samples.jsonl, before any rank goes on."""
+def join_ranks() -> None:
     if ranks().world > 1:
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
-    if ranks().is_first:
-        write_json(folder / SETTINGS_FILE, settings)
-        merge_samples(folder)
-    wait_for_all()
+
+
+@contextlib.contextmanager
+def with_all_ranks() -> Iterator[None]:
+    """Within it an error of what all ranks do together is an InputError: another one has ended."""
+    try:
+        yield
+    except RuntimeError:
+        raise InputError(f"another process of this run has ended; {KEPT}") from None
 
 
 def wait_for_all() -> None:
     if ranks().world > 1:
-        dist.barrier()
+        with with_all_ranks():
+            dist.barrier()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,35 +110,29 @@ def wait_for_all() -> None:
 
 
 def answer_questions(
-    args: EvaluationArguments,
-    sampler: Sampler,
-    pending: Sequence[Request],
-    done: Sequence[SampleLine],
-    answer_type: str,
-    folder: Path,
+    args: EvaluationArguments, sampler: Sampler, pending: Sequence[Request], answer_type: str, folder: Path
 ) -> float:
     """Answer this rank's share of the pending questions; each answered question is a new line of samples.
 
-    The progress bar's accuracy counts the lines that were done before. Returns the seconds until all ranks are done.
+    Returns the seconds until all ranks are done.
     """
     start, here = time.time(), ranks()
     path = folder / (SAMPLES_FILE if here.world == 1 else f"samples.rank{here.rank}.jsonl")
     share = pending[here.rank :: here.world]
-    right, total = sum(line.correct for line in done), len(done)
-    with (
-        open(path, "a", encoding="utf-8") as file,
-        tqdm(total=len(share), desc="questions", disable=not here.is_first) as bar,
-    ):
+    right = total = 0
+    with tqdm(total=len(share), desc="questions", disable=not here.is_first) as bar:
         for answer in sampler.answers(share):
-            line = sample_line(answer, answer_type)
-            file.write(json.dumps(asdict(line)) + "\n")
-            file.flush()
+            line = sample_line(answer)
+            append_line(path, line)
+            if not here.is_first:
+                continue
+            graded = grade(line, answer_type)
             if args.print_input:
                 tqdm.write(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
             if args.print_response:
-                for i, (text, extracted) in enumerate(zip(line.responses, line.answers, strict=True)):
-                    tqdm.write(f"[{line.index}.{i}] answer {extracted}, gold {line.gold}\n{text}\n")
-            right, total = right + line.correct, total + 1
+                for i, (text, extracted) in enumerate(zip(line.responses, graded.answers, strict=True)):
+                    tqdm.write(f"[{line.index}.{i}] answer {extracted}, gold {graded.gold}\n{text}\n")
+            right, total = right + graded.correct, total + 1
             bar.set_postfix_str(f"vote {right / total:.1%}")
             bar.update()
     wait_for_all()
@@ -214,7 +158,8 @@ def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batc
     variance = embed.variance
     if here.world > 1:
         gathered: list[ThoughtVariance] = [variance] * here.world
-        dist.all_gather_object(gathered, variance)
+        with with_all_ranks():
+            dist.all_gather_object(gathered, variance)
         variance = ThoughtVariance.sum_of(gathered)
     return variance.figures() | {"num_thoughts": embed.models.thoughts.num_thoughts}
 
@@ -223,8 +168,9 @@ def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batc
 # The runs
 
 
-def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings:
+def sampling_settings(args: EvaluationArguments, plan: Plan, with_flags: bool = True) -> SamplingSettings:
     """The flags' settings, else the model family's, else its generation_config's."""
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "min_p") if with_flags else ()
     return resolve_sampling(
         plan.llm_config.get_text_config().model_type,
         load_generation_config(plan.spec.large.model_id, plan.llm_config),
@@ -232,11 +178,7 @@ def sampling_settings(args: EvaluationArguments, plan: Plan) -> SamplingSettings
         args.seed,
         args.greedy,
         num_positions(plan.llm_config),
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        min_p=args.min_p,
+        **{name: getattr(args, name) for name in names},
     )
 
 
@@ -273,14 +215,18 @@ def run(args: EvaluationArguments) -> None:
     examples = askable[: args.inspect or args.test_k or None]
     sampling = sampling_settings(args, plan)
     settings = text_settings(args, plan, sampling, split.examples)
-    folder = output_folder(args, plan)
+    folder = output_folder(args, plan, sampling, sampling_settings(args, plan, with_flags=False))
     check_folder(folder, settings)
+    if not args.inspect:
+        check_report(folder, len(examples), args.replace_report)
     print_settings(plan, settings, split, len(examples))
     if len(askable) < len(split.examples):
         shown = len(split.examples) - len(askable)
         print(f"note: {shown} of these questions are worked examples in the prompt (--num_fewshot) and are not asked")
     used = versions() | backend_versions(args.backend)
     make_folder(folder, instead="; use another --output_dir")
+    if ranks().is_first:
+        lock_folder(folder, instead="; wait for it, or use another --output_dir")
 
     layout = load_layout(plan)
     placed = [(example, f"{split.source}: row {example.index + 1}") for example in examples]
@@ -295,31 +241,41 @@ def run(args: EvaluationArguments) -> None:
         return
     check_folder(folder, settings)
 
-    begin_folder(folder, settings)
+    join_ranks()
+    starts = []
+    if ranks().is_first:
+        lines = merge_samples(folder, split.examples, args.num_return_sequences)
+        asks = any(example.index not in lines for example in examples)
+        starts = write_start(folder, settings, used if asks else None, answered=bool(lines))
+    wait_for_all()
     lines = {line.index: line for line in read_samples(folder / SAMPLES_FILE)}
     wait_for_all()  # nobody writes before everybody has read
     pending = [request for request in requests if request.example.index not in lines]
     done = [request for request in requests if request.example.index in lines]
-    done_lines = [lines[request.example.index] for request in done]
     sampler = open_sampler(plan.backend, models, sampling, batch_size, plan.num_injected, pending)
     with contextlib.closing(sampler):
-        seconds = answer_questions(args, sampler, pending, done_lines, plan.task.answer_type, folder)
+        seconds = answer_questions(args, sampler, pending, plan.task.answer_type, folder)
         variance = thought_variance(sampler.embed, done, batch_size)
     if not ranks().is_first:
         return
 
-    lines = merge_samples(folder)
+    lines = merge_samples(folder, split.examples, args.num_return_sequences)
+    if missing := sum(example.index not in lines for example in examples):
+        raise InputError(f"{folder}: the answers to {missing} questions are gone; the same command asks them again")
+    graded = [grade(lines[example.index], plan.task.answer_type) for example in examples]
     tokens = sum(sum(lines[request.example.index].num_tokens) for request in pending)
-    figures = make_figures([lines[example.index] for example in examples], plan.task.answer_type)
     report = Report(
-        **vars(figures),
+        **vars(make_figures(graded)),
         speed={"questions": len(pending) / seconds, "tokens": tokens / seconds} if pending else None,
         thought_variance=variance,
         checkpoint=checkpoint_facts(plan),
         settings=settings,
         versions=used,
         wall_seconds=time.time() - start,
+        starts=starts,
+        samples=lines_digest([one.line for one in graded]),
     )
+    write_graded(folder / GRADED_FILE, graded)
     report.write(folder / REPORT_FILE)
     print_report(report)
     print(f"  {folder / REPORT_FILE}")
@@ -353,21 +309,19 @@ def choose_batch_size(
     return auto_batch_size(models.llm, sampling, longest, len(requests))
 
 
-def checkpoint_facts(plan: Plan) -> dict:
-    """What report.json says of the weights: their name, the run and dev losses of their training."""
+def checkpoint_facts(plan: Plan) -> CheckpointFacts:
+    """What report.json says of the weights."""
     record = plan.record if plan.folder else None
-    return {
-        "name": checkpoint_name(plan),
-        "run": record.run if record else None,
-        "dev": record.dev if record else None,
-    }
+    return CheckpointFacts(checkpoint_name(plan), record.run if record else None, record.dev if record else None)
 
 
 def main(argv: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
+    argv = sys.argv[1:] if argv is None else argv
+    kept = "nothing was written" if any(word.startswith(WRITES_NOTHING) for word in argv) else KEPT
     with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
-        run_program(dispatch, sys.argv[1:] if argv is None else argv, KEPT)
+        run_program(dispatch, argv, kept)
     if dist.is_initialized():
         dist.destroy_process_group()
 

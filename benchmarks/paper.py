@@ -366,7 +366,7 @@ def table_of(settings: Settings, pair: tuple[str, str]) -> list[str]:
     vote = f"vote of {' or '.join(map(str, samples))}"
     heads = ["generator", "thoughts", *(head for head, _ in columns)]
     lines = [f"### {base_name(pair[0])} with {base_name(pair[1])}", ""]
-    lines += [f"One sample / {vote}, % right [95 % interval: bootstrap over questions]; seed {settings.seed}.", ""]
+    lines += [f"One sample / {vote}, % right [95 % interval over questions]; seed {settings.seed}.", ""]
     lines += ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for i, row in enumerate(rows(settings)):
         cells = [row.generator, row.injected or "–", *(cell(reports[i]) for _, reports in columns)]

@@ -282,12 +282,18 @@ def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> st
     return "block" if d_in == d_large else "small_block"
 
 
-def check_weights(kind: str, sizes: Sizes, weights: GeneratorWeights, design: Design = PUBLISHED_DESIGN) -> None:
+def check_weights(
+    kind: str,
+    sizes: Sizes,
+    weights: GeneratorWeights,
+    design: Design = PUBLISHED_DESIGN,
+    names: tuple[str, str] = ("--params_file_name", "--att_file_name"),
+) -> None:
     """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, except
-    in a prompt, which has nothing else."""
+    in a prompt, which has nothing else. names: of the projection's weights and the block's, for the message."""
     with torch.device("meta"):
         generator = GENERATORS[kind](sizes, design)
-    files = (("--params_file_name", PARAMS_FILE, weights.projection), ("--att_file_name", ATT_FILE, weights.block))
+    files = ((names[0], PARAMS_FILE, weights.projection), (names[1], ATT_FILE, weights.block))
     for (flag, file, given), wanted in zip(files, split_state(generator.state_dict()), strict=True):
         if given is None and wanted is None:
             continue

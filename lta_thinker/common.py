@@ -59,6 +59,8 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
             raise
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
+    finally:
+        unlock_folders()
 
 
 def end_with(line: str) -> NoReturn:
@@ -128,6 +130,9 @@ def _is_finite(value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+DEEPEST = 100  # levels of JSON; what is read here has less than ten
+
+
 def parse_json(text: str, where: str):
     """The value of a JSON text. InputError, which begins with `where`, for what is none: besides what Python refuses
     also numbers that are not finite, a key that is twice in an object, and text that is not Unicode (half a surrogate
@@ -136,6 +141,8 @@ def parse_json(text: str, where: str):
         value = json.loads(text, parse_float=_number, parse_constant=_number, object_pairs_hook=_each_once)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
+        if _is_deep(value):
+            raise RecursionError
         return value
     except RecursionError:
         raise InputError(f"{where}: not JSON (nested too deep to be read)") from None
@@ -143,6 +150,18 @@ def parse_json(text: str, where: str):
         raise InputError(f"{where}: half a character (lone surrogates)") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
+
+
+def _is_deep(value) -> bool:
+    """Whether a value is nested deeper than functions that call themselves should follow: how deep JSON may be is
+    another number in every Python."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inside = [item for item in level if isinstance(item, dict | list)]
+        level = [child for item in inside for child in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return False
+    return True
 
 
 def _number(word: str) -> float:
@@ -239,12 +258,13 @@ _held = {}  # {folder: the open file of this process's lock, with which it ends}
 
 
 def lock_folder(folder: Path, instead: str = "") -> None:
-    """Keep the folder for this process until it ends, however it ends. InputError, which says who holds it, where
-    another process does; `instead` ends its message."""
+    """Keep the folder for this process until run_program or the process ends, however it ends. InputError, which says
+    who holds it, where another process does; `instead` ends its message."""
     folder = folder.resolve()
     if folder in _held:
         return
-    file = open(folder / LOCK_FILE, "a+", encoding="utf-8")
+    path = folder / LOCK_FILE
+    file = open(path, "a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -254,10 +274,21 @@ def lock_folder(folder: Path, instead: str = "") -> None:
     except OSError as error:  # some clusters' file systems have no locks
         print(f"note: {folder} cannot be locked ({error.strerror}); start no other run in it")
         return
+    if os.fstat(file.fileno()).st_nlink == 0:  # its holder has just ended and taken it away
+        file.close()
+        return lock_folder(folder, instead)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
     file.flush()
     _held[folder] = file
+
+
+def unlock_folders() -> None:
+    """Give back what lock_folder has kept."""
+    while _held:
+        folder, file = _held.popitem()
+        with file:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
 
 
 def flatten(settings: dict, prefix: str = "") -> dict:

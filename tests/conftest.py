@@ -26,11 +26,9 @@ from helpers import (  # noqa: E402
     write_jsonl,
 )
 
-from lta_thinker.evaluation import report  # noqa: E402
 from lta_thinker.model import GENERATORS  # noqa: E402
 
 torch.set_num_threads(1)
-report.RESAMPLES = 200  # of the bootstrap: with 10,000 the intervals take most of a tiny evaluation's time
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 from lta_thinker import evaluate, train
 from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE, TrainingRecord
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.evaluation.report import Report, SampleLine, make_figures, sample_line
+from lta_thinker.evaluation.report import CheckpointFacts, Report, grade, make_figures
+from lta_thinker.evaluation.samples import SampleLine, sample_line
 from lta_thinker.generation.prompts import Request, make_requests
 from lta_thinker.generation.samplers import Answer, TransformersSampler
 from lta_thinker.generation.sampling import Sample
@@ -405,24 +406,30 @@ def line_of(index: int, answers: list, gold: str = "18", tokens: int = 5, finish
     example = Example(index, f"Question {index}?", (), gold)
     samples = [Sample([], tokens, finished, -0.5) for _ in answers]
     texts = [f"The answer is {answer}." if answer else "Hm." for answer in answers]
-    return sample_line(Answer(Request(example, {}), samples, texts), "number")
+    return sample_line(Answer(Request(example, {}), samples, texts))
 
 
-def write_evaluation(folder: Path, lines: list[SampleLine], checkpoint: dict | None = None, **settings) -> Path:
+def write_evaluation(
+    folder: Path, lines: list[SampleLine], checkpoint: dict | None = None, versions: dict | None = None, **settings
+) -> Path:
     """samples.jsonl and report.json of an evaluation with these lines -> the report's path."""
     settings = {
         "answer_type": "number",
+        "base_model_id": "large",
+        "dtype": "float32",
         "num_thought_tokens": 0,
-        "thought_generator": "none",
+        "questions": "",
+        "sampling": {"num_return_sequences": len(lines[0].responses)},
         "split": "dev",
+        "task_name": "gsm8k",
+        "thought_generator": "none",
     } | settings
-    settings = {"questions": "", "sampling": {"num_return_sequences": len(lines[0].answers)}} | settings
-    made = vars(make_figures(lines, "number"))
-    own = {"speed": None, "thought_variance": None, "versions": {}, "wall_seconds": 1.0, "settings": settings}
+    made = vars(make_figures([grade(line, "number") for line in lines]))
+    own = {"speed": None, "thought_variance": None, "versions": versions or {}, "wall_seconds": 1.0}
     folder.mkdir(parents=True)
-    (folder / "samples.jsonl").write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
-    checkpoint = checkpoint or {"name": folder.name, "run": None, "dev": None}
-    Report(**made, **own, checkpoint=checkpoint).write(folder / "report.json")
+    (folder / "samples.jsonl").write_text("".join(line.json() for line in lines))
+    facts = CheckpointFacts(**checkpoint or {"name": folder.name, "run": None, "dev": None})
+    Report(**made, **own, settings=settings, checkpoint=facts).write(folder / "report.json")
     return folder / "report.json"
 
 

@@ -133,6 +133,7 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
         for key, title in titles.items():
             rows[title] = (getattr(paired.sample, key).percent, getattr(paired.vote, key).percent)
         notes = [f"{key}: {before!r} there, {now!r} here" for key, (before, now) in paired.differ.items()]
+        notes += paired.notes
     head, *lines = [f"| {title} | {sample} | {vote} |" for title, (sample, vote) in rows.items()]
     facts = {
         "sampling": listed(sampling),
@@ -144,5 +145,5 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
     if notes:
         facts["the two differ beyond the thoughts"] = "; ".join(notes)
     asked = f"{report.num_questions} {settings['split']} questions of {settings['task_name']}"
-    text = f"{asked}, % right with 95 % intervals (bootstrap over questions):"
+    text = f"{asked}, % right with 95 % intervals over questions:"
     return "\n\n".join([text, "\n".join([head, "| --- | --- | --- |", *lines]), table(facts)])

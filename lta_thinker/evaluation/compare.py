@@ -4,23 +4,25 @@ python evaluate.py --compare A/report.json B/report.json
 python evaluate.py --rank A/report.json B/report.json C/report.json
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lta_thinker.answers import answers_equal
 from lta_thinker.checkpoint import RESUME_FILE
 from lta_thinker.common import InputError, flatten
+from lta_thinker.evaluation.folder import ADAPTER_FILES
+from lta_thinker.evaluation.intervals import Interval, difference_interval, share_interval
 from lta_thinker.evaluation.report import (
-    ADAPTER_FILES,
-    SAMPLES_FILE,
-    Interval,
+    Graded,
     Report,
-    SampleLine,
-    interval,
-    read_samples,
+    grade,
+    lines_digest,
+    make_figures,
+    mixed_versions,
+    version_texts,
 )
+from lta_thinker.evaluation.samples import SAMPLES_FILE, read_samples
 
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
 THOUGHT_SETTINGS = (
@@ -41,17 +43,26 @@ THOUGHT_SETTINGS = (
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A report and the lines of samples.jsonl that it is about."""
+    """A report and the lines of samples.jsonl that it is about, their answers found anew."""
 
     report: Report
-    lines: list[SampleLine]
+    graded: list[Graded]
 
     @classmethod
     def read(cls, path: Path) -> "Evaluated":
-        """report.json and the samples.jsonl beside it. InputError for what is no report."""
-        report = Report.read(path)
+        """report.json and the samples.jsonl beside it. InputError for what is no report, and for other samples."""
+        report, samples = Report.read(path), path.with_name(SAMPLES_FILE)
         # a longer run in the same folder may have added questions that the report is not about
-        return cls(report, read_samples(path.with_name(SAMPLES_FILE))[: report.num_questions])
+        lines, settings = read_samples(samples)[: report.num_questions], report.settings
+        questions = {line.index for line in lines}
+        counts = {len(line.responses) for line in lines}
+        fits = len(questions) == report.num_questions and counts == {settings["sampling"]["num_return_sequences"]}
+        if not fits or report.samples not in (None, lines_digest(lines)):
+            raise InputError(f"{samples}: not the samples that {path.name} is about; its evaluation makes both anew")
+        try:
+            return cls(report, [grade(line, settings["answer_type"]) for line in lines])
+        except InputError as error:
+            raise InputError(f"{samples}: {error}") from None
 
     @property
     def title(self) -> str:
@@ -70,13 +81,19 @@ class Evaluated:
     @property
     def asked(self) -> list[tuple[int, str, str]]:
         """What two evaluations must have in common to be compared."""
-        return [(line.index, line.question, line.gold) for line in self.lines]
+        return [(one.line.index, one.line.question, one.gold) for one in self.graded]
 
-    def accuracies(self) -> dict[str, np.ndarray]:
-        """For each question the share of right samples, and whether the vote is right; both (K,) float64."""
-        kind = self.report.settings["answer_type"]
-        votes = [float(answers_equal(line.vote, line.gold, kind)) for line in self.lines]
-        return {"sample": np.array([np.mean(line.hits(kind)) for line in self.lines]), "vote": np.array(votes)}
+    @property
+    def num_samples(self) -> int:
+        return len(self.graded[0].hits)
+
+    def sample_shares(self) -> np.ndarray:
+        """For each question the share of right samples, (K,) float64."""
+        return np.array([np.mean(one.hits) for one in self.graded])
+
+    def votes(self) -> np.ndarray:
+        """For each question whether the vote is right, (K,) float64."""
+        return np.array([float(one.correct) for one in self.graded])
 
 
 def differing(one: Report, other: Report) -> dict[str, list]:
@@ -90,6 +107,17 @@ def differing(one: Report, other: Report) -> dict[str, list]:
         ignored += ("num_fewshot", "worked_examples", "layout.llm.before")
     keys = [key for key in a if key in b and not any(name in key for name in ignored)]
     return {key: [a[key], b[key]] for key in keys if a[key] != b[key]}
+
+
+def version_notes(one: Report, other: Report) -> list[str]:
+    """A line where the texts of two reports were not all written by the same versions."""
+    a, b = version_texts(one), version_texts(other)
+    names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+    notes = [f"{title}: {mixed}" for title, report in (("A", one), ("B", other)) if (mixed := mixed_versions(report))]
+    if names:
+        of_a, of_b = (", ".join(f"{name} {versions.get(name, 'none')}" for name in names) for versions in (a, b))
+        notes.append(f"the two are of other versions: A {of_a}; B {of_b}")
+    return notes
 
 
 def thoughts_prompt(settings: dict) -> str:
@@ -115,7 +143,7 @@ class Comparison:
     """Two evaluations of the same questions.
 
     titles: [of a, of b]; differ: {setting: [of a, of b]} where they differ beyond the thoughts; sample, vote: the
-    accuracy of one sample and of the vote.
+    accuracy of one sample and of the vote; notes: lines on the versions that wrote the texts.
     """
 
     num_questions: int
@@ -123,6 +151,7 @@ class Comparison:
     differ: dict[str, list]
     sample: Paired
     vote: Paired
+    notes: list[str]
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
@@ -133,21 +162,37 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     one, other = Evaluated.read(Path(a)), Evaluated.read(Path(b))
     if one.asked != other.asked:
         raise InputError(f"{a} and {b} are not about the same questions: nothing to pair")
-    of_a, of_b = one.accuracies(), other.accuracies()
-    paired = {key: Paired(interval(of_a[key]), interval(of_b[key]), interval(of_b[key] - of_a[key])) for key in of_a}
-    return Comparison(len(one.lines), [one.title, other.title], differing(one.report, other.report), **paired)
+    samples = min(one.num_samples, other.num_samples)
+    return Comparison(
+        num_questions=len(one.graded),
+        titles=[one.title, other.title],
+        differ=differing(one.report, other.report),
+        sample=Paired(
+            share_interval(one.sample_shares(), one.num_samples),
+            share_interval(other.sample_shares(), other.num_samples),
+            difference_interval(one.sample_shares(), other.sample_shares(), samples),
+        ),
+        vote=Paired(
+            share_interval(one.votes()),
+            share_interval(other.votes()),
+            difference_interval(one.votes(), other.votes()),
+        ),
+        notes=version_notes(one.report, other.report),
+    )
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The table of `compare`."""
     a, b = comparison.titles
-    print(f"{comparison.num_questions} questions, % right [95 % interval: bootstrap over questions]")
+    print(f"{comparison.num_questions} questions, % right [95 % interval over questions]")
     print(f"  {'':44s} {'one sample':22s} vote")
     for key, title in {"a": f"A: {a}", "b": f"B: {b}", "difference": "B - A, paired"}.items():
         sample, vote = getattr(comparison.sample, key), getattr(comparison.vote, key)
         print(f"  {title:44s} {sample.percent:22s} {vote.percent}")
     for key, (one, other) in comparison.differ.items():
         print(f"  note: {key} differs: A {one!r}, B {other!r}")
+    for note in comparison.notes:
+        print(f"  note: {note}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -155,7 +200,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def rank(paths: list[str]) -> list[Report]:
-    """Reports of the same questions, the best vote first (ties: the better single sample).
+    """Reports of the same questions, their figures made anew, the best vote first (ties: the better single sample).
 
     Raises InputError for what is no report, and where questions or settings differ beyond the thoughts.
     """
@@ -166,7 +211,7 @@ def rank(paths: list[str]) -> list[Report]:
             raise InputError(f"{paths[0]} and {path} are not about the same questions: nothing to rank")
         for key, (value, other) in differing(first.report, evaluated.report).items():
             raise InputError(f"{path}: {key} is {other!r}, in {paths[0]} it is {value!r}: no fair ranking")
-    reports = [evaluated.report for evaluated in found]
+    reports = [replace(evaluated.report, **vars(make_figures(evaluated.graded))) for evaluated in found]
     return sorted(reports, key=lambda report: (-report.vote_accuracy.value, -report.sample_accuracy.value))
 
 
@@ -175,14 +220,14 @@ def print_ranking(reports: list[Report]) -> None:
     settings = reports[0].settings
     vote = f"vote of {settings['sampling']['num_return_sequences']}"
     questions = f"{reports[0].num_questions} {settings['split']} questions"
-    print(f"{questions}, % right [95 % interval: bootstrap over questions]")
+    print(f"{questions}, % right [95 % interval over questions]")
     rows = [("", "checkpoint", "step", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss")]
     for place, report in enumerate(reports, 1):
-        dev = report.checkpoint["dev"] or {}
+        dev = report.checkpoint.dev or {}
         rows.append(
             (
                 f"{place}.",
-                report.checkpoint["name"],
+                report.checkpoint.name,
                 str(dev.get("step", "-")),
                 str(report.settings["num_thought_tokens"]),
                 report.vote_accuracy.percent,
@@ -195,5 +240,9 @@ def print_ranking(reports: list[Report]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(f"{value:{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
+    names = dict.fromkeys(name for report in reports for name in version_texts(report))
+    mixed = [name for name in names if len({version_texts(report).get(name) for report in reports}) > 1]
+    if mixed:
+        print(f"note: the reports' texts are not all of the same version: {', '.join(mixed)} (each report has them)")
     if len(reports) > 1:
         print(f"note: the best of {len(reports)} is chosen by these figures, so its own are optimistic")

@@ -1,10 +1,10 @@
 """Flags of evaluate.py."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from lta_thinker.common import InputError, ranks
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
+from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RECIPES, RUN_NAME, TaskArguments, check_ranges, flag
 from lta_thinker.model import KINDS
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
@@ -62,7 +62,10 @@ class EvaluationArguments(TaskArguments):
     seed: int = flag(41, "of the sampling noise")
     print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
     print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
-    output_dir: str | None = flag(None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>")
+    output_dir: str | None = flag(
+        None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>, and what departs from the defaults"
+    )
+    replace_report: bool = flag(False, "let a report of fewer questions replace that of more")
     dtype: str = flag(
         "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
     )
@@ -81,6 +84,9 @@ class EvaluationArguments(TaskArguments):
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
     def __post_init__(self):
+        for item in fields(self):
+            if getattr(self, item.name) == "" and item.name != "ask":
+                raise InputError(f"--{item.name} '': nothing in it; give it a value, or leave it out")
         if self.compare and len(self.compare) != 2:
             raise InputError("--compare takes two report.json")
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
@@ -110,16 +116,28 @@ class EvaluationArguments(TaskArguments):
             raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
         if self.use_assistant_model:
             self.thought_generator = "small"
-        if self.checkpoint and (self.params_file_name or self.att_file_name):
-            raise InputError("--checkpoint names the weights already: leave --params_file_name and --att_file_name out")
-        if self.checkpoint and self.thought_generator != "none" and (self.base_model_ckpt or self.assistant_model_ckpt):
-            raise InputError("--checkpoint names the adapters already: leave --base_model_ckpt and the like out")
+        files = self._given("params_file_name", "att_file_name")
+        adapters = self._given("base_model_ckpt", "assistant_model_ckpt")
+        if self.checkpoint and files:
+            raise InputError(f"--checkpoint names the weights already: leave {files} out")
+        if self.checkpoint and self.thought_generator != "none" and adapters:
+            raise InputError(f"--checkpoint names the adapters already: leave {adapters} out")
         if self.thought_generator == "none" and self.assistant_model_ckpt:
             raise InputError("--assistant_model_ckpt: without thoughts there is no small LM; leave it out")
-        if self.thought_generator == "none" and (self.params_file_name or self.att_file_name):
-            raise InputError("--thought_generator none injects no thoughts: leave --params_file_name out")
+        if self.thought_generator == "none" and files:
+            raise InputError(f"--thought_generator none injects no thoughts: leave {files} out")
         if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
             raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
+
+    def _given(self, *names: str) -> str:
+        """Those of the flags that have a value, as words."""
+        return " and ".join(f"--{name}" for name in names if getattr(self, name))
+
+    def named(self, name: str) -> str:
+        """The flag with its value as a message names it: with --recipe where that has given it."""
+        word = f"--{name} {getattr(self, name)}"
+        of_recipe = self.recipe is not None and word in RECIPES["evaluate.py"][self.recipe]
+        return f"--recipe {self.recipe}'s {word}" if of_recipe else word
 
     def _check_ask(self):
         if self.ask is None:

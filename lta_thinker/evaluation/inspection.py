@@ -23,8 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lta_thinker.common import InputError, write_json
+from lta_thinker.evaluation.intervals import Interval, mean_interval, nats, share_interval
 from lta_thinker.evaluation.plots import load_matplotlib
-from lta_thinker.evaluation.report import Interval, interval, nats
 from lta_thinker.generation.decoding import decode
 from lta_thinker.generation.prompts import PromptEmbedder, Request
 from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_ids
@@ -85,11 +85,11 @@ def inspect_thoughts(
             continue
         losses[name], tokens = answer_losses(embed, requests, injected, batch_size)
         rise = losses[name] - losses["own"]
-        rises[name] = asdict(interval(rise)) | {"per_token": rise.sum().item() / tokens}
+        rises[name] = information(rise, tokens)
         answers[name] = greedy_answers(embed, requests, injected, settings, batch_size, title)
         texts = decode_texts(models.layout, answers[name])
         right = [is_right(text, request.example, answer_type) for text, request in zip(texts, requests, strict=True)]
-        accuracy[name] = asdict(interval(right))
+        accuracy[name] = asdict(share_interval(right))
     unit = F.normalize(thoughts.float().mean(1), dim=-1)  # (K, d)
     figures = {
         "num_questions": k,
@@ -109,6 +109,13 @@ def inspect_thoughts(
     print_inspection(figures)
     print(f"  {folder / INSPECTION_FILE}, {folder / DRAWING_FILE}")
     return figures
+
+
+def information(rise: Tensor, tokens: int) -> dict:
+    """The mean of the questions' rises (K,), with its interval where there are two questions; per token of `tokens`."""
+    found = mean_interval(rise.numpy())
+    figures = asdict(found) if found else {"value": rise.mean().item(), "low": None, "high": None}
+    return figures | {"per_token": rise.sum().item() / tokens}
 
 
 def variant_of(thoughts: Tensor, name: str) -> Tensor | None:
@@ -329,7 +336,7 @@ def print_inspection(figures: dict) -> None:
     print("attention on the thoughts while the answer is written, % in each layer (mean over questions)")
     for name, title in {"mass": "on the thoughts", "uniform": "if it were uniform"}.items():
         print(f"  {title:32s} {layer_line(torch.tensor(figures['attention'][name]).mean(0).tolist())}")
-    print("greedy answers, % right [95 % interval: bootstrap over questions] with")
+    print("greedy answers, % right [95 % interval over questions] with")
     for name, title in VARIANTS.items():
         found = figures["accuracy"][name]
         print(f"  {title:32s} {Interval(**found).percent if found else 'not asked: there is no other question'}")
@@ -337,7 +344,7 @@ def print_inspection(figures: dict) -> None:
     print(f"  {VARIANTS['own']:32s} {figures['sft_loss']['own']:.4g} nats an answer")
     for name, found in figures["information"].items():
         if found:
-            rise = nats(found["value"], found["low"], found["high"])
+            rise = nats(**{name: found[name] for name in ("value", "low", "high")})
             loss = f"{figures['sft_loss'][name]:.4g}; information {rise}, {found['per_token']:.3g} a token"
             print(f"  {VARIANTS[name]:32s} {loss}")
 

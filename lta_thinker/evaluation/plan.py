@@ -38,6 +38,7 @@ from lta_thinker.rows.examples import Task
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
+FILE_FLAGS = ("--params_file_name", "--att_file_name")
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def find_thoughts(args: EvaluationArguments) -> Thoughts:
         return read_checkpoint(Path(args.checkpoint), with_weights=args.thought_generator != "none")
     params = Path(args.params_file_name) if args.params_file_name else None
     att = Path(args.att_file_name) if args.att_file_name else None
-    for flag, path in (("--params_file_name", params), ("--att_file_name", att)):
+    for flag, path in zip(FILE_FLAGS, (params, att), strict=True):
         if path and path.name == RESUME_FILE:
             raise InputError(f"{flag} {path}: of a resume checkpoint; use --checkpoint {path.parent}")
     record, folders = None, [path.parent for path in (params, att) if path]
@@ -81,7 +82,7 @@ def find_thoughts(args: EvaluationArguments) -> Thoughts:
             raise InputError("--params_file_name and --att_file_name lie in two folders: they are not one checkpoint")
         record = TrainingRecord.read(folders[0])
         record.check_files(folders[0])
-    return read_files(record, params, att)
+    return read_files(record, params, att, FILE_FLAGS)
 
 
 def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
@@ -106,15 +107,17 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
     generator = GENERATORS[record.thought_generator]
     params = folder / PARAMS_FILE if generator.has_projection else None
     att = folder / ATT_FILE if generator.has_prior else None
-    return read_files(record, params, att)
+    return read_files(record, params, att, ("--checkpoint", "--checkpoint"))
 
 
-def read_files(record: TrainingRecord | None, params: Path | None, att: Path | None) -> Thoughts:
-    """The thoughts of the two files, either of which may not be there."""
+def read_files(
+    record: TrainingRecord | None, params: Path | None, att: Path | None, flags: tuple[str, str]
+) -> Thoughts:
+    """The thoughts of the two files, either of which may not be there. flags: that named them, for messages."""
     if not params and not att:
         return Thoughts(record, None, [], None)
-    projection = read_weights(params, "--params_file_name") if params else None
-    block = read_weights(att, "--att_file_name") if att else None
+    projection = read_weights(params, flags[0]) if params else None
+    block = read_weights(att, flags[1]) if att else None
     files = [path for path in (params, att) if path]
     return Thoughts(record, GeneratorWeights(projection, block), files, files[0].parent)
 
@@ -122,8 +125,9 @@ def read_files(record: TrainingRecord | None, params: Path | None, att: Path | N
 def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
     """InputError where a flag contradicts thoughts.json; prints a note where another task or dtype is used."""
     if args.thought_generator not in (None, "none", record.thought_generator):
-        trained = record.thought_generator
-        raise InputError(f"--thought_generator {args.thought_generator}: the checkpoint's {META_FILE} says {trained}")
+        trained, given = record.thought_generator, f"--thought_generator {args.thought_generator}"
+        meant = "--use_assistant_model, which is " if args.use_assistant_model else ""
+        raise InputError(f"{meant}{given}: the checkpoint's {META_FILE} says {trained}")
     pairs = {"base_model_id": record.large_model_id, "assistant_model_id": record.small_model_id}
     for name, trained in pairs.items():
         given = getattr(args, name)
@@ -131,12 +135,11 @@ def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
             raise InputError(f"--{name} {given}: the checkpoint was trained with {trained}")
     given = args.num_thought_tokens
     if given and args.thought_generator != "none" and record.thought_generator == "none":
-        raise InputError(
-            f"--num_thought_tokens {given}: this checkpoint is an adapter alone, without thoughts; leave the flag and "
-            "--recipe out"
-        )
+        flag = args.named("num_thought_tokens")
+        raise InputError(f"{flag}: this checkpoint is an adapter alone, without thoughts; leave it out")
     if given and args.thought_generator != "none" and given > record.num_thoughts:
-        raise InputError(f"--num_thought_tokens {given}: this checkpoint makes only {record.num_thoughts} thoughts")
+        flag = args.named("num_thought_tokens")
+        raise InputError(f"{flag}: this checkpoint makes only {record.num_thoughts} thoughts")
     for name, default, trained in (("task_name", None, record.task_name), ("dtype", "auto", record.dtype)):
         given = getattr(args, name)
         if given not in (default, trained):
@@ -223,10 +226,10 @@ def choose_examples(args: EvaluationArguments, task: Task, record: TrainingRecor
     return worked_examples(task, count or 0, args.data_dir, args.skip_bad_rows)
 
 
-def lm_dtype(args: EvaluationArguments, record: TrainingRecord | None) -> str:
-    """The LMs' dtype: --dtype, else the training's, else bfloat16 on CUDA."""
-    if args.dtype != "auto":
-        return args.dtype
+def lm_dtype(given: str, record: TrainingRecord | None) -> str:
+    """The LMs' dtype: --dtype, else (auto) the training's, else bfloat16 on CUDA."""
+    if given != "auto":
+        return given
     if record:
         return record.dtype
     return "bfloat16" if torch.cuda.is_available() else "float32"
@@ -278,7 +281,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
     own_task = record.own_task if record and task_name == record.task_name else None
     task = args.resolve_task(task_name, own_task)
 
-    dtype = lm_dtype(args, record)
+    dtype = lm_dtype(args.dtype, record)
     spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
     if args.inspect and spec.kind == "none":
         raise InputError(f"--inspect {args.inspect}: there are no thoughts to look into")
@@ -287,7 +290,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         sizes = spec.sizes(llm_config, small_config)
         if record:
             check_sizes(sizes, record.sizes)
-        check_weights(spec.kind, sizes, thoughts.weights, spec.design)
+        check_weights(spec.kind, sizes, thoughts.weights, spec.design, weight_names(args, thoughts))
     return Plan(
         spec=spec,
         llm_config=llm_config,
@@ -317,6 +320,22 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
     )
 
 
+def lm_flag(name: str, given: str | None, trained: str | None) -> str:
+    """What messages call an LM's flag, which need not have been given."""
+    if given:
+        return f"--{name}"
+    return f"{META_FILE}'s --{name}" if trained else f"the default --{name}"
+
+
+def weight_names(args: EvaluationArguments, thoughts: Thoughts) -> tuple[str, str]:
+    """What messages call the projection's weights and the block's: the flags that named them, else their files."""
+    if not args.checkpoint or thoughts.folder is None:
+        return FILE_FLAGS
+    if thoughts.files == [thoughts.folder / RESUME_FILE]:
+        return str(thoughts.files[0]), str(thoughts.files[0])
+    return str(thoughts.folder / PARAMS_FILE), str(thoughts.folder / ATT_FILE)
+
+
 def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, device: str) -> tuple[ModelSpec, int]:
     """The LMs and the generator, and how many thoughts are injected."""
     record, weights = thoughts.record, thoughts.weights
@@ -327,7 +346,7 @@ def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, dev
     large, small = (
         LmSource(
             getattr(args, name) or trained_ids.get(name) or DEFAULT_MODEL_IDS[name],
-            f"--{name}",
+            lm_flag(name, getattr(args, name), trained_ids.get(name)),
             dtype=getattr(torch, dtype),
             device=device,
             trust_remote_code=args.trust_remote_code,
@@ -387,7 +406,7 @@ def count_thoughts(
     if "prior" in block:
         made = len(block["prior"])
         if given and given > made:
-            raise InputError(f"--num_thought_tokens {given}: these weights make only {made} thoughts")
+            raise InputError(f"{args.named('num_thought_tokens')}: these weights make only {made} thoughts")
         return made, given or made
     if given is None:
         raise InputError(f"--num_thought_tokens is needed: the weights have no {META_FILE} that says it")

@@ -6,13 +6,13 @@ A RUN is train.py's --output_name (the log of its training, and every report of 
 one report.json, of the LLM without thoughts say. plot_runs writes an SVG and a PNG (needs matplotlib).
 """
 
-import hashlib
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 from lta_thinker.checkpoint import complete_checkpoints
 from lta_thinker.common import InputError, read_json
+from lta_thinker.evaluation.folder import shortened
 from lta_thinker.evaluation.plan import base_name
 from lta_thinker.evaluation.report import REPORT_FILE, Report
 from lta_thinker.flags import RUN_NAME
@@ -25,7 +25,6 @@ TITLES = {
     "diversity_loss": "diversity loss of the chains",
     "accuracy": "share of right greedy answers",
 }
-LONGEST_STEM = 200  # characters of a file's name: 255 bytes is what file systems take
 # a run's colour, line and marker: colours that the colour-blind can distinguish (Okabe and Ito); lines and markers for
 # prints in grey. 6 colours, 5 lines and 7 markers in turn make 210 runs that look different
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7")
@@ -73,9 +72,24 @@ def newest_state(folder: Path) -> dict | None:
     for path in (folder / STATE_FILE, *(one / STATE_FILE for one in complete_checkpoints(folder)[-1:])):
         if path.is_file():
             states.append(read_json(path))
-            if not isinstance(states[-1], dict) or not {"global_step", "log_history"} <= states[-1].keys():
+            if not is_state(states[-1]):
                 raise InputError(f"{path}: not a state that train.py wrote")
     return max(states, key=lambda state: state["global_step"], default=None)
+
+
+def is_state(values) -> bool:
+    """Whether these are a Trainer's state, with all that is drawn of it."""
+    if not isinstance(values, dict) or not is_number(values.get("global_step")):
+        return False
+    log = values.get("log_history")
+    if not isinstance(log, list) or not all(isinstance(line, dict) and is_number(line.get("step")) for line in log):
+        return False
+    drawn = [*TITLES, *(f"eval_{name}" for name in TITLES)]
+    return all(is_number(line[key]) for line in log for key in drawn if key in line)
+
+
+def is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def reports_by_run() -> dict[str, dict[Path, Report]]:
@@ -87,8 +101,8 @@ def reports_by_run() -> dict[str, dict[Path, Report]]:
         except InputError as error:
             print(f"note: {error}; it is passed over")
             continue
-        if report.checkpoint["run"]:
-            found.setdefault(report.checkpoint["run"], {})[path] = report
+        if report.checkpoint.run:
+            found.setdefault(report.checkpoint.run, {})[path] = report
     return found
 
 
@@ -126,7 +140,7 @@ def report_title(report: Report) -> str:
     """The title of a report that was given by its path."""
     if report.settings["thought_generator"] == "none":
         return f"{base_name(report.settings['base_model_id'])} without thoughts"
-    return report.checkpoint["name"]
+    return report.checkpoint.name
 
 
 def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
@@ -134,7 +148,7 @@ def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
     titles = {}
     for run in runs:
         for path, report in run.reports.items():
-            settings, dev = report.settings, report.checkpoint["dev"] or {}
+            settings, dev = report.settings, report.checkpoint.dev or {}
             parts = [f"{settings['num_thought_tokens']} thoughts"] if settings["num_thought_tokens"] else []
             parts += [f"step {dev['step']}"] if "step" in dev else []
             parts += [f"{report.num_questions} {settings['split']} questions"]
@@ -161,9 +175,7 @@ def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
     if len(asked) > 1:
         print("note: the evaluations are not of the same questions: their curves are not to be compared point by point")
     folder = Path(output_dir or "results")
-    stem = "-".join(["plot", *(run.title.replace(" ", "-") for run in runs)])
-    if len(stem) > LONGEST_STEM:
-        stem = f"{stem[:LONGEST_STEM]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+    stem = shortened("-".join(["plot", *(run.title.replace(" ", "-") for run in runs)]))
     paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
     with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10, "svg.hashsalt": "plot"}):
         figure = draw_runs(matplotlib, runs)

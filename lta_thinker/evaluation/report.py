@@ -1,148 +1,76 @@
-"""Report: samples.jsonl -> accuracies with intervals, maj@k, pass@k. Reports side by side: compare.py.
+"""Report: samples.jsonl -> answers -> accuracies with intervals, maj@k, pass@k. Reports side by side: compare.py.
 
-settings.json    all that decides the texts; a folder is only continued with the same
-samples.jsonl    a line a question (SampleLine), as soon as it is done; several ranks write one file each
-report.json      the figures (Report)
+Answers are found in the stored texts, and compared with the reference's, by the code that makes the report: one version
+for all of them, whatever wrote the texts. graded.jsonl has a line a question with what was found.
 """
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lta_thinker.answers import answers_equal, extract_answer
-from lta_thinker.answers.votes import maj_at_k, pass_at_k, vote
-from lta_thinker.common import InputError, flatten, read_json, read_record, write_json, write_text
+from lta_thinker.answers import ANSWER_TYPES, answers_equal, extract_answer
+from lta_thinker.answers.votes import Vote, maj_at_k, pass_at_k, vote
+from lta_thinker.common import InputError, read_json, read_record, write_json, write_text
+from lta_thinker.evaluation.intervals import Interval, nats, share_interval
+from lta_thinker.evaluation.samples import SampleLine
 from lta_thinker.generation.prompts import collapsed
-from lta_thinker.generation.samplers import Answer
+from lta_thinker.rows.examples import gold_answer
 
-SETTINGS_FILE, SAMPLES_FILE, REPORT_FILE = "settings.json", "samples.jsonl", "report.json"
-ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
-SHOT_SETTINGS = ("num_fewshot", "worked_examples")  # their number, the digest of their texts
-RESAMPLES = 10_000  # of the bootstrap
+REPORT_FILE, GRADED_FILE = "report.json", "graded.jsonl"
 
 # ---------------------------------------------------------------------------------------------------------------------
-# samples.jsonl
+# Answers
 
 
 @dataclass(frozen=True)
-class SampleLine:
-    """A line of samples.jsonl: a question and of each sample its text, its answer, its number of tokens, whether it
-    ended by itself, and its mean log-probability a token. `correct`: whether the vote is right."""
+class Graded:
+    """A line of samples.jsonl with its answers. gold: the reference's, canonical; hits: which samples are right;
+    correct: whether the vote is."""
 
-    index: int
-    question: str
+    line: SampleLine
     gold: str
-    responses: list[str]
     answers: list[str | None]
-    vote: str | None
+    vote: Vote
+    hits: list[bool]
     correct: bool
-    num_tokens: list[int]
-    finished: list[bool]
-    scores: list[float]
 
-    def hits(self, answer_type: str) -> list[bool]:
-        """Which of the samples are right."""
-        return [answers_equal(answer, self.gold, answer_type) for answer in self.answers]
+    def facts(self) -> dict:
+        """Its line of graded.jsonl."""
+        index, question = self.line.index, self.line.question
+        own = {"gold": self.gold, "answers": self.answers, "vote": self.vote.answer, "correct": self.correct}
+        return {"index": index, "question": question} | own
 
 
-def sample_line(answer: Answer, answer_type: str) -> SampleLine:
-    """The line of an answered question."""
-    example, scores = answer.request.example, [sample.score for sample in answer.samples]
-    answers = [extract_answer(text, answer_type, example.options) for text in answer.texts]
-    winner = vote(answers, answer_type, scores).answer
-    return SampleLine(
-        index=example.index,
-        question=example.question,
-        gold=example.answer,
-        responses=answer.texts,
+def grade(line: SampleLine, answer_type: str) -> Graded:
+    """The line's answers and its vote. InputError where the reference's answer is none of this type."""
+    options = tuple(line.options)
+    try:
+        gold = gold_answer(line.gold, answer_type, options)
+    except ValueError as error:
+        raise InputError(f"question {line.index}: its reference has {error}") from None
+    answers = [extract_answer(text, answer_type, options) for text in line.responses]
+    result = vote(answers, answer_type, line.scores)
+    return Graded(
+        line=line,
+        gold=gold,
         answers=answers,
-        vote=winner,
-        correct=answers_equal(winner, example.answer, answer_type),
-        num_tokens=[sample.num_tokens for sample in answer.samples],
-        finished=[sample.finished for sample in answer.samples],
-        scores=scores,
+        vote=result,
+        hits=[answers_equal(answer, gold, answer_type) for answer in answers],
+        correct=answers_equal(result.answer, gold, answer_type),
     )
 
 
-def read_samples(path: Path) -> list[SampleLine]:
-    """The lines of a samples file, without a last line that was cut off by a kill."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    samples = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-        except ValueError:
-            raise InputError(f"{path}:{number}: not JSON; mend the line or delete it") from None
-        samples.append(read_record(SampleLine, values, f"{path}:{number}"))
-    return samples
-
-
-def merge_samples(folder: Path) -> dict[int, SampleLine]:
-    """Put the lines of all ranks into one samples.jsonl, in the order of the questions; returns them by index."""
-    files = sorted(folder.glob("samples*.jsonl"))
-    lines = {line.index: line for path in files for line in read_samples(path)}
-    lines = {index: lines[index] for index in sorted(lines)}
-    write_text(folder / SAMPLES_FILE, "".join(json.dumps(asdict(line)) + "\n" for line in lines.values()))
-    for path in files:
-        if path.name != SAMPLES_FILE:
-            path.unlink()
-    return lines
-
-
-def check_folder(folder: Path, settings: dict) -> None:
-    """InputError where the folder holds samples made with other values of these settings."""
-    if not any(path.stat().st_size for path in folder.glob("samples*.jsonl")):
-        return  # no question was answered yet: the next run may have other settings
-    if not (folder / SETTINGS_FILE).exists():
-        raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
-    before, now = flatten(read_json(folder / SETTINGS_FILE)), flatten(settings)
-    # an adapter's file is a setting only where there is one, distinct_slot_ids where it is true, and worked examples
-    # where there are some
-    optional = (*ADAPTER_FILES, "distinct_slot_ids", *SHOT_SETTINGS)
-    optional_before = [key for key in before if key.endswith(optional)]
-    for key in [*now, *optional_before]:
-        if before.get(key) != now.get(key):
-            raise InputError(
-                f"{folder}: its samples were made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
-                "use another --output_dir"
-            )
+def write_graded(path: Path, graded: Sequence[Graded]) -> None:
+    """graded.jsonl, all or nothing."""
+    write_text(path, "".join(json.dumps(one.facts()) + "\n" for one in graded))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Figures
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over questions with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def percent(self) -> str:
-        value, low, high = 100 * self.value, 100 * self.low, 100 * self.high
-        return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def nats(value: float, low: float, high: float) -> str:
-    """A mean over questions in nats an answer with its interval, as text."""
-    return f"{value:.3g} nats an answer [{low:.3g}, {high:.3g}]"
-
-
-def interval(values) -> Interval:
-    """The mean of `values`, one a question, with its 95 % bootstrap interval: questions are resampled, with the same
-    draws in every call."""
-    values, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -163,20 +91,77 @@ class Figures:
     tokens_per_sample: float
 
 
+def make_figures(graded: Sequence[Graded]) -> Figures:
+    """The figures of these questions."""
+    lines = [one.line for one in graded]
+    majorities = np.mean([maj_at_k(one.vote.groups, one.hits, one.line.scores) for one in graded], axis=0)
+    passes = np.mean([pass_at_k(one.hits) for one in graded], axis=0)
+    return Figures(
+        num_questions=len(lines),
+        vote_accuracy=share_interval([one.correct for one in graded]),
+        sample_accuracy=share_interval([np.mean(one.hits) for one in graded], len(lines[0].responses)),
+        maj_at_k={str(k): float(value) for k, value in enumerate(majorities, 1)},
+        pass_at_k={str(k): float(value) for k, value in enumerate(passes, 1)},
+        ties=sum(one.vote.tied for one in graded),
+        no_answer=float(np.mean([[answer is None for answer in one.answers] for one in graded])),
+        cut_off=float(np.mean([[not finished for finished in line.finished] for line in lines])),
+        tokens_per_sample=float(np.mean([line.num_tokens for line in lines])),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# report.json
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """The weights that a report is about: their name, and the run and dev losses of their training, where known."""
+
+    name: str
+    run: str | None
+    dev: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class KnownSampling:
+    """Of a report's settings.sampling, what is read again."""
+
+    num_return_sequences: int
+
+
+@dataclass(frozen=True)
+class KnownSettings:
+    """Of a report's settings, what is read again."""
+
+    thought_generator: str
+    base_model_id: str
+    num_thought_tokens: int
+    task_name: str
+    split: str
+    questions: str
+    answer_type: str
+    dtype: str
+    sampling: KnownSampling
+
+
 @dataclass(frozen=True)
 class Report(Figures):
     """report.json: the figures, and what they were made with.
 
     speed: questions and tokens a second in this call, None where it answered none; thought_variance: figures of
-    ThoughtVariance and num_thoughts, None without thoughts; checkpoint: its name, its run and its dev losses.
+    ThoughtVariance and num_thoughts, None without thoughts; versions: of what found the answers and made the figures;
+    starts: of what wrote the texts, one for each start with others than the one before; samples: digest of the lines
+    that the figures are of.
     """
 
     speed: dict[str, float] | None
     thought_variance: dict | None
-    checkpoint: dict
+    checkpoint: CheckpointFacts
     settings: dict
     versions: dict[str, str]
     wall_seconds: float
+    starts: list[dict[str, str]] = field(default_factory=list)
+    samples: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Report":
@@ -184,30 +169,42 @@ class Report(Figures):
         values = read_json(path)
         if not isinstance(values, dict) or not {"settings", "num_questions", "vote_accuracy"} <= values.keys():
             raise InputError(f"{path}: not a report that evaluate.py wrote")
-        return read_record(cls, values, str(path))
+        report = read_record(cls, values, str(path))
+        known = read_record(KnownSettings, report.settings, f"{path}: settings")
+        accuracies = (report.vote_accuracy, report.sample_accuracy)
+        ks = [str(k) for k in range(1, known.sampling.num_return_sequences + 1)]
+        good = {
+            "num_questions": report.num_questions >= 1,
+            "settings: answer_type": known.answer_type in ANSWER_TYPES,
+            "settings: num_thought_tokens": known.num_thought_tokens >= 0,
+            "vote_accuracy or sample_accuracy": all(0 <= a.low <= a.value <= a.high <= 1 for a in accuracies),
+            "maj_at_k or pass_at_k": list(report.maj_at_k) == list(report.pass_at_k) == ks != [],
+        }
+        for name, holds in good.items():
+            if not holds:
+                raise InputError(f"{path}: its {name} is not what evaluate.py writes")
+        return report
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
 
 
-def make_figures(lines: list[SampleLine], answer_type: str) -> Figures:
-    """The figures of the questions on these lines."""
-    hits = [line.hits(answer_type) for line in lines]
-    votes = [vote(line.answers, answer_type, line.scores) for line in lines]
-    by_question = zip(votes, hits, lines, strict=True)
-    majorities = np.mean([maj_at_k(result.groups, right, line.scores) for result, right, line in by_question], axis=0)
-    passes = np.mean([pass_at_k(right) for right in hits], axis=0)
-    return Figures(
-        num_questions=len(lines),
-        vote_accuracy=interval([line.correct for line in lines]),
-        sample_accuracy=interval([np.mean(right) for right in hits]),
-        maj_at_k={str(k): float(value) for k, value in enumerate(majorities, 1)},
-        pass_at_k={str(k): float(value) for k, value in enumerate(passes, 1)},
-        ties=sum(result.tied for result in votes),
-        no_answer=float(np.mean([[answer is None for answer in line.answers] for line in lines])),
-        cut_off=float(np.mean([[not finished for finished in line.finished] for line in lines])),
-        tokens_per_sample=float(np.mean([line.num_tokens for line in lines])),
-    )
+def lines_digest(lines: Sequence[SampleLine]) -> str:
+    """Report.samples."""
+    return hashlib.sha256("".join(line.json() for line in lines).encode()).hexdigest()
+
+
+def version_texts(report: Report) -> dict[str, str]:
+    """{library: versions that wrote the report's texts, the first start's first}."""
+    starts = report.starts or [report.versions]
+    names = dict.fromkeys(name for start in starts for name in start)
+    return {name: ", then ".join(dict.fromkeys(start.get(name, "none") for start in starts)) for name in names}
+
+
+def mixed_versions(report: Report) -> str | None:
+    """What says that the texts were not written by one version; None where they were."""
+    mixed = [f"{name} {text}" for name, text in version_texts(report).items() if ", then " in text]
+    return f"the texts are of several versions: {'; '.join(mixed)}" if mixed else None
 
 
 def print_report(report: Report) -> None:
@@ -234,10 +231,13 @@ def print_report(report: Report) -> None:
         reads_question = report.settings["thought_generator"] != "prompt"
         if reads_question and "num_questions" in variance and collapsed(variance):
             rows["collapsed"] = "the thoughts are the same for every question"
-    dev = report.checkpoint["dev"] or {}
-    if "eval_information" in dev:
-        value, low, high = (dev[f"eval_information{end}"] for end in ("", "_low", "_high"))
+    dev = report.checkpoint.dev or {}
+    keys = [f"eval_information{end}" for end in ("", "_low", "_high")]
+    if all(key in dev for key in keys):
+        value, low, high = (dev[key] for key in keys)
         rows["information of the thoughts"] = f"{nats(value, low, high)} (of training, on dev; normal interval)"
-    print(f"{report.num_questions} questions, [95 % intervals: bootstrap over questions]")
+    print(f"{report.num_questions} questions, [95 % intervals over questions]")
     for title, value in rows.items():
         print(f"  {title:28s} {value}")
+    if mixed := mixed_versions(report):
+        print(f"note: {mixed}")

@@ -29,13 +29,15 @@ SKEWED = 0.8  # a warning from this share of one letter among the gold answers o
 @dataclass(frozen=True)
 class Example:
     """One question with its written solution. index: of its row in the source, from 0; answer: the canonical gold
-    answer; options: of a choice question, without letters (`question` has them too)."""
+    answer; options: of a choice question, without letters (`question` has them too); reference: what `answer` was made
+    of, in the row's words."""
 
     index: int
     question: str
     steps: tuple[str, ...]
     answer: str
     options: tuple[str, ...] = ()
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def parse_rows(task: Task, source: str, rows: Iterable[tuple[str, Row]], skip_ba
     for place, row in rows:
         read += 1
         try:
-            parsed = parse_row(task, row)
+            parsed = parse_whole_row(task, row)
         except ValueError as error:
             if not skip_bad_rows:
                 raise InputError(f"{place}: {error}; mend the row, or leave such rows out: --skip_bad_rows") from None
@@ -241,6 +243,11 @@ def _skew(task: Task, source: str, examples: list[Example]) -> str:
 def parse_row(task: Task, row: Row) -> tuple[str, tuple[str, ...], str, tuple[str, ...]]:
     """A row -> (question with its options, steps, gold answer, options). Raises ValueError with the reason for a bad
     row."""
+    return parse_whole_row(task, row)[:4]
+
+
+def parse_whole_row(task: Task, row: Row) -> tuple[str, tuple[str, ...], str, tuple[str, ...], str]:
+    """As parse_row, and last what the gold answer was made of, in the row's words."""
     row = read_row(row)
     fields = next((fields for fields in task.fields if fields.answer in row), task.fields[-1])
     question, final = row.get(fields.question), _answer(row, fields.answer)
@@ -259,7 +266,7 @@ def parse_row(task: Task, row: Row) -> tuple[str, tuple[str, ...], str, tuple[st
         raise ValueError("half a character (a lone surrogate)")
     if "\0" in whole:
         raise ValueError("a null character")
-    return question, tuple(steps), gold_answer(final, task.answer_type, options), options
+    return question, tuple(steps), gold_answer(final, task.answer_type, options), options, final
 
 
 def with_options(question: str, options: tuple[str, ...]) -> str:

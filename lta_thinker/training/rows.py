@@ -133,7 +133,6 @@ def token_rows(layout: Layout, examples: list[Example], quiet: bool = True):
     """
     import datasets  # imported here: it takes a while, and --help does not need it
     import datasets.config
-    import pyarrow
 
     if quiet:
         datasets.disable_progress_bars()

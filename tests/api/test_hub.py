@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -259,8 +260,10 @@ def test_card_figures_are_the_reports(model, reports, tmp_path):
     assert f"{rows}| with 2 thoughts | 40.0 [30.0, 50.0] | 60.0 [50.0, 70.0] |\n" in card and "paired" not in card
     assert "4 test questions of gsm8k" in card and "max_new_tokens 8, temperature 0.7, top_p 0.8, top_k 20" in card
     card = model.generate_model_card("x", report=reports["thoughts"], baseline=reports["bare"]).text
-    titles = ("compared with: no thoughts, 3 samples", "with 2 thoughts", "difference, paired")
-    assert all(f"| {title} | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] |\n" in card for title in titles)
+    own, difference = r"0\.0 \[0\.0, \d+\.\d\]", r"0\.0 \[-(\d+\.\d), \1\]"
+    for title, cell in {"compared with: no thoughts, 3 samples": own, "with 2 thoughts": own}.items():
+        assert re.search(rf"\| {title} \| {cell} \| {cell} \|\n", card)
+    assert re.search(rf"\| difference, paired \| {difference} \|", card)
 
 
 def test_foreign_reports_make_no_card(model, reports, trained, tmp_path):
@@ -272,6 +275,17 @@ def test_foreign_reports_make_no_card(model, reports, trained, tmp_path):
     assert "not about the same questions" in one_line(model.save_pretrained, tmp_path / "new", **both)
     assert "not a report" in one_line(model.save_pretrained, tmp_path / "new", report=trained / META_FILE)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", [PARAMS_FILE, ATT_FILE])
+def test_report_is_of_every_weight_file(model, reports, tmp_path, name):
+    """A report is of these weights only if it is of each of their files."""
+    folder = shutil.copytree(reports["thoughts"].parent, tmp_path / "report")
+    values = json.loads((folder / "report.json").read_text())
+    values["settings"][name] = values["settings"][name][::-1]
+    (folder / "report.json").write_text(json.dumps(values))
+    said = one_line(model.generate_model_card, "x", report=folder / "report.json")
+    assert said.endswith(f"an evaluation of other weights than {model.plan.files[0].parent / name}")
 
 
 def test_minimal_thoughts_json_has_a_card(tiny_models):

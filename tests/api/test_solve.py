@@ -55,10 +55,11 @@ def test_solve_gives_answers_of_evaluation(model, trained, gsm8k_data, tmp_path,
     evaluate.main([*map(str, flags), *SHORT])
     record = json.loads((tmp_path / "samples.jsonl").read_text().splitlines()[0])
     assert (record["index"], record["question"]) == (0, QUESTION)
+    graded = json.loads((tmp_path / "graded.jsonl").read_text().splitlines()[0])
     solution = model.solve(f" {QUESTION}\n", **{"num_samples": 1, "max_new_tokens": 8} | arguments)
     assert (solution.texts, solution.tokens) == (record["responses"], record["num_tokens"])
-    assert solution.answer == record["vote"] and len(solution.texts) == len(record["answers"])
-    assert sum(solution.votes.values()) == sum(answer is not None for answer in record["answers"])
+    assert solution.answer == graded["vote"] and len(solution.texts) == len(graded["answers"])
+    assert sum(solution.votes.values()) == sum(answer is not None for answer in graded["answers"])
 
 
 def test_ask_prints_what_solve_returns(model, trained, ask):

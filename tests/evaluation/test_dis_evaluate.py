@@ -122,7 +122,7 @@ def test_best_checkpoint_gives_final_texts(folder, flags):
     for checkpoint in (final_folder(), step_folder(best), step_folder(other)):
         evaluate.main(["--checkpoint", str(checkpoint), *flags])
     names = [final_folder().name, f"dis-checkpoint-{best}", f"dis-checkpoint-{other}"]
-    folders = [Path(f"results/eval-{name}/test-n4-x2-seed41") for name in names]
+    folders = [Path(f"results/eval-{name}/test-n4-x2-seed41-max_new_tokens8") for name in names]
     final, same, differs = [(folder / "samples.jsonl").read_text() for folder in folders]
     assert final == same != differs
     stored = [json.loads((folder / "report.json").read_text())["checkpoint"] for folder in folders]
@@ -176,7 +176,7 @@ def test_copied_resume_checkpoint_is_evaluated(folder, flags):
     """A resume checkpoint that was copied to another name is evaluated under that name."""
     shutil.copytree(step_folder(2), "best2")
     evaluate.main(["--checkpoint", "best2", *flags])
-    assert Path("results/eval-best2/test-n4-x1-seed41/report.json").exists()
+    assert Path("results/eval-best2/test-n4-x1-seed41-max_new_tokens8/report.json").exists()
 
 
 def test_run_checkpoints_are_complete_ones_by_step(folder):
@@ -255,7 +255,7 @@ def test_script_ranks_what_it_can_evaluate(without_gpus, flags):
     question twice. It runs for real, on the CPU."""
     common = [*flags, "--num_return_sequences", "2", "--split", "dev"]
     evaluate.main(["--checkpoint", str(step_folder(2)), *common])
-    before = Path("results/eval-dis-checkpoint-2/dev-n4-x2-seed41/samples.jsonl").read_bytes()
+    before = Path("results/eval-dis-checkpoint-2/dev-n4-x2-seed41-max_new_tokens8/samples.jsonl").read_bytes()
     path = step_folder(4) / RESUME_FILE
     path.write_bytes(path.read_bytes()[:500])
     process = script("dis", *flags, PYTHON=without_gpus, CUDA_VISIBLE_DEVICES="", NUM_RETURN_SEQUENCES="2")
@@ -269,7 +269,9 @@ def test_script_ranks_what_it_can_evaluate(without_gpus, flags):
     assert "on the dev questions" in printed and "2 dev questions" in printed
     assert [row[0] for row in ranked(printed)] == ["dis-checkpoint-2", "dis-checkpoint-6"]
     assert sorted(os.listdir("results/dis-dis")) == [f"checkpoint-{step}.log" for step in STEPS]
-    reports = [Path(f"results/eval-dis-checkpoint-{step}/dev-n4-x2-seed41/report.json") for step in (2, 6)]
+    reports = [
+        Path(f"results/eval-dis-checkpoint-{step}/dev-n4-x2-seed41-max_new_tokens8/report.json") for step in (2, 6)
+    ]
     done_before, done_now = [json.loads(path.read_text()) for path in reports]
     assert done_before["speed"] is None and done_now["speed"]["questions"] > 0
     assert reports[0].with_name("samples.jsonl").read_bytes() == before

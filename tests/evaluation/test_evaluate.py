@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import D_LARGE, D_SMALL, ROOT, N, pair_flags, published, two_ranks
+import torch
+from helpers import D_LARGE, D_SMALL, ROOT, N, pair_flags, published, record_of, two_ranks
 from safetensors.torch import load_file, save_file
 
 from lta_thinker import evaluate
-from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE
+from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
 from lta_thinker.generation.samplers import Sampler
 
 
@@ -34,11 +35,12 @@ def test_checkpoint_can_be_named_two_ways(run, checkpoints, tiny_pair):
     common = ["--batch_size", "4", "--task_name", "gsm8k", "--num_thought_tokens", "2", "--num_return_sequences", "3"]
     flags = [*pair_flags(tiny_pair), "--params_file_name", files[0], "--att_file_name", files[1], *common]
     printed = run(*flags, "--print_response", "--print_input")
-    folder = Path("results/eval-small_block/test-n2-x3-seed41")
+    folder = Path("results/eval-small_block/test-n2-x3-seed41-max_new_tokens8")
     lines = samples_of(folder)
     assert [line["index"] for line in lines] == [0, 1, 2, 3]
-    keys = {"index", "question", "gold", "responses", "answers", "vote", "correct", "num_tokens", "finished", "scores"}
-    assert set(lines[0]) == keys
+    assert set(lines[0]) == {"index", "question", "options", "gold", "responses", "num_tokens", "finished", "scores"}
+    graded = [json.loads(line) for line in (folder / "graded.jsonl").read_text().splitlines()]
+    assert set(graded[0]) == {"index", "question", "gold", "answers", "vote", "correct"} and len(graded) == 4
     assert all(line["responses"][0].strip() in printed and line["question"] in printed for line in lines)
     assert printed.count("<2 thoughts>") == 4
     figures = json.loads((folder / "report.json").read_text())
@@ -46,7 +48,9 @@ def test_checkpoint_can_be_named_two_ways(run, checkpoints, tiny_pair):
     assert list(figures["maj_at_k"]) == list(figures["pass_at_k"]) == ["1", "2", "3"]
     assert figures["settings"]["sampling"]["temperature"] == 0.7  # Qwen3's published setting
     assert (figures["settings"]["num_thought_tokens"], figures["settings"]["num_thoughts_made"]) == (2, N)
-    assert figures["settings"] == json.loads((folder / "settings.json").read_text())
+    written = {"settings": figures["settings"], "starts": figures["starts"]}
+    assert written["settings"] | {"starts": written["starts"]} == json.loads((folder / "settings.json").read_text())
+    assert figures["starts"] == [figures["versions"]]
     assert figures["thought_variance"]["over_questions"] > 0 < figures["thought_variance"]["over_slots"]
     assert figures["speed"]["tokens"] > 0 and "vote of 3" in printed
 
@@ -58,7 +62,7 @@ def test_checkpoint_can_be_named_two_ways(run, checkpoints, tiny_pair):
 def test_generators_run_from_checkpoint_alone(run, checkpoints, kind):
     """--checkpoint alone is enough: generator, ids, task and N come from thoughts.json."""
     assert "one sample, % right" in run("--checkpoint", checkpoints / kind)
-    settings = json.loads(Path(f"results/eval-{kind}/test-n{N}-x1-seed41/settings.json").read_text())
+    settings = json.loads(Path(f"results/eval-{kind}/test-n{N}-x1-seed41-max_new_tokens8/settings.json").read_text())
     assert (settings["thought_generator"], settings["num_thought_tokens"]) == (kind, N)
     assert (settings["assistant_model_id"] is None) == (kind == "block")
 
@@ -68,7 +72,7 @@ def test_none_runs_the_llm_alone(run, checkpoints, tiny_pair):
     it gives others."""
     run("--base_model_id", tiny_pair / "large", "--thought_generator", "none")
     run("--checkpoint", checkpoints / "small_block", "--thought_generator", "none", "--output_dir", "other")
-    assert texts_of("results/eval-none-large-gsm8k/test-n0-x1-seed41") == texts_of("other")
+    assert texts_of("results/eval-none-large-gsm8k/test-n0-x1-seed41-max_new_tokens8") == texts_of("other")
     assert json.loads(Path("other/report.json").read_text())["thought_variance"] is None
     run("--checkpoint", checkpoints / "small_block", "--output_dir", "thoughts")
     assert texts_of("thoughts") != texts_of("other")
@@ -182,6 +186,10 @@ ERRORS = {
     "make only what": (["--checkpoint", CKPT, "--make_only_n"], "--make_only_n needs --num_thought_tokens"),
     "other slots": (["--checkpoint", CKPT, "--distinct_slot_ids"], "--distinct_slot_ids True: .* says False"),
     "unknown flag": (["--checkpoint", CKPT, "--temprature", "1"], "--temprature"),
+    "nothing in a flag": (["--thought_generator", "none", "--base_model_id", ""], "--base_model_id '': nothing in it"),
+    "nothing for a folder": (["--checkpoint", CKPT, "--output_dir", ""], "--output_dir '': nothing in it"),
+    "one file with none": (["--thought_generator", "none", "--att_file_name", "b.bin"], "leave --att_file_name out"),
+    "one file with both": (["--checkpoint", CKPT, "--att_file_name", "b.bin"], "already: leave --att_file_name out"),
     "no number": (["--checkpoint", CKPT, "--seed", "one"], "invalid int value"),
     "missing LLM": (
         ["--base_model_id", "Qwen/Qwen3-8B-Instruct", "--thought_generator", "none"],
@@ -210,6 +218,26 @@ def test_wrong_evaluation_flags_are_refused(run, checkpoints, monkeypatch, flags
     error = run(*(flag.replace(CKPT, str(checkpoints / "small_block")) for flag in flags))
     assert re.fullmatch(f"error: .*{reason}.*", error), error
     assert os.listdir() == []
+
+
+def test_messages_name_what_was_given(run, checkpoints, tiny_models, tiny_pair, tmp_path, monkeypatch):
+    """A message names the flag that the user gave, not those that --checkpoint, --recipe or thoughts.json stand for."""
+    monkeypatch.setattr(evaluate, "load_models", lambda *_: pytest.fail("a model was loaded"))
+    model = tiny_models.model("prompt", 1)
+    save_checkpoint(tmp_path / "few", model, record_of(model, large_model_id=str(tiny_pair / "large")))
+    said = run("--checkpoint", "few", "--recipe", "paper")
+    assert said == "error: --recipe paper's --num_thought_tokens 2: this checkpoint makes only 1 thoughts"
+    assert run("--checkpoint", "few", "--num_thought_tokens", "3").startswith("error: --num_thought_tokens 3: this")
+    for name in (PARAMS_FILE, ATT_FILE):
+        folder = shutil.copytree(checkpoints / "small_block", tmp_path / name)
+        torch.save({"weight": torch.zeros(2, 2)}, folder / name)
+        said = run("--checkpoint", folder)
+        assert said.startswith(f"error: {folder / name}: ") and "_file_name" not in said
+        (folder / name).unlink()
+        assert run("--checkpoint", folder) == f"error: --checkpoint {folder / name}: no such file"
+    gone = tmp_path / "gone" / "large"
+    save_checkpoint(tmp_path / "moved", model, record_of(model, large_model_id=str(gone)))
+    assert run("--checkpoint", "moved").startswith(f"error: thoughts.json's --base_model_id {gone}: no such folder")
 
 
 def test_models_of_other_sizes_are_refused(run, checkpoints, tiny_pair, tmp_path, monkeypatch):
@@ -307,7 +335,7 @@ def test_two_ranks_give_texts_of_one(run, checkpoints, gsm8k_data):
     run(*flags, "--output_dir", "one", data=False)
     printed = two_ranks(ROOT / "evaluate.py", *flags, "--output_dir", "two")
     assert printed.count("one sample, % right") == 1
-    assert sorted(os.listdir("two")) == ["report.json", "samples.jsonl", "settings.json"]
+    assert sorted(os.listdir("two")) == ["graded.jsonl", "report.json", "samples.jsonl", "settings.json"]
     assert texts_of("two") == texts_of("one")
 
 
@@ -332,7 +360,7 @@ def test_killed_evaluation_continues_where_it_stopped(run, checkpoints, monkeypa
     run(*flags, "--output_dir", "cut", "--batch_size", "8")
     assert asked == [1, 3]
     assert texts_of("cut") == texts_of("whole")
-    assert sorted(os.listdir("cut")) == ["report.json", "samples.jsonl", "settings.json"]
+    assert sorted(os.listdir("cut")) == ["graded.jsonl", "report.json", "samples.jsonl", "settings.json"]
     one, other = (json.loads(Path(f"{name}/report.json").read_text()) for name in ("whole", "cut"))
     assert one["thought_variance"] == pytest.approx(other["thought_variance"])
     assert one["vote_accuracy"] == other["vote_accuracy"]

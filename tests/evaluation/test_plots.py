@@ -25,7 +25,11 @@ def state(steps: int, losses=("sft",), best: int = 20) -> dict:
 
 
 def report(run: str | None, samples: int = 3, **settings) -> dict:
-    settings = {"thought_generator": "block", "num_thought_tokens": 4, "split": "test", "questions": "0a"} | settings
+    settings = {
+        **{"thought_generator": "block", "num_thought_tokens": 4, "split": "test", "questions": "0a"},
+        **{"base_model_id": "toy/large", "answer_type": "number", "task_name": "arithmetic", "dtype": "float32"},
+        **{"sampling": {"num_return_sequences": samples}},
+    } | settings
     figures = {str(k): 0.5 + 0.1 * k for k in range(1, samples + 1)}
     accuracy = {"value": figures[str(samples)], "low": 0.4, "high": 0.9}
     shares = {"no_answer": 0.0, "cut_off": 0.0, "tokens_per_sample": 5.0, "ties": 0}
@@ -35,7 +39,7 @@ def report(run: str | None, samples: int = 3, **settings) -> dict:
         **(shares | made),
         "maj_at_k": figures,
         "pass_at_k": figures,
-        "settings": settings | {"base_model_id": "toy/large"},
+        "settings": settings,
         "checkpoint": {"name": "x", "run": run, "dev": {"step": 20} if run else None},
     }
 
@@ -179,13 +183,33 @@ def test_many_runs_look_different(figures, capsys):
     assert [len(path) for path in said.split()[-2:]] == [len("results/") + 200 + len("-12345678.svg")] * 2
 
 
-def test_broken_foreign_report_is_skipped(figures, capsys):
+FOREIGN = ["{}", "[]", "7", "", '{"a": NaN}', "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "\ud83d", '"\\ud800"']
+FOREIGN += [json.dumps(report("a") | wrong) for wrong in ({"checkpoint": 5}, {"maj_at_k": {"x": 1}}, {"settings": {}})]
+
+
+@pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
+def test_broken_foreign_report_is_skipped(figures, capsys, content):
     """A broken report in another folder is passed over with a note."""
     write("results/a/trainer_state.json", state(20))
-    write("results/other/report.json", "{}")
+    Path("results/other").mkdir()
+    Path("results/other/report.json").write_text(content, errors="surrogatepass")
     evaluate.main(["--plot", "a"])
-    note = "note: results/other/report.json: not a report that evaluate.py wrote; it is passed over"
-    assert note in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith("note: results/other/report.json: ") and "; it is passed over\n" in printed
+
+
+@pytest.mark.parametrize(
+    "log",
+    [7, [7], [{}], [{"step": "1"}], [{"step": 1, "sft_loss": "low"}], [{"step": 1, "eval_sft_loss": None}]]
+    + [[{"step": 1, "eval_accuracy": [1]}], [{"step": None, "sft_loss": 1.0}], {"step": 1}, "log"],
+    ids=str,
+)
+def test_foreign_states_are_one_line(figures, log):
+    """A trainer_state.json with anything but steps and numbers in what is drawn is refused in one line."""
+    write("results/a/trainer_state.json", {"global_step": 5, "log_history": log})
+    with pytest.raises(SystemExit) as error:
+        evaluate.main(["--plot", "a"])
+    assert str(error.value) == "error: results/a/trainer_state.json: not a state that train.py wrote"
 
 
 def test_report_alone_plots_its_votes(figures):

@@ -17,7 +17,7 @@ from transformers import AutoConfig, Gemma3ForCausalLM, Gemma3TextConfig
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.compare import differing
-from lta_thinker.evaluation.report import check_folder
+from lta_thinker.evaluation.folder import check_folder
 from lta_thinker.generation.vllm import memory_share, model_length, unpadded
 from lta_thinker.llm import files
 from lta_thinker.llm.embeddings import load_embeddings, weights_fingerprint

@@ -19,7 +19,7 @@ from lta_thinker.common import InputError
 from lta_thinker.generation import decoding
 from lta_thinker.generation import samplers as generation
 from lta_thinker.generation.decoding import decode
-from lta_thinker.generation.prompts import PromptEmbedder, make_requests
+from lta_thinker.generation.prompts import PromptEmbedder, ThoughtVariance, make_requests
 from lta_thinker.generation.samplers import count_right, stop_token_ids
 from lta_thinker.generation.sampling import (
     PUBLISHED_SAMPLING,
@@ -330,6 +330,23 @@ def test_samples_are_spread_over_chains(tiny_models):
         for i in range(2):
             assert both[i][chain::2] == texts[i][chain::2]
             assert both[i][1 - chain] != texts[i][1 - chain]
+
+
+def test_variance_of_chains_is_that_by_hand():
+    """The variance over chains is that of the same slot in the chains of a question, over slots that of the slots in a
+    chain, over questions that of the same slot of the same chain; each a mean over the rest."""
+    # (questions, chains, slots, features): a question's chains are 2 apart, its slots 4, two questions 6
+    chain, slot, question = (torch.tensor([-size / 2, size / 2]) for size in (2.0, 4.0, 6.0))
+    thoughts = question[:, None, None, None] + chain[None, :, None, None] + slot[None, None, :, None]
+    thoughts = thoughts.expand(2, 2, 2, 3)
+    parts = [ThoughtVariance(), ThoughtVariance()]
+    for _ in range(2):  # a question counts once
+        parts[0].add([7], thoughts[:1])
+    parts[1].add([9], thoughts[1:])
+    figures = ThoughtVariance.sum_of(parts).figures()
+    assert figures == pytest.approx(
+        {"over_questions": 9, "over_slots": 4, "over_chains": 1, "mean_square": 14, "num_questions": 2}
+    )
 
 
 def test_number_of_thoughts_changes_answers(tiny_models):

@@ -112,8 +112,8 @@ def test_folders_of_other_noise_are_not_continued(tiny_pair, tmp_path, monkeypat
     evaluate.main(bare)
     path = Path("out/settings.json")
     settings = json.loads(path.read_text())
-    del settings["noise_of"]
+    settings["samples_format"] = 1
     path.write_text(json.dumps(settings))
     before = Path("out/samples.jsonl").read_text()
-    assert "samples were made with noise_of = None, now it is 'question'" in fails(*bare)
+    assert "its samples are another version's, whose noise and lines were others" in fails(*bare)
     assert Path("out/samples.jsonl").read_text() == before

@@ -221,7 +221,7 @@ def test_tuned_llm_matches_peft(flags, tiny_pair, gsm8k_data, capsys):
     run_evaluation(*shared, "--base_model_ckpt", final("other") / "base_model", "--output_dir", "other")
     assert not compare("lora/report.json", "other/report.json").differ
     evaluate.main([*map(str, [*shared, *adapter]), "--max_new_tokens", "2", "--test_k", "1"])
-    assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41/report.json").is_file()
+    assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41-max_new_tokens2/report.json").is_file()
 
 
 def test_tuned_checkpoint_works_from_python(checkpoint):

@@ -108,6 +108,7 @@ def test_json_that_is_written_is_finite(tmp_path):
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is there twice"),
         ("[" * 10**5, "nested too deep"),
         ('{"a":' * 10**5, "nested too deep"),
+        ('{"a":[' * 60 + "]}" * 60, "nested too deep"),  # any Python reads this one
         ('{"a": "\\ud800"}', "surrogates"),
         ('{"\\udc00": 1}', "surrogates"),
         ("1" * 5000, "digits"),
@@ -143,3 +144,8 @@ def test_a_locked_folder_is_refused_until_its_holder_ends_even_by_a_kill(tmp_pat
     holder.wait()
     lock_folder(tmp_path)
     lock_folder(tmp_path)  # its own lock is no obstacle
+    run_program(lambda _: None, [], "")  # the end of a run in this process is an end too
+    assert not list(tmp_path.iterdir())
+    subprocess.run(
+        [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), tmp_path], check=True, stdout=subprocess.PIPE
+    )

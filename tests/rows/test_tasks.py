@@ -12,7 +12,8 @@ from lta_thinker.common import InputError
 from lta_thinker.data.convert import convert_du
 from lta_thinker.data.convert import main as convert_main
 from lta_thinker.data_loader import PROMPTS, TASKS, OwnTask, load_split, own_task, read_prompts
-from lta_thinker.evaluation.report import sample_line
+from lta_thinker.evaluation.report import grade
+from lta_thinker.evaluation.samples import sample_line
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.prompts import Request
 from lta_thinker.generation.samplers import Answer
@@ -434,8 +435,8 @@ def test_options_reach_the_answers():
     sample = type("Sample", (), {"score": 0.0, "num_tokens": 1, "finished": True})()
     example = Example(0, "?", (), "B", ("12", "15"))
     texts = ["\\boxed{15}", "The answer is 15.", "The answer is C."]
-    line = sample_line(Answer(Request(example, {}), [sample] * 3, texts), "choice")
-    assert line.answers == ["B", "B", None]
+    line = sample_line(Answer(Request(example, {}), [sample] * 3, texts))
+    assert grade(line, "choice").answers == ["B", "B", None]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet"])

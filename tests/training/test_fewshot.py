@@ -129,7 +129,7 @@ def test_bare_llm_with_worked_examples(tiny_pair, gsm8k_data, tmp_path, monkeypa
     evaluate.main([*bare, "--output_dir", "zero"])
     assert not {"num_fewshot", "worked_examples"} & settings_of("zero").keys()
     evaluate.main([*bare, "--num_fewshot", "2"])
-    (two,) = Path("results").glob("eval-none-large-gsm8k/test-n0-x2-seed41-shots2")
+    (two,) = Path("results").glob("eval-none-large-gsm8k/test-n0-x2-seed41-shots2-*")
     assert Path("zero/samples.jsonl").read_text() != Path(two, "samples.jsonl").read_text()
     rows = load_split(TASKS["gsm8k"], "train", str(gsm8k_data)).examples
     assert all(row.question in settings_of(str(two))["layout.llm"]["before"] for row in rows[:2])
