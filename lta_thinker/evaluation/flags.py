@@ -1,5 +1,6 @@
 """Flags of evaluate.py."""
 
+import math
 import re
 from dataclasses import dataclass, fields
 
@@ -85,8 +86,13 @@ class EvaluationArguments(TaskArguments):
 
     def __post_init__(self):
         for item in fields(self):
-            if getattr(self, item.name) == "" and item.name != "ask":
+            value = getattr(self, item.name)
+            if value == "" and item.name != "ask":
                 raise InputError(f"--{item.name} '': nothing in it; give it a value, or leave it out")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{item.name} {value}: must be finite")
+            if isinstance(value, str) and "\0" in value:
+                raise InputError(f"--{item.name} {value!r}: no name has a character 0")
         if self.compare and len(self.compare) != 2:
             raise InputError("--compare takes two report.json")
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):

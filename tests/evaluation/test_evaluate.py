@@ -187,6 +187,8 @@ ERRORS = {
     "other slots": (["--checkpoint", CKPT, "--distinct_slot_ids"], "--distinct_slot_ids True: .* says False"),
     "unknown flag": (["--checkpoint", CKPT, "--temprature", "1"], "--temprature"),
     "nothing in a flag": (["--thought_generator", "none", "--base_model_id", ""], "--base_model_id '': nothing in it"),
+    "infinite temperature": (["--checkpoint", CKPT, "--temperature", "inf"], "--temperature inf: must be finite"),
+    "top_p that is none": (["--checkpoint", CKPT, "--top_p", "nan"], "--top_p nan: must be finite"),
     "nothing for a folder": (["--checkpoint", CKPT, "--output_dir", ""], "--output_dir '': nothing in it"),
     "one file with none": (["--thought_generator", "none", "--att_file_name", "b.bin"], "leave --att_file_name out"),
     "one file with both": (["--checkpoint", CKPT, "--att_file_name", "b.bin"], "already: leave --att_file_name out"),
