@@ -125,12 +125,10 @@ def last_box(text: str, innermost: bool = False) -> str:
 
 def _last_number(text: str) -> str | None:
     """The last number of a text in plain spelling, canonical; None without one, or where it has no value (3/0)."""
-    match = None
-    if DIGIT.search(text):
-        for match in NUMBER.finditer(text):
-            pass
-    if not match or len(match[0]) > MAX_NUMBER_LENGTH:
+    matches = list(NUMBER.finditer(text)) if DIGIT.search(text) else []
+    if not matches or len(matches[-1][0]) > MAX_NUMBER_LENGTH:
         return None
+    match = matches[-1]
     sign = match["sign"] or ""
     if match["plain"]:
         if abs(int(match["exponent"] or 0)) > MAX_NUMBER_LENGTH:
