@@ -17,7 +17,7 @@ from lta_thinker.answers import Budget, answer_kind
 COUNTED = 256  # samples of one question; of more, maj@k is estimated from ORDERS
 ORDERS, BLOCK = 2000, 500  # random orders of the samples, and how many are in memory at a time
 ALL_SUBSETS = 1000  # of one group and size that are gone through in a tie; where there are more, DRAWN are drawn
-DRAWN = 256
+DRAWN = 128
 FEW_RIVALS, BINS = 6, 32  # beyond so many tied groups, a tie is counted in so many classes of scores
 
 
@@ -114,8 +114,8 @@ def maj_at_k(groups: list[int | None], correct: list[bool], scores: Sequence[flo
     it for a subset.
 
     correct: of each sample, whether its answer is right. The subsets are counted, not gone through: exactly, but for
-    ties between groups that have more than 1,000 subsets of the tied size. Who wins these is estimated from 256 subsets
-    of each (a standard error of at most 0.032 times the share of such ties), and where more than 6 groups may tie, from
+    ties between groups that have more than 1,000 subsets of the tied size. Who wins these is estimated from 128 subsets
+    of each (a standard error of at most 0.045 times the share of such ties), and where more than 6 groups may tie, from
     32 classes of scores. Of more than 256 samples all is estimated, from 2,000 random orders (a standard error of at
     most 0.011). What is drawn is the same in every call. Raises ValueError where there is not one score, or one
     `correct`, for each sample.
