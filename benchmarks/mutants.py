@@ -2,8 +2,8 @@
 
 python benchmarks/mutants.py OUT PYTHON COUNT SEED [ROOM ...]
 
-OUT/<room>.sqlite is cosmic-ray's session, OUT/<room>/ a clone of HEAD in which its mutants are made. Without a session all
-are drawn anew; else the run goes on with it.
+OUT/<room>.sqlite is cosmic-ray's session, OUT/<room>/ a clone of HEAD in which its mutants are made. Without sessions
+mutants are drawn; else the run goes on with them.
 """
 
 import argparse
@@ -69,9 +69,8 @@ def draw(out: Path, python: str, count: int, seed: int) -> None:
         command = [(out / "tool/bin/cosmic-ray").resolve(), "init", config, temporary.resolve()]
         subprocess.run(command, cwd=clone(out, room), check=True)
         with sqlite3.connect(temporary) as table:
-            rows = table.execute(
-                "select module_path, start_pos_row, start_pos_col, operator_name, occurrence, job_id from mutation_specs"
-            )
+            columns = "module_path, start_pos_row, start_pos_col, operator_name, occurrence, job_id"
+            rows = table.execute(f"select {columns} from mutation_specs")
             for file, line, column, operator, occurrence, job in rows:
                 if "BitOr" not in operator and file not in ONLY_ELSEWHERE:
                     places.setdefault((room, file, line, column), []).append((operator, occurrence, job))

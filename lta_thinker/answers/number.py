@@ -56,15 +56,15 @@ SENTENCE_WITH_NUMBER_FIRST = re.compile(r"[^A-Za-z\d]*\d.*?(?=[.!?][^\w\s]{0,4}(
 
 PLAIN_SPELLINGS = (  # applied in this order, each where one of the characters is in the text
     ("−–‐‑－", re.compile(r"[−–‐‑－]"), "-"),
-    ("{", re.compile(r"\{,\}"), ","),
-    ("\\", re.compile(r"\\!"), ""),
-    ("\\", re.compile(r"\\,"), "\u202f"),
-    ("\\", re.compile(r"\\\$"), "$"),
+    ("{", "{,}", ","),
+    ("\\", r"\!", ""),
+    ("\\", r"\,", "\u202f"),
+    ("\\", r"\$", "$"),
     ("\\", re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
     ("^", re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
     ("\\", re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)"), " "),  # mixed numbers
     (FRACTIONS, re.compile(r"(?<=\d)\s*(?=[¼-¾⅐-⅞])"), " "),
-    *((sign, re.compile(sign), unicodedata.normalize("NFKC", sign)) for sign in FRACTIONS),
+    *((sign, sign, unicodedata.normalize("NFKC", sign)) for sign in FRACTIONS),
     ("⁄∕", re.compile(r"[⁄∕]"), "/"),
     (
         "\\",
@@ -125,12 +125,10 @@ def last_box(text: str, innermost: bool = False) -> str:
 
 def _last_number(text: str) -> str | None:
     """The last number of a text in plain spelling, canonical; None without one, or where it has no value (3/0)."""
-    match = None
-    if DIGIT.search(text):
-        for match in NUMBER.finditer(text):
-            pass
-    if not match or len(match[0]) > MAX_NUMBER_LENGTH:
+    matches = list(NUMBER.finditer(text)) if DIGIT.search(text) else []
+    if not matches or len(matches[-1][0]) > MAX_NUMBER_LENGTH:
         return None
+    match = matches[-1]
     sign = match["sign"] or ""
     if match["plain"]:
         if abs(int(match["exponent"] or 0)) > MAX_NUMBER_LENGTH:
@@ -161,10 +159,10 @@ def plain(text: str) -> str:
 
 
 def respelled(text: str, spellings) -> str:
-    """A text after (characters, pattern, spelling), each where it has one of the characters."""
+    """A text after (characters, pattern or words, spelling), each where it has one of the characters."""
     for characters, pattern, spelling in spellings:
         if any(character in text for character in characters):
-            text = pattern.sub(spelling, text)
+            text = text.replace(pattern, spelling) if isinstance(pattern, str) else pattern.sub(spelling, text)
     return text
 
 

@@ -36,7 +36,7 @@ def _load():
 
     @lru_cache(2**10)
     def parsed(formula: str) -> list:
-        return parse(f"${formula}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
+        return parse(f"${formula}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=0)
 
     def same(a: str, b: str) -> bool:
         try:

@@ -8,14 +8,15 @@ import pytest
 from lta_thinker.answers import ANSWER_TYPES, extract_answer
 
 PIECES = (
-    *("\\boxed{", "\\boxed{}", "\\boxed{\\boxed{5}", "boxed ", "{", "}", "(", "[", "$", "$$", "\\$", "\\(", "\\[", "\\", "\\\\"),
-    *("1", "1,", "22,", "1/", "1 ", "1.", "1e", "1 1/2 ", "5. ", "-", "--", "=-", "= ", "½", "٣", "１", "²", "\u202f"),
-    *(" ", "\n", "\t", ",", ".", "'", '"', "*", "**", "* ", "#", "####", "#### ", "#### 1 ", "?", "a", "a ", "é", "\u200b"),
-    *("answer", "answer ", "answer is ", "answer is 5 ", "answer is (A) ", "answer: no. ", "<answer>", "the answer isn't "),
-    *("A", "A ", "(A) ", "(A) (B) ", "A. ", "B) ", "(B", "**A**", "option A ", "A is wrong ", "A is correct. ", "not A but B "),
-    *("yes ", "no, ", "yes", "not ", "n't ", "so yes ", "wait, ", "true. ", "yes or no ", "the statement is true. "),
-    *("\\frac{", "\\frac1", "\\text{", "\\textbf{", "^{", "^\\circ", "\\left(", "\\begin{pmatrix}", "sqrt(", "√", "9 x 10^"),
-    *("x=", "x = 5, ", "$x$ ", "$x$, ", "$x$ and ", "if ", "if it would ", "step ", "Rs.", "’", "\U0001f600", "\0", "\ud800"),
+    "\\boxed{", "\\boxed{}", "\\boxed{\\boxed{5}", "boxed ", "{", "}", "(", "[", "$", "$$", "\\$", "\\(", "\\[",
+    "\\", "\\\\", "1", "1,", "22,", "1/", "1 ", "1.", "1e", "1 1/2 ", "5. ", "-", "--", "=-", "= ", "½", "٣", "１",
+    "²", "\u202f", " ", "\n", "\t", ",", ".", "'", '"', "*", "**", "* ", "#", "####", "#### ", "#### 1 ", "?", "a",
+    "a ", "é", "\u200b", "answer", "answer ", "answer is ", "answer is 5 ", "answer is (A) ", "answer: no. ",
+    "<answer>", "the answer isn't ", "A", "A ", "(A) ", "(A) (B) ", "A. ", "B) ", "(B", "**A**", "option A ",
+    "A is wrong ", "A is correct. ", "not A but B ", "yes ", "no, ", "yes", "not ", "n't ", "so yes ", "wait, ",
+    "true. ", "yes or no ", "the statement is true. ", "\\frac{", "\\frac1", "\\text{", "\\textbf{", "^{",
+    "^\\circ", "\\left(", "\\begin{pmatrix}", "sqrt(", "√", "9 x 10^", "x=", "x = 5, ", "$x$ ", "$x$, ", "$x$ and ",
+    "if ", "if it would ", "step ", "Rs.", "’", "\U0001f600", "\0", "\ud800",
 )  # fmt: skip
 ENDS = (("", ""), ("answer is ", "a"), ("\\boxed{", "}"), ("$", "$"), ("The answer is (", ")"), ("\n", "\n5"))
 

@@ -9,8 +9,7 @@ import sys
 import pytest
 from helpers import ENVIRONMENT, PROGRAMS, ROOT
 
-from lta_thinker.answers import answers_equal, extract_answer
-from lta_thinker.answers import verifier
+from lta_thinker.answers import answers_equal, extract_answer, verifier
 from lta_thinker.answers.votes import group_answers, vote
 
 FORMULAS = [
@@ -304,7 +303,14 @@ def test_equal_formulas_vote_together():
 
 @pytest.mark.parametrize(
     "monster",
-    ["9^{9^{9^{9}}}", "100000000!", r"\binom{10000000}{5000000}", "{" * 200 + "}" * 200, r"\frac{" * 80, r"\sqrt{" * 83],
+    [
+        "9^{9^{9^{9}}}",
+        "100000000!",
+        r"\binom{10000000}{5000000}",
+        "{" * 200 + "}" * 200,
+        r"\frac{" * 80,
+        r"\sqrt{" * 83,
+    ],
 )
 def test_huge_formulas_are_unequal(monster, caplog):
     """Comparing a formula that is huge or broken ends, as unequal and without a warning."""

@@ -1,4 +1,4 @@
-"""What answers/verifier.py promises: hard comparisons in any thread, one budget a vote, and a caller's alarm left alone."""
+"""What answers/verifier.py promises: hard comparisons in any thread, one budget a vote, a caller's alarm left alone."""
 
 import signal
 import subprocess
@@ -45,7 +45,7 @@ def test_callers_alarm_stays():
 
 
 def test_endless_pair_is_unsettled_and_the_next_is_not():
-    """A pair that sympy does not end with is unequal and counted, and the process that was killed for it is replaced."""
+    """A pair that sympy does not end with is unequal and counted, and the process that it ended is replaced."""
     budget = Budget()
     assert answers_equal(ENDLESS, "5", "latex", budget) is False
     assert budget == Budget(verifier.BUDGET_SECONDS - verifier.PAIR_SECONDS, unsettled=1)

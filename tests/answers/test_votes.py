@@ -81,7 +81,7 @@ def test_maj_at_k_breaks_ties_inside_subset():
 
 
 def random_question(rng, n: int, with_scores: bool) -> tuple[list, list, list | None]:
-    """Groups, correctness (of a whole group, or of any sample) and scores (with and without equal ones) of n samples."""
+    """Groups, correctness (of a whole group, or of any sample) and scores (equal ones among them) of n samples."""
     most, seen = rng.randrange(1, 9), {}
     drawn = [rng.choice([None, *range(most)]) for _ in range(n)]
     groups = [None if one is None else seen.setdefault(one, len(seen)) for one in drawn]

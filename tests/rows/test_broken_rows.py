@@ -198,7 +198,9 @@ def test_what_is_no_file_is_said(name, tmp_path, monkeypatch):
 
 def test_unreadable_file_is_not_passed_over(tmp_path, monkeypatch):
     """Where a task's file cannot be read, no other file and not the hub stands in for it."""
-    monkeypatch.setattr(data_loader.os, "stat", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(
+        data_loader.os, "stat", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
     with pytest.raises(InputError, match="train_socratic.jsonl: cannot be read .Permission denied"):
         load_split(TASKS["gsm8k"], "train", str(tmp_path))
 

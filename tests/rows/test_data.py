@@ -10,7 +10,7 @@ from helpers import SHARED, gsm8k_row, write_jsonl
 
 from lta_thinker import data_loader
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import TASKS, get_task, load_split
+from lta_thinker.data_loader import TASKS, get_task, load_split, worked_examples
 
 GSM8K = TASKS["gsm8k"]
 
@@ -163,6 +163,14 @@ def test_sample_stands_for_no_other_split(tmp_path, monkeypatch, unreachable_hub
         message(load_split, GSM8K, name, str(tmp_path / "user"))
         message(load_split, GSM8K, name, str(tmp_path / "repository" / "data"))
     assert "sample.jsonl: no such file" in message(load_split, TASKS["arithmetic"], "sample", str(tmp_path / "user"))
+
+
+def test_worked_examples_are_the_first_train_rows(gsm8k_data):
+    """Worked examples are as many of the first train rows as are asked for, up to all of them; more are refused."""
+    train = [example.question for example in load_split(GSM8K, "train", str(gsm8k_data)).examples]
+    for count in (0, 1, len(train)):
+        assert [one.question for one in worked_examples(GSM8K, count, str(gsm8k_data))] == train[:count]
+    assert "has only 38 train rows" in message(worked_examples, GSM8K, len(train) + 1, str(gsm8k_data))
 
 
 def test_unknown_tasks_list_known_ones(gsm8k_data):

@@ -127,7 +127,9 @@ def test_broken_cache_is_made_again(tiny_models, damage, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
     expected = list(token_rows(tiny_models.layout, EXAMPLES))
     token_rows(tiny_models.layout, EXAMPLES[:1])
-    file, other = (tmp_path / "lta-thinker" / f"{cache_key(tiny_models.layout, e)}.arrow" for e in (EXAMPLES, EXAMPLES[:1]))
+    file, other = (
+        tmp_path / "lta-thinker" / f"{cache_key(tiny_models.layout, e)}.arrow" for e in (EXAMPLES, EXAMPLES[:1])
+    )
     content = file.read_bytes()
     length = {"cut in a batch": len(content) * 2 // 3, "cut to nothing": 0}.get(damage)
     file.unlink()  # it is open for reading
