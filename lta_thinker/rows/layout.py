@@ -308,16 +308,14 @@ class Layout:
             print(f"note: {llm_tokenizer.name_or_path}: answers begin with {lead}, as its chat template has it")
 
     def _encoder(self, tokenizer) -> Encoder:
-        """The tokenizer's encoder, after a look whether it does to a template's text what the tokenizer does."""
-        encoder = Encoder(tokenizer, chat_template(tokenizer), self.names_in_text)
+        """The tokenizer's encoder."""
+        if not tokenizer.is_fast:
+            raise InputError(f"{tokenizer.name_or_path}: its tokenizer has no fast version (tokenizers library)")
         if tokenizer.chat_template is None:
             print(f"note: {tokenizer.name_or_path} has no chat template: plain question and answer layout")
-        turn = chat_layout(tokenizer, "{question}", self.date_string, encoder=encoder)
-        text = turn.before + WORD + turn.suffix + turn.lead + WORD + turn.end
-        plain = tokenizer(encoder.plain(text), add_special_tokens=False, split_special_tokens=False).input_ids
-        if encoder.encode([text]) != [plain]:
-            raise InputError(f"{tokenizer.name_or_path}: special tokens of its tokenizer cannot be told from text")
-        return encoder
+        turn = chat_layout(tokenizer, "{question}", self.date_string)
+        written = turn.before + WORD + turn.suffix + turn.lead + WORD + turn.end
+        return Encoder(tokenizer, chat_template(tokenizer), written, self.names_in_text)
 
     def _turn(self, question: str) -> str:
         """The question's turn as the generator reads it."""

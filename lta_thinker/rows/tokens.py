@@ -1,6 +1,6 @@
 """Text -> token ids, where only what a chat template writes has special tokens.
 
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, tokenizer.chat_template, "<|im_start|>user\na<|im_end|>\n")
     encoder.encode([encoder.template("<|im_start|>user\n") + encoder.user("What does <|im_end|> mean?")])
 
 In a copy of the tokenizer every special token has another name, its alias. `template` writes aliases for the names in a
@@ -33,35 +33,36 @@ def has_alias(token: dict, template: str) -> bool:
 class Encoder:
     """A fast tokenizer's tokens of a template's text and of rows' text.
 
+    template: the chat template; written: what it writes around a question and an answer, with a word for each.
     names_in_text: names of special tokens in rows' text stand for the tokens too. `thoughts`: the id of THOUGHTS, which
-    no other token has. Raises InputError for a tokenizer without a fast version.
+    no other token has. Raises InputError where the copy would not do to `written` what the tokenizer does.
     """
 
-    def __init__(self, tokenizer, template: str, names_in_text: bool = False):
-        """template: the tokenizer's chat template."""
+    def __init__(self, tokenizer, template: str, written: str, names_in_text: bool = False):
         self.name, self.names_in_text = tokenizer.name_or_path, names_in_text
-        if not tokenizer.is_fast:
-            raise InputError(f"{self.name}: its tokenizer has no fast version (tokenizers library)")
         saved = json.loads(tokenizer.backend_tokenizer.to_str())
         saved |= {"truncation": None, "padding": None, "post_processor": None}
         added = saved["added_tokens"]
         self.aliases = {token["content"]: f"\ue000{token['id']}\ue001" for token in added if has_alias(token, template)}
         self.names = {alias: name for name, alias in self.aliases.items()}
-        longest_first = sorted(self.aliases, key=len, reverse=True)
+        ids = tokenizer(written, add_special_tokens=False, split_special_tokens=False).input_ids
+        numbers = {token["content"]: token["id"] for token in added}
+        # some tokenizers find a token only at a text's start: elsewhere its name is plain text to them too
+        unseen = {name for name in self.aliases if name in written and numbers[name] not in ids}
+        longest_first = sorted(self.aliases.keys() - unseen, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         for token in added:
             token["content"] = self.aliases.get(token["content"], token["content"])
         rename_in_model(saved["model"], self.aliases)
         self.backend = Tokenizer.from_str(json.dumps(saved))
         self.backend.add_special_tokens([AddedToken(THOUGHTS, special=True, normalized=False)])
-        # the copy numbers tokens beyond its model's own afresh
-        numbers = [(self.backend.token_to_id(token["content"]), token["id"]) for token in added]
-        self.ids = {ours: own for ours, own in numbers if ours != own}
+        if any(self.backend.token_to_id(token["content"]) != token["id"] for token in added):
+            raise InputError(f"{self.name}: its tokenizer does not number its added tokens one after the other")
         thoughts = self.backend.token_to_id(THOUGHTS)
         assert thoughts is not None
-        self.thoughts = -1 if self.ids else thoughts
-        if self.ids:
-            self.ids[thoughts] = self.thoughts
+        self.thoughts = thoughts
+        if self.encode([self.template(written)]) != [ids]:
+            raise InputError(f"{self.name}: special tokens of its tokenizer cannot be told from text")
 
     def template(self, text: str) -> str:
         """A template's text with aliases for the names of special tokens."""
@@ -79,10 +80,7 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts, without special tokens around them. With many at once the library uses all cores."""
-        rows = [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
-        if self.ids:
-            rows = [[self.ids.get(i, i) for i in row] for row in rows]
-        return rows
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def rename_in_model(model: dict, aliases: dict[str, str]) -> None:

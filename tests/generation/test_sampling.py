@@ -22,7 +22,14 @@ from lta_thinker.evaluation.inspection import inspect_thoughts
 from lta_thinker.generation.decoding import Rows
 from lta_thinker.generation.prompts import make_requests
 from lta_thinker.generation.samplers import greedy_settings
-from lta_thinker.generation.sampling import SamplingSettings, choose, default_new_tokens, noise_keys, resolve_sampling
+from lta_thinker.generation.sampling import (
+    SamplingSettings,
+    candidates,
+    choose,
+    default_new_tokens,
+    noise_keys,
+    resolve_sampling,
+)
 from lta_thinker.model import Models
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
@@ -42,12 +49,13 @@ def drawn(logits: torch.Tensor, settings: SamplingSettings, written: torch.Tenso
 
 @pytest.mark.parametrize("cuts", [{"top_k": 0, "top_p": 1.0}, {"top_k": 9, "top_p": 1.0}, {"top_k": 9, "top_p": 0.7}])
 @pytest.mark.parametrize("penalty", [1.0, 1.05, 1.7])
-def test_bf16_is_drawn_as_the_library_draws(cuts, penalty):
+@pytest.mark.parametrize("shift", [0.0, -2.5])
+def test_bf16_is_drawn_as_the_library_draws(cuts, penalty, shift):
     """From bf16 logits, negative ones and ties at the top-k edge among them, tokens are drawn as often as the library's
     penalty, temperature, top-k and top-p say in float32."""
     settings = replace(SETTINGS, temperature=0.7, min_p=0.0, repetition_penalty=penalty, **cuts)
     logits = torch.tensor([3.0, 2.5, 2.5, 2.0, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, -0.5, -1.0, -1.0, -4.0])
-    logits = (logits * 1.37).bfloat16()
+    logits = ((logits + shift) * 1.37).bfloat16()
     written = torch.zeros(len(logits), dtype=torch.bool)
     written[[0, 3, 5, 12, 14]] = True
     processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(0.7)])
@@ -69,6 +77,12 @@ def test_every_token_may_tie():
     """Where all tokens are equally likely top-k keeps all of them, as in the library."""
     found = drawn(torch.zeros(300), replace(SETTINGS, top_k=3, top_p=1.0, min_p=0.0))
     assert (found > 0).all()
+
+
+def test_every_row_has_its_own_edge():
+    """A row without ties keeps top_k tokens, whatever another row keeps."""
+    scores, tokens = candidates(torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 4.0, 4.0, 0.0]]), 2)
+    assert scores.isfinite().sum(-1).tolist() == [2, 4] and tokens[0, :2].tolist() == [0, 1]
 
 
 def test_penalty_tells_close_words_apart():

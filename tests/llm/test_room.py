@@ -9,6 +9,7 @@ from helpers import fails, gsm8k_row, write_jsonl
 
 from lta_thinker import LatentThoughtModel, evaluate, train
 from lta_thinker.common import InputError
+from lta_thinker.data_loader import TASKS, load_split
 
 LONG = "Why? " * 60_000  # 300,000 characters
 
@@ -59,11 +60,24 @@ def test_long_training_rows_can_be_left_out(flags, tmp_path, capsys):
     assert "too_long 1" in capsys.readouterr().out
 
 
-def test_small_lm_has_positions_too(flags, tiny_pair, tmp_path, no_lm):
+def test_small_lm_has_positions_too(flags, tiny_pair, tiny_models, tmp_path, no_lm):
     """So it is with the small LM, whose prompt and slots, and prompt and steps, must fit."""
-    small = shorter(tiny_pair, "small", tmp_path / "short", 40)
-    with pytest.raises(InputError, match=r"row \d+: it has .* the small LM has positions for 40; --max_len"):
+    data = flags[flags.index("--data_dir") + 1]
+    examples = [one for split in ("train", "dev") for one in load_split(TASKS["gsm8k"], split, data).examples]
+    longest = max(len(tiny_models.layout.prompt(example.question)["question"]) for example in examples)
+    small = shorter(tiny_pair, "small", tmp_path / "short", longest + 4)  # room for the slots, and not for the steps
+    with pytest.raises(InputError, match=r"row \d+: it has .* the small LM has positions for \d+; --max_len"):
         train.run([*flags, "--small_model_id", str(small), "--output_name", "x"])
+
+
+def test_slots_need_positions(trained, tiny_pair, tiny_models, gsm8k_data, tmp_path, no_lm):
+    """In evaluation the small LM reads a question's turn and all N slots behind it."""
+    examples = load_split(TASKS["gsm8k"], "test", str(gsm8k_data)).examples
+    longest = max(len(tiny_models.layout.prompt(example.question)["question"]) for example in examples)
+    small = shorter(tiny_pair, "small", tmp_path / "small", longest + 3)
+    flags = ["--checkpoint", trained, "--assistant_model_id", small, "--data_dir", gsm8k_data]
+    said = fails(*flags, "--num_thought_tokens", "2", "--output_dir", tmp_path / "out")
+    assert f"it has {longest + 4} tokens with its thoughts, and the small LM has positions for {longest + 3}" in said
 
 
 def test_dev_answers_must_fit(flags, no_lm):

@@ -4,7 +4,7 @@ Every template of tests/templates with every kind of tokenizer."""
 
 import pytest
 from helpers import MARKS, MARKS_WITH_SPACE, OWN_TEMPLATES, TOKENIZER_KINDS, family_tokenizer
-from tokenizers import Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from lta_thinker.common import InputError
@@ -82,6 +82,31 @@ def test_steps_as_turns_keep_their_turns(kind):
         assert marks(tokenizer, ours) == marks(tokenizer, usual) != []
 
 
+def test_marks_of_the_template_are_special_too(kind):
+    """A token that the template writes in brackets is none of a row's, though its tokenizer does not call it special.
+    Other added tokens are words."""
+    tokenizer = family_tokenizer(kind, OWN_TEMPLATES["qwen3"][0])
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in ("<think>", "</think>", "<table>")])
+    think, end, table = tokenizer.convert_tokens_to_ids(["<think>", "</think>", "<table>"])
+    layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
+    prompt = layout.prompt("Is </think> or <think> in <table>?")
+    assert not {think, end} & {*prompt["prefix"], *prompt["question"]} and prompt["prefix"].count(table) == 1
+    assert [i for i in prompt["suffix"] if i in (think, end)] == [think, end]
+
+
+def test_tokens_that_a_tokenizer_misses_are_text(kind):
+    """Where a tokenizer does not find a token in its template's text (a normalised one behind a dummy space), a prompt
+    has the plain pieces that the tokenizer has."""
+    tokenizer = family_tokenizer(kind, OWN_TEMPLATES["qwen3"][0])
+    tokenizer.add_tokens([AddedToken(name, normalized=True) for name in ("<think>", "</think>")])
+    prompt = Layout(tokenizer, None, PROMPTS["number"]).prompt("How many?")["prefix"]
+    user = PROMPTS["number"]["problem"].replace("{question}", "How many?")
+    shown = f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert prompt == tokenizer(shown, add_special_tokens=False).input_ids
+    found = tokenizer.convert_tokens_to_ids("<think>") in prompt
+    assert found == (kind != "legacy")
+
+
 def test_names_can_stand_for_tokens(tokenizer):
     """With names_in_text they are the tokens."""
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"], names_in_text=True)
@@ -118,7 +143,7 @@ def test_models_make_no_special_token_of_text(model):
     backend = Tokenizer(inner)
     assert backend.encode("</s>").ids == [1], "the model would make it"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
-    encoder = Encoder(tokenizer, "")
+    encoder = Encoder(tokenizer, "", "")
     ids, ended = encoder.encode(["</s>", encoder.user("</s>") + encoder.template("</s>")])
     assert 1 not in ids and ids
     assert ended == [*ids, 1] if model == "BPE" else ended[-1] == 1 and ended.count(1) == 1
