@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real LLM, no GPU, no hub: makes .venv and SmolLM2-135M-Instruct, trains thoughts for it on ASDiv, asks it 200 test
-# questions without them and with them, prints one table. About 35 minutes on two idle cores (by our reckoning); QUICK=1:
-# fewer steps and questions, about 11 (docs/results/runs.md). What was stopped goes on when it is started again.
+# questions without them and with them, prints one table. 34 minutes on two idle cores; QUICK=1: fewer steps and
+# questions, about 11 (docs/results/runs.md). What was stopped goes on when it is started again.
 # ASDIV=path/to/ASDiv.xml names the file of the rows; SEED=42 is another run. A training that is killed goes on from its
 # last dev evaluation (every 50 steps, two minutes each; EVAL_STEPS=25 for more), one that gets SIGTERM from its last step.
 set -euo pipefail

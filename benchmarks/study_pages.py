@@ -40,7 +40,7 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
         case "dev":
             return report.dev_figures(pairs)
         case "longer":
-            return report.labels(pairs, "prompt")
+            return report.variants(pairs, SHORT.label, "prompt")
         case "tasks":
             return report.labels(pairs)
         case "headroom":

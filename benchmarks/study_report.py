@@ -260,11 +260,16 @@ class Report:
         ours, theirs = np.array(pairs).swapaxes(0, 1)
         return signed(*interval(ours - theirs), digits=2)
 
-    def variants(self, pairs: Wanted, label: str) -> str:
-        """A row for each contestant and set of options, against the contestant's plain run: its learning rate alone."""
+    def variants(self, pairs: Wanted, label: str, baseline: str | None = None) -> str:
+        """A row for each contestant and set of options, against the contestant's plain run (its learning rate alone) or
+        the baseline's run."""
         found = self.records(pairs, label)
         plain_of = {name: records for (name, options), records in found.items() if len(options) == 1}
-        head = ["", "seeds", "dev SFT loss", PER_SAMPLE, VOTE, f"− plain, {PER_SAMPLE}", f"− plain, {VOTE}"]
+        if baseline:
+            its = next((records for (name, _), records in found.items() if name == baseline), [])
+            plain_of = {name: its for name, _ in found if name != baseline}
+        than = SHORT_TITLES[baseline] if baseline else "plain"
+        head = ["", "seeds", "dev SFT loss", PER_SAMPLE, VOTE, f"− {than}, {PER_SAMPLE}", f"− {than}, {VOTE}"]
         head += ["variance over questions", "over slots"]
         rows = []
         for (name, options), records in found.items():

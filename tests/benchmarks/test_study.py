@@ -131,6 +131,16 @@ def test_variants_compare_with_plain_run(tmp_path):
         assert "-50.0 [" in varied and "-50.0" not in plain
 
 
+def test_variants_compare_with_a_baseline(tmp_path):
+    """With a baseline every other row is compared with it, also where no run is plain."""
+    on, options = study_report.Report(Study(tmp_path)), (("learning_rate", 0.1), ("max_steps", 9))
+    runs = [Run("w", name, 1, options) for name in ("softcot", "prompt")]
+    for run, hits in zip(runs, ([2, 2], [0, 2]), strict=True):
+        write(tmp_path, run, 1.0, hits, "11")
+    softcot, prompt = on.variants([(run, [sampled("test", 2)]) for run in runs], "test-x2", "prompt").splitlines()[2:]
+    assert "+50.0 [" in softcot and "+50.0" not in prompt
+
+
 def test_contestants_are_compared_per_option(tmp_path):
     """Two contestants are compared under each of a stage's options."""
     on, rates = study_report.Report(Study(tmp_path)), {"prompt": 0.1, "softcot": 0.2}
