@@ -24,6 +24,7 @@ RUN_NAME = re.compile(r"\w[\w.-]*")
 
 
 # limits of a flag's number; infinity and nan are never allowed
+LARGEST = 2**31 - 1  # of a whole number
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
@@ -51,6 +52,8 @@ def check_ranges(args) -> None:
         if not all(LIMITS[limit](value, bound) for limit, bound in limits.items()):
             needed = " and ".join(f"{limit.replace('_', ' ')} {bound:,}" for limit, bound in limits.items())
             raise InputError(f"{name} {value}: must be {needed}")
+        if isinstance(value, int) and value > LARGEST and "below" not in limits:
+            raise InputError(f"{name} {value}: must be at most {LARGEST:,}")
 
 
 # flags that --recipe stands for; what is given besides wins

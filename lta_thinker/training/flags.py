@@ -18,7 +18,7 @@ from lta_thinker.build import ModelSpec
 from lta_thinker.checkpoint import MAX_BLOCKS
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, read_prompts
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
+from lta_thinker.flags import ATTENTION_HELP, LARGEST, RECIPE_HELP, RUN_NAME, TaskArguments, check_ranges, flag
 from lta_thinker.llm.frozen import LmSource
 from lta_thinker.llm.lora import ROLES, Lora, check_peft
 from lta_thinker.losses import LOSSES, AlignForm, Objective
@@ -52,6 +52,12 @@ REFUSED = {
     "save_on_each_node": "the run's folders lie on a file system that all nodes see",
     "enable_jit_checkpoint": "SIGTERM ends a run with a checkpoint already",
     "use_liger_kernel": "it changes LLMs that are trained, and the LLM is frozen",
+    "fsdp_config": "only the small generator is trained, and DDP copies it",
+    "gradient_checkpointing_kwargs": "the model recomputes its layers itself",
+    "activation_checkpointing_kwargs": "the model recomputes its layers itself",
+    "torch_compile": "the losses take gradients themselves, and compiling them does not end",
+    "torch_compile_backend": "nothing is compiled (--torch_compile)",
+    "torch_compile_mode": "nothing is compiled (--torch_compile)",
     "bf16_full_eval": "dev is evaluated as training is",
     "fp16_full_eval": "dev is evaluated as training is",
 }
@@ -231,6 +237,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
                 raise InputError(f"--{name} {value}: must be finite")
             if value < lowest:
                 raise InputError(f"--{name} {value}: must be at least {lowest}")
+            if isinstance(value, int) and value > LARGEST:
+                raise InputError(f"--{name} {value}: must be at most {LARGEST:,}")
         for name in ("max_steps", "eval_steps"):
             if getattr(self, name) == 0:
                 raise InputError(f"--{name} 0: must be above 0")
@@ -467,7 +475,11 @@ def library_flags(args: TrainArguments) -> Iterator[None]:
         for item in fields(TrainingArguments):
             value = getattr(args, item.name, None)
             plain = isinstance(value, str | int | float | dict) and value and value != item.default
-            if plain and item.init and item.name not in SET_HERE | TrainArguments.__annotations__.keys():
+            if (
+                plain
+                and item.init
+                and item.name not in SET_HERE | REFUSED.keys() | TrainArguments.__annotations__.keys()
+            ):
                 given.append(f"--{item.name} {value.value if isinstance(value, Enum) else value}")
         flags = f" (of Hugging Face's flags there are {', '.join(given)})" if given else ""
         raise InputError(f"{' '.join(str(error).split()) or type(error).__name__:.300}{flags}") from None

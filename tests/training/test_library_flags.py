@@ -61,6 +61,10 @@ NONSENSE = {
     "--ignore_data_skip True": "--ignore_data_skip is not for this program",
     "--use_liger_kernel True": "--use_liger_kernel is not for this program",
     "--bf16_full_eval True": "--bf16_full_eval is not for this program",
+    "--torch_compile True": "--torch_compile is not for this program",
+    "--fsdp_config x.json": "--fsdp_config is not for this program",
+    "--max_steps 10000000000": "--max_steps 10000000000: must be at most 2,147,483,647",
+    "--batch_size 1000000000000000000000": "--batch_size 1000000000000000000000: must be at most 2,147,483,647",
     "--large_model_id=": "--large_model_id is empty",
     "--small_model_id= ": "--small_model_id is empty",
 }
