@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lta_thinker.answers import ANSWER_TYPES, answers_equal, extract_answer
+from lta_thinker.answers.verifier import Budget
 from lta_thinker.answers.votes import Vote, maj_at_k, pass_at_k, vote
 from lta_thinker.common import InputError, read_json, read_record, write_json, write_text
 from lta_thinker.evaluation.intervals import Interval, nats, share_interval
@@ -29,7 +30,7 @@ REPORT_FILE, GRADED_FILE = "report.json", "graded.jsonl"
 @dataclass(frozen=True)
 class Graded:
     """A line of samples.jsonl with its answers. gold: the reference's, canonical; hits: which samples are right;
-    correct: whether the vote is."""
+    correct: whether the vote is; unsettled: comparisons of formulas that took too long (answers/verifier.py)."""
 
     line: SampleLine
     gold: str
@@ -37,6 +38,7 @@ class Graded:
     vote: Vote
     hits: list[bool]
     correct: bool
+    unsettled: int
 
     def facts(self) -> dict:
         """Its line of graded.jsonl."""
@@ -53,15 +55,11 @@ def grade(line: SampleLine, answer_type: str) -> Graded:
     except ValueError as error:
         raise InputError(f"question {line.index}: its reference has {error}") from None
     answers = [extract_answer(text, answer_type, options) for text in line.responses]
-    result = vote(answers, answer_type, line.scores)
-    return Graded(
-        line=line,
-        gold=gold,
-        answers=answers,
-        vote=result,
-        hits=[answers_equal(answer, gold, answer_type) for answer in answers],
-        correct=answers_equal(result.answer, gold, answer_type),
-    )
+    budget = Budget()
+    result = vote(answers, answer_type, line.scores, budget)
+    hits = [answers_equal(answer, gold, answer_type, budget) for answer in answers]
+    correct = answers_equal(result.answer, gold, answer_type, budget)
+    return Graded(line, gold, answers, result, hits, correct, budget.unsettled)
 
 
 def write_graded(path: Path, graded: Sequence[Graded]) -> None:
@@ -78,6 +76,7 @@ class Figures:
     """The figures that need only the samples. Shares and accuracies are from 0 to 1.
 
     maj_at_k, pass_at_k: by k as a string, from "1". ties: tied votes. no_answer, cut_off: shares of the samples.
+    unsettled: comparisons of formulas that took too long and count as unequal.
     """
 
     num_questions: int
@@ -89,6 +88,7 @@ class Figures:
     no_answer: float
     cut_off: float
     tokens_per_sample: float
+    unsettled: int
 
 
 def make_figures(graded: Sequence[Graded]) -> Figures:
@@ -106,6 +106,7 @@ def make_figures(graded: Sequence[Graded]) -> Figures:
         no_answer=float(np.mean([[answer is None for answer in one.answers] for one in graded])),
         cut_off=float(np.mean([[not finished for finished in line.finished] for line in lines])),
         tokens_per_sample=float(np.mean([line.num_tokens for line in lines])),
+        unsettled=sum(one.unsettled for one in graded),
     )
 
 
@@ -221,6 +222,8 @@ def print_report(report: Report) -> None:
         "samples cut off": f"{report.cut_off:.1%}",
         "tokens a sample": f"{report.tokens_per_sample:.1f}",
     }
+    if report.unsettled:
+        rows["comparisons given up"] = f"{report.unsettled}: these formulas took too long, and count as unequal"
     if speed:
         rows["questions, tokens a second"] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
     if variance:

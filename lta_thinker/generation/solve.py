@@ -13,7 +13,7 @@ from lta_thinker.generation.prompts import make_requests
 from lta_thinker.generation.samplers import TransformersSampler
 from lta_thinker.generation.sampling import SamplingSettings
 from lta_thinker.model import Models
-from lta_thinker.rows.examples import Example, is_text, read_options, with_options
+from lta_thinker.rows.examples import Example, is_text, is_visible, read_options, with_options
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -
 
     options: of a choice question, texts without letters. Raises InputError for an empty question and for wrong options.
     """
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(question, str) or not is_visible(question):
         raise InputError("an empty question: there is nothing to ask")
     if options and answer_type != "choice":
         raise InputError(f"options: this task's answers are of the type {answer_type}, options are for choice")

@@ -32,7 +32,7 @@ def report(run: str | None, samples: int = 3, **settings) -> dict:
     } | settings
     figures = {str(k): 0.5 + 0.1 * k for k in range(1, samples + 1)}
     accuracy = {"value": figures[str(samples)], "low": 0.4, "high": 0.9}
-    shares = {"no_answer": 0.0, "cut_off": 0.0, "tokens_per_sample": 5.0, "ties": 0}
+    shares = {"no_answer": 0.0, "cut_off": 0.0, "tokens_per_sample": 5.0, "ties": 0, "unsettled": 0}
     made = {"speed": None, "thought_variance": None, "versions": {}, "wall_seconds": 1.0}
     return {
         **{"num_questions": 12, "vote_accuracy": accuracy, "sample_accuracy": accuracy},

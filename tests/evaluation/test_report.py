@@ -3,11 +3,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from helpers import line_of, write_evaluation
 
 from lta_thinker import evaluate
+from lta_thinker.answers import verifier
 from lta_thinker.common import InputError
 from lta_thinker.evaluation import report
 
@@ -34,6 +36,25 @@ def test_report_figures_match_hand_calculation():
     assert (figures.ties, figures.no_answer, figures.cut_off) == (1, 5 / 12, 0.25)
     assert figures.tokens_per_sample == pytest.approx(5.75)
     assert figures.vote_accuracy.low < 0.5 < figures.vote_accuracy.high
+
+
+def test_comparisons_that_took_too_long_are_counted_in_one_budget(tmp_path, capsys, monkeypatch):
+    """The vote and the hits of a question share one budget: what it does not settle is counted, and the report says
+    it."""
+    asked = []
+    monkeypatch.setattr(verifier, "_compared", lambda a, b: (asked.append((a, b)), (None, 3.0))[1])
+    line = replace(
+        line_of(0, ["18"] * 3), gold=r"\int x dx", responses=[rf"$\boxed{{\int x^{k} dx}}$" for k in (2, 3, 4)]
+    )
+    graded = report.grade(line, "latex")
+    assert len(asked) == 2 < graded.unsettled and not graded.correct
+    figures = report.make_figures([graded, graded])
+    assert figures.unsettled == 2 * graded.unsettled
+    path = write_evaluation(tmp_path / "0", [line_of(0, ["18"])])
+    for count in (0, 7):
+        report.print_report(replace(report.Report.read(path), unsettled=count))
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "given up" in line]
+    assert "7: these formulas took too long" in told
 
 
 def test_report_tells_information_of_training(tmp_path, capsys):
