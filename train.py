@@ -43,7 +43,7 @@ from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
 from lta_thinker.model import KINDS, LatentThoughtModel, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
-from lta_thinker.rows.layout import DATE_STRING, WorkedExample
+from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.folders import (
     check_run_folders,
@@ -143,7 +143,7 @@ def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, 
 
 
 def training_record(
-    args: TrainArguments, model: LatentThoughtModel, rows: RunRows, shots: list[WorkedExample]
+    args: TrainArguments, model: LatentThoughtModel, layout: Layout, rows: RunRows, shots: list[WorkedExample]
 ) -> TrainingRecord:
     """The part of thoughts.json that is the same in all checkpoints of a run."""
     llm_fingerprint = fingerprint(model.llm, whole_tensor) if args.shard_llm else fingerprint(model.llm)
@@ -171,6 +171,7 @@ def training_record(
         tuned=args.adapters or None,
         dtype=args.dtype,
         fingerprints=[llm_fingerprint, small_fingerprint],
+        tokens=layout.digests,
         seed=args.seed,
         versions=versions(),
         flags=args.resolved(),
@@ -282,7 +283,7 @@ def run(argv: list[str]) -> int:
         args=args,
         models=models,
         rows=rows,
-        record=training_record(args, model, rows, shots),
+        record=training_record(args, model, layout, rows, shots),
         dev_losses=dev_losses,
         data_collator=collator,
         callbacks=[EvaluateLastStep(), stop],

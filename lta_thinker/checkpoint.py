@@ -87,7 +87,8 @@ class TrainingRecord:
     the flags of a task of the user's own. rows: counts and digests of the training and dev rows. dev: step, epoch and
     dev losses of these weights; dev_curve: the same of all dev evaluations so far; best: how these weights were chosen.
     large_model_path, small_model_path: where the LM's folder was, an absolute path; None for an id of the hub. files:
-    the sha256 of the weight files beside it, by name. Fields with a default may be missing: evaluation works without.
+    the sha256 of the weight files beside it, by name. tokens: digests of the tokenizers with their chat templates
+    (Layout.digests). Fields with a default may be missing: evaluation works without.
     """
 
     thought_generator: str
@@ -112,6 +113,7 @@ class TrainingRecord:
     tuned: dict[str, Lora] | None = None
     dtype: str
     fingerprints: list[str | None]
+    tokens: list[str | None] | None = None
     seed: int | None = None
     versions: dict[str, str] | None = None
     flags: dict[str, str | int | float | bool | None] | None = None
@@ -150,6 +152,7 @@ class TrainingRecord:
         for wrong, what in (
             (self.thought_generator not in KINDS, f"{self.thought_generator} is no thought generator"),
             (len(self.fingerprints) != 2, "its fingerprints are not two, of the large LLM and of the small LM"),
+            (len(self.tokens or [None, None]) != 2, "its tokens are not two, of the large LLM and of the small LM"),
             (self.prompts.keys() != PLACEHOLDERS.keys(), f"its prompts are not {', '.join(PLACEHOLDERS)}"),
             (self.dtype not in ("float32", "bfloat16"), f"its dtype is {self.dtype}, not one that train.py writes"),
             (not set(self.tuned or {}) <= set(ROLES), "its `tuned` is not what train.py writes"),

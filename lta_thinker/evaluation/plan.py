@@ -5,6 +5,7 @@ models = load_models(plan, load_layout(plan))
 settings = model_settings(plan, models)
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -447,20 +448,29 @@ def load_models(plan: Plan, layout: Layout) -> Models:
 def model_settings(plan: Plan, models: Models) -> dict:
     """What the loaded models add to the settings: fingerprints of the frozen LMs and the text around the question.
 
-    InputError where they are not the LMs that the thoughts were trained with. In another dtype than the training's
-    fingerprints differ, and nothing is compared.
+    InputError where they are not the LMs that the thoughts were trained with.
     """
     in_engine = plan.backend.name == "vllm"
     large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
     small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
-    if plan.record and plan.record.dtype == plan.dtype:
-        sources = (plan.spec.large, plan.spec.small)
-        for source, now, trained in zip(sources, (large, small), plan.record.fingerprints, strict=True):
-            if source and now and now != trained:
-                raise InputError(
-                    f"{source.model_id}: not the weights that these thoughts were trained with ({META_FILE})"
-                )
+    if plan.record:
+        check_lms(plan, plan.record, (large, small), models.layout.digests)
     texts = {"layout.llm": asdict(models.layout.llm)}
     if models.layout.generator_tokenizer is not None:
         texts["layout.generator"] = asdict(models.layout.generator)
     return {"fingerprints": {"large": large, "small": small}, **texts}
+
+
+def check_lms(plan: Plan, record: TrainingRecord, weights: Sequence[str | None], tokens: Sequence[str | None]) -> None:
+    """InputError where the LMs' weights, tokenizers or chat templates are not those of the training. In another dtype
+    the weights' fingerprints differ, and are not compared."""
+    for i, source in enumerate((plan.spec.large, plan.spec.small)):
+        if source is None:
+            continue
+        other = None
+        if record.dtype == plan.dtype and weights[i] and weights[i] != record.fingerprints[i]:
+            other = "weights"
+        elif record.tokens and tokens[i] != record.tokens[i]:
+            other = "tokenizer or chat template"
+        if other:
+            raise InputError(f"{source.model_id}: not the {other} that these thoughts were trained with ({META_FILE})")

@@ -307,6 +307,12 @@ class Layout:
             lead = repr(self.llm.lead)
             print(f"note: {llm_tokenizer.name_or_path}: answers begin with {lead}, as its chat template has it")
 
+    @property
+    def digests(self) -> list[str | None]:
+        """Encoder.digest of the large LLM's tokenizer and of the small LM's (None without one)."""
+        small = self.generator_tokenizer is not None and self.generator_encoder is not self.llm_encoder
+        return [self.llm_encoder.digest, self.generator_encoder.digest if small else None]
+
     def _encoder(self, tokenizer) -> Encoder:
         """The tokenizer's encoder."""
         if not tokenizer.is_fast:

@@ -7,6 +7,7 @@ In a copy of the tokenizer every special token has another name, its alias. `tem
 template's text. A row's text keeps the names, and in the copy they are names of nothing: they become plain pieces.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from lta_thinker.common import InputError
 THOUGHTS = "\ue000thoughts\ue001"  # the token in the place of the thoughts; aliases are like it, with a number
 ALIAS = re.compile("\ue000(?:thoughts|[0-9]+)\ue001")
 BRACKETED = re.compile(r"[<\[].*[>\]]", re.DOTALL)
+PROBE = "Mia has 12 pens,\nbuys 7.5 more: \\frac{39}{2} = **19.5**?  Größe, 汉字, \u0664."  # a text for the digest
 SHORTEST_NAME = 3  # a shorter special token is a word too: some tokenizers pad with "!"
 
 
@@ -35,7 +37,8 @@ class Encoder:
 
     template: the chat template; written: what it writes around a question and an answer, with a word for each.
     names_in_text: names of special tokens in rows' text stand for the tokens too. `thoughts`: the id of THOUGHTS, which
-    no other token has. Raises InputError where the copy would not do to `written` what the tokenizer does.
+    no other token has; `digest`: 16 hex digits, others for another tokenizer or chat template. Raises InputError where
+    the copy would not do to `written` what the tokenizer does.
     """
 
     def __init__(self, tokenizer, template: str, written: str, names_in_text: bool = False):
@@ -63,6 +66,8 @@ class Encoder:
         self.thoughts = thoughts
         if self.encode([self.template(written)]) != [ids]:
             raise InputError(f"{self.name}: special tokens of its tokenizer cannot be told from text")
+        told = [ids, self.encode([PROBE])[0], tokenizer.pad_token_id]
+        self.digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def template(self, text: str) -> str:
         """A template's text with aliases for the names of special tokens."""

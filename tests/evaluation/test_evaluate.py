@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import D_LARGE, D_SMALL, ROOT, N, pair_flags, published, record_of, two_ranks
+from helpers import CHAT_TEMPLATE, D_LARGE, D_SMALL, ROOT, N, pair_flags, published, record_of, two_ranks
 from safetensors.torch import load_file, save_file
 
 from lta_thinker import evaluate
@@ -269,6 +269,27 @@ def test_llm_with_other_weights_is_refused(run, checkpoints, tiny_pair, tmp_path
     model = other_weights(tiny_pair, tmp_path)
     error = run("--checkpoint", checkpoints / "small", "--base_model_id", model)
     assert error.startswith("error: ") and "not the weights that these thoughts were trained with" in error
+
+
+@pytest.mark.parametrize("role", ["large", "small"])
+@pytest.mark.parametrize("change", ["another chat template", "another pad token", "other merges"])
+def test_other_tokenizers_are_refused(role, change, run, trained, tiny_pair, tmp_path):
+    """Thoughts are for the tokenizers and chat templates that they were trained with: others are refused, whatever the
+    weights' fingerprints say."""
+    shutil.copytree(tiny_pair, tmp_path / "pair")
+    folder = tmp_path / "pair" / role
+    if change == "another chat template":
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE.replace("<|im_end|>\\n", "<|im_end|>"))
+    elif change == "another pad token":
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "<|im_start|>"}))
+    else:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:20]
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    models = ("--base_model_id", tmp_path / "pair" / "large", "--assistant_model_id", tmp_path / "pair" / "small")
+    error = run("--checkpoint", trained, *models)
+    assert f"pair/{role}: not the tokenizer or chat template that these thoughts were trained with" in error
 
 
 def test_answers_of_replaced_llm_stay_apart(run, tiny_pair, tmp_path):
