@@ -154,6 +154,10 @@ class TrainingRecord:
             (len(self.fingerprints) != 2, "its fingerprints are not two, of the large LLM and of the small LM"),
             (len(self.tokens or [None, None]) != 2, "its tokens are not two, of the large LLM and of the small LM"),
             (self.prompts.keys() != PLACEHOLDERS.keys(), f"its prompts are not {', '.join(PLACEHOLDERS)}"),
+            (
+                any(text.count(PLACEHOLDERS[name]) != 1 for name, text in self.prompts.items()),
+                "a prompt lacks its place",
+            ),
             (self.dtype not in ("float32", "bfloat16"), f"its dtype is {self.dtype}, not one that train.py writes"),
             (not set(self.tuned or {}) <= set(ROLES), "its `tuned` is not what train.py writes"),
             (self.answer_type not in ANSWER_TYPES, f"its answer_type is {self.answer_type!r:.40}, which there is not"),

@@ -84,11 +84,14 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
 
     examples: all of the split.
     """
-    spec = plan.spec
+    spec, record = plan.spec, plan.record
+    # as they were given, wherever their folders are found now: the fingerprints tell which LMs they are
+    large = args.base_model_id or (record.large_model_id if record else spec.large.model_id)
+    small = args.assistant_model_id or (record.small_model_id if record else spec.small and spec.small.model_id)
     settings = {
         "thought_generator": spec.kind,
-        "base_model_id": spec.large.model_id,
-        "assistant_model_id": spec.small.model_id if spec.small else None,
+        "base_model_id": large,
+        "assistant_model_id": small if spec.small else None,
         "prompts": plan.prompts,
         "date_string": plan.date_string,
         "dtype": plan.dtype,

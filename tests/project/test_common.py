@@ -147,5 +147,8 @@ def test_a_locked_folder_is_refused_until_its_holder_ends_even_by_a_kill(tmp_pat
     run_program(lambda _: None, [], "")  # the end of a run in this process is an end too
     assert not list(tmp_path.iterdir())
     subprocess.run(
-        [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), tmp_path], check=True, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), tmp_path],
+        check=True,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
     )

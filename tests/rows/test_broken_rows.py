@@ -44,7 +44,7 @@ BAD_LINES = {  # a line of jsonl, an element of a JSON list: the reason
     "NaN": (row(answer=float("nan")), "no finite number"),
     "Infinity": (row(answer=float("inf")), "no finite number"),
     "nested": (nested(100_000), "nested too deep"),
-    "nested a little": (nested(100), '"question" is missing or not a text'),
+    "nested a little": (nested(50), '"question" is missing or not a text'),
     "5,000 digits": (b'{"question": "a", "answer": ' + b"1" * 5000 + b"}", "not JSON"),
     "half a character": (row("How \ud800 many?"), "half a character"),
     "half a character in the answer": (row(answer="7 \udfff"), "half a character"),
