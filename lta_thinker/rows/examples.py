@@ -401,7 +401,7 @@ def _is_part(text: str, number: re.Match) -> bool:
     """Whether there are more digits or signs than a number has read: "--5", "x-5", "1.2.3", "0x10". "5 m2" is one."""
     before, after = text[: number.start()], re.sub(r"\s[^\W\d_]+\d\b", " ", text[number.end() :])
     signs = before[len(before.rstrip("+- ")) :] + (number["sign"] or "")
-    glued = number["sign"] and before[-1:].isalpha()
+    glued = signs.strip() and before.rstrip("+-")[-1:].isalpha()
     return bool(glued or re.search(r"\d", before + after)) or signs.count("-") + signs.count("+") > 1
 
 
