@@ -197,6 +197,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
             self.logging_dir = f"logs/{self.output_name}"
         with library_flags(self):
             super().__post_init__()
+        # the library would remove checkpoints before newer ones are complete: the Trainer here sees to the limit
+        self.checkpoint_limit, self.save_total_limit = self.save_total_limit, None
         self._check_trackers()
         self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
 
@@ -434,7 +436,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     def free(self) -> dict:
         """The flags that may differ between a run and its resumption, without the hub's token."""
-        return self._values(False)
+        return self._values(False) | {"save_total_limit": self.checkpoint_limit}
 
     def _values(self, deciding: bool) -> dict:
         """Plain values of the flags that decide the weights, or of the others; without those that are set from
@@ -465,12 +467,10 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
 @contextlib.contextmanager
 def library_flags(args: TrainArguments) -> Iterator[None]:
-    """Within it whatever the library says to its own flags is an InputError, with those of them that are given."""
+    """Within it what the library says to its own flags is an InputError, with those of them that are given."""
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:  # ValueError, TypeError, ImportError, KeyError, and what the libraries below it raise
+    except (ValueError, TypeError, ImportError, KeyError, NotImplementedError, AttributeError) as error:
         given = []
         for item in fields(TrainingArguments):
             value = getattr(args, item.name, None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from helpers import one_line
 from packaging.version import Version
@@ -10,6 +11,8 @@ from packaging.version import Version
 from lta_thinker import train
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
+from lta_thinker.training.flags import library_flags
+from lta_thinker.training.trainer import reading_checkpoint
 
 NONSENSE = {
     "--adam_beta1 5": "--adam_beta1 5",
@@ -102,6 +105,31 @@ def test_good_flags_of_the_library_pass(flags, words):
     from lta_thinker.training.trainer import check_optimizer
 
     check_optimizer(parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *words.split()], "train.py"))
+
+
+@pytest.mark.parametrize(
+    "model", ["a `model` in order to correctly initialize a LOMO optimizer", "a model to initialize x"]
+)
+def test_optimizer_that_needs_the_model_is_not_probed(flags, monkeypatch, model):
+    """Optimizers that the library makes from the model (LOMO, GaLore) are checked when there is one."""
+    from lta_thinker.training import trainer
+
+    def refuse(args):
+        raise ValueError(f"You need to pass {model}.")
+
+    monkeypatch.setattr(trainer.Trainer, "get_optimizer_cls_and_kwargs", refuse)
+    trainer.check_optimizer(parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py"))
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError, AssertionError])
+def test_what_no_flag_is_at_fault_for_stays_itself(flags, kind):
+    """A full GPU, or a fault of this program, is not laid to the library's flags."""
+    args = parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py")
+    with pytest.raises(kind), library_flags(args):
+        raise kind("CUDA out of memory")
+    if kind is torch.OutOfMemoryError:
+        with pytest.raises(kind), reading_checkpoint("x", "optimizer.pt"):
+            raise kind("CUDA out of memory")
 
 
 @pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="transformers 4.53 has no such flag")
