@@ -260,8 +260,8 @@ def test_checkpoint_that_cannot_be_written_leaves_the_old_one(tiny_models, tmp_p
 
 @pytest.mark.parametrize("end", ["kill", "signal", "full disk"])
 def test_old_checkpoint_stands_until_the_new_one_does(tiny_models, tmp_path, monkeypatch, end):
-    """A save that ends between the two renames keeps the old checkpoint: where the rename fails or a signal comes it is put
-    back at once, after a kill the next save puts it back first, even if that save fails."""
+    """A save that ends between the two renames keeps the old checkpoint: where the rename fails or a signal comes it is
+    put back at once, after a kill the next save puts it back first, even if that save fails."""
     model, replace = tiny_models.model("small"), checkpoint.os.replace
     save_checkpoint(tmp_path / "run", model, record_of(model))
 
