@@ -70,6 +70,8 @@ SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
 LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
+# what it raises where its flags are at fault; a full GPU and faults of this program are none of these
+LIBRARY_ERRORS = (ValueError, TypeError, ImportError, KeyError, NotImplementedError, AttributeError, ArithmeticError)
 
 
 @dataclass
@@ -241,7 +243,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
                 raise InputError(f"--{name} {value}: must be at least {lowest}")
             if isinstance(value, int) and value > LARGEST:
                 raise InputError(f"--{name} {value}: must be at most {LARGEST:,}")
-        for name in ("max_steps", "eval_steps"):
+        for name in ("max_steps", "eval_steps", "dataloader_prefetch_factor"):
             if getattr(self, name) == 0:
                 raise InputError(f"--{name} 0: must be above 0")
 
@@ -470,7 +472,7 @@ def library_flags(args: TrainArguments) -> Iterator[None]:
     """Within it what the library says to its own flags is an InputError, with those of them that are given."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, KeyError, NotImplementedError, AttributeError) as error:
+    except LIBRARY_ERRORS as error:
         given = []
         for item in fields(TrainingArguments):
             value = getattr(args, item.name, None)

@@ -128,7 +128,11 @@ def check_optimizer(args: TrainArguments) -> None:
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
             optimizer = kind([nn.Parameter(torch.zeros(1, 1))], **arguments)
             specific = args.lr_scheduler_kwargs
-            get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(10), 10, specific)  # type: ignore
+            warmup = min(args.get_warmup_steps(10), 5)  # so that the probe sees what comes after it
+            schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, 10, specific)  # type: ignore
+            for factor in getattr(schedule, "lr_lambdas", []):
+                for step in range(11):
+                    factor(step)
 
 
 @contextlib.contextmanager
@@ -174,6 +178,12 @@ class ThoughtTrainer(Trainer):
         self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
         self.balance = LossBalance(self.model, self.accelerator) if self.args.balances else None
         self.finite, self.dev_losses = Finite(self.model, self.accelerator), dict(dev_losses or {})
+
+    def init_hf_repo(self, *args, **kwargs):
+        try:
+            super().init_hf_repo(*args, **kwargs)
+        except Exception as error:  # the network's have no class in common
+            raise InputError(f"--push_to_hub: {first_line(error):.300}") from None
 
     def create_optimizer(self, *args, **kwargs):
         with library_flags(self.args):

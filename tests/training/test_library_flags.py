@@ -34,6 +34,9 @@ NONSENSE = {
     '--lr_scheduler_kwargs {"power":': "",
     '--lr_scheduler_kwargs {"nonsense":1}': "nonsense",
     "--lr_scheduler_type cosine_with_min_lr": "min_lr",
+    '--lr_scheduler_type cosine --lr_scheduler_kwargs {"num_cycles":"x"}': "--lr_scheduler_kwargs {'num_cycles': 'x'}",
+    '--lr_scheduler_type polynomial --lr_scheduler_kwargs {"power":-1}': "--lr_scheduler_kwargs {'power': -1}",
+    "--dataloader_num_workers 1 --dataloader_prefetch_factor 0": "--dataloader_prefetch_factor 0: must be above 0",
     "--max_steps 0": "--max_steps 0: must be above 0",
     "--max_steps -5": "--max_steps -5: must be at least -1",
     "--max_steps 1.5": "--max_steps",
@@ -130,6 +133,18 @@ def test_what_no_flag_is_at_fault_for_stays_itself(flags, kind):
     if kind is torch.OutOfMemoryError:
         with pytest.raises(kind), reading_checkpoint("x", "optimizer.pt"):
             raise kind("CUDA out of memory")
+
+
+def test_hub_that_cannot_be_reached_is_one_line(flags, monkeypatch):
+    """--push_to_hub without a hub is one line that names the flag."""
+    from lta_thinker.training import trainer
+
+    def refuse(*_, **__):
+        raise Exception("Name or service not known")
+
+    monkeypatch.setattr(trainer.Trainer, "init_hf_repo", refuse)
+    with pytest.raises(InputError, match="--push_to_hub: Name or service not known"):
+        train.run([*flags, "--output_name", "x", "--push_to_hub", "True"])
 
 
 @pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="transformers 4.53 has no such flag")
