@@ -59,6 +59,13 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
             raise
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch itself is not imported here
+            raise
+        process = ranks()
+        where = f"process {process.rank}: " if process.world > 1 else ""  # it may be that of one alone
+        remedy = "a smaller --batch_size; in training with more --gradient_accumulation_steps, or "
+        sys.exit(f"error: {where}out of GPU memory ({first_line(error)}): try {remedy}--gradient_checkpointing")
     finally:
         unlock_folders()
 
