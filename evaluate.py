@@ -59,6 +59,7 @@ from lta_thinker.evaluation.report import (
     GRADED_FILE,
     REPORT_FILE,
     CheckpointFacts,
+    Graded,
     Report,
     grade,
     lines_digest,
@@ -111,32 +112,32 @@ def wait_for_all() -> None:
 
 def answer_questions(
     args: EvaluationArguments, sampler: Sampler, pending: Sequence[Request], answer_type: str, folder: Path
-) -> float:
+) -> tuple[float, dict[int, Graded]]:
     """Answer this rank's share of the pending questions; each answered question is a new line of samples.
 
-    Returns the seconds until all ranks are done.
+    Returns the seconds until all ranks are done, and what rank 0 graded for its progress bar, by question.
     """
     start, here = time.time(), ranks()
     path = folder / (SAMPLES_FILE if here.world == 1 else f"samples.rank{here.rank}.jsonl")
     share = pending[here.rank :: here.world]
-    right = total = 0
+    graded: dict[int, Graded] = {}
     with tqdm(total=len(share), desc="questions", disable=not here.is_first) as bar:
         for answer in sampler.answers(share):
             line = sample_line(answer)
             append_line(path, line)
             if not here.is_first:
                 continue
-            graded = grade(line, answer_type)
+            own = graded[line.index] = grade(line, answer_type)
             if args.print_input:
                 tqdm.write(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
             if args.print_response:
-                for i, (text, extracted) in enumerate(zip(line.responses, graded.answers, strict=True)):
-                    tqdm.write(f"[{line.index}.{i}] answer {extracted}, gold {graded.gold}\n{text}\n")
-            right, total = right + graded.correct, total + 1
-            bar.set_postfix_str(f"vote {right / total:.1%}")
+                for i, (text, extracted) in enumerate(zip(line.responses, own.answers, strict=True)):
+                    tqdm.write(f"[{line.index}.{i}] answer {extracted}, gold {own.gold}\n{text}\n")
+            right = sum(one.correct for one in graded.values())
+            bar.set_postfix_str(f"vote {right / len(graded):.1%}")
             bar.update()
     wait_for_all()
-    return time.time() - start
+    return time.time() - start, graded
 
 
 def prompt_text(layout: Layout, question: str, num_injected: int | None) -> str:
@@ -215,7 +216,11 @@ def run(args: EvaluationArguments) -> None:
     examples = askable[: args.inspect or args.test_k or None]
     sampling = sampling_settings(args, plan)
     settings = text_settings(args, plan, sampling, split.examples)
-    folder = output_folder(args, plan, sampling, sampling_settings(args, plan, with_flags=False))
+    try:
+        usual = sampling_settings(args, plan, with_flags=False)
+    except InputError:  # the model's own settings cannot be, and flags stand in for them
+        usual = None
+    folder = output_folder(args, plan, sampling, usual)
     check_folder(folder, settings)
     if not args.inspect:
         check_report(folder, len(examples), args.replace_report)
@@ -254,7 +259,7 @@ def run(args: EvaluationArguments) -> None:
     done = [request for request in requests if request.example.index in lines]
     sampler = open_sampler(plan.backend, models, sampling, batch_size, plan.num_injected, pending)
     with contextlib.closing(sampler):
-        seconds = answer_questions(args, sampler, pending, plan.task.answer_type, folder)
+        seconds, known = answer_questions(args, sampler, pending, plan.task.answer_type, folder)
         variance = thought_variance(sampler.embed, done, batch_size)
     if not ranks().is_first:
         return
@@ -262,7 +267,10 @@ def run(args: EvaluationArguments) -> None:
     lines = merge_samples(folder, split.examples, args.num_return_sequences)
     if missing := sum(example.index not in lines for example in examples):
         raise InputError(f"{folder}: the answers to {missing} questions are gone; the same command asks them again")
-    graded = [grade(lines[example.index], plan.task.answer_type) for example in examples]
+    graded = []
+    for line in (lines[example.index] for example in examples):
+        own = known.get(line.index)  # of this start; what others wrote is graded now
+        graded.append(own if own and own.line == line else grade(line, plan.task.answer_type))
     tokens = sum(sum(lines[request.example.index].num_tokens) for request in pending)
     report = Report(
         **vars(make_figures(graded)),

@@ -46,13 +46,12 @@ from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.folders import (
-    check_run_folders,
     check_same_as_finished,
     check_same_run,
     final_folder,
-    finished_run,
     from_first_rank,
     is_at_last_step,
+    look_at_run,
     newest_checkpoint,
     note_other_versions,
     read_dev_losses,
@@ -237,9 +236,7 @@ def run(argv: list[str]) -> int:
     if args.shard_llm:
         check_can_shard(args.world_size)
     final = final_folder(args)
-    finished = finished_run(args, final)
-    if not finished:
-        check_run_folders(args, final)
+    finished = from_first_rank(functools.partial(look_at_run, args, final))
 
     weights = read_start(args)
     separator, as_turns = args.task.separator, args.steps_as_turns

@@ -11,7 +11,7 @@ probe    logistic regression on standardised states with an L2 penalty. Those of
 Beside it are the operation that train has most often, and the same probe on counts of the question's tokens (centred,
 not scaled): what its words say without an LM. `differing` is the share of the states' mean square that is variance over
 the questions: a generator reads them as they are, with all that the questions have in common. Intervals are 95 %
-bootstrap intervals over the test rows; `over_counts` is the paired difference to the probe on counts. On two cores
+intervals over the test rows; `over_counts` is the paired difference to the probe on counts. On two cores
 SmolLM2-135M takes 6 minutes.
 """
 
@@ -35,7 +35,7 @@ from tqdm import tqdm  # noqa: E402
 from benchmarks import shapes  # noqa: E402
 from lta_thinker.common import InputError, versions, write_text  # noqa: E402
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split  # noqa: E402
-from lta_thinker.evaluation.report import Interval, interval  # noqa: E402
+from lta_thinker.evaluation.intervals import Interval, difference_interval, share_interval  # noqa: E402
 from lta_thinker.llm.forward import attention_mask, body, position_ids  # noqa: E402
 from lta_thinker.llm.frozen import LmSource, check_vocabulary, fingerprint, load_frozen_lm, load_tokenizer  # noqa: E402
 from lta_thinker.rows.batch import PromptCollator, pad  # noqa: E402
@@ -167,7 +167,7 @@ def probe(
         "penalty": penalty,
         "held_out_accuracy": held_out,
         "train_accuracy": (own.argmax(-1) == train_labels).double().mean().item(),
-        "accuracy": asdict(interval(right)),
+        "accuracy": asdict(share_interval(right)),
     }
     return figures, right
 
@@ -230,7 +230,7 @@ def run(args: argparse.Namespace) -> dict:
             features = states[place][layer]
             figures[place], right = probe(features[:n], train_labels, features[n:], test_labels)
             figures[place]["differing"] = differing(features)
-            figures[place]["over_counts"] = asdict(interval(right.double() - counts_right.double()))
+            figures[place]["over_counts"] = asdict(difference_interval(counts_right, right))
         layers.append(figures)
     return {
         "benchmark": "probe",
@@ -238,7 +238,7 @@ def run(args: argparse.Namespace) -> dict:
         "fingerprint": fingerprint(lm),
         "train": train_counts,
         "test": test_counts,
-        "majority": {"operation": OPERATIONS[most], "accuracy": asdict(interval(test_labels == most))},
+        "majority": {"operation": OPERATIONS[most], "accuracy": asdict(share_interval(test_labels == most))},
         "token_counts": {"tokens": counts.shape[1]} | of_counts,
         "layers": layers,
         "penalties": PENALTIES,

@@ -188,15 +188,15 @@ def evaluated(folder: Path) -> dict:
     from lta_thinker.evaluation.report import REPORT_FILE, Figures
 
     found = Evaluated.read(folder / REPORT_FILE)
-    report, kind = found.report, found.report.settings["answer_type"]
+    report = found.report
     kept = [field.name for field in fields(Figures) if field.name != "pass_at_k"] + [
         "thought_variance",
         "versions",
     ]
     result = {name: value for name, value in asdict(report).items() if name in kept}
     result["sampling"] = report.settings["sampling"]
-    result["hits"] = as_digits([sum(line.hits(kind)) for line in found.lines])  # right samples of each question
-    result["votes"] = as_digits([int(line.correct) for line in found.lines])
+    result["hits"] = as_digits([sum(one.hits) for one in found.graded])  # right samples of each question
+    result["votes"] = as_digits([int(one.correct) for one in found.graded])
     return result
 
 

@@ -141,11 +141,8 @@ class TrainingRecord:
 
     def _what_is_wrong(self) -> str | None:
         """A value that has its type and yet is none that train.py writes."""
-        design, flags, points = (
-            self.design,
-            self.flags or {},
-            [self.dev or {"step": 0, "epoch": 0}, *(self.dev_curve or [])],
-        )
+        design, flags = self.design, self.flags or {}
+        points = [self.dev or {"step": 0, "epoch": 0}, *(self.dev_curve or [])]
         counts = [design.num_chains, design.num_blocks, 1 if design.reader_layers is None else design.reader_layers + 1]
         counts += [lora.r for lora in (self.tuned or {}).values()]
         counts += [1 if self.thought_generator == "none" else self.num_thoughts]
@@ -154,6 +151,10 @@ class TrainingRecord:
             (len(self.fingerprints) != 2, "its fingerprints are not two, of the large LLM and of the small LM"),
             (len(self.tokens or [None, None]) != 2, "its tokens are not two, of the large LLM and of the small LM"),
             (self.prompts.keys() != PLACEHOLDERS.keys(), f"its prompts are not {', '.join(PLACEHOLDERS)}"),
+            (
+                any(text.count(PLACEHOLDERS[name]) != 1 for name, text in self.prompts.items()),
+                "a prompt lacks its place",
+            ),
             (self.dtype not in ("float32", "bfloat16"), f"its dtype is {self.dtype}, not one that train.py writes"),
             (not set(self.tuned or {}) <= set(ROLES), "its `tuned` is not what train.py writes"),
             (self.answer_type not in ANSWER_TYPES, f"its answer_type is {self.answer_type!r:.40}, which there is not"),
@@ -367,21 +368,23 @@ def save_checkpoint(
             assert isinstance(adapter, Adapter)
             write_adapter(partial / role, adapter)
         replace(record, files={name: sha256_of(path) for name, path in files_of(partial).items()}).write(partial)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
-            os.replace(folder, old)
         try:
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)  # a killed run may have left one
+                os.replace(folder, old)
             os.replace(partial, folder)
-        except OSError:
-            if old.exists():
+        except BaseException:  # a signal too
+            if old.exists() and not folder.exists():
                 os.replace(old, folder)
             raise
     shutil.rmtree(old, ignore_errors=True)
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """The files in a folder and those below it, by their name from it."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    """The files in a folder and those below it, by their name from it; without those that a system or a file browser
+    leaves there, whose names begin with a dot."""
+    names = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name.as_posix(): path for name, path in names.items() if not any(part[0] == "." for part in name.parts)}
 
 
 @dataclass(frozen=True)
@@ -414,20 +417,24 @@ def is_resume_checkpoint(folder: Path) -> bool:
     return (folder / RESUME_FILE).is_file() or (folder / COMPLETE).is_file()
 
 
-def check_resume_checkpoint(folder: Path) -> None:
+def check_resume_checkpoint(folder: Path, to_evaluate: bool = False) -> None:
     """InputError where a resume checkpoint was not written to its end, or where a file of it was lost, cut or exchanged
-    since."""
+    since. to_evaluate: only the files that evaluation reads; one of an earlier version, which does not say, passes."""
     path = folder / COMPLETE
     if not path.is_file():
         raise InputError(f"{path}: no such file; the checkpoint was cut off while it was written")
     if path.stat().st_size == 0:
-        raise InputError(f"{path}: empty; an earlier version of train.py wrote it, and it cannot say that all is there")
+        if to_evaluate:
+            return
+        why = "empty, of an earlier version of train.py, which this run is to be finished with"
+        raise InputError(f"{path}: {why}; weights in ckpt/ go on to work")
     written = read_record(Written, read_json(path), str(path)).files
-    for name in NEEDED:
+    needed = (RESUME_FILE, META_FILE) if to_evaluate else NEEDED
+    for name in needed:
         if name not in written:
             raise InputError(f"{path}: names no {name}, which every resume checkpoint has")
-    for name, facts in written.items():
-        file = folder / name
+    for name in needed if to_evaluate else written:
+        file, facts = folder / name, written[name]
         if not file.is_file():
             raise InputError(f"{file}: no such file; the checkpoint had it when it was written")
         if file.stat().st_size != facts.size:
@@ -445,9 +452,9 @@ def fault_of(folder: Path) -> str | None:
 
 
 def step_folders(run: Path) -> list[Path]:
-    """The folders checkpoint-STEP in results/<output_name>/, complete or not, by step."""
+    """The folders checkpoint-STEP in results/<output_name>/, complete or not, by step; a link is none."""
     folders = [path for path in run.glob("checkpoint-*/") if CHECKPOINT_NAME.fullmatch(path.name)]
-    return sorted(folders, key=step_of)
+    return sorted((path for path in folders if not path.is_symlink()), key=step_of)
 
 
 def written_checkpoints(run: Path) -> list[Path]:

@@ -59,6 +59,13 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
             raise
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch itself is not imported here
+            raise
+        process = ranks()
+        where = f"process {process.rank}: " if process.world > 1 else ""  # it may be that of one alone
+        remedy = "a smaller --batch_size; in training with more --gradient_accumulation_steps, or "
+        sys.exit(f"error: {where}out of GPU memory ({first_line(error)}): try {remedy}--gradient_checkpointing")
     finally:
         unlock_folders()
 
@@ -109,7 +116,7 @@ def write_text(path: Path, text: str) -> None:
         try:
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
-        except OSError:
+        except BaseException:  # a signal too
             partial.unlink(missing_ok=True)
             raise
 
@@ -133,12 +140,13 @@ def _is_finite(value) -> bool:
 DEEPEST = 100  # levels of JSON; what is read here has less than ten
 
 
-def parse_json(text: str, where: str):
+def parse_json(text: str, where: str, finite: bool = True):
     """The value of a JSON text. InputError, which begins with `where`, for what is none: besides what Python refuses
-    also numbers that are not finite, a key that is twice in an object, and text that is not Unicode (half a surrogate
-    pair)."""
+    also a key that is twice in an object, text that is not Unicode (half a surrogate pair), and, if `finite`, numbers
+    that are not finite."""
+    number = _number if finite else float
     try:
-        value = json.loads(text, parse_float=_number, parse_constant=_number, object_pairs_hook=_each_once)
+        value = json.loads(text, parse_float=number, parse_constant=number, object_pairs_hook=_each_once)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
         if _is_deep(value):
@@ -180,7 +188,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict:
     return values
 
 
-def read_json(path: Path):
+def read_json(path: Path, finite: bool = True):
     """What a JSON file holds; InputError when it is missing or broken (parse_json)."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -190,7 +198,7 @@ def read_json(path: Path):
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
         raise InputError(f"{path}: not UTF-8 text") from None
-    return parse_json(text, str(path))
+    return parse_json(text, str(path), finite)
 
 
 def read_record(kind: Any, values, where: str):

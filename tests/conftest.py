@@ -2,8 +2,13 @@
 
 import contextlib
 import os
+import signal
 import tempfile
 from pathlib import Path
+
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background jobs ignore it, and so would their tests
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the suite's figures are those of CPUs, and two ranks need not share a GPU
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,13 +40,16 @@ class Budget:
 
     seconds: float = BUDGET_SECONDS
     unsettled: int = 0
+    known: dict[tuple[str, str], bool] = field(default_factory=dict)  # a pair costs once
 
     def same(self, a: str, b: str) -> bool:
         """Whether math-verify says that two formulas are equal, in either order; False where the pair is unsettled."""
-        equal, seconds = _compared(a, b) if self.seconds > 0 else (None, 0.0)
-        self.seconds -= seconds  # also for a pair that was compared before, so that no vote hangs on those before it
-        self.unsettled += equal is None
-        return bool(equal)
+        if (a, b) not in self.known:
+            equal, seconds = _compared(a, b) if self.seconds > 0 else (None, 0.0)
+            self.seconds -= seconds  # also for a pair of another budget, so that no vote hangs on those before it
+            self.unsettled += equal is None
+            self.known[a, b] = bool(equal)
+        return self.known[a, b]
 
 
 @lru_cache(2**16)

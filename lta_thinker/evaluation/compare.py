@@ -78,10 +78,14 @@ class Evaluated:
             thoughts += ", LoRA"
         return f"{thoughts}, {settings['sampling']['num_return_sequences']} samples"
 
-    @property
-    def asked(self) -> list[tuple[int, str, str]]:
-        """What two evaluations must have in common to be compared."""
-        return [(one.line.index, one.line.question, one.gold) for one in self.graded]
+    def check_same_questions(self, path: str | Path, other: "Evaluated", other_path: str | Path) -> None:
+        """InputError where another evaluation has other questions or other gold answers."""
+        for what, of in (
+            ("questions", lambda one: (one.line.index, *one.line.asked)),
+            ("gold answers", lambda one: one.gold),
+        ):
+            if list(map(of, self.graded)) != list(map(of, other.graded)):
+                raise InputError(f"{path} and {other_path} are not about the same {what}: nothing to compare")
 
     @property
     def num_samples(self) -> int:
@@ -100,6 +104,8 @@ def differing(one: Report, other: Report) -> dict[str, list]:
     """{setting: [of one, of the other]} where two reports' settings differ beyond the thoughts."""
     a, b = flatten(one.settings), flatten(other.settings)
     ignored = THOUGHT_SETTINGS
+    if a.get("fingerprints.large", "") == b.get("fingerprints.large"):  # the same LLM, by whatever path or id
+        ignored += ("base_model_id",)
     if thoughts_prompt(a) != thoughts_prompt(b):
         # the suffix begins with the words behind the thoughts, or behind the question where there are none
         ignored += ("layout.llm.suffix",)
@@ -160,8 +166,7 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
     Raises InputError for what is no report, and where the questions differ.
     """
     one, other = Evaluated.read(Path(a)), Evaluated.read(Path(b))
-    if one.asked != other.asked:
-        raise InputError(f"{a} and {b} are not about the same questions: nothing to pair")
+    one.check_same_questions(a, other, b)
     samples = min(one.num_samples, other.num_samples)
     return Comparison(
         num_questions=len(one.graded),
@@ -207,8 +212,7 @@ def rank(paths: list[str]) -> list[Report]:
     found = [Evaluated.read(Path(path)) for path in paths]
     first = found[0]
     for path, evaluated in zip(paths, found, strict=True):
-        if evaluated.asked != first.asked:
-            raise InputError(f"{paths[0]} and {path} are not about the same questions: nothing to rank")
+        first.check_same_questions(paths[0], evaluated, path)
         for key, (value, other) in differing(first.report, evaluated.report).items():
             raise InputError(f"{path}: {key} is {other!r}, in {paths[0]} it is {value!r}: no fair ranking")
     reports = [replace(evaluated.report, **vars(make_figures(evaluated.graded))) for evaluated in found]

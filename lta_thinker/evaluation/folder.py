@@ -28,9 +28,12 @@ LONGEST_NAME = 200  # bytes of a file's name that is made of others: 255 is what
 # Its name
 
 
-def output_folder(args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, usual: SamplingSettings) -> Path:
+def output_folder(
+    args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, usual: SamplingSettings | None
+) -> Path:
     """--output_dir, else results/eval-<checkpoint>/[<task>-]<split>-n<n>-x<samples>-seed<seed>, with the task where it
-    is not the training's, and what departs from the defaults behind it. usual: the sampling without flags."""
+    is not the training's, and what departs from the defaults behind it. usual: the sampling without flags, None where
+    there could be none."""
     if args.output_dir:
         return Path(args.output_dir)
     trained_on = plan.record.task_name if plan.record else None
@@ -39,7 +42,7 @@ def output_folder(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
     parts += [f"shots{len(plan.worked_examples)}"] if plan.worked_examples else []
     parts += ["greedy"] if args.greedy else []
     for name in ("max_new_tokens", "temperature", "top_p", "top_k", "min_p"):
-        if getattr(sampling, name) != getattr(usual, name):
+        if usual is None or getattr(sampling, name) != getattr(usual, name):
             parts.append(f"{name}{getattr(sampling, name):g}")
     for name in ("make_only_n", "distinct_slot_ids"):
         parts += [name] if getattr(args, name) else []
@@ -84,11 +87,14 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
 
     examples: all of the split.
     """
-    spec = plan.spec
+    spec, record = plan.spec, plan.record
+    # as they were given, wherever their folders are found now: the fingerprints tell which LMs they are
+    large = args.base_model_id or (record.large_model_id if record else spec.large.model_id)
+    small = args.assistant_model_id or (record.small_model_id if record else spec.small and spec.small.model_id)
     settings = {
         "thought_generator": spec.kind,
-        "base_model_id": spec.large.model_id,
-        "assistant_model_id": spec.small.model_id if spec.small else None,
+        "base_model_id": large,
+        "assistant_model_id": small if spec.small else None,
         "prompts": plan.prompts,
         "date_string": plan.date_string,
         "dtype": plan.dtype,
@@ -153,7 +159,7 @@ def check_folder(folder: Path, settings: dict) -> None:
     if not answered:
         return  # the next run may have other settings
     for key in [*now, *(key for key in before if key.endswith(OPTIONAL))]:
-        if before.get(key) == now.get(key):
+        if before.get(key) == now.get(key) or key.endswith("_model_id"):  # of the LMs the fingerprints tell
             continue
         what = f"its samples were made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}"
         if key == "questions":

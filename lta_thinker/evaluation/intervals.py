@@ -77,8 +77,10 @@ def _effective_size(variance: float, values: np.ndarray, samples: int) -> tuple[
 
 
 def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t with that many degrees of freedom (Abramowitz and Stegun 26.7.5; from 3 on
-    right to 0.004)."""
+    """The 97.5 % quantile of Student's t with that many degrees of freedom (Abramowitz and Stegun 26.7.5, right
+    to 0.004 from 3 on; 1 and 2 have closed forms)."""
+    if freedom < 3:
+        return {1: math.tan(0.475 * math.pi), 2: 0.95 * math.sqrt(2 / (1 - 0.95**2))}[freedom]
     z = Z
     terms = (
         (z**3 + z) / 4,

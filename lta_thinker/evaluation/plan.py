@@ -90,7 +90,7 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
     """The thoughts of a folder in ckpt/ or of a resume checkpoint."""
     resumable = is_resume_checkpoint(folder)
     if resumable:
-        check_resume_checkpoint(folder)
+        check_resume_checkpoint(folder, to_evaluate=True)
     if not (folder / META_FILE).is_file() and (folder / PARAMS_FILE).is_file():
         missing = "" if (folder / ATT_FILE).is_file() else f"; no {ATT_FILE} either, which block and small_block need"
         names = "--params_file_name and --att_file_name name published weights"

@@ -71,7 +71,7 @@ def newest_state(folder: Path) -> dict | None:
     states = []
     for path in (folder / STATE_FILE, *(one / STATE_FILE for one in complete_checkpoints(folder)[-1:])):
         if path.is_file():
-            states.append(read_json(path))
+            states.append(read_json(path, finite=False))  # a gradient's norm may be infinite
             if not is_state(states[-1]):
                 raise InputError(f"{path}: not a state that train.py wrote")
     return max(states, key=lambda state: state["global_step"], default=None)

@@ -49,17 +49,21 @@ class Graded:
 
 def grade(line: SampleLine, answer_type: str) -> Graded:
     """The line's answers and its vote. InputError where the reference's answer is none of this type."""
-    options = tuple(line.options)
+    if answer_type == "choice" and line.options is None:
+        raise InputError(f"question {line.index}: an earlier version's line, without the options; evaluate again")
+    options = tuple(line.options or ())
     try:
         gold = gold_answer(line.gold, answer_type, options)
     except ValueError as error:
         raise InputError(f"question {line.index}: its reference has {error}") from None
     answers = [extract_answer(text, answer_type, options) for text in line.responses]
-    budget = Budget()
-    result = vote(answers, answer_type, line.scores, budget)
-    hits = [answers_equal(answer, gold, answer_type, budget) for answer in answers]
-    correct = answers_equal(result.answer, gold, answer_type, budget)
-    return Graded(line, gold, answers, result, hits, correct, budget.unsettled)
+    # each answer that differs has a budget of its own against the gold one: no answer's grade hangs on the others
+    budgets = {answer: Budget() for answer in answers}
+    right = {answer: answers_equal(answer, gold, answer_type, budget) for answer, budget in budgets.items()}
+    result = vote(answers, answer_type, line.scores)
+    unsettled = result.unsettled + sum(budget.unsettled for budget in budgets.values())
+    correct = result.answer is not None and right[result.answer]
+    return Graded(line, gold, answers, result, [right[answer] for answer in answers], correct, unsettled)
 
 
 def write_graded(path: Path, graded: Sequence[Graded]) -> None:
@@ -71,7 +75,7 @@ def write_graded(path: Path, graded: Sequence[Graded]) -> None:
 # Figures
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """The figures that need only the samples. Shares and accuracies are from 0 to 1.
 
@@ -88,7 +92,7 @@ class Figures:
     no_answer: float
     cut_off: float
     tokens_per_sample: float
-    unsettled: int
+    unsettled: int = 0
 
 
 def make_figures(graded: Sequence[Graded]) -> Figures:
@@ -145,7 +149,7 @@ class KnownSettings:
     sampling: KnownSampling
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report(Figures):
     """report.json: the figures, and what they were made with.
 

@@ -9,7 +9,7 @@ A line that is not this question's, or not whole, is never used: it is set aside
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lta_thinker.common import InputError, parse_json, read_record, write_text, writing
@@ -21,14 +21,15 @@ SET_ASIDE_FILE = "samples.set-aside.jsonl"  # lines that cannot be used, as they
 RANK_FILE = re.compile(r"samples\.rank(0|[1-9][0-9]*)\.jsonl")  # while several ranks write
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampleLine:
     """A line of samples.jsonl: a question as it was asked, the gold answer in the row's words, and of each sample its
-    text, its number of tokens, whether it ended by itself, and its mean log-probability a token."""
+    text, its number of tokens, whether it ended by itself, and its mean log-probability a token. options: None in a
+    line of an earlier version."""
 
     index: int
     question: str
-    options: list[str]
+    options: list[str] | None = None
     gold: str
     responses: list[str]
     num_tokens: list[int]
@@ -37,8 +38,8 @@ class SampleLine:
 
     @property
     def asked(self) -> tuple:
-        """What makes it this question's line."""
-        return self.question, tuple(self.options), self.gold
+        """What makes it this question's line. (The gold answer does not: it decides no text.)"""
+        return self.question, tuple(self.options or ())
 
     def json(self) -> str:
         """The line as it is written. InputError where a score is not finite."""
@@ -50,17 +51,22 @@ class SampleLine:
 
 def asked_of(example: Example) -> tuple:
     """SampleLine.asked of the example's line."""
-    return example.question, example.options, example.reference or example.answer
+    return example.question, example.options
+
+
+def gold_of(example: Example) -> str:
+    """The example's gold answer in the row's words."""
+    return example.reference or example.answer
 
 
 def sample_line(answer: Answer) -> SampleLine:
     """The line of an answered question."""
-    question, options, gold = asked_of(answer.request.example)
+    example = answer.request.example
     return SampleLine(
-        index=answer.request.example.index,
-        question=question,
-        options=list(options),
-        gold=gold,
+        index=example.index,
+        question=example.question,
+        options=list(example.options),
+        gold=gold_of(example),
         responses=answer.texts,
         num_tokens=[sample.num_tokens for sample in answer.samples],
         finished=[sample.finished for sample in answer.samples],
@@ -115,16 +121,19 @@ def merge_samples(folder: Path, examples: Sequence[Example], num_samples: int) -
     """Put the lines of all ranks into one samples.jsonl, in the order of the questions; returns them by index.
 
     examples: all that may have been asked. A line of another question, or with another number of samples, or broken, is
-    moved to SET_ASIDE_FILE; one printed line counts them. InputError where a file cannot be read or written.
+    moved to SET_ASIDE_FILE; one printed line counts them, another one the gold answers that the rows have otherwise by
+    now: theirs are taken. InputError where a file cannot be read or written.
     """
     by_index, files = {example.index: asked_of(example) for example in examples}, sample_files(folder)
+    golds, corrected = {example.index: gold_of(example) for example in examples}, 0
     lines, reasons, set_aside = {}, [], []
     for path in files:
         for number, raw in enumerate(read_lines(path), 1):
             try:
                 line = parse_line(raw, f"{path}:{number}")
                 check_line(line, by_index, num_samples, f"{path}:{number}")
-                lines[line.index] = line
+                corrected += line.gold != golds[line.index]
+                lines[line.index] = replace(line, gold=golds[line.index])
             except InputError as error:
                 reasons.append(str(error))
                 set_aside.append(raw + b"\n")
@@ -134,6 +143,8 @@ def merge_samples(folder: Path, examples: Sequence[Example], num_samples: int) -
             file.writelines(set_aside)
         several = f" (and {len(reasons) - 1} more such lines)" if len(reasons) > 1 else ""
         print(f"note: {reasons[0]}{several}: set aside in {kept.name}; what is missing is asked again")
+    if corrected:
+        print(f"note: {corrected} answered questions have another gold answer in the rows by now, which is taken")
     lines = {index: lines[index] for index in sorted(lines)}
     write_text(folder / SAMPLES_FILE, "".join(line.json() for line in lines.values()))
     for path in files:
@@ -146,7 +157,7 @@ def check_line(line: SampleLine, by_index: dict[int, tuple], num_samples: int, w
     """InputError where a line is not that of the question with its index, or has another number of samples."""
     if line.index not in by_index:
         raise InputError(f"{where}: there is no question {line.index}")
-    for name, here, there in zip(("question", "options", "gold"), line.asked, by_index[line.index], strict=True):
+    for name, here, there in zip(("question", "options"), line.asked, by_index[line.index], strict=True):
         if here != there:
             raise InputError(f"{where}: its {name} is not that of question {line.index}")
     if len(line.responses) != num_samples:

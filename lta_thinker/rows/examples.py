@@ -389,7 +389,7 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
         numbers = list(NUMBER.finditer(spelt))
         if len(numbers) > 1:
             raise ValueError(f'no final answer: "{_last_line(text)}" is more than one number')
-        if numbers and _is_part(spelt, numbers[0]):
+        if re.search(r"\d\s*\^", text) or (numbers and _is_part(spelt, numbers[0])):
             raise ValueError(f'no final answer: "{_last_line(text)}" is not a number answer')
     answer = extract_answer(boxed, answer_type, options)
     if answer is None:
@@ -398,10 +398,11 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
 
 
 def _is_part(text: str, number: re.Match) -> bool:
-    """Whether there are more digits or signs than a number has read: "--5", "1.2.3", "0x10"."""
-    before, after = text[: number.start()], text[number.end() :]
+    """Whether there are more digits or signs than a number has read: "--5", "x-5", "1.2.3", "0x10". "5 m2" is one."""
+    before, after = text[: number.start()], re.sub(r"\s[^\W\d_]+\d\b", " ", text[number.end() :])
     signs = before[len(before.rstrip("+- ")) :] + (number["sign"] or "")
-    return bool(re.search(r"\d", before + after)) or signs.count("-") + signs.count("+") > 1
+    glued = signs.strip() and before.rstrip("+-")[-1:].isalpha()
+    return bool(glued or re.search(r"\d", before + after)) or signs.count("-") + signs.count("+") > 1
 
 
 def _last_line(text: str) -> str:

@@ -70,6 +70,8 @@ SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
 LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
+# what it raises where its flags are at fault; a full GPU and faults of this program are none of these
+LIBRARY_ERRORS = (ValueError, TypeError, ImportError, KeyError, NotImplementedError, AttributeError, ArithmeticError)
 
 
 @dataclass
@@ -197,6 +199,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
             self.logging_dir = f"logs/{self.output_name}"
         with library_flags(self):
             super().__post_init__()
+        # the library would remove checkpoints before newer ones are complete: the Trainer here sees to the limit
+        self.checkpoint_limit, self.save_total_limit = self.save_total_limit, None
         self._check_trackers()
         self._n_gpu = min(self.n_gpu, 1)  # plain `python` uses one GPU; several are for torchrun
 
@@ -239,7 +243,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
                 raise InputError(f"--{name} {value}: must be at least {lowest}")
             if isinstance(value, int) and value > LARGEST:
                 raise InputError(f"--{name} {value}: must be at most {LARGEST:,}")
-        for name in ("max_steps", "eval_steps"):
+        for name in ("max_steps", "eval_steps", "dataloader_prefetch_factor"):
             if getattr(self, name) == 0:
                 raise InputError(f"--{name} 0: must be above 0")
 
@@ -434,7 +438,7 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
     def free(self) -> dict:
         """The flags that may differ between a run and its resumption, without the hub's token."""
-        return self._values(False)
+        return self._values(False) | {"save_total_limit": self.checkpoint_limit}
 
     def _values(self, deciding: bool) -> dict:
         """Plain values of the flags that decide the weights, or of the others; without those that are set from
@@ -465,12 +469,10 @@ class TrainArguments(TaskArguments, TrainingArguments):
 
 @contextlib.contextmanager
 def library_flags(args: TrainArguments) -> Iterator[None]:
-    """Within it whatever the library says to its own flags is an InputError, with those of them that are given."""
+    """Within it what the library says to its own flags is an InputError, with those of them that are given."""
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:  # ValueError, TypeError, ImportError, KeyError, and what the libraries below it raise
+    except LIBRARY_ERRORS as error:
         given = []
         for item in fields(TrainingArguments):
             value = getattr(args, item.name, None)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from accelerate.utils import broadcast_object_list
 
 from lta_thinker.checkpoint import (
+    COMPLETE,
     DEV_LOSSES_FILE,
     META_FILE,
     STATE_FILE,
@@ -42,6 +43,7 @@ from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import RunRows
 
 FLAGS_FILE = "flags.json"
+WRITING = ".writing"  # in a resume checkpoint of this program until `complete` is there
 LONGEST_NAME = 255  # bytes of a file's name
 T = TypeVar("T")
 
@@ -98,19 +100,25 @@ def is_at_last_step(checkpoint: Path) -> bool:
 def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
     """The checkpoint to resume from, or None for a fresh run. InputError where the folders and --resume disagree."""
     run, newest = args.run_folder, newest_checkpoint(args.run_folder)
-    written = written_checkpoints(run)
     if not args.resume:
-        if written or final.exists():
-            there = (written or [final])[-1]
-            raise InputError(f"{there} is there already: --resume goes on, another --output_name starts afresh")
+        old = final.with_name(final.name + ".old")  # a kill came between save_checkpoint's two renames
+        there = [*written_checkpoints(run), *(path for path in (old, final) if path.exists())]
+        if there:
+            raise InputError(f"{there[-1]} is there already: --resume goes on, another --output_name starts afresh")
+        links = [path for path in run.glob("checkpoint-*") if path.is_symlink()]
+        for folder in [*links, *step_folders(run)]:
+            if folder.is_symlink() or not is_half_written(folder):
+                raise InputError(f"{folder}: not this run's; use another --output_name")
         return None
-    later = [folder for folder in written if newest is None or step_of(folder) > step_of(newest)]
-    faults = [fault_of(folder) or f"{folder}: the best checkpoint before it is not complete" for folder in later]
     if newest is None:
-        raise InputError("; ".join([f"--resume: no complete checkpoint in {run}", *faults[-1:]]))
-    for fault in faults:
-        print(f"note: {fault}; going on from {newest}")
+        raise InputError("; ".join([f"--resume: no complete checkpoint in {run}", *passed_over(run, newest)[-1:]]))
     return newest
+
+
+def passed_over(run: Path, newest: Path | None) -> list[str]:
+    """Why a run does not go on from its checkpoints behind the newest one that it can go on from, a line each."""
+    later = [folder for folder in written_checkpoints(run) if newest is None or step_of(folder) > step_of(newest)]
+    return [fault_of(folder) or f"{folder}: the best checkpoint before it is not complete" for folder in later]
 
 
 def finished_run(args: TrainArguments, final: Path) -> TrainingRecord | None:
@@ -128,6 +136,14 @@ def finished_run(args: TrainArguments, final: Path) -> TrainingRecord | None:
     return record if record.best is not None else None
 
 
+def look_at_run(args: TrainArguments, final: Path) -> TrainingRecord | None:
+    """What finished_run finds; where it finds none, InputError as check_run_folders: before an LM is loaded."""
+    finished = finished_run(args, final)
+    if not finished:
+        check_run_folders(args, final)
+    return finished
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Taking them
 
@@ -139,6 +155,8 @@ def take_run_folders(args: TrainArguments, final: Path) -> Path | None:
         make_folder(folder)
     lock_folder(args.run_folder, "; wait for it, or give another --output_name")
     checkpoint = check_run_folders(args, final)
+    for fault in passed_over(args.run_folder, checkpoint) if checkpoint else ():
+        print(f"note: {fault}; going on from {checkpoint}")
     for folder in (args.run_folder / "checkpoint", final):
         try_to_write(folder)
     return checkpoint
@@ -154,6 +172,37 @@ def try_to_write(folder: Path) -> None:
             (probe / META_FILE).write_text("{}\n")
     finally:
         shutil.rmtree(probe, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The folder of a resume checkpoint
+
+
+def begin_checkpoint(folder: Path) -> None:
+    """Mark a resume checkpoint's folder, perhaps a new one, as this program's before it is filled. A link is replaced,
+    and what it leads to stays."""
+    if folder.is_symlink():
+        folder.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WRITING).touch()
+    (folder / COMPLETE).unlink(missing_ok=True)  # a run that was resumed may come here again
+
+
+def is_half_written(folder: Path) -> bool:
+    """Whether a folder of step_folders is a checkpoint that this program began and did not end, or has begun to
+    remove."""
+    return not (folder / COMPLETE).exists() and ((folder / WRITING).exists() or not any(folder.iterdir()))
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a resume checkpoint; where that is cut off, what is left is half-written."""
+    begin_checkpoint(folder)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != WRITING:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -224,8 +273,8 @@ def record_start(args: TrainArguments, rows: RunRows, starts: list[dict]) -> Non
     start = {"versions": versions(), "flags": args.free()}
     write_json(args.run_folder / FLAGS_FILE, run_settings(args, rows) | {"starts": [*starts, start]})
     if not starts:
-        for folder in step_folders(args.run_folder):  # none is complete
-            shutil.rmtree(folder)
+        for folder in filter(is_half_written, step_folders(args.run_folder)):
+            remove_checkpoint(folder)
         (args.run_folder / DEV_LOSSES_FILE).unlink(missing_ok=True)
 
 

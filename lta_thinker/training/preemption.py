@@ -59,8 +59,6 @@ class StopAtSignal(TrainerCallback):
         # after an epoch's last step the library evaluates and saves by itself, where it does so by epochs
         if not (args.eval_strategy == "epoch" and _epoch_is_over(state)):
             control.should_save = self.can_resume(self.step)
-        if args.save_total_limit == 1:  # the library would keep the best checkpoint and delete this one
-            args.save_total_limit = 2
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.step is not None and not _epoch_is_over(state):  # the library calls this wherever training stops

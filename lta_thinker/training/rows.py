@@ -77,6 +77,7 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str):
     if not examples:
         shots = " and --num_fewshot" if layout.worked_examples else ""
         raise InputError(f"{split.source}, {name}: no row is left beside the dev rows{shots}")
+    tell_of_names(layout, examples, name)
     encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm))
     longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
     fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
@@ -97,6 +98,18 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str):
         sha256=hashlib.sha256("".join(rows["sha256"]).encode()).hexdigest(),
     )
     return rows, [examples[i] for i in fits], counts, split.warning
+
+
+def tell_of_names(layout: Layout, examples: list[Example], split: str) -> None:
+    """Print how many rows have names of the LLM's special tokens in them, which are read as text."""
+    if layout.names_in_text:
+        return
+    pattern = layout.llm_encoder.pattern
+    found = [set(pattern.findall("\n".join([one.question, *one.steps, one.answer]))) for one in examples]
+    names = sorted(set.union(*found))
+    if names:
+        what = f"{sum(map(bool, found))} {split} rows have names of special tokens ({', '.join(names)[:80]})"
+        print(f"note: {what}; they are read as text (--special_tokens_in_text reads them as the tokens)")
 
 
 def check_lengths(args: TrainArguments, layout: Layout, encoded, fits: list[int], places: list[str]) -> None:

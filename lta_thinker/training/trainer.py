@@ -5,7 +5,6 @@ import functools
 import itertools
 import json
 import math
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from transformers import Trainer, TrainerCallback, get_scheduler
 from transformers.trainer_callback import TrainerState
 
 from lta_thinker.checkpoint import (
-    COMPLETE,
     DEV_LOSSES_FILE,
     RESUME_FILE,
     STATE_FILE,
@@ -34,6 +32,7 @@ from lta_thinker.checkpoint import (
     step_of,
     write_complete,
     writing_folder,
+    written_checkpoints,
 )
 from lta_thinker.common import InputError, first_line, ranks, write_text
 from lta_thinker.generation.prompts import ThoughtVariance, collapsed
@@ -44,7 +43,7 @@ from lta_thinker.rows.batch import TrainingCollator, loss_counts, sum_by_row
 from lta_thinker.training.balance import LossBalance
 from lta_thinker.training.finite import Finite
 from lta_thinker.training.flags import TrainArguments, library_flags
-from lta_thinker.training.folders import DevLosses
+from lta_thinker.training.folders import WRITING, DevLosses, begin_checkpoint, is_half_written, remove_checkpoint
 from lta_thinker.training.information import Information
 from lta_thinker.training.preemption import ignore_stops
 from lta_thinker.training.rows import RunRows
@@ -120,19 +119,30 @@ def check_optimizer(args: TrainArguments) -> None:
     """InputError for flags of the optimizer or the schedule that the library refuses: now, and not after the LMs are
     loaded. (Some optimizers need the model; create_optimizer sees to those.)"""
     with library_flags(args):
-        kind, arguments = Trainer.get_optimizer_cls_and_kwargs(args)
+        try:
+            kind, arguments = Trainer.get_optimizer_cls_and_kwargs(args)
+        except ValueError as error:
+            if "You need to pass a" in str(error):  # "... model", in transformers 4.53 and 5
+                return
+            raise
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
             optimizer = kind([nn.Parameter(torch.zeros(1, 1))], **arguments)
             specific = args.lr_scheduler_kwargs
-            get_scheduler(args.lr_scheduler_type, optimizer, args.get_warmup_steps(10), 10, specific)  # type: ignore
+            warmup = min(args.get_warmup_steps(10), 5)  # so that the probe sees what comes after it
+            schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, 10, specific)  # type: ignore
+            for factor in getattr(schedule, "lr_lambdas", []):
+                for step in range(11):
+                    factor(step)
 
 
 @contextlib.contextmanager
 def reading_checkpoint(checkpoint: Any, part: str) -> Iterator[None]:
-    """Within it every error is an InputError that names the checkpoint and the part. (Its small files have digests; a
-    large one of another model, of the same size, comes this far.)"""
+    """Within it every error but a full GPU is an InputError that names the checkpoint and the part. (Its small files
+    have digests; a large one of another model, of the same size, comes this far. Readers fail in a dozen ways then.)"""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         raise InputError(f"{checkpoint}: its {part} cannot be gone on from ({first_line(error):.200})") from None
 
@@ -168,6 +178,12 @@ class ThoughtTrainer(Trainer):
         self._tokens, self._since = torch.zeros((), dtype=torch.long, device=self.args.device), time.perf_counter()
         self.balance = LossBalance(self.model, self.accelerator) if self.args.balances else None
         self.finite, self.dev_losses = Finite(self.model, self.accelerator), dict(dev_losses or {})
+
+    def init_hf_repo(self, *args, **kwargs):
+        try:
+            super().init_hf_repo(*args, **kwargs)
+        except Exception as error:  # the network's have no class in common
+            raise InputError(f"--push_to_hub: {first_line(error):.300}") from None
 
     def create_optimizer(self, *args, **kwargs):
         with library_flags(self.args):
@@ -387,28 +403,29 @@ class ThoughtTrainer(Trainer):
     def _save_checkpoint(self, model, trial):
         self.finite.check()  # at a signal no dev evaluation comes before
         run, step = self.args.run_folder, self.state.global_step
-        folder, limit = run / f"checkpoint-{step}", self.args.save_total_limit
+        folder = run / f"checkpoint-{step}"
+        instead = "; make room, and --resume goes on from the checkpoint before it"
         if self.is_world_process_zero():
-            (folder / COMPLETE).unlink(missing_ok=True)  # a run that was resumed may come here again
-        self.args.save_total_limit = None  # the library would remove older ones before this one is complete
+            with writing_folder(folder, folder, instead):
+                begin_checkpoint(folder)
+        self.accelerator.wait_for_everyone()  # other ranks write into it too
         try:
-            with writing_folder(folder, folder, "; make room, and --resume goes on from the checkpoint before it"):
+            with writing_folder(folder, folder, instead):
                 super()._save_checkpoint(model, trial)
         except InputError as error:
             if not ranks().speaks:  # a failure of this process alone
                 print(f"error: process {ranks().rank}: {error}", file=sys.stderr)
             raise
-        finally:
-            self.args.save_total_limit = limit
         # transformers 4.53: a rank may look for the best folder before rank 0 has made it, and they hang at the end
         best = [self.state.best_model_checkpoint]
         self.state.best_model_checkpoint = broadcast_object_list(best)[0]
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            with writing_folder(folder, folder, "; make room, and --resume goes on from the checkpoint before it"):
+            with writing_folder(folder, folder, instead):
                 self.record_at(step).write(folder)
                 write_complete(folder)
-            forget_checkpoints(run, limit, {step, self.state.best_global_step or step})
+                (folder / WRITING).unlink()
+            forget_checkpoints(run, self.args.checkpoint_limit, {step, self.state.best_global_step or step})
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with reading_checkpoint(resume_from_checkpoint, RESUME_FILE):
@@ -447,12 +464,13 @@ class ThoughtTrainer(Trainer):
 
 
 def forget_checkpoints(run: Path, limit: int | None, kept: set[int]) -> None:
-    """Remove a run's oldest checkpoints until `limit` are left, but for those of the steps in `kept`."""
-    folders = step_folders(run)
-    for folder in folders[: 0 if limit is None else max(0, len(folders) - max(limit, len(kept)))]:
-        if step_of(folder) not in kept:
-            (folder / COMPLETE).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+    """Remove a run's oldest checkpoints until `limit` are left, but for those of the steps in `kept`; and what is
+    half-written there."""
+    written = written_checkpoints(run)
+    removable = [folder for folder in written if step_of(folder) not in kept]
+    over = 0 if limit is None else max(0, len(written) - max(limit, len(kept)))
+    for folder in [*filter(is_half_written, step_folders(run)), *removable[:over]]:
+        remove_checkpoint(folder)
 
 
 class EvaluateLastStep(TrainerCallback):

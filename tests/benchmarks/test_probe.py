@@ -85,7 +85,10 @@ def test_separable_states_are_told_apart_and_random_labels_are_not():
     labels = torch.randint(4, (400,), generator=random)
     states = 8 * torch.eye(4)[labels] @ torch.randn(4, 20, generator=random) + torch.randn(400, 20, generator=random)
     figures, right = probe.probe(states[:200], labels[:200], states[200:], labels[200:])
-    assert figures["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0} and right.all()
+    assert (
+        figures["accuracy"]["value"] == figures["accuracy"]["high"] == 1 > figures["accuracy"]["low"] > 0.95
+        and right.all()
+    )
     drawn = torch.randint(4, (400,), generator=random)
     assert 0.1 < probe.probe(states[:200], drawn[:200], states[200:], drawn[200:])[0]["accuracy"]["value"] < 0.4
 

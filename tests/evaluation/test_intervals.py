@@ -82,3 +82,9 @@ def test_intervals_cover_in_simulation(draw, interval, samples, p, alike, count)
     """In 600 draws the intervals cover in 92 to 98.5 % (0.9 points are a standard error)."""
     found, _ = coverage(draw, interval, p, alike, count, samples, draws=600)
     assert 0.92 <= found <= 0.985
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (30, 2.0423)])
+def test_students_quantiles(freedom, quantile):
+    """The 97.5 % quantiles of Student's t are those of the tables."""
+    assert t_quantile(freedom) == pytest.approx(quantile, abs=0.004)

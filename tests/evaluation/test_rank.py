@@ -60,7 +60,7 @@ def test_unfair_rankings_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a = write_report("a", ["+++", "---"])
     assert "not about the same questions" in fails("--rank", a, write_report("fewer", ["+++"]))
-    assert "not about the same questions" in fails("--rank", a, write_report("others", ["+++", "---"], gold="19"))
+    assert "not about the same gold answers" in fails("--rank", a, write_report("others", ["+++", "---"], gold="19"))
     cold = write_report("cold", ["+++", "---"], sampling={"num_return_sequences": 3, "temperature": 0.1})
     warm = write_report("warm", ["+++", "---"], sampling={"num_return_sequences": 3, "temperature": 0.9})
     assert "warm/report.json: sampling.temperature is 0.9, in cold/report.json it is 0.1" in fails("--rank", cold, warm)

@@ -181,10 +181,10 @@ def test_model_without_tokenizer_is_refused(tiny_pair, tmp_path):
 def test_empty_ids_are_refused(flags, trained):
     """An empty id is no id, and no other model is taken for it."""
     for name in ("large", "small"):
-        with pytest.raises(InputError, match=f"--{name}_model_id '': no name"):
+        with pytest.raises(InputError, match=f"--{name}_model_id is empty"):
             train.run([*flags, f"--{name}_model_id", "", "--output_name", "x"])
     for name in ("--base_model_id", "--assistant_model_id"):
-        assert f"{name} '': no name; a hub id or a folder" in fails("--checkpoint", trained, name, "")
+        assert f"{name} '': nothing in it; give it a value" in fails("--checkpoint", trained, name, "")
 
 
 def test_small_lms_weights_are_known(trained, tiny_pair, tmp_path, gsm8k_data):

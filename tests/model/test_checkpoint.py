@@ -258,27 +258,35 @@ def test_checkpoint_that_cannot_be_written_leaves_the_old_one(tiny_models, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("kill", [True, False])
-def test_old_checkpoint_stands_until_the_new_one_does(tiny_models, tmp_path, monkeypatch, kill):
-    """A save that ends between the two renames keeps the old checkpoint: where the rename fails it is put back at once,
-    after a kill the next save puts it back first, even if that save fails."""
+@pytest.mark.parametrize("end", ["kill", "signal", "full disk"])
+def test_old_checkpoint_stands_until_the_new_one_does(tiny_models, tmp_path, monkeypatch, end):
+    """A save that ends between the two renames keeps the old checkpoint: where the rename fails or a signal comes it is
+    put back at once, after a kill the next save puts it back first, even if that save fails."""
     model, replace = tiny_models.model("small"), checkpoint.os.replace
     save_checkpoint(tmp_path / "run", model, record_of(model))
 
     def second_fails(old, new):
-        if str(old).endswith("run.partial"):
-            raise KeyboardInterrupt if kill else FULL
+        if str(old).endswith("run.partial") or (end == "kill" and str(old).endswith("run.old")):
+            raise FULL if end == "full disk" else KeyboardInterrupt
         replace(old, new)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt if kill else InputError):
+    with monkeypatch.context() as patch, pytest.raises(InputError if end == "full disk" else KeyboardInterrupt):
         patch.setattr(checkpoint.os, "replace", second_fails)
         save_checkpoint(tmp_path / "run", model, record_of(model, task_name="other"))
-    assert (tmp_path / "run").exists() == (not kill)
+    assert (tmp_path / "run").exists() == (end != "kill")
     with monkeypatch.context() as patch, pytest.raises(InputError):
         patch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(FULL))
         save_checkpoint(tmp_path / "run", model, record_of(model, task_name="other"))
     assert TrainingRecord.read(tmp_path / "run") == record_of(model)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_files_that_a_system_leaves_are_none_of_a_checkpoint(tmp_path):
+    """What a file system or a file browser leaves in a folder is not recorded: it goes away as it came."""
+    for name in (".nfs0001", ".DS_Store", "model.safetensors", "base_model/.DS_Store", "base_model/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(checkpoint.files_of(tmp_path)) == ["base_model/a", "model.safetensors"]
 
 
 class Planted:

@@ -45,8 +45,18 @@ def test_what_the_user_can_mend_ends_a_script_with_one_line(error, line):
     assert ended.value.code == line  # Python prints it, and exits with status 1
 
 
+def test_a_full_gpu_ends_a_script_with_one_line():
+    class OutOfMemoryError(RuntimeError):  # torch's has this name
+        pass
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(raising(OutOfMemoryError("CUDA out of memory. Tried\nmore")), [], "")
+    line = "error: out of GPU memory (CUDA out of memory. Tried): try a smaller --batch_size; in training "
+    assert ended.value.code == line + "with more --gradient_accumulation_steps, or --gradient_checkpointing"
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
-    for error in (KeyError("x"), OSError(errno.EIO, "Input/output error")):
+    for error in (KeyError("x"), RuntimeError("x"), OSError(errno.EIO, "Input/output error")):
         with pytest.raises(type(error)):
             run_program(raising(error), [], "")
 
@@ -147,5 +157,8 @@ def test_a_locked_folder_is_refused_until_its_holder_ends_even_by_a_kill(tmp_pat
     run_program(lambda _: None, [], "")  # the end of a run in this process is an end too
     assert not list(tmp_path.iterdir())
     subprocess.run(
-        [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), tmp_path], check=True, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLDER.replace("time.sleep(60)", ""), tmp_path],
+        check=True,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
     )

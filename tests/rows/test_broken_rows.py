@@ -8,9 +8,10 @@ import pytest
 from helpers import gsm8k_row
 
 from lta_thinker import data_loader
+from lta_thinker.answers import answers_equal
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import TASKS, OwnTask, load_split, own_task, read_prompts
-from lta_thinker.rows.examples import parse_row
+from lta_thinker.rows.examples import gold_answer, parse_row
 
 GOOD = json.dumps({"question": "How many?", "answer": "7"}).encode()
 CSV = b"question,answer\nHow many?,7\n"
@@ -44,7 +45,7 @@ BAD_LINES = {  # a line of jsonl, an element of a JSON list: the reason
     "NaN": (row(answer=float("nan")), "no finite number"),
     "Infinity": (row(answer=float("inf")), "no finite number"),
     "nested": (nested(100_000), "nested too deep"),
-    "nested a little": (nested(100), '"question" is missing or not a text'),
+    "nested a little": (nested(50), '"question" is missing or not a text'),
     "5,000 digits": (b'{"question": "a", "answer": ' + b"1" * 5000 + b"}", "not JSON"),
     "half a character": (row("How \ud800 many?"), "half a character"),
     "half a character in the answer": (row(answer="7 \udfff"), "half a character"),
@@ -60,6 +61,8 @@ BAD_LINES = {  # a line of jsonl, an element of a JSON list: the reason
     "no answer": (b'{"question": "How many?"}', '"answer" is missing'),
     "a list for an answer": (row(answer=["7"]), '"answer" is missing or not a text'),
     "two signs": (row(answer="--5"), "not a number answer"),
+    "a power": (row(answer="10^6"), "not a number answer"),
+    "a difference": (row(answer="x-5"), "not a number answer"),
     "two other signs": (row(answer="+-5"), "not a number answer"),
     "two signs apart": (row(answer="- -5"), "not a number answer"),
     "beyond finite": (row(answer="1e999"), "not a number answer"),
@@ -250,3 +253,11 @@ def test_dev_rows_of_a_file_never_change(tmp_path):
     (tmp_path / "gsm8k" / "train.jsonl").write_text(rows)
     dev = [example.index for example in load_split(TASKS["gsm8k"], "dev", str(tmp_path)).examples]
     assert dev == [42, 59, 70, 72, 85, 97, 98, 141, 147, 176]
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"), [("5 m2", "5"), ("10 cm^3", "10"), ("$-7", "-7"), ("about 1,200.50", "1200.5")]
+)
+def test_gold_numbers_with_units_are_read(text, gold):
+    """A number with its unit is a gold number, also where the unit has a digit of its own."""
+    assert answers_equal(gold_answer(text, "number"), gold, "number")

@@ -148,7 +148,7 @@ def test_collapsed_thoughts_are_told(flags, capsys, gsm8k_data):
     assert "collapsed" not in capsys.readouterr().out
     (good,) = Path("ckpt").glob("good-*")
     state = torch.load(good / PARAMS_FILE, weights_only=True)
-    torch.save({"weight": 0 * state["weight"], "bias": torch.ones_like(state["bias"])}, "projection.bin")
+    torch.save({"weight": 1e-20 * state["weight"], "bias": torch.ones_like(state["bias"])}, "projection.bin")
     start = ["--params_file_name", "projection.bin", "--att_file_name", str(good / "TransformerBlock.bin")]
     train.run([*flags, *start, "--output_name", "bad", "--learning_rate", "1e-9"])
     told = re.search(

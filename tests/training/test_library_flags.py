@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from helpers import one_line
 from packaging.version import Version
@@ -10,6 +11,8 @@ from packaging.version import Version
 from lta_thinker import train
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
+from lta_thinker.training.flags import library_flags
+from lta_thinker.training.trainer import reading_checkpoint
 
 NONSENSE = {
     "--adam_beta1 5": "--adam_beta1 5",
@@ -31,6 +34,9 @@ NONSENSE = {
     '--lr_scheduler_kwargs {"power":': "",
     '--lr_scheduler_kwargs {"nonsense":1}': "nonsense",
     "--lr_scheduler_type cosine_with_min_lr": "min_lr",
+    '--lr_scheduler_type cosine --lr_scheduler_kwargs {"num_cycles":"x"}': "--lr_scheduler_kwargs {'num_cycles': 'x'}",
+    '--lr_scheduler_type polynomial --lr_scheduler_kwargs {"power":-1}': "--lr_scheduler_kwargs {'power': -1}",
+    "--dataloader_num_workers 1 --dataloader_prefetch_factor 0": "--dataloader_prefetch_factor 0: must be above 0",
     "--max_steps 0": "--max_steps 0: must be above 0",
     "--max_steps -5": "--max_steps -5: must be at least -1",
     "--max_steps 1.5": "--max_steps",
@@ -102,6 +108,43 @@ def test_good_flags_of_the_library_pass(flags, words):
     from lta_thinker.training.trainer import check_optimizer
 
     check_optimizer(parse_flags(train.TrainArguments, [*flags, "--output_name", "x", *words.split()], "train.py"))
+
+
+@pytest.mark.parametrize(
+    "model", ["a `model` in order to correctly initialize a LOMO optimizer", "a model to initialize x"]
+)
+def test_optimizer_that_needs_the_model_is_not_probed(flags, monkeypatch, model):
+    """Optimizers that the library makes from the model (LOMO, GaLore) are checked when there is one."""
+    from lta_thinker.training import trainer
+
+    def refuse(args):
+        raise ValueError(f"You need to pass {model}.")
+
+    monkeypatch.setattr(trainer.Trainer, "get_optimizer_cls_and_kwargs", refuse)
+    trainer.check_optimizer(parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py"))
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError, AssertionError])
+def test_what_no_flag_is_at_fault_for_stays_itself(flags, kind):
+    """A full GPU, or a fault of this program, is not laid to the library's flags."""
+    args = parse_flags(train.TrainArguments, [*flags, "--output_name", "x"], "train.py")
+    with pytest.raises(kind), library_flags(args):
+        raise kind("CUDA out of memory")
+    if kind is torch.OutOfMemoryError:
+        with pytest.raises(kind), reading_checkpoint("x", "optimizer.pt"):
+            raise kind("CUDA out of memory")
+
+
+def test_hub_that_cannot_be_reached_is_one_line(flags, monkeypatch):
+    """--push_to_hub without a hub is one line that names the flag."""
+    from lta_thinker.training import trainer
+
+    def refuse(*_, **__):
+        raise Exception("Name or service not known")
+
+    monkeypatch.setattr(trainer.Trainer, "init_hf_repo", refuse)
+    with pytest.raises(InputError, match="--push_to_hub: Name or service not known"):
+        train.run([*flags, "--output_name", "x", "--push_to_hub", "True"])
 
 
 @pytest.mark.skipif(Version(transformers.__version__) < Version("5"), reason="transformers 4.53 has no such flag")

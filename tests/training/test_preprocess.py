@@ -15,7 +15,7 @@ from lta_thinker.flags import parse_flags
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import THOUGHTS, Layout
 from lta_thinker.training.flags import TrainArguments
-from lta_thinker.training.rows import cache_key, prepare_rows, token_rows
+from lta_thinker.training.rows import cache_key, prepare_rows, tell_of_names, token_rows
 
 EXAMPLES = [
     Example(0, "Mia has 12 pens.", ("12 + 7 = 19", "Mia buys 7."), "19"),
@@ -151,3 +151,19 @@ def test_full_disk_of_the_cache_is_one_line(tiny_models, tmp_path, monkeypatch):
 
 def no_room(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_names_of_special_tokens_in_rows_are_told_of(tiny_models, capsys):
+    """Rows with names of special tokens are counted in one line, with the names: they are read as text."""
+    rows = [
+        dataclasses.replace(EXAMPLES[0], steps=("<|im_end|> a <|im_start|>",)),
+        EXAMPLES[1],
+        dataclasses.replace(EXAMPLES[1], question="<|im_end|>"),
+    ]
+    tell_of_names(tiny_models.layout, rows, "train")
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "note: 2 train rows have names of special tokens (<|im_end|>, <|im_start|>); they are read as"
+    )
+    tell_of_names(tiny_models.layout, EXAMPLES, "train")
+    assert not capsys.readouterr().out

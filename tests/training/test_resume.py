@@ -111,6 +111,37 @@ def test_run_that_was_killed_before_its_weights_only_writes_them(there, ended, c
     assert len(json.loads(Path("results/a/flags.json").read_text())["starts"]) == 1
 
 
+def test_last_checkpoint_stays_until_the_weights_are_written(long_flags, monkeypatch):
+    """With --save_total_limit 1 and the best weights early, a run that ends before ckpt/ is written has its last
+    checkpoint: --resume trains no step."""
+    long_flags += ["--save_total_limit", "1"]
+    figures = iter([1.0, 2.0, 3.0])
+    log = trainer.ThoughtTrainer.log
+
+    def worse(self, metrics, *rest):
+        if "eval_sft_loss" in metrics:
+            metrics["eval_sft_loss"] = next(figures)
+        log(self, metrics, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="killed"):
+        patch.setattr(trainer.ThoughtTrainer, "log", worse)
+        patch.setattr(train, "save_best", lambda *_: (_ for _ in ()).throw(InputError("killed")))
+        train.run(long_flags)
+    assert [path.name for path in complete_checkpoints(Path("results/a"))] == ["checkpoint-4", "checkpoint-12"]
+    monkeypatch.setattr(trainer.ThoughtTrainer, "training_step", lambda *_: pytest.fail("a step was trained"))
+    assert train.run([*long_flags, "--resume"]) == 0 and meta("a")["best"]["step"] == 4
+
+
+@pytest.mark.parametrize("limit, kept, left", [(2, {4, 20}, [4, 20]), (3, {4, 20}, [4, 16, 20]), (1, {4, 20}, [4, 20])])
+def test_limit_counts_the_best_checkpoint(tmp_path, limit, kept, left):
+    """--save_total_limit K keeps K checkpoints, however old the best is, and at least the best and the newest."""
+    for step in (4, 8, 12, 16, 20):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    trainer.forget_checkpoints(tmp_path, limit, kept)
+    assert sorted(int(path.name[11:]) for path in tmp_path.iterdir()) == left
+
+
 def test_weights_that_were_damaged_in_ckpt_are_written_again(there, ended, capsys):
     """Weights in ckpt/ that are not those that were written there are no end of a run."""
     path = next(Path("ckpt").glob("a-*/projection.bin"))
@@ -171,7 +202,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(there, ende
     Path("results/a/checkpoint-8/optimizer.pt").unlink()
     assert train.run(there) == 0
     note = "note: results/a/checkpoint-8/optimizer.pt: no such file; the checkpoint had it when it was written"
-    assert f"{note}; going on from results/a/checkpoint-4\n" in capsys.readouterr().out
+    assert capsys.readouterr().out.count(f"{note}; going on from results/a/checkpoint-4\n") == 1
     assert same_as(ended)
 
 
@@ -182,6 +213,80 @@ def test_best_checkpoint_that_is_lost_is_not_replaced_by_the_last(there, monkeyp
     shutil.rmtree(f"results/a/checkpoint-{best}")
     newest = train.newest_checkpoint(Path("results/a"))
     assert newest is None or json.loads((newest / "trainer_state.json").read_text())["best_global_step"] != best
+
+
+@pytest.mark.parametrize("name", ["rng_state.pth", "optimizer.pt", "scheduler.pt", "trainer_state.json"])
+def test_evaluation_asks_for_what_it_reads(there, name):
+    """A checkpoint that lost what only training reads is evaluated; so is one of an earlier version, with an empty
+    `complete`. Weights that are not those that were written are refused."""
+    folder = Path("results/a/checkpoint-12")
+    Path(folder, name).unlink()
+    check_resume_checkpoint(folder, to_evaluate=True)
+    path = folder / "model.safetensors"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(InputError, match="model.safetensors: not the file that was written"):
+        check_resume_checkpoint(folder, to_evaluate=True)
+    (folder / COMPLETE).write_text("")
+    check_resume_checkpoint(folder, to_evaluate=True)
+
+
+def test_run_of_an_earlier_version_is_refused_in_words(there):
+    """--resume says of checkpoints with an empty `complete` whose they are, and what to do."""
+    cut_at(12)
+    for path in Path("results/a").glob("checkpoint-*/complete"):
+        path.write_text("")
+    with pytest.raises(InputError) as error:
+        train.run(there)
+    one_line(
+        error, "checkpoint-12/complete: empty, of an earlier version of train.py", "weights in ckpt/ go on to work"
+    )
+
+
+def test_fresh_run_removes_what_a_killed_one_left_and_nothing_else(long_flags, monkeypatch):
+    """A fresh run removes its own half-written checkpoints. A folder of another program, or a link, is refused, and
+    stays."""
+    foreign, own = Path("results/a/checkpoint-7"), Path("results/a/checkpoint-8")
+    own.mkdir(parents=True)
+    for name in (folders.WRITING, "model.safetensors"):
+        (own / name).touch()
+    Path("results/a/checkpoint-9").mkdir()  # killed before it was marked
+    Path("elsewhere").mkdir()
+    Path("elsewhere/weights").touch()
+    for make in (
+        lambda: shutil.copytree("elsewhere", foreign),
+        lambda: foreign.symlink_to(Path("elsewhere").resolve()),
+    ):
+        make()
+        with pytest.raises(InputError) as error:
+            train.run(long_flags)
+        one_line(error, "results/a/checkpoint-7: not this run's; use another --output_name")
+        assert Path(foreign, "weights").exists() and own.exists()
+        foreign.unlink() if foreign.is_symlink() else shutil.rmtree(foreign)
+    monkeypatch.setattr(trainer.ThoughtTrainer, "train", lambda *_, **__: (_ for _ in ()).throw(InputError("here")))
+    with pytest.raises(InputError, match="here"):
+        train.run(long_flags)
+    assert not list(Path("results/a").glob("checkpoint-*"))
+
+
+def test_checkpoint_that_is_a_link_is_left_alone(there, ended):
+    """A checkpoint's folder that is a link is none: what it leads to stays as it is, also where its turn to be removed
+    or written comes."""
+    cut_at(8)
+    shutil.copytree("results/a/checkpoint-4", "elsewhere")
+    before = files_and_times("elsewhere")
+    for step in (2, 12):
+        Path(f"results/a/checkpoint-{step}").symlink_to(Path("elsewhere").resolve())
+    assert train.run([*there, "--save_total_limit", "1"]) == 0
+    assert same_as(ended) and files_and_times("elsewhere") == before
+
+
+def test_fresh_run_sees_weights_that_a_kill_left_between_two_renames(there):
+    """ckpt/NAME.old without ckpt/NAME is weights that are there already."""
+    shutil.rmtree("results")
+    (final,) = Path("ckpt").iterdir()
+    final.rename(f"{final}.old")
+    with pytest.raises(InputError, match=r"\.old is there already: --resume goes on"):
+        train.run(there[:-1])
 
 
 def test_fresh_run_does_not_start_over_a_damaged_one(there):
