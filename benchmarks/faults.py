@@ -161,7 +161,7 @@ def left_by(kind: Kind, name: str) -> dict:
     if kind.script == "evaluate.py":
         report = json.loads(Path("results", name, "report.json").read_text())
         lines = [json.loads(line) for line in Path("results", name, "samples.jsonl").read_text().splitlines()]
-        kept = ("index", "question", "responses", "num_tokens", "answers")
+        kept = ("index", "question", "responses", "num_tokens", "finished")
         samples = [{key: line[key] for key in kept} for line in lines]
         return {"samples": samples, "report": [report["vote_accuracy"], report["sample_accuracy"]]}
     (folder,) = finals(name)
@@ -197,8 +197,9 @@ def do_chain(kind: Kind, number: int, kills: int, whole: float, uncut: dict, cha
             fault = f"differs in {', '.join(differ)[:200]}" if differ else None
         except (OSError, ValueError, KeyError) as error:
             fault = f"left nothing that can be compared: {type(error).__name__} {error}"
-    if fault is None and f'File "{ROOT}' in Path(f"{name}.log").read_text(errors="replace"):  # torchrun has its own
-        fault = "printed a traceback"
+    said = Path(f"{name}.log").read_text(errors="replace").splitlines()
+    if fault is None and any(f'File "{ROOT}' in line and "site-packages" not in line for line in said):
+        fault = "printed a traceback"  # of ours: torchrun has its own
     if fault is None:
         for path in (Path("results", name), *finals(name)):
             shutil.rmtree(path, ignore_errors=True)
