@@ -223,7 +223,9 @@ def prepare(kind: Kind) -> tuple[float, dict]:
     """(seconds of an uncut run, what it leaves). It is run once a folder, and once more for its time."""
     ranks = 2 if kind.two_ranks else 1
     name = f"uncut-{ranks}" if kind.script == "train.py" else f"uncut-eval-{ranks}"
-    if not finals(name) and not Path("results", name, "report.json").exists():
+    if not Path(f"{name}.seconds").exists():
+        for path in (path for run in (name, f"again-{name}") for path in (Path("results", run), *finals(run))):
+            shutil.rmtree(path, ignore_errors=True)  # a stop of this program has left it
         run_uncut(kind, name)
         seconds = run_uncut(kind, f"again-{name}")
         Path(f"{name}.seconds").write_text(str(seconds))
