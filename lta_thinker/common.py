@@ -192,7 +192,7 @@ def read_json(path: Path, finite: bool = True):
     """What a JSON file holds; InputError when it is missing or broken (parse_json)."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None

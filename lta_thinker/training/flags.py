@@ -253,7 +253,8 @@ class TrainArguments(TaskArguments, TrainingArguments):
                 raise InputError(f"--{name} is empty")
         self._check_library_numbers()
         if not RUN_NAME.fullmatch(self.output_name or ""):
-            raise InputError("--output_name is required: letters, digits, '.', '_' and '-' that name the run's folders")
+            given = f" {self.output_name}" if self.output_name else " is required"
+            raise InputError(f"--output_name{given}: letters, digits, '.', '_' and '-' that name the run's folders")
         if self.use_assistant_model and self.thought_generator not in (None, "small"):
             raise InputError(f"--use_assistant_model means small, --thought_generator says {self.thought_generator}")
         if self.use_assistant_model:

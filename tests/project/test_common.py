@@ -140,7 +140,9 @@ def test_json_of_whole_surrogate_pairs_and_large_numbers_is_read():
 
 def test_a_file_that_cannot_be_read_as_json_is_named(tmp_path):
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    for name, why in (("bytes.json", "not UTF-8"), ("none.json", "no such file"), ("bytes.json/x", "no such file")):
+    (tmp_path / "folder").mkdir()
+    reasons = {"bytes.json": "not UTF-8", "none.json": "no such file", "bytes.json/x": "no such file"}
+    for name, why in (reasons | {"folder": r"cannot be read \(Is a directory\)"}).items():
         with pytest.raises(InputError, match=f"{name}: {why}"):
             read_json(tmp_path / name)
 

@@ -152,3 +152,11 @@ def test_flag_of_a_newer_library_is_checked_too(flags):
     """Numbers are checked whatever version of the library declares them."""
     with pytest.raises(InputError, match="--ddp_timeout -1: must be at least 0"):
         train.run([*flags, "--output_name", "x", "--ddp_timeout", "-1"])
+
+
+@pytest.mark.parametrize(("given", "said"), [((), " is required"), (("--output_name", "a/b"), " a/b")])
+def test_output_names_are_asked_for_or_named(flags, given, said):
+    """A missing --output_name is asked for; one that cannot name a folder is named."""
+    with pytest.raises(InputError) as error:
+        train.run([*flags, *given])
+    one_line(error, f"--output_name{said}: letters, digits")
