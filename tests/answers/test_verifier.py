@@ -111,3 +111,11 @@ def test_repeated_answers_are_compared_once(monkeypatch):
     asked = []
     monkeypatch.setattr(verifier, "_compared", lambda a, b: asked.append((a, b)) or (False, 0.0))
     assert group_answers([*HARD, *HARD, *HARD], "latex") == [0, 1] * 3 and len(asked) == 1
+
+
+def test_a_pair_costs_its_budget_once(monkeypatch):
+    """Parts of lists come again and again: a pair that is known to a budget costs it nothing more."""
+    monkeypatch.setattr(verifier, "_compared", lambda a, b: (True, 3.0))
+    budget = Budget()
+    assert all(budget.same("a", "b") for _ in range(9))
+    assert (budget.seconds, budget.unsettled) == (verifier.BUDGET_SECONDS - 3, 0)

@@ -24,7 +24,7 @@ time.sleep(60)
 
 
 def raising(error):
-    def run(argv):
+    def run(*_):
         raise error
 
     return run
@@ -99,6 +99,15 @@ def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(InputError, match=r"file.json: cannot be written \(No space left on device\); make room"):
+        write_text(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
+
+
+def test_a_write_that_a_signal_ends_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_text(path, "old")
+    monkeypatch.setattr(Path, "replace", raising(KeyboardInterrupt(signal.SIGTERM)))
+    with pytest.raises(KeyboardInterrupt):
         write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
 
