@@ -2,12 +2,13 @@
 
 python benchmarks/mutants.py OUT PYTHON COUNT SEED [ROOM ...]
 
-OUT/<room>.sqlite is cosmic-ray's session, OUT/<room>/ a clone of HEAD in which its mutants are made. Without sessions
-mutants are drawn; else the run goes on with them.
+OUT/<room>.sqlite is cosmic-ray's session, OUT/<room>/ a clone of HEAD in which its mutants are made, OUT/<room>.json
+which tests run which function. Without sessions mutants are drawn; else the run goes on with them.
 """
 
 import argparse
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -15,15 +16,24 @@ import sys
 import time
 from pathlib import Path
 
+from mutant_tests import PYTEST, write_table
+
+BROKEN = "tests/project/test_broken_files.py"
 ROOMS = {  # name: its files, its tests (the quick and sharp ones first: the first failure ends a mutant)
     "losses": (["losses.py"], ["tests/model/test_losses.py", "tests/training/test_balance.py"]),
-    "model": (["model.py"], ["tests/model/test_model.py", "tests/model", "tests/api"]),
+    "model": (["model.py"], ["tests/model", "tests/api"]),
     "rows": (["data_loader.py", "lta_thinker/rows"], ["tests/rows", "tests/training/test_preprocess.py"]),
-    "generation": (["lta_thinker/generation"], ["tests/generation", "tests/api"]),
-    "training": (["train.py", "lta_thinker/training"], ["tests/training", "tests/model/test_states.py"]),
-    "evaluation": (["evaluate.py", "lta_thinker/evaluation"], ["tests/evaluation"]),
+    "generation": (["lta_thinker/generation"], ["tests/generation", "tests/api", "tests/model/test_exact.py"]),
+    "training": (
+        ["train.py", "lta_thinker/training"],
+        ["tests/training", "tests/model/test_states.py", "tests/project/test_wrong_inputs.py", BROKEN],
+    ),
+    "evaluation": (
+        ["evaluate.py", "lta_thinker/evaluation"],
+        ["tests/evaluation", "tests/project/test_wrong_inputs.py", BROKEN],
+    ),
     "answers": (["lta_thinker/answers"], ["tests/answers"]),
-    "checkpoint": (["lta_thinker/checkpoint.py"], ["tests/model/test_checkpoint.py", "tests/api/test_hub.py"]),
+    "checkpoint": (["lta_thinker/checkpoint.py"], ["tests/model/test_checkpoint.py", "tests/api/test_hub.py", BROKEN]),
 }
 ONLY_ELSEWHERE = {"lta_thinker/generation/vllm.py", "lta_thinker/generation/reaper.py"}  # their tests need vLLM
 AT_IMPORT = ("error during collection", "errors during collection", "ImportError while loading conftest")
@@ -36,10 +46,8 @@ def session(out: Path, room: str) -> Path:
 
 def write_config(out: Path, room: str, python: str, timeout: float) -> Path:
     """cosmic-ray's configuration of a room, with the seconds after which its tests count as failed."""
-    files, tests = ROOMS[room]
-    command = f"{python} -m pytest -q -x -p no:cacheprovider -p no:warnings {' '.join(tests)}"
-    values = {"module-path": files, "excluded-modules": sorted(ONLY_ELSEWHERE), "timeout": timeout}
-    values["test-command"] = command
+    values = {"module-path": ROOMS[room][0], "excluded-modules": sorted(ONLY_ELSEWHERE), "timeout": timeout}
+    values["test-command"] = f"{python} {Path(__file__).with_name('mutant_tests.py')} {(out / room).resolve()}.json"
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
     path = out / f"{room}.toml"
     path.write_text("\n".join(["[cosmic-ray]", *lines, "", "[cosmic-ray.distributor]", 'name = "local"', ""]))
@@ -94,15 +102,18 @@ def run(out: Path, room: str, python: str) -> None:
         [(left,)] = table.execute("select (select count(*) from work_items) - (select count(*) from work_results)")
     if not left:
         return
-    folder, tests, began = clone(out, room), ROOMS[room][1], time.monotonic()
-    first = next(path for name in ROOMS[room][0] for path in sorted((folder / name).rglob("*.py")) or [folder / name])
-    original = first.read_text(encoding="utf-8")
-    first.write_text(original + "# a mutant that changes nothing\n", encoding="utf-8")  # a clone that git calls dirty
-    command = [python, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:warnings", *tests]
-    plain = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    first.write_text(original, encoding="utf-8")
+    folder, (names, tests), began = clone(out, room), ROOMS[room], time.monotonic()
+    files = [file for name in names for file in sorted((folder / name).rglob("*.py")) or [folder / name]]
+    original = files[0].read_text(encoding="utf-8")
+    files[0].write_text(original + "# no mutant\n", encoding="utf-8")  # its tests meet a clone that git calls dirty
+    coverage = out.resolve() / f"{room}.coverage"
+    command = [python, *PYTEST[1:], f"--cov={folder.resolve()}", "--cov-context=test", "--cov-report=", *tests]
+    environment = os.environ | {"COVERAGE_FILE": str(coverage)}
+    plain = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    files[0].write_text(original, encoding="utf-8")
     if plain.returncode:
         sys.exit(f"error: {room}: its tests fail without a mutant:\n{plain.stdout[-2000:]}")
+    write_table(folder, files, coverage, out / f"{room}.json")
     seconds = time.monotonic() - began
     print(f"{room}: {left} mutants to run, its tests take {seconds:.0f} s", flush=True)
     config = write_config(out, room, python, 60 + 4 * seconds).resolve()

@@ -1,23 +1,31 @@
 """mutants.sh: the rooms that it names are there, with their tests, and its report. (A run takes hours.)"""
 
-import importlib.util
+import importlib
 import sqlite3
 
+import pytest
 from helpers import ROOT
 
-spec = importlib.util.spec_from_file_location("mutants", ROOT / "benchmarks" / "mutants.py")
-assert spec and spec.loader
-mutants = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mutants)
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Imports a program of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
 
 
-def test_rooms_and_their_tests_are_there():
+@pytest.fixture
+def mutants(benchmarks):
+    return benchmarks("mutants")
+
+
+def test_rooms_and_their_tests_are_there(mutants):
     """Each room's files and tests are in the repository."""
     for files, tests in mutants.ROOMS.values():
         assert all((ROOT / path).exists() for path in [*files, *tests])
 
 
-def test_survivors_are_printed_with_their_diff(tmp_path, capsys):
+def test_survivors_are_printed_with_their_diff(mutants, tmp_path, capsys):
     """The report names what survived with its line and diff, and says how many were killed, and how many by an import
     that failed."""
     for room in mutants.ROOMS:
@@ -41,3 +49,16 @@ def test_survivors_are_printed_with_their_diff(tmp_path, capsys):
     )
     rooms = len(mutants.ROOMS)
     assert said.endswith(f"in all: {2 * rooms} of {3 * rooms} run, {rooms} killed: 50.0%\n")
+
+
+def test_a_mutant_meets_the_tests_that_run_its_function(benchmarks):
+    """Those of its own name first; all of the room where a fixture runs it, where none does, and outside functions."""
+    tests_of = benchmarks("mutant_tests").tests_of
+    other, own, third = "tests/a/test_x.py::f", "tests/a/test_losses.py::g[1]", "tests/a/test_y.py::h"
+    functions = [[3, 20, [other, own], False], [5, 6, [own], True], [8, 9, [], False], [11, 12, [third], False]]
+    table = {"tests": [own, other, third], "functions": {"losses.py": functions}}
+    assert tests_of(table, "losses.py", 4) == [own, other]
+    assert tests_of(table, "losses.py", 11) == [third]
+    assert tests_of(table, "losses.py", 6) == [own, other, third]
+    assert tests_of(table, "losses.py", 8) == tests_of(table, "losses.py", 30) == [own, other, third]
+    assert tests_of(table, "model.py", 4) == [own, other, third]
