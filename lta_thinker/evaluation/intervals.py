@@ -6,7 +6,7 @@ mean_interval         a mean of numbers of any size: Student's
 
 The first two are made for ones and zeros. With several samples a question they count as many independent ones as would
 give a mean of this variance, at least one a question and at most all samples (Korn and Graubard 1998). So all right is
-not "100 [100, 100]". How often they cover: benchmarks/coverage.py.
+not "100 [100, 100]". How often they cover: benchmarks/intervals.py.
 """
 
 import math

@@ -1,6 +1,6 @@
 """How often the 95 % intervals of reports hold the truth, by simulation: the tables of docs/results/intervals.md.
 
-    python benchmarks/coverage.py [DRAWS]      # of each cell, default 10,000: minutes on one core
+    python benchmarks/intervals.py [DRAWS]      # of each cell, default 10,000: minutes on one core
 
 A question has its own chance of being answered right, drawn from a beta distribution with mean p. `alike` is the
 correlation of two samples of one question: 0, all questions are equally hard; 1, each is always right or always wrong.
