@@ -604,8 +604,10 @@ class LatentThoughtModel(nn.Module):
 @dataclass(frozen=True)
 class Models:
     """The models of a run: the frozen LLM, the thought model before it (None: the bare LLM; where the LLM is tuned
-    without thoughts, the model of N = 0 that has its adapter), the prompts' layout."""
+    without thoughts, the model of N = 0 that has its adapter), the prompts' layout. known_states: of the large LLM and
+    of the small LM without adapters (llm/frozen.py), None for one that is not here as a whole."""
 
     llm: Any
     thoughts: LatentThoughtModel | None
     layout: Layout
+    known_states: tuple[str | None, str | None] = (None, None)

@@ -41,9 +41,9 @@ from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
-from lta_thinker.model import KINDS, LatentThoughtModel, prior_row_ids
+from lta_thinker.model import KINDS, LatentThoughtModel, Models, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
-from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
+from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.folders import (
     check_same_as_finished,
@@ -141,10 +141,10 @@ def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, 
 # What is printed and written
 
 
-def training_record(
-    args: TrainArguments, model: LatentThoughtModel, layout: Layout, rows: RunRows, shots: list[WorkedExample]
-) -> TrainingRecord:
+def training_record(args: TrainArguments, models: Models, rows: RunRows, shots: list[WorkedExample]) -> TrainingRecord:
     """The part of thoughts.json that is the same in all checkpoints of a run."""
+    model = models.thoughts
+    assert model is not None
     llm_fingerprint = fingerprint(model.llm, whole_tensor) if args.shard_llm else fingerprint(model.llm)
     small_fingerprint = None if model.small_lm is None else fingerprint(model.small_lm)
     return TrainingRecord(
@@ -170,7 +170,8 @@ def training_record(
         tuned=args.adapters or None,
         dtype=args.dtype,
         fingerprints=[llm_fingerprint, small_fingerprint],
-        tokens=layout.digests,
+        tokens=models.layout.digests,
+        known_states=list(models.known_states),
         seed=args.seed,
         versions=versions(),
         flags=args.resolved(),
@@ -280,7 +281,7 @@ def run(argv: list[str]) -> int:
         args=args,
         models=models,
         rows=rows,
-        record=training_record(args, model, layout, rows, shots),
+        record=training_record(args, models, rows, shots),
         dev_losses=dev_losses,
         data_collator=collator,
         callbacks=[EvaluateLastStep(), stop],

@@ -19,6 +19,7 @@ from lta_thinker.llm.frozen import (
     LmSource,
     check_cache,
     check_vocabulary,
+    known_states,
     load_config,
     load_frozen_lm,
     load_tokenizer,
@@ -160,18 +161,23 @@ def build_models(
     check_vocabulary(llm, layout.llm_tokenizer, layout.llm_ids, spec.large.flag)
     check_cache(llm, spec.large.flag)
     model = None if spec.kind == "none" and not adapters else build_thoughts(spec, llm, layout, weights)
+    small_lm = None if model is None else model.small_lm
+    states = (
+        None if spec.large_part == "embeddings" else known_states(llm),
+        None if small_lm is None else known_states(small_lm),
+    )
     # adapters come last: the generator starts as it would without
     for role, adapter in (adapters or {}).items():
         lm, source = llm, spec.large
         assert model is not None
         if role == "assistant_model":
             assert spec.small is not None
-            lm, source = model.small_lm, spec.small
+            lm, source = small_lm, spec.small
         if isinstance(adapter, Lora):
             model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target")
         else:
             model.adapters[role] = load_adapter(lm, adapter)
-    return Models(llm, model, layout)
+    return Models(llm, model, layout, states)
 
 
 def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeights | None) -> LatentThoughtModel:

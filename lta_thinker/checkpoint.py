@@ -88,7 +88,8 @@ class TrainingRecord:
     dev losses of these weights; dev_curve: the same of all dev evaluations so far; best: how these weights were chosen.
     large_model_path, small_model_path: where the LM's folder was, an absolute path; None for an id of the hub. files:
     the sha256 of the weight files beside it, by name. tokens: digests of the tokenizers with their chat templates
-    (Layout.digests). Fields with a default may be missing: evaluation works without.
+    (Layout.digests). known_states: what the LMs compute (llm/frozen.py). Fields with a default may be missing:
+    evaluation works without.
     """
 
     thought_generator: str
@@ -114,6 +115,7 @@ class TrainingRecord:
     dtype: str
     fingerprints: list[str | None]
     tokens: list[str | None] | None = None
+    known_states: list[str | None] | None = None
     seed: int | None = None
     versions: dict[str, str] | None = None
     flags: dict[str, str | int | float | bool | None] | None = None
@@ -150,6 +152,7 @@ class TrainingRecord:
             (self.thought_generator not in KINDS, f"{self.thought_generator} is no thought generator"),
             (len(self.fingerprints) != 2, "its fingerprints are not two, of the large LLM and of the small LM"),
             (len(self.tokens or [None, None]) != 2, "its tokens are not two, of the large LLM and of the small LM"),
+            (len(self.known_states or [None, None]) != 2, "its known_states are not two, of the LLM and the small LM"),
             (self.prompts.keys() != PLACEHOLDERS.keys(), f"its prompts are not {', '.join(PLACEHOLDERS)}"),
             (
                 any(text.count(PLACEHOLDERS[name]) != 1 for name, text in self.prompts.items()),

@@ -13,6 +13,7 @@ from lta_thinker.checkpoint import RESUME_FILE
 from lta_thinker.common import InputError, flatten
 from lta_thinker.evaluation.folder import ADAPTER_FILES
 from lta_thinker.evaluation.intervals import Interval, difference_interval, share_interval
+from lta_thinker.evaluation.plan import KNOWN_STATES
 from lta_thinker.evaluation.report import (
     Graded,
     Report,
@@ -23,6 +24,7 @@ from lta_thinker.evaluation.report import (
     version_texts,
 )
 from lta_thinker.evaluation.samples import SAMPLES_FILE, read_samples
+from lta_thinker.llm.frozen import same_states
 
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
 THOUGHT_SETTINGS = (
@@ -31,6 +33,7 @@ THOUGHT_SETTINGS = (
     "num_thought",
     "num_chains",
     "fingerprints.small",
+    "known_states.small",
     "layout.generator",
     "layout.llm.after",
     "prompts.thoughts",
@@ -106,6 +109,9 @@ def differing(one: Report, other: Report) -> dict[str, list]:
     ignored = THOUGHT_SETTINGS
     if a.get("fingerprints.large", "") == b.get("fingerprints.large"):  # the same LLM, by whatever path or id
         ignored += ("base_model_id",)
+    large, dtypes = f"{KNOWN_STATES}.large", (a["dtype"], b["dtype"])
+    if dtypes[0] != dtypes[1] or same_states(a.get(large), b.get(large), dtypes[0]):
+        ignored += (large,)
     if thoughts_prompt(a) != thoughts_prompt(b):
         # the suffix begins with the words behind the thoughts, or behind the question where there are none
         ignored += ("layout.llm.suffix",)

@@ -13,10 +13,11 @@ from pathlib import Path
 from lta_thinker.checkpoint import CHECKPOINT_NAME
 from lta_thinker.common import InputError, flatten, read_json, sha256_of, write_json
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import Plan, base_name, lm_dtype
+from lta_thinker.evaluation.plan import KNOWN_STATES, Plan, base_name, lm_dtype
 from lta_thinker.evaluation.report import REPORT_FILE, Report
 from lta_thinker.evaluation.samples import sample_files
 from lta_thinker.generation.sampling import SamplingSettings
+from lta_thinker.llm.frozen import same_states
 from lta_thinker.llm.lora import ROLES
 from lta_thinker.rows.examples import Example
 
@@ -161,8 +162,12 @@ def check_folder(folder: Path, settings: dict) -> None:
     for key in [*now, *(key for key in before if key.endswith(OPTIONAL))]:
         if before.get(key) == now.get(key) or key.endswith("_model_id"):  # of the LMs the fingerprints tell
             continue
+        if key.startswith(KNOWN_STATES) and same_states(before.get(key), now[key], now["dtype"]):
+            continue
         what = f"its samples were made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}"
-        if key == "questions":
+        if key.startswith(KNOWN_STATES):
+            what = "its samples are of an LM of these weights that computes otherwise: its config.json, or a version"
+        elif key == "questions":
             what = "its samples are of other questions than the rows now have"
         elif key == "samples_format":
             what = "its samples are another version's, whose noise and lines were others"

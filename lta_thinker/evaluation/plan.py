@@ -32,13 +32,14 @@ from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
-from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
+from lta_thinker.llm.frozen import LmSource, fingerprint, load_config, same_states
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
+KNOWN_STATES = "known_states"  # the setting: of the LMs by role, Models.known_states
 FILE_FLAGS = ("--params_file_name", "--att_file_name")
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 
@@ -454,23 +455,27 @@ def model_settings(plan: Plan, models: Models) -> dict:
     large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
     small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
     if plan.record:
-        check_lms(plan, plan.record, (large, small), models.layout.digests)
+        check_lms(plan, plan.record, (large, small), models)
     texts = {"layout.llm": asdict(models.layout.llm)}
     if models.layout.generator_tokenizer is not None:
         texts["layout.generator"] = asdict(models.layout.generator)
-    return {"fingerprints": {"large": large, "small": small}, **texts}
+    states = dict(zip(("large", "small"), models.known_states, strict=True))
+    return {"fingerprints": {"large": large, "small": small}, KNOWN_STATES: states, **texts}
 
 
-def check_lms(plan: Plan, record: TrainingRecord, weights: Sequence[str | None], tokens: Sequence[str | None]) -> None:
-    """InputError where the LMs' weights, tokenizers or chat templates are not those of the training. In another dtype
-    the weights' fingerprints differ, and are not compared."""
+def check_lms(plan: Plan, record: TrainingRecord, weights: Sequence[str | None], models: Models) -> None:
+    """InputError where the LMs are not those of the training: their weights (fingerprints), what they compute, or their
+    tokenizers and chat templates. In another dtype the first two differ, and are not compared."""
+    tokens, same_dtype = models.layout.digests, record.dtype == plan.dtype
     for i, source in enumerate((plan.spec.large, plan.spec.small)):
         if source is None:
             continue
-        other = None
-        if record.dtype == plan.dtype and weights[i] and weights[i] != record.fingerprints[i]:
-            other = "weights"
+        other, trained = None, record.known_states[i] if record.known_states else None
+        if same_dtype and weights[i] and weights[i] != record.fingerprints[i]:
+            other = "not the weights that these thoughts were trained with"
+        elif same_dtype and not same_states(models.known_states[i], trained, plan.dtype):
+            other = "its weights are those of the training, what it computes is not: its config.json, or a version"
         elif record.tokens and tokens[i] != record.tokens[i]:
-            other = "tokenizer or chat template"
+            other = "not the tokenizer or chat template that these thoughts were trained with"
         if other:
-            raise InputError(f"{source.model_id}: not the {other} that these thoughts were trained with ({META_FILE})")
+            raise InputError(f"{source.model_id}: {other} ({META_FILE})")

@@ -1,4 +1,4 @@
-"""The frozen LMs: loading them, what makes one unfit, and their fingerprints. How they read: forward.py.
+"""The frozen LMs: loading them, what makes one unfit, and which one it is. How they read: forward.py.
 
 source = LmSource("Qwen/Qwen3-8B", "--large_model_id", torch.bfloat16, "cuda")
 llm, tokenizer = load_frozen_lm(source), load_tokenizer(source)
@@ -303,11 +303,46 @@ def check_cache(lm, flag: str) -> None:
         raise InputError(f"{flag} {lm.config.name_or_path}: its layers ({layers}) are not supported in the large LM")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Which LM it is
+
+# relative distances. TF32 makes 1e-3 of float32; SmolLM2 in bfloat16 is 0.03 from float32, other experts are more
+CLOSE_STATES = {"float32": 2e-3, "bfloat16": 0.15}
+
+
 def fingerprint(lm, whole: Callable[[Tensor], Tensor] = lambda weight: weight) -> str:
     """A short hash of an LM's own weights: 64 values of each tensor, as float32. An adapter in the LM (lora.py) changes
     nothing. `whole`: puts a weight of a sharded LM together."""
     own = ((name, whole(weight)) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
     return weights_hash((name.replace(".base_layer.", "."), weight) for name, weight in own)
+
+
+@torch.no_grad()
+def known_states(lm) -> str:
+    """Of an LM's last states for 64 fixed tokens one number a token, as text. They show what its config.json says and
+    no weight does: the rotary base, the norms' epsilon, the activation. An adapter in the LM changes them."""
+    embed, config = lm.get_input_embeddings(), lm.config.get_text_config()
+    columns = torch.arange(min(64, num_positions(config) or 64), device=embed.weight.device)
+    tokens = columns * (embed.num_embeddings - 1) // len(columns)
+    mask = torch.ones_like(columns)[None]
+    states = body(lm)(
+        inputs_embeds=embed(tokens[None]), attention_mask=mask, position_ids=columns[None], use_cache=False
+    )[0][0]
+    features = torch.arange(len(states), device=states.device)
+    picked = states[features, features * states.shape[1] // len(states)]
+    return " ".join(f"{number:.4g}" for number in picked.tolist())
+
+
+def same_states(one: str | None, other: str | None, dtype: str) -> bool:
+    """Whether two known_states are of one LM: within what other kernels and devices make of it in this dtype. None,
+    what is not known, is like any."""
+    if one is None or other is None:
+        return True
+    try:
+        a, b = (torch.tensor([float(number) for number in str(text).split()]) for text in (one, other))
+    except ValueError:  # in a file that something else wrote
+        return False
+    return len(a) == len(b) and bool((a - b).norm() <= CLOSE_STATES[dtype] * b.norm())
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:

@@ -292,6 +292,41 @@ def test_other_tokenizers_are_refused(role, change, run, trained, tiny_pair, tmp
     assert f"pair/{role}: not the tokenizer or chat template that these thoughts were trained with" in error
 
 
+# what no weight and no size shows
+CONFIGS = {"another rotary base": {"rope_theta": 1e6}, "another activation": {"hidden_act": "gelu"}}
+
+
+def with_config(pair, role, changes):
+    """Change an LM's config.json in a folder of two."""
+    path = pair / role / "config.json"
+    config = json.loads(path.read_text())
+    if "rope_theta" in changes and "rope_parameters" in config:  # transformers 5
+        changes = {"rope_parameters": config["rope_parameters"] | changes}
+    path.write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize("role", ["large", "small"])
+@pytest.mark.parametrize("change", CONFIGS)
+def test_lms_that_compute_otherwise_are_refused(role, change, run, trained, tiny_pair, tmp_path):
+    """LMs with the weights of the training and a config that differs: what they compute is compared too."""
+    pair = tmp_path / "pair"
+    shutil.copytree(tiny_pair, pair)
+    models = ("--base_model_id", pair / "large", "--assistant_model_id", pair / "small")
+    run("--checkpoint", trained, *models)
+    with_config(pair, role, CONFIGS[change])
+    error = run("--checkpoint", trained, *models, "--output_dir", "other")
+    assert f"pair/{role}: its weights are those of the training, what it computes is not" in error
+
+
+def test_answers_of_an_llm_that_computes_otherwise_stay_apart(run, tiny_pair, tmp_path):
+    """A folder is not gone on with by an LLM of the same weights and another config."""
+    shutil.copytree(tiny_pair, tmp_path / "pair")
+    flags = ("--base_model_id", tmp_path / "pair" / "large", "--thought_generator", "none", "--output_dir", "out")
+    run(*flags)
+    with_config(tmp_path / "pair", "large", CONFIGS["another rotary base"])
+    assert "computes otherwise" in run(*flags, "--test_k", "8")
+
+
 def test_answers_of_replaced_llm_stay_apart(run, tiny_pair, tmp_path):
     """The same folder and flags with other weights on disk: the run does not go on, and the old answers stay."""
     model = tmp_path / "model" / "large"

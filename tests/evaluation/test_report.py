@@ -103,6 +103,11 @@ def test_compare_names_other_settings(run, tmp_path):
     c = write_evaluation(tmp_path / "c", records, base_model_id="one", **same)
     d = write_evaluation(tmp_path / "d", records, base_model_id="../one", **same)
     assert evaluate.compare(c, d).differ == {}
+    for number, (text, differ) in enumerate((("1 2.001", 0), ("1 2.2", 1), (5, 1), (None, 0))):
+        known = ({"known_states": {"large": one, "small": one}} for one in ("1 2", text))
+        places = (tmp_path / f"{name}{number}" for name in "ef")
+        pair = [write_evaluation(place, records, **more) for place, more in zip(places, known, strict=True)]
+        assert list(evaluate.compare(*pair).differ) == ["known_states.large"] * differ
 
 
 def test_compare_refuses_other_questions(run, tmp_path):
