@@ -134,7 +134,7 @@ class Options:
 
     def letter(self, text: str) -> str | None:
         """The letter of the option whose text this is; None where it is no option's, or that of several."""
-        if not self.keys or len(text) > 1000:
+        if len(text) > 1000:
             return None
         key = self.key(text)
         same = [i for i, one in enumerate(self.keys) if key != "" and key == one]

@@ -1,7 +1,9 @@
 """What answers_latex.py promises: formulas found and cleaned, equality in either order, never a crash or a wait."""
 
+import cmath
 import itertools
 import logging
+import math
 import random
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import sys
 import pytest
 from helpers import ENVIRONMENT, PROGRAMS, ROOT
 
-from lta_thinker.answers import answers_equal, extract_answer, verifier
+from lta_thinker.answers import answers_equal, extract_answer, latex, verifier
 from lta_thinker.answers.votes import group_answers, vote
 
 FORMULAS = [
@@ -292,6 +294,51 @@ def test_different_numbers_need_no_library(monkeypatch):
     formulas += ["x^2", "2x+3", "(x+1)^2", "9^{9^{9^{9}}}", "100000000!", r"\binom{10000000}{5000000}"]
     monkeypatch.delattr(verifier, "_compared")
     assert group_answers(formulas, "latex") == list(range(len(formulas)))
+
+
+VALUES = {
+    "12.5": 12.5,
+    "2-5": -3,
+    "2--5+1": 8,
+    "-3+-2": -5,
+    r"-\frac{1}{4}": -0.25,
+    r"\frac{1}{2}-\frac{3}{4}": -0.25,
+    "2(3+4)": 14,
+    r"3\cdot2^3": 24,
+    "2^{3-1}": 4,
+    "2^{-1}": 0.5,
+    "3!": 6,
+    "0!+4!": 25,
+    r"12\div4\times5": 15,
+    "12/4": 3,
+    r"\sqrt{16}": 4,
+    r"\sqrt{-4}": 2j,
+    r"\sqrt[3]{-8}": -2,
+    r"\sqrt[3]{27}": 3,
+    r"\sqrt[4]{16}": 2,
+    r"\sqrt[5]{-32}": -2,
+    r"\sqrt[4]{-4}": 1 + 1j,
+    r"\sqrt[3]{8i}": 3**0.5 + 1j,
+    r"\binom{6}{2}": 15,
+    r"\left(1+i\right)^2": 2j,
+    r"2\pi": 2 * math.pi,
+    "e^{2}": math.exp(2),
+    "9^{9^{9}}": math.inf,
+}
+NO_VALUES = ["", "2^-1", "1/2x", r"2\frac{1}{2}", "1/0", r"\sin(1)", "(1", "1)", r"\frac12", "^2", "3+", "2^", "1<2"]
+
+
+@pytest.mark.parametrize("formula", VALUES)
+def test_own_reader_knows_a_formulas_value(formula):
+    """What our own arithmetic makes of a formula is its value: by it most pairs are told apart."""
+    value = latex._value(formula)
+    assert value is not None and (value == VALUES[formula] or cmath.isclose(value, VALUES[formula]))
+
+
+@pytest.mark.parametrize("formula", NO_VALUES)
+def test_own_reader_leaves_what_it_does_not_know(formula):
+    """What may be read in two ways, and what is no formula, has no value here: the library decides."""
+    assert latex._value(formula) is None
 
 
 def test_equal_formulas_vote_together():
