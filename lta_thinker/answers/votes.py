@@ -27,15 +27,13 @@ class Vote:
 
     answer: the winner in its first sample's words, None where no sample has an answer; groups: the group of equal
     answers that each sample belongs to, counted from 0 as first seen (None: no answer, no group); winner: the winning
-    group; tied: whether the largest groups were of one size, also where scores decide; unsettled: the comparisons that
-    took too long (they count as unequal).
+    group; tied: whether the largest groups were of one size, also where scores decide.
     """
 
     answer: str | None
     groups: list[int | None]
     winner: int | None
     tied: bool
-    unsettled: int = 0
 
 
 def vote(
@@ -50,18 +48,17 @@ def vote(
     number, scores decide nothing. budget: of all the hard comparisons. Raises ValueError for the answer type, or where
     there is not one score for each answer.
     """
-    budget = budget or Budget()
     groups, scores = group_answers(answers, answer_type, budget), _deciding(scores, len(answers))
     sizes = Counter(group for group in groups if group is not None)
     if not sizes:
-        return Vote(None, groups, None, False, budget.unsettled)
+        return Vote(None, groups, None, False)
     tied = [group for group in sizes if sizes[group] == max(sizes.values())]  # as first seen
     totals = dict.fromkeys(tied, 0.0)  # of groups of one size, so the higher total is the higher mean
     for i, group in enumerate(groups):
         if scores is not None and group in totals:
             totals[group] += scores[i]
     winner = max(tied, key=lambda group: totals[group])
-    return Vote(answers[groups.index(winner)], groups, winner, len(tied) > 1, budget.unsettled)
+    return Vote(answers[groups.index(winner)], groups, winner, len(tied) > 1)
 
 
 def group_answers(answers: Sequence[str | None], answer_type: str, budget: Budget | None = None) -> list[int | None]:

@@ -60,8 +60,9 @@ def grade(line: SampleLine, answer_type: str) -> Graded:
     # each answer that differs has a budget of its own against the gold one: no answer's grade hangs on the others
     budgets = {answer: Budget() for answer in answers}
     right = {answer: answers_equal(answer, gold, answer_type, budget) for answer, budget in budgets.items()}
-    result = vote(answers, answer_type, line.scores)
-    unsettled = result.unsettled + sum(budget.unsettled for budget in budgets.values())
+    of_vote = Budget()
+    result = vote(answers, answer_type, line.scores, of_vote)
+    unsettled = sum(budget.unsettled for budget in (of_vote, *budgets.values()))
     correct = result.answer is not None and right[result.answer]
     return Graded(line, gold, answers, result, [right[answer] for answer in answers], correct, unsettled)
 

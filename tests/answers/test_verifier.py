@@ -81,10 +81,11 @@ def test_vote_has_one_budget(monkeypatch):
     asked = []
     monkeypatch.setattr(verifier, "_compared", lambda a, b: asked.append((a, b)) or (None, 1.0))
     formulas = [rf"\int_0^{i} x^{{x^x}} dx" for i in range(2, 9)]
-    result = vote([*formulas, "1", "1.0", "2/2"], "latex")
+    budget = Budget()
+    result = vote([*formulas, "1", "1.0", "2/2"], "latex", budget=budget)
     pairs = 7 * 6 // 2 + 3 * 7 - 2 * 7  # the three numbers are one answer: its first text is compared with each formula
     assert result.answer == "1" and len(asked) == verifier.BUDGET_SECONDS
-    assert result.unsettled >= pairs
+    assert budget.unsettled >= pairs
     asked.clear()
     budget = Budget()
     assert not answers_equal(", ".join(formulas), ", ".join(formulas[1:] + ["3"]), "latex", budget)
