@@ -1,7 +1,7 @@
 """Kills training and evaluation (SIGKILL) at random moments, starts them again until they end, and compares what they
 leave with what a run leaves that was never cut: weights and dev figures to the bit, every answer.
 
-    python benchmarks/faults.py --folder /tmp/faults                  # 100 kills of training, 50 of evaluation: hours
+    python benchmarks/faults.py --folder /tmp/faults                  # 100 kills of training, 50 of evaluation: 28 min
     python benchmarks/faults.py --folder /tmp/faults --train 6 --evaluate 3        # a few of each kind
 
 On the toy pair, with short runs. The moments follow from --seed; the machine decides what they hit. Every chain (a run
