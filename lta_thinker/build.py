@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from transformers import set_seed
+from accelerate.utils import set_seed
 
 from lta_thinker.checkpoint import GeneratorWeights, load_weights
 from lta_thinker.common import InputError, ranks
