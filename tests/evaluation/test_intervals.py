@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.coverage import coverage, lift, one, pair
+from benchmarks.intervals import coverage, lift, one, pair
 from lta_thinker.evaluation.intervals import difference_interval, mean_interval, share_interval, t_quantile
 
 

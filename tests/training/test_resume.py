@@ -15,7 +15,15 @@ from helpers import logs, meta, one_line, weights
 from transformers.trainer_callback import TrainerState
 
 from lta_thinker import train
-from lta_thinker.checkpoint import COMPLETE, NEEDED, check_resume_checkpoint, complete_checkpoints, fault_of
+from lta_thinker.checkpoint import (
+    COMPLETE,
+    META_FILE,
+    NEEDED,
+    RESUME_FILE,
+    check_resume_checkpoint,
+    complete_checkpoints,
+    fault_of,
+)
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 from lta_thinker.training import folders, trainer
@@ -194,6 +202,20 @@ def test_record_of_a_checkpoint_that_says_nothing_is_none(there, text):
     with pytest.raises(InputError):
         check_resume_checkpoint(path.parent)
     assert train.newest_checkpoint(Path("results/a")).name == "checkpoint-8"
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_record_without_a_file_that_is_needed_is_refused(there, name):
+    """`complete` names all that every resume checkpoint has; an evaluation asks for the two files that it reads."""
+    path = Path("results/a/checkpoint-12", COMPLETE)
+    files = json.loads(path.read_text())["files"]
+    path.write_text(json.dumps({"files": {other: files[other] for other in files if other != name}}))
+    assert fault_of(path.parent) == f"{path}: names no {name}, which every resume checkpoint has"
+    if name in (RESUME_FILE, META_FILE):
+        with pytest.raises(InputError, match=f"names no {name}"):
+            check_resume_checkpoint(path.parent, to_evaluate=True)
+    else:
+        check_resume_checkpoint(path.parent, to_evaluate=True)
 
 
 def test_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(there, ended, capsys):
