@@ -1,5 +1,6 @@
 """What several test files use: paths, the tiny models and their tokenizers, rows, flags, and what a run leaves."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -322,6 +323,33 @@ def logs(name: str) -> list[dict]:
     """Log history of a run's newest resume checkpoint."""
     newest = train.newest_checkpoint(Path("results") / name)
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
+
+
+def cut_at(step: int) -> None:
+    """As if run a (training/conftest.py) had been killed after that checkpoint."""
+    for folder in Path("results/a").glob("checkpoint-*"):
+        if int(folder.name.split("-")[1]) > step:
+            shutil.rmtree(folder)
+    shutil.rmtree("ckpt")
+
+
+def same_as(ended: Path) -> bool:
+    """Whether run a here has the weights of the uncut one, to the bit, its choice and its dev losses."""
+    with contextlib.chdir(ended):
+        whole, choice = weights("a"), [meta("a")[key] for key in ("dev", "dev_curve", "best")]
+    here = weights("a")
+    losses = [Path(folder, "results/a/dev_losses.jsonl").read_bytes() for folder in (ended, ".")]
+    return (
+        whole.keys() == here.keys()
+        and all(torch.equal(whole[name], here[name]) for name in whole)
+        and choice == [meta("a")[key] for key in ("dev", "dev_curve", "best")]
+        and losses[0] == losses[1]
+    )
+
+
+def files_and_times(*folders: str) -> dict:
+    paths = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
 def subprocess_train(flags: list[str]) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Going on: what a checkpoint must have, a run that has ended, one that has only to write, a full disk, the lock."""
+"""Going on: a run that has ended, one that has only to write, a full disk, the lock."""
 
 import errno
 import fcntl
@@ -11,83 +11,19 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from helpers import logs, meta, one_line, weights
+from helpers import cut_at, files_and_times, logs, meta, one_line, same_as
 from transformers.trainer_callback import TrainerState
 
 from lta_thinker import train
 from lta_thinker.checkpoint import (
     COMPLETE,
-    META_FILE,
-    NEEDED,
-    RESUME_FILE,
-    check_resume_checkpoint,
     complete_checkpoints,
-    fault_of,
 )
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 from lta_thinker.training import folders, trainer
 
-STEPS = ["--max_steps", "12", "--eval_strategy", "steps", "--eval_steps", "4", "--save_total_limit", "9"]
-STEPS += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
 NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.fixture
-def long_flags(flags):
-    """A run named a: 12 steps of 8 an epoch by a schedule that is not linear, a checkpoint every 4."""
-    return [*flags, "--k_shot", "16", "--lr_scheduler_type", "cosine", *STEPS, "--output_name", "a"]
-
-
-@pytest.fixture(scope="session")
-def ended(tiny_pair, gsm8k_data, tmp_path_factory) -> Path:
-    """The folder in which such a run has ended."""
-    import contextlib
-
-    from helpers import train_flags
-
-    folder = tmp_path_factory.mktemp("ended")
-    more = ["--k_shot", "16", "--lr_scheduler_type", "cosine", *STEPS, "--output_name", "a"]
-    with contextlib.chdir(folder):
-        train.run([*train_flags(tiny_pair, gsm8k_data), *more])
-    return folder
-
-
-@pytest.fixture
-def there(ended, long_flags, tmp_path):
-    """The current folder is a copy of that one -> the flags of the run."""
-    for name in ("results", "ckpt"):
-        shutil.copytree(ended / name, tmp_path / name)
-    return [*long_flags, "--resume"]
-
-
-def cut_at(step: int) -> None:
-    """As if run a had been killed after that checkpoint."""
-    for folder in Path("results/a").glob("checkpoint-*"):
-        if int(folder.name.split("-")[1]) > step:
-            shutil.rmtree(folder)
-    shutil.rmtree("ckpt")
-
-
-def files_and_times(*folders: str) -> dict:
-    paths = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
-
-
-def same_as(ended: Path) -> bool:
-    """Whether run a here has the weights of the uncut one, to the bit, its choice and its dev losses."""
-    import contextlib
-
-    with contextlib.chdir(ended):
-        whole, choice = weights("a"), [meta("a")[key] for key in ("dev", "dev_curve", "best")]
-    here = weights("a")
-    losses = [Path(folder, "results/a/dev_losses.jsonl").read_bytes() for folder in (ended, ".")]
-    return (
-        whole.keys() == here.keys()
-        and all(torch.equal(whole[name], here[name]) for name in whole)
-        and choice == [meta("a")[key] for key in ("dev", "dev_curve", "best")]
-        and losses[0] == losses[1]
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,211 +99,6 @@ def test_last_step_is_evaluated_whatever_eval_delay_says(flags):
     """--eval_delay beyond the end leaves one dev evaluation, of the last step, and its weights are saved."""
     train.run([*flags, "--output_name", "late", "--eval_delay", "1000", "--max_steps", "2"])
     assert meta("late")["best"]["step"] == 2 and [point["step"] for point in meta("late")["dev_curve"]] == [2]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What a checkpoint must have
-
-FAULTS = {
-    "lost": lambda path: path.unlink(),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "empty": lambda path: path.write_bytes(b""),
-    "another of the same size": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
-}
-
-
-@pytest.mark.parametrize("name", [*NEEDED, "rng_state.pth"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_checkpoint_that_lost_a_file_is_not_complete(there, name, fault):
-    """A checkpoint is complete where all is there that was written; else the file is named, and it is not gone on
-    from."""
-    cut_at(12)
-    for step in (4, 8, 12):
-        FAULTS[fault](Path(f"results/a/checkpoint-{step}", name))
-    with pytest.raises(InputError) as error:
-        train.run(there)
-    one_line(error, "--resume: no complete checkpoint in results/a", f"results/a/checkpoint-12/{name}: ")
-
-
-@pytest.mark.parametrize(
-    "text", [None, "", "{", "[]", "{}", '{"files": 5}', '{"files": {}}', '{"files": {"optimizer.pt": {}}}', "[" * 10**5]
-)
-def test_record_of_a_checkpoint_that_says_nothing_is_none(there, text):
-    """`complete` itself must be what train.py writes: without it, or with another, nothing is known to be there."""
-    path = Path("results/a/checkpoint-12", COMPLETE)
-    path.unlink() if text is None else path.write_text(text)
-    fault = fault_of(path.parent)
-    assert fault.startswith(str(path)) and "\n" not in fault
-    with pytest.raises(InputError):
-        check_resume_checkpoint(path.parent)
-    assert train.newest_checkpoint(Path("results/a")).name == "checkpoint-8"
-
-
-@pytest.mark.parametrize("name", NEEDED)
-def test_record_without_a_file_that_is_needed_is_refused(there, name):
-    """`complete` names all that every resume checkpoint has; an evaluation asks for the two files that it reads."""
-    path = Path("results/a/checkpoint-12", COMPLETE)
-    files = json.loads(path.read_text())["files"]
-    path.write_text(json.dumps({"files": {other: files[other] for other in files if other != name}}))
-    assert fault_of(path.parent) == f"{path}: names no {name}, which every resume checkpoint has"
-    if name in (RESUME_FILE, META_FILE):
-        with pytest.raises(InputError, match=f"names no {name}"):
-            check_resume_checkpoint(path.parent, to_evaluate=True)
-    else:
-        check_resume_checkpoint(path.parent, to_evaluate=True)
-
-
-def test_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(there, ended, capsys):
-    """A run whose newest checkpoint is damaged goes on from the one before, says so, and ends with the same weights."""
-    cut_at(8)
-    Path("results/a/checkpoint-8/optimizer.pt").unlink()
-    assert train.run(there) == 0
-    note = "note: results/a/checkpoint-8/optimizer.pt: no such file; the checkpoint had it when it was written"
-    assert capsys.readouterr().out.count(f"{note}; going on from results/a/checkpoint-4\n") == 1
-    assert same_as(ended)
-
-
-def test_best_checkpoint_that_is_lost_is_not_replaced_by_the_last(there, monkeypatch):
-    """Without the best checkpoint so far a run is not gone on from: its end would have other weights."""
-    cut_at(12)
-    best = json.loads(Path("results/a/checkpoint-12/trainer_state.json").read_text())["best_global_step"]
-    shutil.rmtree(f"results/a/checkpoint-{best}")
-    newest = train.newest_checkpoint(Path("results/a"))
-    assert newest is None or json.loads((newest / "trainer_state.json").read_text())["best_global_step"] != best
-
-
-@pytest.mark.parametrize("name", ["rng_state.pth", "optimizer.pt", "scheduler.pt", "trainer_state.json"])
-def test_evaluation_asks_for_what_it_reads(there, name):
-    """A checkpoint that lost what only training reads is evaluated; so is one of an earlier version, with an empty
-    `complete`. Weights that are not those that were written are refused."""
-    folder = Path("results/a/checkpoint-12")
-    Path(folder, name).unlink()
-    check_resume_checkpoint(folder, to_evaluate=True)
-    path = folder / "model.safetensors"
-    path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(InputError, match="model.safetensors: not the file that was written"):
-        check_resume_checkpoint(folder, to_evaluate=True)
-    (folder / COMPLETE).write_text("")
-    check_resume_checkpoint(folder, to_evaluate=True)
-
-
-def test_run_of_an_earlier_version_is_refused_in_words(there):
-    """--resume says of checkpoints with an empty `complete` whose they are, and what to do."""
-    cut_at(12)
-    for path in Path("results/a").glob("checkpoint-*/complete"):
-        path.write_text("")
-    with pytest.raises(InputError) as error:
-        train.run(there)
-    one_line(
-        error, "checkpoint-12/complete: empty, of an earlier version of train.py", "weights in ckpt/ go on to work"
-    )
-
-
-def test_fresh_run_removes_what_a_killed_one_left_and_nothing_else(long_flags, monkeypatch):
-    """A fresh run removes its own half-written checkpoints. A folder of another program, or a link, is refused, and
-    stays."""
-    foreign, own = Path("results/a/checkpoint-7"), Path("results/a/checkpoint-8")
-    own.mkdir(parents=True)
-    for name in (folders.WRITING, "model.safetensors"):
-        (own / name).touch()
-    Path("results/a/checkpoint-9").mkdir()  # killed before it was marked
-    Path("elsewhere").mkdir()
-    Path("elsewhere/weights").touch()
-    for make in (
-        lambda: shutil.copytree("elsewhere", foreign),
-        lambda: foreign.symlink_to(Path("elsewhere").resolve()),
-    ):
-        make()
-        with pytest.raises(InputError) as error:
-            train.run(long_flags)
-        one_line(error, "results/a/checkpoint-7: not this run's; use another --output_name")
-        assert Path(foreign, "weights").exists() and own.exists()
-        foreign.unlink() if foreign.is_symlink() else shutil.rmtree(foreign)
-    monkeypatch.setattr(trainer.ThoughtTrainer, "train", lambda *_, **__: (_ for _ in ()).throw(InputError("here")))
-    with pytest.raises(InputError, match="here"):
-        train.run(long_flags)
-    assert not list(Path("results/a").glob("checkpoint-*"))
-
-
-def test_checkpoint_that_is_a_link_is_left_alone(there, ended):
-    """A checkpoint's folder that is a link is none: what it leads to stays as it is, also where its turn to be removed
-    or written comes."""
-    cut_at(8)
-    shutil.copytree("results/a/checkpoint-4", "elsewhere")
-    before = files_and_times("elsewhere")
-    for step in (2, 12):
-        Path(f"results/a/checkpoint-{step}").symlink_to(Path("elsewhere").resolve())
-    assert train.run([*there, "--save_total_limit", "1"]) == 0
-    assert same_as(ended) and files_and_times("elsewhere") == before
-
-
-def test_fresh_run_sees_weights_that_a_kill_left_between_two_renames(there):
-    """ckpt/NAME.old without ckpt/NAME is weights that are there already."""
-    shutil.rmtree("results")
-    (final,) = Path("ckpt").iterdir()
-    final.rename(f"{final}.old")
-    with pytest.raises(InputError, match=r"\.old is there already: --resume goes on"):
-        train.run(there[:-1])
-
-
-def test_fresh_run_does_not_start_over_a_damaged_one(there):
-    """Without --resume a run does not begin where checkpoints are, damaged or not."""
-    cut_at(12)
-    for path in Path("results/a").glob("checkpoint-*/optimizer.pt"):
-        path.unlink()
-    with pytest.raises(InputError, match="results/a/checkpoint-12 is there already: --resume goes on"):
-        train.run(there[:-1])
-
-
-def test_large_file_of_another_model_is_named_when_it_is_read(there, monkeypatch):
-    """A file without a digest, of the right size but of another model, is one line when the library reads it."""
-    cut_at(8)
-    monkeypatch.setattr("lta_thinker.checkpoint.SMALL", 0)
-    for name in ("optimizer.pt", "model.safetensors"):
-        path = Path("results/a/checkpoint-8", name)
-        whole = path.read_bytes()
-        path.write_bytes(bytes(len(whole)))
-        record = json.loads((path.parent / COMPLETE).read_text())
-        for facts in record["files"].values():
-            facts["sha256"] = None
-        (path.parent / COMPLETE).write_text(json.dumps(record))
-        with pytest.raises(InputError) as error:
-            train.run(there)
-        one_line(error, f"results/a/checkpoint-8: its {name}", "cannot be gone on from")
-        path.write_bytes(whole)
-
-
-SETTINGS = {
-    "{": "flags.json: not JSON",
-    "[]": "flags.json: not a JSON object",
-    "{}": "flags.json: has no starts",
-    '{"starts": []}': "flags.json: has no start",
-    '{"starts": 5}': "flags.json: starts: is 5, not list",
-    '{"starts": [{"versions": {"torch": 2}, "flags": {}}]}': "flags.json: starts[0]: versions.torch: is 2, not str",
-    '{"starts": [{"versions": {}, "flags": {}}]}': "flags.json: has no ",
-}
-
-
-@pytest.mark.parametrize("text", SETTINGS)
-def test_foreign_flags_of_a_run_are_named(there, text):
-    """flags.json that train.py did not write is named before anything is loaded."""
-    cut_at(8)
-    Path("results/a/flags.json").write_text(text)
-    with pytest.raises(InputError) as error:
-        train.run(there)
-    one_line(error, SETTINGS[text])
-
-
-@pytest.mark.parametrize("line", ["x", "5", '{"step": 1}', '{"step": "1", "nats": []}', '{"step": 1, "nats": [NaN]}'])
-def test_foreign_dev_losses_are_named(there, line):
-    """A line of dev_losses.jsonl that train.py did not write is named by its number before anything is loaded."""
-    cut_at(8)
-    with open("results/a/dev_losses.jsonl", "a") as file:
-        file.write(line + "\n")
-    with pytest.raises(InputError) as error:
-        train.run(there)
-    one_line(error, "results/a/dev_losses.jsonl:4: ", "remove it")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
