@@ -6,9 +6,9 @@ import signal
 import tempfile
 from pathlib import Path
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell's background jobs ignore it, and so would their tests
+# a shell's background jobs ignore the one, nohup the other, and so would their tests
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the suite's figures are those of CPUs, and two ranks need not share a GPU
 os.environ["HF_HUB_OFFLINE"] = "1"
