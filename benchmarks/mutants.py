@@ -33,7 +33,16 @@ ROOMS = {  # name: its files, its tests (the quick and sharp ones first: the fir
         ["tests/evaluation", "tests/project/test_wrong_inputs.py", BROKEN],
     ),
     "answers": (["lta_thinker/answers"], ["tests/answers"]),
-    "checkpoint": (["lta_thinker/checkpoint.py"], ["tests/model/test_checkpoint.py", "tests/api/test_hub.py", BROKEN]),
+    "checkpoint": (
+        ["lta_thinker/checkpoint.py"],
+        [
+            "tests/model/test_checkpoint.py",
+            "tests/training/test_checkpoints.py",
+            "tests/evaluation/test_dis_evaluate.py",
+            "tests/api/test_hub.py",
+            BROKEN,
+        ],
+    ),
 }
 ONLY_ELSEWHERE = {"lta_thinker/generation/vllm.py", "lta_thinker/generation/reaper.py"}  # their tests need vLLM
 AT_IMPORT = ("error during collection", "errors during collection", "ImportError while loading conftest")

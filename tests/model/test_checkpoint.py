@@ -427,5 +427,8 @@ def test_generator_follows_from_published_sizes():
         with pytest.raises(InputError) as error:
             infer_generator(published("block"), d_small, d_large)
         one_line(error, part)
+    assert infer_generator(GeneratorWeights(None, {"prior": torch.ones(2, 32)}), 16, 32) == "prompt"
+    with pytest.raises(InputError, match="--att_file_name needs --params_file_name"):
+        infer_generator(GeneratorWeights(None, published("block")[1]), 16, 32)
     with pytest.raises(InputError, match="not a projection"):
         infer_generator(GeneratorWeights({"linear.weight": torch.ones(2, 2)}, None), 16, 32)

@@ -165,12 +165,17 @@ def test_sample_stands_for_no_other_split(tmp_path, monkeypatch, unreachable_hub
     assert "sample.jsonl: no such file" in message(load_split, TASKS["arithmetic"], "sample", str(tmp_path / "user"))
 
 
-def test_worked_examples_are_the_first_train_rows(gsm8k_data):
-    """Worked examples are as many of the first train rows as are asked for, up to all of them; more are refused."""
+def test_worked_examples_are_the_first_train_rows(gsm8k_data, tmp_path):
+    """Worked examples are as many of the first train rows as are asked for, up to all of them; more are refused, and so
+    is a broken row unless it may be left out."""
     train = [example.question for example in load_split(GSM8K, "train", str(gsm8k_data)).examples]
     for count in (0, 1, len(train)):
         assert [one.question for one in worked_examples(GSM8K, count, str(gsm8k_data))] == train[:count]
     assert "has only 38 train rows" in message(worked_examples, GSM8K, len(train) + 1, str(gsm8k_data))
+    rows = [gsm8k_row(i) for i in range(40)]
+    write_jsonl(tmp_path / "gsm8k" / "train_socratic.jsonl", [rows[0], {"question": "?"}, *rows[1:]])
+    assert "train_socratic.jsonl:2: " in message(worked_examples, GSM8K, 2, str(tmp_path))
+    assert len(worked_examples(GSM8K, 2, str(tmp_path), True)) == 2
 
 
 def test_unknown_tasks_list_known_ones(gsm8k_data):

@@ -175,6 +175,10 @@ def test_one_letter_golds_give_warning(tmp_path):
     for fair in ([row | {"answer": "AB"[i % 2]} for i, row in enumerate(rows)], rows[1:10], rows[:23] + rows[:1] * 4):
         write_jsonl(tmp_path / "du" / "test.jsonl", fair)
         assert load_split(TASKS["du"], "test", str(tmp_path)).warning == ""
+    same = [row | {"answer": "A"} for row in rows]
+    for count, others, warned in ((19, 0, False), (20, 0, True), (20, 4, True), (20, 5, False)):
+        write_jsonl(tmp_path / "du" / "test.jsonl", same[: count - others] + rows[:1] * others)
+        assert bool(load_split(TASKS["du"], "test", str(tmp_path)).warning) is warned
 
 
 def test_du_has_no_train_split():
