@@ -319,6 +319,9 @@ def test_two_blocks_run_in_sequence(tiny_models):
     upper = TransformerBlock(6, 10, 1e-6)
     upper.load_state_dict({name: v for name, v in two.state_dict().items() if not name.startswith("before.")})
     torch.testing.assert_close(two(x, mask, columns), upper(two.before(x, mask, everywhere), mask, columns))
+    for count in (1, 2, 3, 5):
+        blocks = [one for one in TransformerBlock(6, 10, 1e-6, count).modules() if isinstance(one, TransformerBlock)]
+        assert len(blocks) == count
 
 
 @pytest.mark.parametrize("kind", ["small_block", "block"])
