@@ -21,7 +21,7 @@ from mutant_tests import PYTEST, write_table
 BROKEN = "tests/project/test_broken_files.py"
 ROOMS = {  # name: its files, its tests (the quick and sharp ones first: the first failure ends a mutant)
     "losses": (["losses.py"], ["tests/model/test_losses.py", "tests/training/test_balance.py"]),
-    "model": (["model.py"], ["tests/model", "tests/api"]),
+    "model": (["model.py"], ["tests/model", "tests/llm/test_tuning.py", "tests/api"]),
     "rows": (["data_loader.py", "lta_thinker/rows"], ["tests/rows", "tests/training/test_preprocess.py"]),
     "generation": (["lta_thinker/generation"], ["tests/generation", "tests/api", "tests/model/test_exact.py"]),
     "training": (

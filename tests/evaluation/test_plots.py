@@ -30,7 +30,7 @@ def report(run: str | None, samples: int = 3, **settings) -> dict:
         **{"base_model_id": "toy/large", "answer_type": "number", "task_name": "arithmetic", "dtype": "float32"},
         **{"sampling": {"num_return_sequences": samples}},
     } | settings
-    figures = {str(k): 0.5 + 0.1 * k for k in range(1, samples + 1)}
+    figures = {str(k): 0.5 + 0.1 * k / max(1, samples / 4) for k in range(1, samples + 1)}
     accuracy = {"value": figures[str(samples)], "low": 0.4, "high": 0.9}
     shares = {"no_answer": 0.0, "cut_off": 0.0, "tokens_per_sample": 5.0, "ties": 0, "unsettled": 0}
     made = {"speed": None, "thought_variance": None, "versions": {}, "wall_seconds": 1.0}
@@ -218,6 +218,9 @@ def test_report_alone_plots_its_votes(figures):
     assert [axes.get_title() for axes in figures[0].axes] == ["maj@k, pass@k"]
     evaluate.main(["--plot", write("y/report.json", report("gone", samples=1))])
     assert lines(figures[1])["maj@k, pass@k"][0] == ([1], [60.0])
+    for samples, ticks in ((1, [1]), (3, [1, 2, 3]), (25, [*range(2, 26, 2)])):
+        evaluate.main(["--plot", write(f"z{samples}/report.json", report("gone", samples=samples))])
+        assert figures[-1].axes[0].get_xticks().tolist() == ticks
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,13 @@ def test_standardized_states_have_nothing_in_common(tiny_models, kind, chains):
 
 
 def test_features_that_never_differ_become_zero():
-    """A feature that is the same everywhere is 0 in standardized states, not noise over nothing."""
+    """A feature that is the same everywhere but for rounding is 0 in standardized states, not noise over nothing."""
     states = StandardizedStates(2, num_slots=1)
     values = torch.tensor([[1e3, 1.0], [1e3, 3.0]])
+    rounded = torch.tensor([[1e3, 1.0], [torch.nextafter(torch.tensor(1e3), torch.tensor(2e3)), 3.0]])
+    states.fit(rounded, rounded[:, None])
+    assert states(rounded[None], None, num_slots=0)[..., 0].abs().max() == 0
+    assert states(rounded[:, None], None, num_slots=1)[..., 0].abs().max() == 0
     states.fit(values, values[:, None])
     assert states(values[None], None, num_slots=0).tolist() == [[[0.0, -1.0], [0.0, 1.0]]]
     assert states(values[:, None], None, num_slots=1).tolist() == [[[0.0, -1.0]], [[0.0, 1.0]]]
