@@ -30,7 +30,7 @@ ROOMS = {  # name: its files, its tests (the quick and sharp ones first: the fir
     ),
     "evaluation": (
         ["evaluate.py", "lta_thinker/evaluation"],
-        ["tests/evaluation", "tests/project/test_wrong_inputs.py", BROKEN],
+        ["tests/evaluation", "tests/training/test_fewshot.py", "tests/project/test_wrong_inputs.py", BROKEN],
     ),
     "answers": (["lta_thinker/answers"], ["tests/answers"]),
     "checkpoint": (

@@ -149,6 +149,20 @@ def test_samples_match_plain_token_loop(tiny_models, greedy):
             assert one.score == pytest.approx(score, abs=1e-4)
 
 
+def test_answers_keep_no_gradients(tiny_models, monkeypatch):
+    """Thoughts and samples are made without gradients: a trained generator costs no memory for them."""
+    seen, written = [], generation.TransformersSampler._decode
+
+    def looked_at(sampler, requests):
+        seen.append(torch.is_grad_enabled())
+        return written(sampler, requests)
+
+    monkeypatch.setattr(generation.TransformersSampler, "_decode", looked_at)
+    models = Models(tiny_models.llm, tiny_models.model("small"), tiny_models.layout_for("small"))
+    answers = sampled(models, EXAMPLES[:1], SETTINGS, 1)
+    assert len(list(answers)) == 1 and seen == [False] and torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize("kind", ["small_block", "block", "small", "none"])
 def test_batch_answers_as_each_question_alone(tiny_models, kind):
     """Batch size and order change no token (float32, CPU), whatever the lengths. All samples of a question differ."""
