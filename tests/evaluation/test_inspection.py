@@ -23,6 +23,7 @@ from lta_thinker.evaluation.inspection import (
     make_thoughts,
     name_rows,
     nearest_rows,
+    print_inspection,
     table_distance,
 )
 from lta_thinker.generation.prompts import PromptEmbedder, make_requests
@@ -202,6 +203,14 @@ def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dty
     assert torch.tensor(figures["attention"]["mass"]).shape == (3, llm.config.num_hidden_layers)
     printed = capsys.readouterr().out
     assert str(folder / INSPECTION_FILE) in printed and printed.count("information") == 4
+
+    def slot(row, *words):
+        return [{"row": row + i, "word": word, "cosine": 0.9 - i / 10} for i, word in enumerate(words)]
+
+    same, differ = [slot(5, "a", "b", "c"), slot(5, "a", "d", "e")], [slot(5, "a", "b"), slot(6, "f", "g")]
+    print_inspection(figures | {"nearest_words": [same, differ, differ]})
+    printed = capsys.readouterr().out
+    assert f"  [7] all {N}: 'a' 0.90; slot 1 then 'b' 0.80, 'c' 0.70\n  [8] 1: 'a' 0.90  2: 'f' 0.90\n" in printed
 
 
 def test_single_question_has_no_exchange(tiny_models, tmp_path, capsys):

@@ -135,16 +135,16 @@ def test_killed_run_is_plotted_from_checkpoint(figures):
     """A killed run is drawn from its newest complete checkpoint, an ended one to its last line."""
     for step in (20, 40, 60):
         write(f"results/a/checkpoint-{step}/trainer_state.json", state(step))
-        if step < 60:
-            complete(step)
-    evaluate.main(["--plot", "a"])
-    assert lines(figures[0])["training: SFT loss"][0][0] == [10, 20, 30, 40]
+    for number, step in enumerate((20, 40)):
+        complete(step)
+        evaluate.main(["--plot", "a"])
+        assert lines(figures[number])["training: SFT loss"][0][0] == [*range(10, step + 1, 10)]
     write("results/a/trainer_state.json", state(50))
     evaluate.main(["--plot", "a"])
-    assert lines(figures[1])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50]
+    assert lines(figures[2])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50]
     complete(60)  # it was resumed
     evaluate.main(["--plot", "a"])
-    assert lines(figures[2])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50, 60]
+    assert lines(figures[3])["training: SFT loss"][0][0] == [10, 20, 30, 40, 50, 60]
 
 
 def test_reports_belong_to_named_run(figures):
