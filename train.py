@@ -10,12 +10,16 @@ results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempt
 and stop; a second Ctrl-C stops at once.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+
 import contextlib
 import functools
 import gc
 import math
 import os
-import signal
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,16 +30,7 @@ import transformers
 from packaging.version import Version
 
 from lta_thinker.build import build_layout, build_models
-from lta_thinker.checkpoint import (
-    STATE_FILE,
-    Best,
-    GeneratorWeights,
-    TrainingRecord,
-    check_weights,
-    read_weights,
-    save_checkpoint,
-    step_of,
-)
+from lta_thinker.checkpoint import META_FILE, STATE_FILE, Best, TrainingRecord, save_checkpoint, step_of
 from lta_thinker.common import InputError, ranks, run_program, versions, writing
 from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
@@ -46,7 +41,7 @@ from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.folders import (
-    check_same_as_finished,
+    check_same_as_record,
     check_same_run,
     final_folder,
     from_first_rank,
@@ -61,6 +56,7 @@ from lta_thinker.training.folders import (
 )
 from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import fit_states, forget_states, keep_states
+from lta_thinker.weights import GeneratorWeights, check_weights, read_weights
 
 KEPT = "what was saved is kept, and --resume goes on from the last checkpoint, where there is one"
 
@@ -102,14 +98,14 @@ def check_library_can_resume(args: TrainArguments, checkpoint: Path, num_rows: i
 
 
 def read_start(args: TrainArguments) -> GeneratorWeights | None:
-    """Weights to start from, None for fresh ones. InputError where they or the flags do not fit the LMs' configs: it is
-    seen before the LMs are loaded."""
+    """Weights to start from, None for fresh ones and where a run goes on with its own. InputError where they or the
+    flags do not fit the LMs' configs: it is seen before the LMs are loaded."""
     llm_config, small_config = args.spec.load_configs()
     prior_row_ids(llm_config, args.num_thought_chains * args.num_thought_tokens)
     if args.distinct_slot_ids:
         prior_row_ids(small_config, args.num_thought_tokens)
     files = {"--params_file_name": args.params_file_name, "--att_file_name": args.att_file_name}
-    if not any(files.values()):
+    if args.resume or not any(files.values()):
         return None
     weights = GeneratorWeights(*(read_weights(path, flag) if path else None for flag, path in files.items()))
     check_weights(args.thought_generator, args.spec.sizes(llm_config, small_config), weights, args.design)
@@ -177,6 +173,13 @@ def training_record(args: TrainArguments, models: Models, rows: RunRows, shots: 
         flags=args.resolved(),
         rows=rows.counts,
     )
+
+
+def check_same_lms(args: TrainArguments, record: TrainingRecord, trained: TrainingRecord) -> None:
+    """InputError where a resumed run has other LMs than its checkpoint."""
+    for model_id, now, before in zip((args.large_model_id, args.small_model_id), record.lms, trained.lms, strict=True):
+        if other := now.differs(before, args.dtype):
+            raise InputError(f"--resume: {model_id}: {other}")
 
 
 def absolute_path(model_id: str) -> str | None:
@@ -253,11 +256,13 @@ def run(argv: list[str]) -> int:
     rows = prepare_rows(args, layout)
     check_some_step(args, len(rows.train))
     if finished:
-        check_same_as_finished(args, rows, finished)
+        check_same_as_record(args, rows, finished, str(final / META_FILE))
         print(f"this run has ended, and its weights are in {final}: nothing is left to do")
         return 0
 
-    checkpoint, starts, dev_losses = from_first_rank(functools.partial(take_run, args, rows, final))
+    checkpoint, before, dev_losses = from_first_rank(functools.partial(take_run, args, rows, final))
+    if before:  # they need not be given again, and the record names them
+        args.params_file_name, args.att_file_name = before["params_file_name"], before["att_file_name"]
     only_writes = checkpoint is not None and is_at_last_step(checkpoint)
     if checkpoint and not only_writes:
         check_library_can_resume(args, checkpoint, len(rows.train))
@@ -276,12 +281,15 @@ def run(argv: list[str]) -> int:
     if can_keep_states(args, len(rows.train)) and not only_writes:
         collators = {"train": collator, "dev": TrainingCollator(layout, steps=True)}
         rows = with_states(args, model, rows, collators)
+    record = training_record(args, models, rows, shots)
+    if checkpoint:
+        check_same_lms(args, record, TrainingRecord.read(checkpoint))
     stop = StopAtSignal(functools.partial(library_can_resume, args, len(rows.train)))
     trainer = ThoughtTrainer(
         args=args,
         models=models,
         rows=rows,
-        record=training_record(args, models, rows, shots),
+        record=record,
         dev_losses=dev_losses,
         data_collator=collator,
         callbacks=[EvaluateLastStep(), stop],
@@ -293,7 +301,7 @@ def run(argv: list[str]) -> int:
     else:
         if trainer.is_world_process_zero():
             print_start(args, model, rows)
-            record_start(args, rows, starts)
+            record_start(args, rows, before.get("starts", []))
         with stop.catching():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -310,16 +318,17 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def take_run(args: TrainArguments, rows: RunRows, final: Path) -> tuple[Path | None, list[dict], dict]:
-    """Keep the run's folders for this process -> (the checkpoint to resume from, the run's starts and dev losses so
+def take_run(args: TrainArguments, rows: RunRows, final: Path) -> tuple[Path | None, dict, dict]:
+    """Keep the run's folders for this process -> (the checkpoint to resume from, the run's flags.json and dev losses so
     far). InputError where they cannot be written, or are not this run's."""
     checkpoint = take_run_folders(args, final)
     if checkpoint is None:
-        return None, [], {}
+        return None, {}, {}
     settings = read_settings(args, rows)
     check_same_run(args, rows, settings)
+    check_same_as_record(args, rows, TrainingRecord.read(checkpoint), str(checkpoint / META_FILE))
     note_other_versions(settings)
-    return checkpoint, settings["starts"], read_dev_losses(args, checkpoint)
+    return checkpoint, settings, read_dev_losses(args, checkpoint)
 
 
 def run_rank(argv: list[str]) -> int:

@@ -86,7 +86,7 @@ def command(kind: Kind, name: str) -> list[str]:
 
 def finals(name: str) -> list[Path]:
     """The folders in ckpt/ that a run has left, half-written ones too."""
-    return list(Path("ckpt").glob(f"{name}-*"))
+    return [*Path("ckpt").glob(f"{name}-*"), *Path("ckpt").glob(f".{name}-*")]
 
 
 def is_seen(kind: Kind, name: str) -> Callable[[], bool]:

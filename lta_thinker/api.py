@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 
 from lta_thinker.build import check_prompts
-from lta_thinker.checkpoint import ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, save_checkpoint
+from lta_thinker.checkpoint import CHECKPOINT_FILES, META_FILE, save_checkpoint
 from lta_thinker.common import InputError, first_line, sha256_of
 from lta_thinker.evaluation.card import model_card
 from lta_thinker.evaluation.flags import EvaluationArguments
@@ -229,8 +229,7 @@ def download(hub_id: str, **arguments) -> Path:
 
 def check_replaceable(folder: Path) -> None:
     """InputError where a folder that is to be replaced has other things in it than save_pretrained writes."""
-    known = {ATT_FILE, CARD_FILE, META_FILE, PARAMS_FILE, *ROLES}
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = sorted(names - known if META_FILE in names else names)
+    others = sorted(names - CHECKPOINT_FILES if META_FILE in names else names)
     if others:
         raise InputError(f"{folder}: has {others[0]} in it, which would be lost; save into a new folder")

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from accelerate.utils import set_seed
 
-from lta_thinker.checkpoint import GeneratorWeights, load_weights
 from lta_thinker.common import InputError, ranks
 from lta_thinker.llm.embeddings import load_embeddings
 from lta_thinker.llm.frozen import (
@@ -31,6 +30,7 @@ from lta_thinker.losses import Objective
 from lta_thinker.model import PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample, pad_token_id
+from lta_thinker.weights import GeneratorWeights, load_weights
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,23 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError, first_line, read_json, read_record, sha256_of, write_json
 from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
+from lta_thinker.llm.frozen import Identity
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
-from lta_thinker.model import GENERATORS, KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.model import KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
 from lta_thinker.rows.layout import WorkedExample
+from lta_thinker.weights import ATT_FILE, PARAMS_FILE, split_state
 
-PARAMS_FILE, ATT_FILE, META_FILE = "projection.bin", "TransformerBlock.bin", "thoughts.json"
+META_FILE = "thoughts.json"
 CARD_FILE = "README.md"
+CHECKPOINT_FILES = {PARAMS_FILE, ATT_FILE, META_FILE, CARD_FILE, *ROLES}  # of a folder in ckpt/, save_pretrained's too
 RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
 STATE_FILE = "trainer_state.json"  # Trainer's: steps, best step, log
 NEEDED = (RESUME_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE, META_FILE)  # of every resume checkpoint
@@ -41,13 +41,6 @@ DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluati
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "cannot be opened")  # in the errors of a failing torch.save
 MAX_BLOCKS = 64  # of a generator: each stands in the one behind it
-
-
-class GeneratorWeights(NamedTuple):
-    """The tensors of the two files by name; None for no such file."""
-
-    projection: dict[str, Tensor] | None  # with the figures of standardized states
-    block: dict[str, Tensor] | None  # with the prior
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,6 +124,12 @@ class TrainingRecord:
         name = (self.flags or {}).get("output_name")
         return None if name is None else str(name)
 
+    @property
+    def lms(self) -> list[Identity]:
+        """What tells the large LLM and the small LM apart from others."""
+        states, tokens = self.known_states or [None, None], self.tokens or [None, None]
+        return [Identity(*facts) for facts in zip(self.fingerprints, states, tokens, strict=True)]
+
     @classmethod
     def read(cls, folder: Path) -> "TrainingRecord":
         """The record in a checkpoint's folder; InputError when it is missing, broken, or not what train.py writes."""
@@ -203,138 +202,6 @@ class TrainingRecord:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Weights
-
-
-def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
-    """A file of plain tensors (torch.load, weights_only) as float32; InputError when it is missing or anything else."""
-    try:
-        with open(path, "rb"):
-            pass
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{flag} {path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{flag} {path}: cannot be read ({error.strerror})") from None
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # on other files the reader fails in a dozen ways, from RuntimeError to struct.error
-        raise InputError(f"{flag} {path}: not a PyTorch file of plain tensors") from None
-    items = weights.items() if isinstance(weights, dict) else [(None, None)]
-    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in items):
-        raise InputError(f"{flag} {path}: not a state dict")
-    return as_float32(weights, f"{flag} {path}")
-
-
-def as_float32(weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Weights as float32; InputError for tensors that are not plain: of integers or complex numbers, sparse, quantised,
-    or without values (meta)."""
-    for name, value in weights.items():
-        kind = str(value.dtype).removeprefix("torch.")
-        plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-        if not plain or not value.is_floating_point():
-            what = kind if plain else f"{kind}, sparse, quantised or without values"
-            raise InputError(f"{where}: tensor {name} is {what}, not plain floating-point numbers")
-    return {name: value.float() for name, value in weights.items()}
-
-
-def read_resume_weights(path: Path) -> GeneratorWeights:
-    """What the two .bin files hold, from a resume checkpoint's model.safetensors. InputError when it is missing or
-    broken."""
-    try:
-        state = {name: value for name, value in load_file(path).items() if not name.startswith("adapters.")}
-        state = as_float32(state, str(path))
-        return split_state({name.removeprefix("generator."): value for name, value in state.items()})
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not readable ({error})") from None
-
-
-def split_state(state: dict[str, Tensor]) -> GeneratorWeights:
-    """A generator's state_dict split as its two files have it: the projection with the figures of standardized states,
-    the block with the prior."""
-    of_projection = ("projection.", "states.")
-    projection = {name.removeprefix("projection."): v for name, v in state.items() if name.startswith(of_projection)}
-    block = {name.removeprefix("block."): v for name, v in state.items() if not name.startswith(of_projection)}
-    return GeneratorWeights(projection or None, block or None)
-
-
-def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> str:
-    """Which generator published weights (no thoughts.json) belong to, from the files and the projection's input size.
-
-    InputError where the sizes leave it open or fit nothing.
-    """
-    projection, block = weights
-    if projection is None:
-        if block is not None and block.keys() == {"prior"}:
-            return "prompt"
-        raise InputError("--att_file_name needs --params_file_name: these weights belong to a projection")
-    if "weight" not in projection or projection["weight"].ndim != 2:
-        raise InputError("--params_file_name: not a projection (a Linear's `weight` and `bias`)")
-    d_in = projection["weight"].shape[1]
-    if block is None and d_in == d_large != d_small:
-        raise InputError(
-            f"--att_file_name: no {ATT_FILE}; this projection takes the large LLM's {d_in} features, so it is of block"
-        )
-    if block is None:
-        return "small"
-    if d_small == d_large == d_in:
-        raise InputError(
-            f"--thought_generator is needed: both LMs have hidden size {d_in}, so the files fit block and small_block"
-        )
-    if d_in not in (d_small, d_large):
-        raise InputError(
-            f"--params_file_name: its projection takes {d_in} features; the small LM has {d_small}, the large {d_large}"
-        )
-    return "block" if d_in == d_large else "small_block"
-
-
-def check_weights(
-    kind: str,
-    sizes: Sizes,
-    weights: GeneratorWeights,
-    design: Design = PUBLISHED_DESIGN,
-    names: tuple[str, str] = ("--params_file_name", "--att_file_name"),
-) -> None:
-    """InputError in one line where weights do not fit the generator; needs no LM. The key `prior` is optional, except
-    in a prompt, which has nothing else. names: of the projection's weights and the block's, for the message."""
-    with torch.device("meta"):
-        generator = GENERATORS[kind](sizes, design)
-    files = ((names[0], PARAMS_FILE, weights.projection), (names[1], ATT_FILE, weights.block))
-    for (flag, file, given), wanted in zip(files, split_state(generator.state_dict()), strict=True):
-        if given is None and wanted is None:
-            continue
-        if given is None or wanted is None:
-            needed = "takes no" if wanted is None else "needs"
-            raise InputError(f"{flag}: the generator {kind} {needed} {file}")
-        if "prior" not in given and generator.has_block:
-            wanted.pop("prior", None)
-        for name in sorted(wanted.keys() ^ given.keys()):
-            raise InputError(f"{flag}: {'no' if name in wanted else 'unknown'} tensor {name} for the generator {kind}")
-        for name, tensor in wanted.items():
-            if not given[name].isfinite().all():
-                raise InputError(f"{flag}: tensor {name} holds values that are not finite")
-            if (name.endswith("weight") or kind == "prompt") and not given[name].any():
-                raise InputError(f"{flag}: tensor {name} holds nothing but zeros")
-            if tensor.shape != given[name].shape:
-                got, need = tuple(given[name].shape), tuple(tensor.shape)
-                raise InputError(f"{flag}: tensor {name} is {got}, the generator {kind} of these models has {need}")
-
-
-def load_weights(model: LatentThoughtModel, weights: GeneratorWeights) -> None:
-    """Put weights that have passed check_weights into the model's generator; without `prior` its initial rows stay."""
-    state: dict[str, Any] = {}
-    for name, value in (weights.projection or {}).items():
-        state[name if name.startswith("states.") else f"projection.{name}"] = value
-    for name, value in (weights.block or {}).items():
-        state[name if name == "prior" else f"block.{name}"] = value
-    if model.generator.has_prior and "prior" not in state:
-        print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
-        state["prior"] = model.generator.prior
-    model.generator.load_state_dict(state)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Folders
 
 
@@ -356,8 +223,11 @@ def save_checkpoint(
     folder: Path, model: LatentThoughtModel, record: TrainingRecord, instead: str = "; what was there stays"
 ) -> None:
     """Write the generator's files, the adapters and thoughts.json with their digests into `folder`, in place of what it
-    has: all or nothing (rename at the end). InputError, which ends with `instead`, where it cannot be written."""
-    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    has: all or nothing (rename at the end). InputError, which ends with `instead`, where it cannot be written, and
+    where other things in it would be lost."""
+    partial, old = beside(folder, "partial"), beside(folder, "old")
+    if others := foreign_files(folder):
+        raise InputError(f"{folder}: has {others[0]} in it, which would be lost; move it away")
     with writing_folder(folder, partial, instead):
         if old.exists() and not folder.exists():  # a kill came between the two renames below
             os.replace(old, folder)
@@ -381,6 +251,17 @@ def save_checkpoint(
                 os.replace(old, folder)
             raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def beside(folder: Path, end: str) -> Path:
+    """The name of a folder while it is written (partial) or replaced (old): one that no copy of a user's has."""
+    return folder.with_name(f".{folder.name}.{end}")
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """The names of what is in a folder and no part of a checkpoint, without those that begin with a dot."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in names if name not in CHECKPOINT_FILES and name[0] != "."]
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -483,8 +364,6 @@ def run_checkpoints(output_name: str) -> list[Path]:
     run = Path("results", output_name)
     by_step = {step_of(folder): folder for folder in written_checkpoints(run)}
     for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
-        if path.parent.suffix in (".partial", ".old"):  # a killed save_checkpoint left it
-            continue
         try:
             record = TrainingRecord.read(path.parent)
         except InputError:  # another program's folder, whose name begins in the same way

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from lta_thinker import evaluate, train
-from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE, TrainingRecord
+from lta_thinker.checkpoint import TrainingRecord
 from lta_thinker.data_loader import PROMPTS
 from lta_thinker.evaluation.report import CheckpointFacts, Report, grade, make_figures
 from lta_thinker.evaluation.samples import SampleLine, sample_line
@@ -32,6 +32,7 @@ from lta_thinker.model import GENERATORS, LatentThoughtModel, Models
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import DATE_STRING, Layout, pad_token_id
+from lta_thinker.weights import ATT_FILE, PARAMS_FILE
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # not in the repository: tests that read it skip where it is absent

@@ -24,7 +24,7 @@ from lta_thinker.evaluation.report import (
     version_texts,
 )
 from lta_thinker.evaluation.samples import SAMPLES_FILE, read_samples
-from lta_thinker.llm.frozen import same_states
+from lta_thinker.llm.frozen import same_states, same_weights
 
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
 THOUGHT_SETTINGS = (
@@ -107,8 +107,9 @@ def differing(one: Report, other: Report) -> dict[str, list]:
     """{setting: [of one, of the other]} where two reports' settings differ beyond the thoughts."""
     a, b = flatten(one.settings), flatten(other.settings)
     ignored = THOUGHT_SETTINGS
-    if a.get("fingerprints.large", "") == b.get("fingerprints.large"):  # the same LLM, by whatever path or id
-        ignored += ("base_model_id",)
+    llms = [settings.get("fingerprints.large") for settings in (a, b)]
+    if same_weights(*llms):
+        ignored += ("fingerprints.large",) if None in llms else ("fingerprints.large", "base_model_id")  # by any path
     large, dtypes = f"{KNOWN_STATES}.large", (a["dtype"], b["dtype"])
     if dtypes[0] != dtypes[1] or same_states(a.get(large), b.get(large), dtypes[0]):
         ignored += (large,)

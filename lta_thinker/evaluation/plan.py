@@ -13,30 +13,26 @@ from typing import Any
 import torch
 
 from lta_thinker.build import ModelSpec, build_layout, build_models, choose_device
-from lta_thinker.checkpoint import (
-    ATT_FILE,
-    META_FILE,
-    PARAMS_FILE,
-    RESUME_FILE,
-    GeneratorWeights,
-    TrainingRecord,
-    check_resume_checkpoint,
-    check_weights,
-    infer_generator,
-    is_resume_checkpoint,
-    read_resume_weights,
-    read_weights,
-)
+from lta_thinker.checkpoint import META_FILE, RESUME_FILE, TrainingRecord, check_resume_checkpoint, is_resume_checkpoint
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
-from lta_thinker.llm.frozen import LmSource, fingerprint, load_config, same_states
+from lta_thinker.llm.frozen import Identity, LmSource, fingerprint, load_config
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
+from lta_thinker.weights import (
+    ATT_FILE,
+    PARAMS_FILE,
+    GeneratorWeights,
+    check_weights,
+    infer_generator,
+    read_resume_weights,
+    read_weights,
+)
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
 KNOWN_STATES = "known_states"  # the setting: of the LMs by role, Models.known_states
@@ -464,18 +460,9 @@ def model_settings(plan: Plan, models: Models) -> dict:
 
 
 def check_lms(plan: Plan, record: TrainingRecord, weights: Sequence[str | None], models: Models) -> None:
-    """InputError where the LMs are not those of the training: their weights (fingerprints), what they compute, or their
-    tokenizers and chat templates. In another dtype the first two differ, and are not compared."""
-    tokens, same_dtype = models.layout.digests, record.dtype == plan.dtype
-    for i, source in enumerate((plan.spec.large, plan.spec.small)):
-        if source is None:
-            continue
-        other, trained = None, record.known_states[i] if record.known_states else None
-        if same_dtype and weights[i] and weights[i] != record.fingerprints[i]:
-            other = "not the weights that these thoughts were trained with"
-        elif same_dtype and not same_states(models.known_states[i], trained, plan.dtype):
-            other = "its weights are those of the training, what it computes is not: its config.json, or a version"
-        elif record.tokens and tokens[i] != record.tokens[i]:
-            other = "not the tokenizer or chat template that these thoughts were trained with"
-        if other:
+    """InputError where the LMs are not those of the training. weights: their fingerprints."""
+    facts = zip(weights, models.known_states, models.layout.digests, strict=True)
+    dtype = plan.dtype if plan.dtype == record.dtype else None
+    for source, now, trained in zip((plan.spec.large, plan.spec.small), facts, record.lms, strict=True):
+        if source and (other := Identity(*now).differs(trained, dtype)):
             raise InputError(f"{source.model_id}: {other} ({META_FILE})")

@@ -10,12 +10,13 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 import transformers
 from packaging.version import Version
 from torch import Tensor
@@ -306,13 +307,35 @@ def check_cache(lm, flag: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Which LM it is
 
+
+class Identity(NamedTuple):
+    """What tells LMs apart, each None where it is not known. weights: their fingerprint; states: known_states; tokens:
+    the digest of the tokenizer with its chat template (rows/tokens.py)."""
+
+    weights: str | None
+    states: str | None
+    tokens: str | None
+
+    def differs(self, trained: "Identity", dtype: str | None) -> str | None:
+        """What of this LM is not that of the training's; None where all is. dtype: of both, None where they have two:
+        then weights and states are not compared."""
+        if dtype and not same_weights(self.weights, trained.weights):
+            return "not the weights that these thoughts were trained with"
+        if dtype and not same_states(self.states, trained.states, dtype):
+            return "its weights are those of the training, what it computes is not: its config.json, or a version"
+        if None not in (self.tokens, trained.tokens) and self.tokens != trained.tokens:
+            return "not the tokenizer or chat template that these thoughts were trained with"
+        return None
+
+
 # relative distances. TF32 makes 1e-3 of float32; SmolLM2 in bfloat16 is 0.03 from float32, other experts are more
+WORDS_IN_ROW = 512
 CLOSE_STATES = {"float32": 2e-3, "bfloat16": 0.15}
 
 
 def fingerprint(lm, whole: Callable[[Tensor], Tensor] = lambda weight: weight) -> str:
-    """A short hash of an LM's own weights: 64 values of each tensor, as float32. An adapter in the LM (lora.py) changes
-    nothing. `whole`: puts a weight of a sharded LM together."""
+    """A hash of an LM's own weights (weights_hash). An adapter in the LM (lora.py) changes nothing. `whole`: puts a
+    weight of a sharded LM together."""
     own = ((name, whole(weight)) for name, weight in lm.named_parameters() if not ADAPTER_WEIGHT.search(name))
     return weights_hash((name.replace(".base_layer.", "."), weight) for name, weight in own)
 
@@ -346,10 +369,27 @@ def same_states(one: str | None, other: str | None, dtype: str) -> bool:
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
-    """16 hex digits: the fingerprint of weights by name, as they are in `dtype` (None: in their own)."""
-    digest = hashlib.sha256()
+    """32 hex digits: the fingerprint of weights by name, as they are in `dtype` (None: in their own). The first 16, all
+    that earlier versions had, are of 64 values of each tensor; the last 16 of every bit."""
+    few, all_bits = hashlib.sha256(), hashlib.sha256()
     for name, weight in weights:
-        flat = weight.detach().flatten()
-        values = flat[:: max(1, len(flat) // 64)].to(dtype or flat.dtype)
-        digest.update(name.encode() + values.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        flat = weight.detach().to(dtype or weight.dtype).flatten()
+        few.update(name.encode() + flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes())
+        all_bits.update(name.encode() + b"".join(part.cpu().numpy().tobytes() for part in sums_of_bits(flat)))
+    return few.hexdigest()[:16] + all_bits.hexdigest()[:16]
+
+
+def sums_of_bits(flat: Tensor) -> Iterator[Tensor]:
+    """The bits of a tensor (n,) as a table of 64-bit words: the sums of its rows and of its columns, int64, which wrap
+    round. They are exact, in whatever order they are added, and nearly as fast as the memory."""
+    octets = flat.view(torch.uint8)
+    words = F.pad(octets, (0, -len(octets) % (8 * WORDS_IN_ROW))).view(torch.int64).view(-1, WORDS_IN_ROW)
+    yield words.sum(1)
+    yield words.sum(0)
+
+
+def same_weights(one: str | None, other: str | None) -> bool:
+    """Whether two fingerprints are of the same weights, by the digits that both have. None, what is not known, is like
+    any."""
+    a, b = str(one), str(other)
+    return one is None or other is None or a[: len(b)] == b[: len(a)]

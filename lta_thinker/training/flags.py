@@ -306,8 +306,6 @@ class TrainArguments(TaskArguments, TrainingArguments):
             flags = zip(("--params_file_name", "--att_file_name"), needed, strict=True)
             names = " and ".join(name for name, is_needed in flags if is_needed)
             raise InputError(f"{self.thought_generator} starts from {names}, or from neither file")
-        if self.resume:
-            raise InputError("--params_file_name with --resume: a resumed run has its weights already")
 
     def _check_design(self, generator: Any):
         kind, weights = self.thought_generator, self.loss_weights

@@ -21,6 +21,7 @@ from lta_thinker.checkpoint import (
     META_FILE,
     STATE_FILE,
     TrainingRecord,
+    beside,
     complete_checkpoints,
     fault_of,
     step_folders,
@@ -75,7 +76,7 @@ def final_folder(args: TrainArguments) -> Path:
     small = Path(os.path.abspath(args.small_model_id)).name if args.spec.small else "none"
     kind, n = args.thought_generator, args.num_thought_tokens
     name = f"{args.output_name}-{args.task_name}-{kind}-{args.num_train_epochs:g}-{n}-{large}-{small}"
-    over = len(os.fsencode(f"{name}.partial")) - LONGEST_NAME
+    over = len(os.fsencode(beside(Path(name), "partial").name)) - LONGEST_NAME
     if over > 0:
         raise InputError(
             f"--output_name: {over} bytes too long, the folder in ckpt/ would be {name:.40}...-{name[-40:]}"
@@ -101,7 +102,7 @@ def check_run_folders(args: TrainArguments, final: Path) -> Path | None:
     """The checkpoint to resume from, or None for a fresh run. InputError where the folders and --resume disagree."""
     run, newest = args.run_folder, newest_checkpoint(args.run_folder)
     if not args.resume:
-        old = final.with_name(final.name + ".old")  # a kill came between save_checkpoint's two renames
+        old = beside(final, "old")  # a kill came between save_checkpoint's two renames
         there = [*written_checkpoints(run), *(path for path in (old, final) if path.exists())]
         if there:
             raise InputError(f"{there[-1]} is there already: --resume goes on, another --output_name starts afresh")
@@ -164,7 +165,7 @@ def take_run_folders(args: TrainArguments, final: Path) -> Path | None:
 
 def try_to_write(folder: Path) -> None:
     """InputError where `folder` could not be written: a read-only place, a name that is too long, a full disk."""
-    probe = folder.with_name(folder.name + ".partial")
+    probe = beside(folder, "partial")
     shutil.rmtree(probe, ignore_errors=True)
     try:
         with writing(folder):
@@ -241,22 +242,24 @@ def read_settings(args: TrainArguments, rows: RunRows) -> dict:
     return values
 
 
-def check_same_run(args: TrainArguments, rows: RunRows, before: dict) -> None:
+def check_same_run(args: TrainArguments, rows: RunRows, before: dict, where: str = "this run was started") -> None:
     """InputError where a resumed run has other flags or rows than `before`, those that it was started with (rows may
-    change on disk)."""
+    change on disk). The weights that a run began with need not be given again: it has its own."""
     now = run_settings(args, rows)
     for name in TrainArguments.__annotations__:  # what the train.py that began the run did not have yet was off
         off = False if isinstance(now.get(name), bool) else TrainArguments.__dataclass_fields__[name].default
         before.setdefault(name, off)
     for name in now:
+        if name in ("params_file_name", "att_file_name") and now[name] is None:
+            continue
         if name in before and before[name] != now[name]:
-            raise InputError(f"--resume: this run was started with {name} = {before[name]}, not {now[name]}")
+            raise InputError(f"--resume: {where} with {name} = {before[name]}, not {now[name]}")
 
 
-def check_same_as_finished(args: TrainArguments, rows: RunRows, record: TrainingRecord) -> None:
-    """check_same_run by the thoughts.json of a finished run."""
+def check_same_as_record(args: TrainArguments, rows: RunRows, record: TrainingRecord, where: str) -> None:
+    """check_same_run by a thoughts.json of the run, `where`."""
     digests = {f"{split}_sha256": counts.sha256 for split, counts in (record.rows or {}).items()}
-    check_same_run(args, rows, (record.flags or {}) | digests)
+    check_same_run(args, rows, (record.flags or {}) | digests, f"{where} is of a run that was started")
 
 
 def note_other_versions(before: dict) -> None:

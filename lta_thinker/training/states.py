@@ -10,6 +10,7 @@ is trained. The processes of a node share one file, and each fills its part.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +26,7 @@ from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.model import LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
 
+STATES_FILE = re.compile(r"states-(?:train|dev)-node\d+\.(?:bin|json)")
 ROWS_AT_ONCE = 32
 ROWS_TO_FIT = 256  # training rows whose states say what all questions have in common
 ZEROS = 1 << 24  # bytes written at a time
@@ -190,4 +192,5 @@ def take_room(path: Path, size: int) -> bool:
 def forget_states(folder: Path) -> None:
     """Remove a finished run's files."""
     for path in folder.glob("states-*-node*"):
-        path.unlink(missing_ok=True)
+        if STATES_FILE.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)

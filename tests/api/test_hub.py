@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from lta_thinker import LatentThoughtModel, build, evaluate, train
 from lta_thinker.api import WEIGHTS_ON_HUB
-from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, TrainingRecord
+from lta_thinker.checkpoint import META_FILE, TrainingRecord
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.card import model_card
 from lta_thinker.llm.lora import Lora
+from lta_thinker.weights import ATT_FILE, PARAMS_FILE
 
 FILES = sorted([ATT_FILE, META_FILE, PARAMS_FILE, "README.md"])
 

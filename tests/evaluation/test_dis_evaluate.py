@@ -15,16 +15,8 @@ from helpers import PROGRAMS, ROOT, fails, ranked, record_of
 from safetensors.torch import load_file, save_file
 
 from lta_thinker import evaluate, train
-from lta_thinker.checkpoint import (
-    ATT_FILE,
-    PARAMS_FILE,
-    RESUME_FILE,
-    read_resume_weights,
-    read_weights,
-    run_checkpoints,
-    save_checkpoint,
-    write_complete,
-)
+from lta_thinker.checkpoint import RESUME_FILE, beside, run_checkpoints, save_checkpoint, write_complete
+from lta_thinker.weights import ATT_FILE, PARAMS_FILE, read_resume_weights, read_weights
 
 STEPS = (2, 4, 6)
 
@@ -202,9 +194,9 @@ def test_foreign_folders_are_no_checkpoints(folder):
     """Folders that train.py did not write or did not finish are no checkpoints of a run."""
     final = final_folder()
     shutil.rmtree("results")
-    for end in (".partial", ".old"):
+    for end in ("partial", "old"):
         stored = meta(final) | {"best": {"step": 1}}
-        (shutil.copytree(final, final.with_name(final.name + end)) / "thoughts.json").write_text(json.dumps(stored))
+        (shutil.copytree(final, beside(final, end)) / "thoughts.json").write_text(json.dumps(stored))
     odd = {"flags": {"output_name": "dis"}, "best": {"step": "4"}}
     for i, other in enumerate(({"thought_generator": "block"}, [], odd)):
         Path(f"ckpt/dis-{i}").mkdir()

@@ -12,8 +12,9 @@ from helpers import CHAT_TEMPLATE, D_LARGE, D_SMALL, ROOT, N, pair_flags, publis
 from safetensors.torch import load_file, save_file
 
 from lta_thinker import evaluate
-from lta_thinker.checkpoint import ATT_FILE, META_FILE, PARAMS_FILE, save_checkpoint
+from lta_thinker.checkpoint import META_FILE, save_checkpoint
 from lta_thinker.generation.samplers import Sampler
+from lta_thinker.weights import ATT_FILE, PARAMS_FILE
 
 
 def samples_of(folder) -> list[dict]:

@@ -9,21 +9,19 @@ import torch
 from helpers import N, evaluation_thoughts, one_line, prompt_batch, record_of
 
 from lta_thinker import checkpoint
-from lta_thinker.checkpoint import (
+from lta_thinker.checkpoint import META_FILE, TrainingRecord, save_checkpoint
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import OwnTask
+from lta_thinker.model import Design, Sizes
+from lta_thinker.weights import (
     ATT_FILE,
-    META_FILE,
     PARAMS_FILE,
     GeneratorWeights,
-    TrainingRecord,
     check_weights,
     infer_generator,
     load_weights,
     read_weights,
-    save_checkpoint,
 )
-from lta_thinker.common import InputError
-from lta_thinker.data_loader import OwnTask
-from lta_thinker.model import Design, Sizes
 
 SIZES = Sizes(N, 16, 32, 64, 1e-6)
 PUBLISHED_BLOCK = {
@@ -115,8 +113,8 @@ def test_checkpoint_is_replaced_as_a_whole(tiny_models, tmp_path):
     folder = tmp_path / "run"
     first, second = tiny_models.model("small_block"), tiny_models.model("small")
     save_checkpoint(folder, first, record_of(first))
-    for suffix in (".partial", ".old"):  # what kills leave behind
-        shutil.copytree(folder, tmp_path / f"run{suffix}")
+    for end in ("partial", "old"):  # what kills leave behind
+        shutil.copytree(folder, tmp_path / f".run.{end}")
     save_checkpoint(folder, second, record_of(second))
     assert TrainingRecord.read(folder) == record_of(second) and not (folder / ATT_FILE).exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -21,7 +21,6 @@ from torch import nn
 from lta_thinker import LatentThoughtModel, train
 from lta_thinker import model as model_module
 from lta_thinker.build import build_layout, build_models
-from lta_thinker.checkpoint import ATT_FILE, PARAMS_FILE
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.flags import EvaluationArguments
@@ -29,6 +28,7 @@ from lta_thinker.evaluation.plan import load_layout, load_models, make_plan
 from lta_thinker.flags import parse_flags
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator, loss_counts
 from lta_thinker.training.flags import TrainArguments
+from lta_thinker.weights import ATT_FILE, PARAMS_FILE
 
 SLOT_ID = 300  # the published first id, in vocabularies as small as the tiny pair's
 RUNS = [("paper-run", "block"), ("paper", "block"), ("paper", "small_block"), ("paper", "small")]

@@ -11,6 +11,7 @@ LAYERS = (
     {"rows", "llm"},
     {"data_loader"},
     {"model"},
+    {"weights"},
     {"checkpoint", "flags"},
     {"build", "generation"},
     {"training", "evaluation"},

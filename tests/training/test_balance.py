@@ -10,7 +10,6 @@ import torch
 from helpers import assert_close, logs, meta, weights
 
 from lta_thinker import build, evaluate, train
-from lta_thinker.checkpoint import PARAMS_FILE
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.prompts import ThoughtVariance, collapsed
@@ -18,6 +17,7 @@ from lta_thinker.losses import LOSSES
 from lta_thinker.rows.batch import TrainingCollator, loss_counts
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import prepare_rows
+from lta_thinker.weights import PARAMS_FILE
 
 ONE_STEP = ("--max_steps", "1", "--optim", "sgd", "--learning_rate", "1", "--lr_scheduler_type", "constant")
 NO_EXTRA = ("--align_loss_weight", "0", "--focus_loss_weight", "0")

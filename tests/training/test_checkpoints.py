@@ -8,14 +8,7 @@ import pytest
 from helpers import cut_at, files_and_times, one_line, same_as
 
 from lta_thinker import train
-from lta_thinker.checkpoint import (
-    COMPLETE,
-    META_FILE,
-    NEEDED,
-    RESUME_FILE,
-    check_resume_checkpoint,
-    fault_of,
-)
+from lta_thinker.checkpoint import COMPLETE, META_FILE, NEEDED, RESUME_FILE, beside, check_resume_checkpoint, fault_of
 from lta_thinker.common import InputError
 from lta_thinker.training import folders, trainer
 
@@ -154,10 +147,10 @@ def test_checkpoint_that_is_a_link_is_left_alone(there, ended):
 
 
 def test_fresh_run_sees_weights_that_a_kill_left_between_two_renames(there):
-    """ckpt/NAME.old without ckpt/NAME is weights that are there already."""
+    """ckpt/.NAME.old without ckpt/NAME is weights that are there already."""
     shutil.rmtree("results")
     (final,) = Path("ckpt").iterdir()
-    final.rename(f"{final}.old")
+    final.rename(beside(final, "old"))
     with pytest.raises(InputError, match=r"\.old is there already: --resume goes on"):
         train.run(there[:-1])
 

@@ -15,10 +15,7 @@ from helpers import cut_at, files_and_times, logs, meta, one_line, same_as
 from transformers.trainer_callback import TrainerState
 
 from lta_thinker import train
-from lta_thinker.checkpoint import (
-    COMPLETE,
-    complete_checkpoints,
-)
+from lta_thinker.checkpoint import COMPLETE, complete_checkpoints
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 from lta_thinker.training import folders, trainer
