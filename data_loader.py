@@ -6,6 +6,11 @@
 A new task is one entry of TASKS, or only flags: --task_name mytask --train_file a.jsonl --answer_type number.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports is no traceback
+
 import dataclasses
 import os
 import random

@@ -297,8 +297,10 @@ def write_complete(folder: Path) -> None:
 
 
 def is_resume_checkpoint(folder: Path) -> bool:
-    """Whether Trainer wrote the folder; it may have been copied to another name."""
-    return (folder / RESUME_FILE).is_file() or (folder / COMPLETE).is_file()
+    """Whether Trainer wrote the folder, or began to; it may have been copied to another name."""
+    return any((folder / name).is_file() for name in (COMPLETE, STATE_FILE, "optimizer.pt", "scheduler.pt")) or (
+        (folder / RESUME_FILE).is_file() and (folder / META_FILE).is_file()
+    )
 
 
 def check_resume_checkpoint(folder: Path, to_evaluate: bool = False) -> None:

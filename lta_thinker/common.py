@@ -39,6 +39,9 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
     """run(argv), its exit status. What the user or the machine can mend ends the process with one line on stderr, from
     one process on each machine: an InputError; an OSError of a named file, or of a disk without room; SIGINT, SIGTERM
     and SIGHUP. `kept` says what is there after a stop, and how to go on."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed (>&-)
+            setattr(sys, name, open(os.devnull, "w"))
     try:
         with stopped_by_signals():
             status = run(argv)
@@ -59,7 +62,11 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
             raise
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         end_with(f"error: {name}{error.strerror}" + (f"; {kept}" if error.errno in NO_ROOM else ""))
+    except MemoryError:
+        end_with("error: out of memory: try a smaller --batch_size")
     except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):  # torch's
+            end_with("error: out of memory: try a smaller --batch_size")
         if type(error).__name__ != "OutOfMemoryError":  # torch's; torch itself is not imported here
             raise
         process = ranks()

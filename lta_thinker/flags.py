@@ -125,7 +125,8 @@ class TaskArguments:
         stored = stored or OwnTask({}, {}, None)
         answer_type = given.answer_type or stored.answer_type
         if answer_type is None:
-            raise InputError(f"--task_name {name}: a task of your own needs --answer_type")
+            why = "is known; a task of your own needs another name and" if name in TASKS else "a task of your own needs"
+            raise InputError(f"--task_name {name}: {why} --answer_type")
         return own_task(name, OwnTask(stored.files | given.files, stored.fields | given.fields, answer_type))
 
 

@@ -326,4 +326,6 @@ def _estimated(groups: list[int | None], correct: np.ndarray, scores: np.ndarray
             winner, size = np.where(wins, group, winner), np.where(wins, sizes[at], size)
             total, first = np.where(wins, totals[at], total), np.where(wins, firsts[at], first)
             right[k] += np.count_nonzero(correct[first])
-    return (right / ORDERS).tolist()
+    shares = right / ORDERS
+    shares[0] = correct[:-1][group_of != nobody].sum() / n  # of one sample there is nothing to estimate
+    return shares.tolist()

@@ -53,7 +53,7 @@ class EvaluationArguments(TaskArguments):
     max_model_len: int | None = flag(
         None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
     )
-    num_return_sequences: int = flag(1, "samples a question; the vote is over them")
+    num_return_sequences: int = flag(1, "samples a question; the vote is over them", at_least=1)
     max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
     temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
     top_p: float | None = flag(None, "default: as --temperature")

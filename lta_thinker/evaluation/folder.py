@@ -14,7 +14,7 @@ from lta_thinker.checkpoint import CHECKPOINT_NAME
 from lta_thinker.common import InputError, flatten, read_json, sha256_of, write_json
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.plan import KNOWN_STATES, Plan, base_name, lm_dtype
-from lta_thinker.evaluation.report import REPORT_FILE, Report
+from lta_thinker.evaluation.report import GRADED_FILE, REPORT_FILE, Report
 from lta_thinker.evaluation.samples import sample_files
 from lta_thinker.generation.sampling import SamplingSettings
 from lta_thinker.llm.frozen import same_states
@@ -153,8 +153,9 @@ def check_folder(folder: Path, settings: dict) -> None:
     program."""
     answered = any(path.stat().st_size for path in sample_files(folder))
     if not (folder / SETTINGS_FILE).exists():
-        if answered:
-            raise InputError(f"{folder}: has samples but no {SETTINGS_FILE}; use another --output_dir")
+        if answered or (folder / GRADED_FILE).exists():
+            what = "samples" if answered else GRADED_FILE
+            raise InputError(f"{folder}: has {what} but no {SETTINGS_FILE}; use another --output_dir")
         return
     before, now = flatten(read_settings(folder)[0]), flatten(settings)
     if not answered:

@@ -452,6 +452,10 @@ def model_settings(plan: Plan, models: Models) -> dict:
     small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
     if plan.record:
         check_lms(plan, plan.record, (large, small), models)
+    for adapter in plan.adapters.values():  # one that was given without its thoughts lies below their record
+        above = adapter.files[0].resolve().parent.parent if adapter.files else None
+        if plan.record is None and above and (above / META_FILE).is_file():
+            check_lms(plan, TrainingRecord.read(above), (large, small), models)
     texts = {"layout.llm": asdict(models.layout.llm)}
     if models.layout.generator_tokenizer is not None:
         texts["layout.generator"] = asdict(models.layout.generator)

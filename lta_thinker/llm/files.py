@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, read_json
 
 if TYPE_CHECKING:
     from lta_thinker.llm.frozen import LmSource
@@ -30,6 +31,17 @@ def find_file(model_id: str, name: str) -> str | None:
         return cached_file(model_id, name)
     except OSError:  # no such file
         return None
+
+
+def pickled_dtypes(source: "LmSource") -> dict[str, torch.dtype]:
+    """The dtype of each tensor in the model's pytorch_model.bin, or in the files of its index; empty without one."""
+    index = find_file(source.model_id, WEIGHTS_INDEX_NAME)
+    names = set(read_json(Path(index))["weight_map"].values()) if index else {WEIGHTS_NAME}
+    dtypes = {}
+    for path in filter(None, (find_file(source.model_id, name) for name in sorted(names))):
+        tensors = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        dtypes |= {name: tensor.dtype for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    return dtypes
 
 
 class WeightFiles:

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from lta_thinker.common import InputError, first_line, read_json
-from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors
+from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors, pickled_dtypes
 from lta_thinker.llm.forward import body, first_layers
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
@@ -228,7 +228,11 @@ def load_frozen_lm(source: LmSource):
     check_loaded(source, found, dict(lm.named_parameters()))
     if has_safetensors(source):
         check_files(source, WeightFiles(source), lm)
+    else:
+        check_dtypes(source, pickled_dtypes(source), lm)
     lm.generation_config = generation_config
+    for part in (lm.config, lm.config.get_text_config()):
+        part.return_dict = True  # what is read of an LM's output is read by its name
     needed = [(body(lm).forward, name) for name in ("inputs_embeds", "attention_mask", "position_ids")]
     for function, name in [*needed, (lm.prepare_inputs_for_generation, "inputs_embeds")]:
         if name not in inspect.signature(function).parameters:
@@ -272,6 +276,14 @@ def check_files(source: LmSource, files: WeightFiles, lm) -> None:
     if tied and len(both) == 2 and not torch.equal(files[both[0]], files[both[1]]):
         why = "config.json says that they are one (tie_word_embeddings)"
         raise InputError(f"{source.name}: {both[0]} and {both[1]} differ, and {why}")
+
+
+def check_dtypes(source: LmSource, dtypes: dict[str, torch.dtype], lm) -> None:
+    """check_files for weights that are no safetensors: InputError where one is no floating-point number in its file."""
+    for name, _ in lm.named_parameters(remove_duplicate=False):
+        if name in dtypes and not dtypes[name].is_floating_point and not hasattr(lm.config, "quantization_config"):
+            kind = str(dtypes[name]).removeprefix("torch.")
+            raise InputError(f"{source.name}: {name} holds {kind}, not floating-point numbers")
 
 
 def check_names(source: LmSource, what: str, names: set[str]) -> None:
@@ -365,7 +377,7 @@ def same_states(one: str | None, other: str | None, dtype: str) -> bool:
         a, b = (torch.tensor([float(number) for number in str(text).split()]) for text in (one, other))
     except ValueError:  # in a file that something else wrote
         return False
-    return len(a) == len(b) and bool((a - b).norm() <= CLOSE_STATES[dtype] * b.norm())
+    return len(a) == len(b) and bool((a - b).norm() <= CLOSE_STATES.get(dtype, 0) * b.norm())
 
 
 def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:

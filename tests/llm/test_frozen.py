@@ -5,12 +5,24 @@ import json
 import shutil
 
 import pytest
+import torch
 from helpers import one_line
+from safetensors.torch import load_file
 
 from lta_thinker import build, evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
-from lta_thinker.llm.frozen import LmSource, check_vocabulary, fingerprint, load_config, load_frozen_lm
+from lta_thinker.llm.forward import body
+from lta_thinker.llm.frozen import (
+    LmSource,
+    check_vocabulary,
+    fingerprint,
+    known_states,
+    load_config,
+    load_frozen_lm,
+    same_weights,
+    weights_hash,
+)
 from lta_thinker.rows.layout import Layout
 
 
@@ -66,6 +78,65 @@ def test_fingerprint_tells_other_weights(tiny_models, tiny_pair):
     assert fingerprint(again) == fingerprint(tiny_models.llm)
     again.lm_head.weight.data += 1e-3
     assert fingerprint(again) != fingerprint(tiny_models.llm)
+    assert not same_weights(fingerprint(again), fingerprint(tiny_models.llm))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 513), (40, 512), (5, 7, 11)])
+def test_fingerprint_sees_every_bit(shape, dtype):
+    """Any one value that changes, two that change places and a row that is negated change the fingerprint; an earlier
+    version's, of 64 values of each tensor, is still compared."""
+    weight = torch.randn(shape, generator=torch.manual_seed(1)).to(dtype)
+    before = weights_hash([("a", weight)])
+    assert weights_hash([("a", weight.clone())]) == before and weights_hash([("b", weight)]) != before
+    assert same_weights(before[:16], before) and same_weights(None, before) and not same_weights("0" * 16, before)
+    flat = weight.flatten()
+    for i in {0, len(flat) - 1, len(flat) // 2, len(flat) // 3}:
+        other = flat.clone()
+        other[i] = torch.nextafter(other[i].float(), torch.tensor(9.0)) if dtype == torch.float32 else -other[i]
+        assert not same_weights(weights_hash([("a", other.view(shape))]), before)
+        swapped = flat.clone()
+        swapped[[0, i]] = flat[[i, 0]]
+        assert same_weights(weights_hash([("a", swapped.view(shape))]), before) == (swapped.equal(flat))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_pickled_weights_of_other_numbers_are_refused(tiny_pair, tmp_path, kind, shards):
+    """pytorch_model.bin, whole or in parts, has floating-point numbers as safetensors have; else the library would make
+    up some."""
+    folder = tmp_path / "large"
+    shutil.copytree(tiny_pair / "large", folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+
+    def save(tensors):
+        names, parts = sorted(tensors), [f"pytorch_model-{i}.bin" for i in range(shards)]
+        if shards == 1:
+            torch.save(tensors, folder / "pytorch_model.bin")
+            return
+        places = {name: parts[i % shards] for i, name in enumerate(names)}
+        for part in parts:
+            torch.save({name: tensors[name] for name in names if places[name] == part}, folder / part)
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+    save(weights)
+    load_frozen_lm(LmSource(str(folder), "--large_model_id"))
+    name = "model.layers.1.mlp.up_proj.weight"
+    save(weights | {name: (100 * weights[name]).to(kind)})
+    with pytest.raises(InputError, match=f"--large_model_id .*: {name} holds {str(kind)[6:]}, not floating-point"):
+        load_frozen_lm(LmSource(str(folder), "--large_model_id"))
+
+
+def test_config_that_asks_for_tuples_changes_nothing(tiny_pair, tmp_path, tiny_models):
+    """An LM whose config.json has "return_dict": false is read as any other."""
+    shutil.copytree(tiny_pair / "large", tmp_path / "large")
+    config = json.loads((tmp_path / "large" / "config.json").read_text())
+    (tmp_path / "large" / "config.json").write_text(json.dumps(config | {"return_dict": False}))
+    lm = load_frozen_lm(LmSource(str(tmp_path / "large"), "--base_model_id"))
+    assert known_states(lm) == known_states(tiny_models.llm)
+    inputs = lm.get_input_embeddings()(torch.arange(4)[None])
+    assert body(lm)(inputs_embeds=inputs).last_hidden_state.shape == (1, 4, 32)
 
 
 def test_tokens_beyond_the_table_are_refused(tiny_models):

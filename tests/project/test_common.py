@@ -88,6 +88,42 @@ def test_a_reader_of_the_output_that_leaves_is_no_traceback():
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "data_loader.py"])
+def test_a_ctrl_c_during_the_imports_is_no_traceback(script):
+    """It ends the script at once, without a word."""
+    program = f"""
+import os, runpy, sys
+
+class Interrupt:
+    def find_spec(name, *_):
+        if name == "lta_thinker":
+            os.kill(os.getpid(), {int(signal.SIGINT)})
+
+sys.meta_path.insert(0, Interrupt)
+runpy.run_path({script!r}, run_name="__main__")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
+
+
+def test_closed_streams_are_no_traceback():
+    """A script whose output is closed (>&-, 2>&-) runs to its end."""
+    end = "open('/dev/fd/9', 'w').write('end')"
+    program = f"from lta_thinker.common import run_program; run_program(lambda argv: print(1), [], ''); {end}"
+    command = f'{sys.executable} -c "{program}" 9>&1 >&- 2>&-'
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (0, "end")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_no_memory_is_one_line(error):
+    with pytest.raises(SystemExit) as ended:
+        run_program(raising(error), [], "")
+    assert ended.value.code == "error: out of memory: try a smaller --batch_size"
+
+
 def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
     write_text(path, "old")

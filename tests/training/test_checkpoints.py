@@ -5,10 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import cut_at, files_and_times, one_line, same_as
+from helpers import assert_close, cut_at, files_and_times, meta, one_line, same_as
 
 from lta_thinker import train
-from lta_thinker.checkpoint import COMPLETE, META_FILE, NEEDED, RESUME_FILE, beside, check_resume_checkpoint, fault_of
+from lta_thinker.checkpoint import (
+    COMPLETE,
+    META_FILE,
+    NEEDED,
+    RESUME_FILE,
+    beside,
+    check_resume_checkpoint,
+    fault_of,
+    write_complete,
+)
 from lta_thinker.common import InputError
 from lta_thinker.training import folders, trainer
 
@@ -60,6 +69,82 @@ def test_record_without_a_file_that_is_needed_is_refused(there, name):
             check_resume_checkpoint(path.parent, to_evaluate=True)
     else:
         check_resume_checkpoint(path.parent, to_evaluate=True)
+
+
+OTHERS = {  # a key of a checkpoint's thoughts.json -> its change, what is said
+    "fingerprints": (lambda both: ["0" * 32, both[1]], "large: not the weights"),
+    "known_states": (lambda both: [both[0], "1" + both[1]], "small: its weights are those of the training, what it"),
+    "tokens": (lambda both: [both[0], "0" * 16], "small: not the tokenizer or chat template"),
+    "flags": (lambda flags: flags | {"learning_rate": 0.5}, "is of a run that was started with learning_rate = 0.5"),
+    "rows": (
+        lambda rows: rows | {"dev": rows["dev"] | {"sha256": "0" * 64}},
+        "is of a run that was started with dev_sha256",
+    ),
+}
+
+
+@pytest.mark.parametrize("step", [8, 12])
+@pytest.mark.parametrize("key", OTHERS)
+def test_checkpoint_of_other_lms_or_of_another_run_is_not_gone_on_from(there, key, step):
+    """A run goes on with the LMs, the flags and the rows of its checkpoint alone, also where only ckpt/ is left to
+    write; else the record of its weights would lie."""
+    cut_at(step)
+    folder, (change, said) = Path(f"results/a/checkpoint-{step}"), OTHERS[key]
+    record = json.loads((folder / META_FILE).read_text())
+    (folder / META_FILE).write_text(json.dumps(record | {key: change(record[key])}))
+    write_complete(folder)
+    with pytest.raises(InputError) as error:
+        train.run(there)
+    one_line(error, "--resume: ", said)
+    assert not Path("ckpt").exists() or not list(Path("ckpt").iterdir())
+
+
+def test_run_that_began_with_weights_goes_on(flags, ended, tmp_path):
+    """A run that was started from weights is gone on with, with their flags or without, and its record names them.
+    Other weights than those are refused."""
+    (given,) = (ended / "ckpt").iterdir()
+    files = [
+        "--params_file_name",
+        str(given / "projection.bin"),
+        "--att_file_name",
+        str(given / "TransformerBlock.bin"),
+    ]
+    flags += ["--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2", "--gradient_accumulation_steps", "1"]
+    train.run([*flags, *files, "--output_name", "whole"])
+    for name, again in (("with", files), ("without", [])):
+        train.run([*flags, *files, "--output_name", name])
+        shutil.rmtree(f"results/{name}/checkpoint-4")
+        shutil.rmtree(next(Path("ckpt").glob(f"{name}-*")))
+        train.run([*flags, *again, "--output_name", name, "--resume"])
+        assert_close(name, "whole", 0)
+        assert meta(name)["flags"] == meta("whole")["flags"] | {"output_name": name}
+        assert meta(name)["flags"]["params_file_name"] == files[1]
+        train.run([*flags, *again, "--output_name", name, "--resume"])  # it has ended
+    with pytest.raises(InputError, match="params_file_name = .*projection.bin, not other.bin"):
+        train.run([*flags, files[0], "other.bin", *files[2:], "--output_name", "with", "--resume"])
+
+
+def test_only_files_of_this_program_are_replaced_or_removed(there, ended):
+    """A copy beside ckpt/NAME, notes in it and files beside the kept states stay, whatever they are called."""
+    cut_at(12)
+    (final,) = (ended / "ckpt").iterdir()
+    mine = [f"ckpt/{final.name}.old/notes.txt", f"ckpt/{final.name}.partial/notes.txt"]
+    mine += [
+        "results/a/states-mine-node-notes.txt",
+        "results/a/states-of-node.md",
+        "results/a/states-x-node0/notes.txt",
+    ]
+    for name in mine:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("mine")
+    here = Path("ckpt", final.name)
+    assert train.run(there) == 0 and (here / "projection.bin").read_bytes() == (final / "projection.bin").read_bytes()
+    assert all(Path(name).read_text() == "mine" for name in mine)
+    (here / "notes.txt").write_text("mine")
+    (here / "projection.bin").unlink()
+    with pytest.raises(InputError, match="has notes.txt in it, which would be lost; move it away"):
+        train.run(there)
+    assert (here / "notes.txt").read_text() == "mine"
 
 
 def test_damaged_checkpoint_is_named_and_the_one_before_gone_on_from(there, ended, capsys):
