@@ -372,7 +372,7 @@ def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
     without = [re.sub(prefix, "", text, flags=re.IGNORECASE) for prefix, text in zip(prefixes, texts, strict=True)]
     if all(text != bare for text, bare in zip(texts, without, strict=True)):
         texts = without
-    if not all(texts):
+    if not all(map(is_visible, texts)):
         raise ValueError("an option is empty")
     return labels, tuple(texts)
 

@@ -10,6 +10,14 @@ from lta_thinker.answers import votes
 from lta_thinker.answers.votes import Vote, group_answers, maj_at_k, pass_at_k, vote
 
 
+def test_one_of_many_samples_is_counted():
+    """maj@1 is the share of right samples, also where larger k are estimated."""
+    hits = [i % 7 == 0 for i in range(300)]
+    groups = [None if i % 5 == 0 else i % 3 for i in range(300)]
+    right = sum(hit and group is not None for hit, group in zip(hits, groups, strict=True))
+    assert maj_at_k(groups, hits)[0] == right / 300
+
+
 def test_missing_answers_never_vote():
     """Samples without an answer take no part in the vote, even where they are the most."""
     assert vote([None, None, None, "7"], "number").answer == "7"

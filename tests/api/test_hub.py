@@ -156,6 +156,12 @@ def test_checkpoint_of_relative_folders_loads_from_anywhere(tiny_pair, gsm8k_dat
     assert said == f"{place}/pair/large: {why}"
 
 
+def test_folder_of_an_lm_is_no_checkpoint(tiny_pair):
+    """An LM's own folder has a model.safetensors too, and is no checkpoint that was cut off."""
+    with pytest.raises(InputError, match="large/thoughts.json: no such file"):
+        LatentThoughtModel.from_pretrained(str(tiny_pair / "large"))
+
+
 @pytest.mark.parametrize("wrong", [{"dtype": "float16"}, {"device": "gpu"}])
 def test_wrong_model_arguments_are_refused(trained, wrong):
     """A wrong dtype or device is refused in one line."""

@@ -248,6 +248,15 @@ def test_line_is_on_disk_before_the_next_question(run, checkpoints, monkeypatch)
     assert counts == [0, 1, 2, 3]
 
 
+def test_foreign_graded_file_is_not_replaced(run, checkpoints):
+    """A graded.jsonl that is no evaluation's stays: without settings.json the folder is refused."""
+    Path("out").mkdir()
+    Path("out/graded.jsonl").write_text("mine")
+    error = run("--checkpoint", checkpoints / "small", "--output_dir", "out")
+    assert error == "error: out: has graded.jsonl but no settings.json; use another --output_dir"
+    assert Path("out/graded.jsonl").read_text() == "mine"
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_evaluation_says_what_is_kept(run, checkpoints, monkeypatch, capsys, stop):
     """A Ctrl-C, a SIGTERM and a lost terminal end in one line that says what is kept; the same command answers the

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import EXAMPLES, ROOT, N, assert_close, fails, logs, plain_z, training_batch, two_ranks
+from helpers import EXAMPLES, ROOT, N, assert_close, fails, logs, one_line, plain_z, training_batch, two_ranks
 from safetensors.torch import load_file, save_file
 
 import lta_thinker
@@ -186,6 +186,19 @@ def test_tuned_lms_evaluate_from_everywhere(flags, tiny_pair, gsm8k_data):
     for left_out in (2, 4):  # each adapter has its part in what is said
         some = [*published[:4], *(published[4:6] if left_out == 2 else published[6:8])]
         assert run_evaluation(*models, *some, *shared, f"without_{left_out}") != whole
+
+
+def test_adapter_of_another_llm_is_refused(flags, tiny_pair, gsm8k_data, tmp_path):
+    """An adapter that is named without its thoughts is for the LLM that it was trained with, too."""
+    train.run([*flags, *FAST, "--tune_base_model", "--max_steps", "1", "--output_name", "tuned"])
+    shutil.copytree(tiny_pair / "large", tmp_path / "other" / "large")
+    path = tmp_path / "other" / "large" / "model.safetensors"
+    save_file({name: 1.01 * value for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    bare = ["--thought_generator", "none", "--base_model_ckpt", final("tuned") / "base_model", "--data_dir", gsm8k_data]
+    run_evaluation("--base_model_id", tiny_pair / "large", *bare, "--output_dir", "own")
+    with pytest.raises(SystemExit) as error:
+        run_evaluation("--base_model_id", tmp_path / "other" / "large", *bare, "--output_dir", "of_another")
+    one_line(error, "other/large: not the weights that these thoughts were trained with (thoughts.json)")
 
 
 def test_tuned_llm_matches_peft(flags, tiny_pair, gsm8k_data, capsys):

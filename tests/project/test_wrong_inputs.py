@@ -188,6 +188,12 @@ CASES = {
     ),
     # flags
     "unknown task": (nothing, train, f"{TRAIN} --task_name gsm9k", "--task_name gsm9k: no such task; there are gsm8k"),
+    "own files for a known task": (
+        nothing,
+        evaluate,
+        f"{BARE} --task_name arithmetic --test_file rows.jsonl",
+        "--task_name arithmetic: is known; a task of your own needs another name and --answer_type",
+    ),
     "own task without an answer type": (
         nothing,
         evaluate,
