@@ -10,6 +10,7 @@
         # (--base_model_ckpt CKPT/base_model: with the LoRA adapter of train.py --tune_base_model)
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
+    python evaluate.py --regrade RUN RUN                                            # answers of old texts found anew
     python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
@@ -55,6 +56,7 @@ from lta_thinker.evaluation.folder import (
 from lta_thinker.evaluation.inspection import inspect_thoughts
 from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan, model_settings
 from lta_thinker.evaluation.plots import plot_runs
+from lta_thinker.evaluation.regrade import regrade
 from lta_thinker.evaluation.report import (
     GRADED_FILE,
     REPORT_FILE,
@@ -328,6 +330,8 @@ def main(argv: list[str] | None = None) -> None:
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
     argv = sys.argv[1:] if argv is None else argv
     kept = "nothing was written" if any(word.startswith(WRITES_NOTHING) for word in argv) else KEPT
+    if any(word.startswith("--regrade") for word in argv):
+        kept = "the same command grades anew what is left"
     with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
         run_program(dispatch, argv, kept)
     if dist.is_initialized():
@@ -335,12 +339,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def dispatch(argv: list[str]) -> None:
-    """Do what the flags ask for: --compare, --rank, --plot, --checkpoints_of, --ask, else an evaluation."""
+    """Do what the flags ask for: --compare, --rank, --regrade, --plot, --checkpoints_of, --ask, else an evaluation."""
     args = parse_flags(EvaluationArguments, argv, "evaluate.py")
     if args.compare:
         print_comparison(compare(*args.compare))
     elif args.rank:
         print_ranking(rank(args.rank))
+    elif args.regrade:
+        regrade(args.regrade)
     elif args.plot:
         print(*plot_runs(args.plot, args.output_dir), sep="\n")
     elif args.checkpoints_of:

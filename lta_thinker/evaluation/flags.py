@@ -81,6 +81,9 @@ class EvaluationArguments(TaskArguments):
     )
     compare: list[str] | None = flag(None, "only compare two reports (paired difference, second minus first)")
     rank: list[str] | None = flag(None, "only rank reports of one set of questions, best vote first")
+    regrade: list[str] | None = flag(
+        None, "only find the answers of old evaluations anew, in these folders, and write their reports anew"
+    )
     plot: list[str] | None = flag(None, "only draw runs side by side: losses, maj@k of each --output_name or report")
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
@@ -113,6 +116,8 @@ class EvaluationArguments(TaskArguments):
             raise InputError(f"--inspect {self.inspect}: there are no thoughts to look into")
         if self.inspect and ranks().world > 1:
             raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
+        if self.regrade and ranks().world > 1:
+            raise InputError("--regrade runs in one process: python evaluate.py, without torchrun")
         self._check_ask()
         if not re.fullmatch("auto|[1-9][0-9]*", self.batch_size):
             raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
@@ -150,7 +155,7 @@ class EvaluationArguments(TaskArguments):
             return
         if not self.ask.strip():
             raise InputError("--ask: an empty question, there is nothing to ask")
-        for name in ("inspect", "compare", "rank", "plot", "checkpoints_of", "output_dir", "test_k"):
+        for name in ("inspect", "compare", "rank", "regrade", "plot", "checkpoints_of", "output_dir", "test_k"):
             if getattr(self, name):
                 raise InputError(f"--ask with --{name}: one or the other; --ask only answers and writes nothing")
         if ranks().world > 1:

@@ -27,6 +27,20 @@ REPORT_FILE, GRADED_FILE = "report.json", "graded.jsonl"
 # Answers
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A line of graded.jsonl: a question, its gold answer, and of each sample its answer and whether that is right
+    (hits: None in a line of an earlier version); the vote's answer, and whether that is right."""
+
+    index: int
+    question: str
+    gold: str
+    answers: list[str | None]
+    hits: list[bool] | None = None
+    vote: str | None
+    correct: bool
+
+
 @dataclass(frozen=True)
 class Graded:
     """A line of samples.jsonl with its answers. gold: the reference's, canonical; hits: which samples are right;
@@ -40,11 +54,18 @@ class Graded:
     correct: bool
     unsettled: int
 
-    def facts(self) -> dict:
+    @property
+    def found(self) -> Found:
         """Its line of graded.jsonl."""
-        index, question = self.line.index, self.line.question
-        own = {"gold": self.gold, "answers": self.answers, "vote": self.vote.answer, "correct": self.correct}
-        return {"index": index, "question": question} | own
+        return Found(
+            index=self.line.index,
+            question=self.line.question,
+            gold=self.gold,
+            answers=self.answers,
+            hits=self.hits,
+            vote=self.vote.answer,
+            correct=self.correct,
+        )
 
 
 def grade(line: SampleLine, answer_type: str) -> Graded:
@@ -69,7 +90,7 @@ def grade(line: SampleLine, answer_type: str) -> Graded:
 
 def write_graded(path: Path, graded: Sequence[Graded]) -> None:
     """graded.jsonl, all or nothing."""
-    write_text(path, "".join(json.dumps(one.facts()) + "\n" for one in graded))
+    write_text(path, "".join(json.dumps(asdict(one.found)) + "\n" for one in graded))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lta_thinker.common import InputError, parse_json, read_record, write_text, writing
 from lta_thinker.generation.samplers import Answer
@@ -82,11 +83,7 @@ def append_line(path: Path, line: SampleLine) -> None:
 
 def parse_line(line: bytes, where: str) -> SampleLine:
     """A line's values, checked; InputError, which begins with `where`, for what is not as sample_line makes it."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{where}: not UTF-8 text") from None
-    values = read_record(SampleLine, parse_json(text, where), where)
+    values = read_line(SampleLine, line, where)
     lists = {name: len(getattr(values, name)) for name in ("responses", "num_tokens", "finished", "scores")}
     if len(set(lists.values())) > 1 or not values.responses:
         counts = ", ".join(f"{count} {name}" for name, count in lists.items())
@@ -94,6 +91,16 @@ def parse_line(line: bytes, where: str) -> SampleLine:
     if min(values.num_tokens) < 0:
         raise InputError(f"{where}: num_tokens: {min(values.num_tokens)} is below 0")
     return values
+
+
+def read_line(kind: Any, line: bytes, where: str):
+    """An instance of the dataclass `kind` from a line of JSON; InputError, which begins with `where`, for what is
+    none."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8 text") from None
+    return read_record(kind, parse_json(text, where), where)
 
 
 def read_lines(path: Path) -> list[bytes]:

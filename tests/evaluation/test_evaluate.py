@@ -41,7 +41,7 @@ def test_checkpoint_can_be_named_two_ways(run, checkpoints, tiny_pair):
     assert [line["index"] for line in lines] == [0, 1, 2, 3]
     assert set(lines[0]) == {"index", "question", "options", "gold", "responses", "num_tokens", "finished", "scores"}
     graded = [json.loads(line) for line in (folder / "graded.jsonl").read_text().splitlines()]
-    assert set(graded[0]) == {"index", "question", "gold", "answers", "vote", "correct"} and len(graded) == 4
+    assert set(graded[0]) == {"index", "question", "gold", "answers", "hits", "vote", "correct"} and len(graded) == 4
     assert all(line["responses"][0].strip() in printed and line["question"] in printed for line in lines)
     assert printed.count("<2 thoughts>") == 4
     figures = json.loads((folder / "report.json").read_text())
