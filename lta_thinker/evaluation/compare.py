@@ -111,7 +111,7 @@ def differing(one: Report, other: Report) -> dict[str, list]:
     if same_weights(*llms):
         ignored += ("fingerprints.large",) if None in llms else ("fingerprints.large", "base_model_id")  # by any path
     large, dtypes = f"{KNOWN_STATES}.large", (a.get("dtype"), b.get("dtype"))
-    if dtypes[0] != dtypes[1] or same_states(a.get(large), b.get(large), dtypes[0]):
+    if dtypes[0] != dtypes[1] or same_states(a.get(large), b.get(large), str(dtypes[0])):
         ignored += (large,)
     if thoughts_prompt(a) != thoughts_prompt(b):
         # the suffix begins with the words behind the thoughts, or behind the question where there are none

@@ -122,7 +122,7 @@ BAD_ROWS = {
     "labels of none": ("du", {"question": "?", "options": {"label": 3, "text": ["x"] * 2}, "answer": "A"}, "labels"),
     "options cut off": ("du", {"question": "?", "options": '["x", ', "answer": "A"}, "not a JSON list"),
     "half a character": ("math", {"question": "?", "answer": "\ud800"}, "half a character"),
-    "an option that nobody sees": ("du", {"question": "?", "options": ["x", "\u200b"], "answer": "A"}, "an option is empty"),
+    "an unseen option": ("du", {"question": "?", "options": ["x", "\u200b"], "answer": "A"}, "an option is empty"),
     "an empty option": ("du", {"question": "?", "options": ["x", ""], "answer": "A"}, "an option is empty"),
     "neither yes nor no": ("strategyqa", {"question": "?", "answer": "so", "facts": "x"}, "not a boolean answer"),
     "a letter too far": ("du", {"question": "?", "options": ["x", "y"], "answer": "C"}, "not a choice answer"),
