@@ -258,7 +258,7 @@ def print_report(report: Report) -> None:
             over += f", {variance['over_chains']:.3g} over chains"
         rows[f"variance of the {variance['num_thoughts']} thoughts"] = over
         reads_question = report.settings["thought_generator"] != "prompt"
-        if reads_question and "num_questions" in variance and collapsed(variance):
+        if reads_question and collapsed(variance):
             rows["collapsed"] = "the thoughts are the same for every question"
     dev = report.checkpoint.dev or {}
     keys = [f"eval_information{end}" for end in ("", "_low", "_high")]

@@ -92,6 +92,19 @@ def test_compare_pairs_the_questions(run, tmp_path):
     assert re.search(r"B - A, paired +50\.0 \[3\d\.\d, 5\d\.\d\]", printed)
 
 
+@pytest.mark.parametrize(
+    ("kind", "spread", "questions", "told"),
+    [("small", 0.0, 3, True), ("small", 0.5, 3, False), ("small", 0.0, 1, False), ("prompt", 0.0, 3, False)],
+)
+def test_report_tells_collapsed_thoughts(tmp_path, capsys, kind, spread, questions, told):
+    """Thoughts that are the same for every question are told, but for a prompt, which is meant to be so."""
+    path = write_evaluation(tmp_path / "a", [line_of(0, ["18"])], thought_generator=kind)
+    variance = {"over_questions": spread, "over_slots": 0.1, "over_chains": None, "mean_square": 1.0}
+    variance |= {"num_questions": questions, "num_thoughts": 4}
+    report.print_report(replace(report.Report.read(path), thought_variance=variance))
+    assert ("the thoughts are the same for every question" in capsys.readouterr().out) == told
+
+
 def test_compare_names_other_settings(run, tmp_path):
     """--compare names the settings that differ beyond the thoughts: such a pair is not a fair one."""
     records = [line_of(i, ["18", "7"]) for i in range(4)]
