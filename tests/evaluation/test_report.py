@@ -92,6 +92,19 @@ def test_compare_pairs_the_questions(run, tmp_path):
     assert re.search(r"B - A, paired +50\.0 \[3\d\.\d, 5\d\.\d\]", printed)
 
 
+def test_report_prints_its_figures(tmp_path, capsys):
+    """The printed table has the figures of the report, in per cent."""
+    path = write_evaluation(tmp_path / "a", [line_of(0, ["18", "7"]), line_of(1, ["18", "18"])])
+    made = report.Report.read(path)
+    report.print_report(made)
+    printed = {line[2:30].strip(): line[31:] for line in capsys.readouterr().out.splitlines()[1:]}
+    for title, shares in (("maj@k, %", made.maj_at_k), ("pass@k, %", made.pass_at_k)):
+        assert printed[title] == "  ".join(f"{k}: {100 * share:.1f}" for k, share in shares.items())
+    assert printed["maj@k, %"] == "1: 75.0  2: 100.0" and printed["tied votes"] == "1"
+    assert printed["vote of 2, % right"] == made.vote_accuracy.percent
+    assert printed["one sample, % right"] == made.sample_accuracy.percent
+
+
 @pytest.mark.parametrize(
     ("kind", "spread", "questions", "told"),
     [("small", 0.0, 3, True), ("small", 0.5, 3, False), ("small", 0.0, 1, False), ("prompt", 0.0, 3, False)],
