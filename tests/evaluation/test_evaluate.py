@@ -141,6 +141,7 @@ def test_prior_rows_count_the_thoughts(run, checkpoints, tiny_pair, tmp_path):
     run("--checkpoint", checkpoints / "block", "--output_dir", "same")
     assert texts_of("out") == texts_of("same")
     assert "make only 4 thoughts" in run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "5")
+    assert not run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "4").startswith("error")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -46,12 +46,12 @@ def test_word_thought_has_distance_zero(tiny_models, monkeypatch):
     monkeypatch.setattr(inspection, "ROWS_AT_A_TIME", 64)  # the table in several chunks
     llm, tokenizer = tiny_models.llm, tiny_models.llm_tokenizer
     table = llm.get_input_embeddings().weight
-    rows = [5, 70, len(table) - 1]
+    rows = [0, 1, 5, 70, len(table) - 1]
     ids, cosines = nearest_rows(llm, 3 * table[rows])  # the length is nothing to a cosine
     words = name_rows(tokenizer, ids, cosines)
     assert [slot[0]["row"] for slot in words] == rows
     assert [slot[0]["word"] for slot in words] == [tokenizer.decode([row]) for row in rows]
-    assert [slot[0]["cosine"] for slot in words] == pytest.approx([1, 1, 1])
+    assert [slot[0]["cosine"] for slot in words] == pytest.approx([1] * len(rows))
     figures, norms = table_distance(llm, table[rows])
     assert figures["nearest_row"] == {"mean": 0, "min": 0, "max": 0} and figures["outside"] == 0
     torch.testing.assert_close(norms, table.norm(dim=-1))

@@ -218,6 +218,12 @@ def test_report_alone_plots_its_votes(figures):
     assert [axes.get_title() for axes in figures[0].axes] == ["maj@k, pass@k"]
     evaluate.main(["--plot", write("y/report.json", report("gone", samples=1))])
     assert lines(figures[1])["maj@k, pass@k"][0] == ([1], [60.0])
+    two = [write(f"v{i}/report.json", report(f"gone{i}")) for i in range(3)]
+    evaluate.main(["--plot", *two])
+    (bars,) = [[bar[0].get_xdata()[0] for bar in axes.containers] for axes in figures[-1].axes]
+    most = len(report(None)["maj_at_k"])  # each report has a bar of its own right of the curves, as far from the next
+    steps = [round(right - left, 6) for left, right in zip([most, *bars], bars, strict=False)]
+    assert len(bars) == 3 and 0 < steps[1] == steps[2] < steps[0], steps
     for samples, ticks in ((1, [1]), (3, [1, 2, 3]), (25, [*range(2, 26, 2)])):
         evaluate.main(["--plot", write(f"z{samples}/report.json", report("gone", samples=samples))])
         assert figures[-1].axes[0].get_xticks().tolist() == ticks
