@@ -252,6 +252,8 @@ def test_card_without_report_describes_training(model, trained, tmp_path, monkey
     assert str(card) == str(model.generate_model_card(name=str(tmp_path / "copy")))
     other = model_card(replace(record, large_model_id="Qwen/Qwen3-8B", tuned={"base_model": Lora()}), "x")
     assert "base_model: Qwen/Qwen3-8B\n" in other
+    assert f"| small LM, frozen | `{record.small_model_id}` |" in card.text
+    assert "| small LM, frozen | none |" in model_card(replace(record, small_model_id=None), "x")
     assert "is frozen" in card.text and "is frozen" not in other and "large LLM, LoRA adapter" in other
 
 
