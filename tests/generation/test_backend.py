@@ -17,7 +17,9 @@ from transformers import AutoConfig, Gemma3ForCausalLM, Gemma3TextConfig
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.compare import differing
+from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import check_folder
+from lta_thinker.flags import parse_flags
 from lta_thinker.generation.vllm import memory_share, model_length, unpadded
 from lta_thinker.llm import files
 from lta_thinker.llm.embeddings import load_embeddings, weights_fingerprint
@@ -150,6 +152,13 @@ def test_impossible_backend_flags_are_refused(tmp_path, monkeypatch, flags, envi
     with pytest.raises(SystemExit, match=message) as stop:
         evaluate.main([*bare, "--data_dir", str(ROOT / "data"), *flags])
     assert "\n" not in str(stop.value.code) and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("given", "batch_size"), [("auto", "64"), ("4", "4")])
+def test_engine_makes_its_own_batches(given, batch_size):
+    """--batch_size auto has nothing to find out for vLLM: it is how many questions' thoughts are made at a time."""
+    flags = ["--thought_generator", "none", "--backend", "vllm", "--batch_size", given]
+    assert parse_flags(EvaluationArguments, flags, "evaluate.py").batch_size == batch_size
 
 
 def test_block_behind_layers_of_the_llm_needs_them(flags):

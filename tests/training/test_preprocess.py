@@ -44,6 +44,16 @@ def test_rows_are_tokenised_once(tiny_pair, tiny_models, tmp_path, monkeypatch):
     assert list(kept) == [row for row in first.train if row["length"] <= 188] and 0 < len(kept) < len(first.train)
 
 
+def test_one_letter_golds_are_told_before_training(tiny_pair, tiny_models, tmp_path, capsys):
+    """What is odd about the rows is said once, also where train and dev are of one file."""
+    rows = [{"question": f"{i}?", "options": ["x", "y"], "correct": "A", "rationale": f"It is {i}."} for i in range(40)]
+    write_jsonl(tmp_path / "aqua" / "train.json", rows)
+    write_jsonl(tmp_path / "aqua" / "dev.json", rows[:30])
+    prepare_rows(arguments(tiny_pair, tmp_path, "--task_name", "aqua"), tiny_models.layout)
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 2 and "train.json: 40 of 40 golds are option A" in warned[1]
+
+
 def test_row_has_ids_lengths_and_digest(tiny_models):
     """A cached row has the layout's ids, their lengths and their digest."""
     rows = list(token_rows(tiny_models.layout, EXAMPLES))
