@@ -54,6 +54,42 @@ def test_one_letter_golds_are_told_before_training(tiny_pair, tiny_models, tmp_p
     assert len(warned) == 2 and "train.json: 40 of 40 golds are option A" in warned[1]
 
 
+def test_row_beyond_the_positions_is_named(tiny_pair, tiny_models, tmp_path):
+    """A row that is longer than an LM's positions is named by its number in the file, the first one being row 1."""
+    rows = [gsm8k_row(i) for i in range(4)]
+    rows[2]["question"] += " pens" * 1100
+    for split in ("train", "dev"):
+        write_jsonl(tmp_path / "gsm8k" / f"{split}.jsonl", rows)
+    with pytest.raises(
+        InputError, match="train.jsonl: row 3: it has .* the LLM has positions for 1,024; --max_len 1024"
+    ):
+        prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)
+
+
+def test_rows_of_an_own_task_need_steps_only_where_a_field_is_named(tiny_pair, tiny_models, tmp_path):
+    """Rows without steps are trained on; where --steps_field names a field, some row must have it."""
+    path = tmp_path / "rows.jsonl"
+    own = ["--task_name", "mine", "--train_file", str(path), "--dev_file", str(path), "--answer_type", "number"]
+    write_jsonl(path, [{"question": f"{i}?", "answer": f"{i}"} for i in range(8)])
+    assert len(prepare_rows(arguments(tiny_pair, tmp_path, *own), tiny_models.layout).train) == 8
+    own += ["--steps_field", "how"]
+    with pytest.raises(InputError, match=r"no row has steps in the field how \(--steps_field\)"):
+        prepare_rows(arguments(tiny_pair, tmp_path, *own), tiny_models.layout)
+    write_jsonl(path, [{"question": f"{i}?", "answer": f"{i}", "how": "Count." if i else ""} for i in range(8)])
+    assert len(prepare_rows(arguments(tiny_pair, tmp_path, *own), tiny_models.layout).train) == 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [([], 0), (["--warmup_ratio", "0.1"], 10), (["--warmup_ratio", "0.001"], 1), (["--warmup_steps", "7"], 7)]
+    + [(["--warmup_steps", "7", "--warmup_ratio", "0.1"], 7)],
+)
+def test_warmup_is_a_share_or_steps(tiny_pair, tmp_path, flags, steps):
+    """--warmup_steps, else --warmup_ratio of all steps, rounded up."""
+    flags = flags or ["--warmup_ratio", "0"]
+    assert arguments(tiny_pair, tmp_path, *flags).get_warmup_steps(100) == steps
+
+
 def test_row_has_ids_lengths_and_digest(tiny_models):
     """A cached row has the layout's ids, their lengths and their digest."""
     rows = list(token_rows(tiny_models.layout, EXAMPLES))
