@@ -1,115 +1,150 @@
-"""Boolean answers: the "yes" or "no" that a text concludes with, also said as true and false.
+r"""Boolean answers: the "yes" or "no" that a text concludes with, also said as true and false, and in other languages.
 
-    extract("So the answer is no.", "")             ->  "no"
-    extract("Is it true? I doubt that it is.", "")  ->  None
+    extract("So the answer is no.")                    ->  "no"
+    extract("Is it true? I doubt that it is.")         ->  None
 
-"not" turns the words round, "no" before a noun ("no way") and words before a question mark are none, and a doubt ("yes
-or no") is no answer. The first of these that says anything gives the answer:
-  1. the last box;
-  2. the last conclusion: after "answer is", "Answer:" and the like, "the statement is true", "so yes", "wait, no". What
-     is denied, another one's, or only so if something were the case concludes nothing, as for choices;
-  3. a last sentence that begins with yes or no; else the first word, where no other sentence begins with its opposite,
-     the last word is not its opposite, and no "but", true or false follows "it is true" or "it is false"; else the
-     last word, yes or no only, after a comma, "say" or the like, and without a denial or an "if" in its sentence.
-An answer that is taken back later on ("Wait", "Actually", "No," after yes, a sentence that begins with its opposite) is
-none.
+A box, or the words behind a mark (said.py), begin with the word, or with "it is", "the statement is" and the like
+before it; "not" and "incorrect" turn the words round. Else the conclusion is "the statement is true", "so yes", "I'd
+say no"; else a last or a first sentence that begins with yes or no, where no other one begins with its opposite; else
+a last word after a comma; else a last sentence with "therefore" and "could not". "No" before a noun ("no way"), a word
+before a question mark, and "yes or no" are none, nor is a word that others say or that an "if" goes with.
 """
 
 import re
 
-from lta_thinker.answers.choice import CORRECTED, MARK, MAX_MARKS, MAX_NAMES, YES_NO_CONCLUSION, is_skipped, words
+from lta_thinker.answers.choice import words
+from lta_thinker.answers.said import CORRECTION, EMPHASIS, MAX_MARKS, SENTENCE_END, conclusion, is_said, said, turn_of
 
+YES = {
+    "yes",
+    "true",
+    "correct",
+    "right",
+    "ja",
+    "oui",
+    "sí",
+    "si",
+    "sim",
+    "ya",
+    "是",
+    "是的",
+    "对",
+    "正确",
+    "はい",
+    "да",
+    "wahr",
+    "vrai",
+    "verdadero",
+    "benar",
+}
+NO = {
+    "no",
+    "false",
+    "incorrect",
+    "wrong",
+    "nein",
+    "non",
+    "não",
+    "tidak",
+    "bukan",
+    "不是",
+    "否",
+    "不",
+    "错",
+    "错误",
+    "いいえ",
+    "нет",
+    "falsch",
+    "faux",
+    "falso",
+    "salah",
+}
 YES_OR_NO = re.compile(r"\(?\b(?:yes\s?(?:or|/)\s?no|true\s?(?:or|/)\s?false)\b\)?", re.IGNORECASE)  # the instruction's
+_WORDS = "|".join(sorted(YES | NO, key=len, reverse=True))
 BOOLEAN = re.compile(
-    r"[\s:=>(\"'\[-]{0,20}(?:(?:the|final|correct|answer|is|it's|it|that's|that|this|statement|claim|a|an|definite|clear"
+    r"[\s:=>(\"'\[.,-]{0,20}(?:(?:the|final|correct|answer|is|it's|it|that's|that|this|statement|claim|a|an|definite|clear"
     r"|resounding|simply|just|therefore|thus|so|hence|indeed|definitely|clearly|probably|likely|most|almost|certainly|be"
-    r"|would|must)\b[\s,:\"']{0,3}){0,8}(?P<nots>(?:(?:not|isn't|wasn't|cannot be|can't be)\s[\"']?){0,3})"
-    r"(?P<word>yes|no|true|false)(?!\w|[-']\w)(?P<rest>.{0,80})",
+    r"|would|must|actually)\b[\s,:\"']{0,3}){0,8}(?P<nots>(?:(?:not|isn't|wasn't|cannot be|can't be)\s[\"']?){0,3})"
+    rf"(?P<word>{_WORDS})(?![a-z0-9_à-ü]|[-']\w)(?P<rest>.{{0,80}})",
     re.IGNORECASE,
 )
-AFTER_A_BOOLEAN = re.compile(  # else it belongs to a noun
+NO_NOUN = re.compile(
     r"""["')\]}]?\s*(?:\Z|[,;!?–—"')\]}:-]|\.(?!\s?\d)|(?:that|because|since|as|for|in|if|when|unless|but|and|so|given|due"""
     r"|under|according|it|he|she|they|you|we|i|there|this|these|those|the|wait|actually)\b)",
     re.IGNORECASE,
 )
-BOTH_BOOLEANS = re.compile(r"\s*(?:or|and|/|nor)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
-SENTENCE_START = re.compile(r"(?:\A|[.!?…][^\w\s]{0,4}\s{1,9}|\n\s{0,9})[^\w\s]{0,5}(?=(?:yes|no)\b)", re.IGNORECASE)
-STATEMENT = re.compile(
-    r"\b(?:the|this|that)\s(?:statement|claim|assertion|proposition)\s(?=(?:is|must be)\b)", re.IGNORECASE
+BOTH = re.compile(r"\s*(?:or|and|/|nor)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
+ASKED_OR_DENIED = re.compile(
+    r"[\"')\]]{0,2}(?:\s?\?|\s(?:is|was|would be|seems|(?:only\s)?if|unless|to)\b)", re.IGNORECASE
 )
-WRONG = re.compile(
-    r"[\"')\]]{0,2}\s(?:is|was|would be|seems|(?:only\s)?if|unless|to)\b", re.IGNORECASE
-)  # "Yes is wrong", "yes if"
-LAST_WORD = re.compile(
-    r"(?:[,:;—–-]\s|\b(?:say|lean|towards?|(?:guess|verdict|conclusion|result) is(?: a)?)\s)(?P<nots>)(?P<word>yes|no)"
-    r"(?P<rest>\W{0,9})\Z",
+CONCLUDING = re.compile(
+    r"\b(?:so|thus|hence|therefore|finally|conclusion|I(?:'d|'ll| would| will)? (?:say|think|believe|guess)"
+    r"|(?:guess|verdict|conclusion) is|(?P<statement>(?:the|this|that)\s(?:statement|claim|assertion|proposition)(?=\s(?:is|must be)\b)))"
+    r"\b[,:;.!…—-]{0,3}\s{0,3}(?:(?:i|we|would|say|it|is|must|be|a)\b,?\s?){0,4}",
     re.IGNORECASE,
 )
-DENIED = re.compile(
-    r"n't\b|\b(?:not|cannot|never|no longer|doubt|far from|neither|nor|hardly|without|instead of|if|whether|unless"
+STARTS = re.compile(
+    rf"\W*(?P<nots>)(?P<word>yes|no|不是|是的|是|nein|ja|oui|non|tidak|ya)(?![a-z0-9_]|[-']\w)(?P<rest>.{{0,80}})",
+    re.IGNORECASE,
+)
+LAST_WORD = re.compile(r"[,:;—-]\s(?P<nots>)(?P<word>yes|no)(?P<rest>\W{0,9})\Z", re.IGNORECASE)
+BUT = re.compile(r"\b(?:but|however|although|though|except)\b", re.IGNORECASE)
+SAID_BY_OTHERS = re.compile(
+    r"n't\b|\b(?:not|cannot|never|no longer|doubt|neither|nor|hardly|without|instead of|if|whether|unless"
     r"|(?:people|some|others?|they|many|one|you)\s(?:\w{1,9}\s)?(?:say|said|think|claim|argue|believe))\b",
     re.IGNORECASE,
 )
-BUT = re.compile(r"\b(?:but|however|although|though|except)\b", re.IGNORECASE)
+CANNOT = re.compile(r"\W*(?:therefore|thus|so|hence)\b.{0,80}?\b(?:could|would|can)(?:\s?not|n't)\b", re.IGNORECASE)
+PROBABLY = re.compile(r"\W*(?:probably|likely|certainly|definitely|of course|absolutely|surely)\snot\W*", re.IGNORECASE)
 
 
-def extract(text: str, box: str) -> str | None:
-    """The answer, or None. `box`: what the last box holds. As for choice, an empty string is a doubt."""
-    box, text = (YES_OR_NO.sub("", words(one)) for one in (box, text))
-    found = _boolean(BOOLEAN.match(box))
-    if found is None:
-        starts = _answers(BOOLEAN.match(text, start.end()) for start in SENTENCE_START.finditer(text))
-        place, found = _concluded(text) or _said(text, starts) or (0, None)
-        if found and any(at > place and answer not in ("", found) for at, answer in starts):
-            return None
-        if found and any(
-            found == "yes" or not match[0].lower().endswith("no") for match in CORRECTED.finditer(text, place)
-        ):
-            return None
+def extract(text: str, finished: bool = True) -> str | None:
+    """The answer that a text concludes with, or None."""
+    turn = turn_of(text, finished)
+    found = said(turn, read, finished)
+    if found is None and finished:
+        found = read_conclusion(words(EMPHASIS.sub("", YES_OR_NO.sub("", turn))))
     return found or None
 
 
-def _answers(matches) -> list[tuple[int, str]]:
-    """Place and answer of those matches that say one."""
-    return [(match.start("word"), answer) for match in matches if (answer := _boolean(match)) is not None]
+def read(place: str, boxed: bool) -> str | None:
+    """The answer that a place begins with."""
+    return _boolean(BOOLEAN.match(YES_OR_NO.sub("", words(place))))
 
 
-def _concluded(text: str) -> tuple[int, str] | None:
-    matches, stated, concluded = (
-        [(mark, BOOLEAN.match(text, mark.end())) for mark in list(pattern.finditer(text))[-most:]]
-        for pattern, most in ((MARK, MAX_MARKS), (STATEMENT, MAX_MARKS), (YES_NO_CONCLUSION, MAX_NAMES))
-    )
-    if len({_boolean(match) for _, match in stated}) == 1:
-        matches += stated
-    matches += [(mark, match) for mark, match in concluded if match and match["word"].lower() in ("yes", "no")]
-    answers = _answers(
-        match for mark, match in matches if match and not is_skipped(text, mark.start(), match.end("word"))
-    )
-    return max(answers) if answers else None
-
-
-def _said(text: str, starts: list[tuple[int, str]]) -> tuple[int, str] | None:
-    """By the last sentence, the first word or the last one."""
-    if starts and starts[-1][0] > 9 and not re.search(r"[.!?]\s|\n", text[starts[-1][0] :].strip()):
-        return starts[-1]
-    first, last = BOOLEAN.match(text), LAST_WORD.search(text, max(0, len(text) - 60))
-    if first and first["word"].lower() in ("true", "false"):
-        again = first.start("word") > 3 and re.search(r"(?i)\b(?:true|false)\b", text[first.end("word") :])
-        if again or BUT.search(text, first.end("word")):
-            first = None
-    if last and DENIED.search(re.split(r"[.!?\n]", text[max(0, last.start() - 200) : last.start("word")])[-1]):
-        last = None
-    said = starts + _answers((first, last))
-    return said[-1] if len({answer for _, answer in said}) == 1 else None
+def read_conclusion(text: str) -> str | None:
+    """The answer that a text without a box and a mark concludes with."""
+    concluded = [
+        (mark["statement"], found)
+        for mark in list(CONCLUDING.finditer(text))[-MAX_MARKS:]
+        if is_said(text, mark) and (found := _boolean(BOOLEAN.match(text, mark.end()))) is not None
+    ]
+    if concluded:
+        statement, found = concluded[-1]
+        return "" if statement and len({one for _, one in concluded}) > 1 else found
+    sentences = [one.strip() for one in SENTENCE_END.split(text) if one.strip()]
+    begun = [found for one in sentences if (found := _boolean(STARTS.match(one))) is not None]
+    if begun and (STARTS.match(sentences[-1]) or len(set(begun)) == 1):
+        return begun[-1]
+    last = next(conclusion(text), "")
+    word, whole = LAST_WORD.search(last), BOOLEAN.match(last)
+    if word and SAID_BY_OTHERS.search(last[: word.start("word")]) or whole and BUT.search(last):
+        return None
+    if (found := _boolean(word) or _boolean(whole)) is not None:
+        return None if begun and begun[-1] != found else found
+    return "no" if not begun and (CANNOT.match(last) or PROBABLY.fullmatch(last)) else None
 
 
 def _boolean(match: re.Match | None) -> str | None:
     """The answer of a match of BOOLEAN or LAST_WORD; None where the word belongs to a noun or is asked."""
-    if not match or WRONG.match(match["rest"]) or re.match(r"[\"')\]]{0,2}\s?\?", match["rest"]):
+    if not match or ASKED_OR_DENIED.match(match["rest"]):
         return None
-    if BOTH_BOOLEANS.match(match["rest"]):
+    if BOTH.match(match["rest"]):
         return ""
-    if match["word"].lower() != "yes" and not AFTER_A_BOOLEAN.match(match["rest"]):
+    if match["word"].lower() != "yes" and not NO_NOUN.match(match["rest"]):
         return None
-    yes = match["word"].lower() in ("yes", "true")
-    return "yes" if yes == (len(re.findall("not|n't", match["nots"].lower())) % 2 == 0) else "no"
+    return (
+        "yes"
+        if (match["word"].lower() in YES) == (len(re.findall("not|n't|cannot", match["nots"].lower())) % 2 == 0)
+        else "no"
+    )
