@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from lta_thinker.answers import boolean, choice, latex, number
+from lta_thinker.answers.said import said, turn_of
 from lta_thinker.answers.verifier import Budget
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
@@ -18,16 +19,18 @@ ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 
 @dataclass(frozen=True)
 class Kind:
-    """An answer type's functions.
+    """An answer type's functions. The readers of choice also take the options.
 
-    extract: text and finished (of choice also options) -> canonical answer, or None; equal: whether two answers mean
-    the same, within a budget; key: of answers with keys those are equal whose keys are; None where only `equal` can
-    tell.
+    read: what stands at a place, and whether it is a box -> canonical answer; None where there is none, "" for a doubt.
+    read_conclusion: the same of a text that has no such place. equal: whether two answers mean the same, within a
+    budget. key: answers with the same key are equal; where exact, those alone are.
     """
 
-    extract: Callable
+    read: Callable[..., str | None]
+    read_conclusion: Callable[..., str | None]
     equal: Callable[[str, str, Budget], bool]
     key: Callable[[str], Hashable]
+    exact: bool = True
 
 
 def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), finished: bool = True) -> str | None:
@@ -37,8 +40,12 @@ def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), f
     finished: False for a text that was cut off, which gives only an answer that it has concluded. The time is linear
     in the length of the text.
     """
-    extract = answer_kind(answer_type).extract
-    return extract(text, finished, options) if answer_type == "choice" else extract(text, finished)
+    kind, turn = answer_kind(answer_type), turn_of(text, finished)
+    more = (choice.Options(options),) if answer_type == "choice" else ()
+    found = said(turn, lambda place, boxed: kind.read(place, boxed, *more), finished)
+    if found is None and finished:
+        found = kind.read_conclusion(turn, *more)
+    return found or None
 
 
 def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget | None = None) -> bool:
@@ -62,8 +69,8 @@ def _same(a: str, b: str, budget: Budget) -> bool:
 
 
 KINDS = {
-    "number": Kind(number.extract, number.equal, number.key),
-    "choice": Kind(choice.extract, _same, str),
-    "boolean": Kind(boolean.extract, _same, str),
-    "latex": Kind(latex.extract, latex.equal, latex.key),
+    "number": Kind(number.read, number.read_conclusion, number.equal, number.key),
+    "choice": Kind(choice.read, choice.read_conclusion, _same, str),
+    "boolean": Kind(boolean.read, boolean.read_conclusion, _same, str),
+    "latex": Kind(latex.read, latex.read_conclusion, latex.equal, latex.key, exact=False),
 }

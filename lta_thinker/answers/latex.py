@@ -27,67 +27,46 @@ from functools import lru_cache
 
 from lta_thinker.answers import number
 from lta_thinker.answers.arithmetic import value
-from lta_thinker.answers.said import EMPHASIS, conclusion, said, turn_of
+from lta_thinker.answers.said import conclusion
 from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
 MAX_WORDS = 5
 MAX_PARTS = 20  # of a list; longer ones are compared by letter
 
-FORMULA = re.compile(
-    r"\$\$(?P<a>[^$]{1,1000})\$\$|\$(?P<b>(?:[^$\\\n]|\\.){1,500})\$|\\\((?P<c>[^\n]{1,500}?)\\\)"
-    r"|\\\[(?P<d>.{1,1000}?)\\\]",
-    re.DOTALL,
-)
-JOINT = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s?and\b|\bund\b|\bou\b|\bet\b|和|或)\s*")
-SENTENCE = re.compile(
-    r"\s*((?:\\begin\{.*?\\end\{[a-z]+\}|.){0,400}?)[\s*]*(?=[.?](?:\s|\Z)|\n|\Z|(?<=.{400}))", re.DOTALL
-)
+FORMULA = re.compile(r"\$\$([^$]{1,1000})\$\$|\$((?:[^$\\\n]|\\.){1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S)
+JOINT = re.compile(r"\s*(?:,|;|,?\s?(?:\b(?:and|or|und|oder|et|ou|y|o)\b)|和|或)\s*")
+SENTENCE = re.compile(r"\s*((?:\\begin\{.*?\\end\{[a-z]+\}|.){0,400}?)[\s*]*(?=[.?](?:\s|\Z)|\n|\Z|(?<=.{400}))", re.S)
 IS = re.compile(r"\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
 AFTERTHOUGHT = re.compile(
-    r",?\s(?:which|because|since|where|as|when|with|so)\b.*|\s\([^()]*(?<![\\a-zA-Z])[a-zA-Z]{3}[^()]*\)\Z", re.DOTALL
+    r",?\s(?:which|because|since|where|as|when|with|so)\b.*|\s\([^()]*(?<![\\a-zA-Z])[a-zA-Z]{3}[^()]*\)\Z", re.S
 )
 DISPLAY = re.compile(r"(?<=\\\[|\$\$)\s*\n\s*|\s*\n\s*(?=\\\]|\$\$)")
-_GROUP = r"\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 SPELLINGS = (  # in this order
     (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),
-    (re.compile(r"\\?\$|(?<!\\)\\[()\[\]]|\s+|\\\*"), " "),
-    (re.compile(r"\\(?:left|right|middle)(?![a-zA-Z])\.?|\\[bB]igg?[lr]?(?![a-zA-Z])|\\!"), ""),
-    (re.compile(r"\\(?:(?:display|text|script)style|bf|rm|it|large|Large|huge|boldmath)(?![a-zA-Z])"), " "),
-    (re.compile(r"\\(?:color|textcolor)\s?\{[^{}]*\}"), ""),
-    (re.compile(rf"\\(?:underline|pmb|boldsymbol|bm|math(?:bf|it|sf|bb)|fbox|boxed)\s?{_GROUP}"), r"\1"),
+    (re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\!|\\(?:text)?color\s?\{[^{}]*\}"), ""),
+    (re.compile(r"\\(?:underline|pmb|boldsymbol|bm|math(?:bf|it|sf|bb)|fbox)(?=\s?\{)"), ""),
+    (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|large|Large|huge|q?quad)(?![a-zA-Z])"), " "),
+    (re.compile(r"\\?\$|(?<!\\)\\[()\[\],;:> *]|~|\s+"), " "),
     (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)\s?\{"), r"\\text{"),
-    (re.compile(r"∅|\\varnothing(?![a-zA-Z])|\\\{\s?\\\}"), r"\\emptyset "),
-    (re.compile(r"(?<![\\a-zA-Z])(?:infinity|inf|∞)(?![a-z])|\+\s?\\infty"), r"\\infty "),
-    (re.compile(r"∪"), r"\\cup "),
-    (re.compile(r"≤|<=|\\leq(?:slant)?(?![a-zA-Z])"), r"\\le "),
-    (re.compile(r"≥|>=|\\geq(?:slant)?(?![a-zA-Z])"), r"\\ge "),
-    (re.compile(r"≈"), r"\\approx "),
-    (re.compile(r"(?:√|(?<![\\a-zA-Z])sqrt)\s?(?:\(([^()]{1,50})\)|(\d+))"), lambda m: rf"\sqrt{{{m[1] or m[2]}}}"),
-    (re.compile(r"π|(?<![\\a-zA-Z])pi(?![a-zA-Z])"), r"\\pi "),
-    (re.compile(r"(?<![\\a-zA-Z])(sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
-    (re.compile(r"(?<!\\)\\(?:[,;:> ]|q?quad(?![a-zA-Z]))|~"), " "),
+    (re.compile(r"(?<![\\a-zA-Z])inf(?:inity)?(?![a-z])|\+\s?\\infty"), r"\\infty "),
+    (re.compile(r"<=|\\leq(?:slant)?(?![a-zA-Z])"), r"\\le "),
+    (re.compile(r">=|\\geq(?:slant)?(?![a-zA-Z])"), r"\\ge "),
+    (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
+    (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\frac\s?(\d)\s?(\d)"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\sqrt\s?(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"\\langle(?![a-zA-Z])"), "("),
     (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
-    (
-        re.compile(
-            r"(?<!\{)(?<!\{ )(?:\^\s?\{?\s?(?:\\circ|°)\s?\}?|°|\\degree(?![a-zA-Z]))\s?(?:\\text\{\s?)?([CF])\b\}?"
-        ),
-        r"\\text{ °\1}",
-    ),
-    (re.compile(r"(\\(?:sin|cos|tan).*?\d)\s?(?:\^\s?\{?\s?\\circ\s?\}?|°)"), r"\1\\cdot\\frac{\\pi}{180}"),
-    (re.compile(r"\^\s?\{?\s?(?:\\circ|°)\s?\}?|°(?![CF])|\\degree(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<!\\)%"), r"\\%"),
+    (re.compile(r"\^\s?\{?\s?(?:\\circ|°)\s?\}?|\\degree(?![a-zA-Z])"), "°"),
+    (re.compile(r"°\s?(?:\\text\{\s?)?([CF])\b\}?"), r"\\text{ deg\1}"),
+    (re.compile(r"(\\(?:sin|cos|tan).*?\d)\s?°"), r"\1\\cdot\\frac{\\pi}{180}"),
+    (re.compile(r"°"), ""),
     (re.compile(r"[(\[]?\s?\\begin\{(?:[pbv]?matrix|array\}\s?\{[^{}]{0,50})\}"), r"\\begin{pmatrix}"),
     (re.compile(r"\\end\{(?:[pbv]?matrix|array)\}\s?[)\]]?"), r"\\end{pmatrix}"),
     (re.compile(r"[\s.,;:\\]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),
-    (re.compile(rf"\A{_GROUP}\Z"), r"\1"),
-    (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),
-    (re.compile(r"\s\s+"), " "),
-    (re.compile(r" (?=[)\]])|(?<=[(\[]) |[\s.,;:]+\Z|\A\s+"), ""),
+    (re.compile(r"\A\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}\Z"), r"\1"),
+    (re.compile(r"\A\\text\{\s*([^{}]*?)\s*\}\Z"), r"\1"),
+    (re.compile(r" (?=[ )\]])|(?<=[(\[]) |[\s.,;:]+\Z|\A\s+"), ""),
 )
 GROUPED = re.compile(r"\A-?\d{1,3}(?:,\d{3}){1,9}(?![\d,])")
 NAME = r"(?:\\angle\s*)?(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([\w,\s]*\))?|\\text\{[^{}]*\}|\([a-z](?:,\s?[a-z])+\))"
@@ -108,40 +87,28 @@ UNIT = re.compile(
 POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 BASE = re.compile(r"([\dA-F]*\d[\dA-F]*)_\{?(\d+)\}?")
 LETTER = re.compile(r"\(?[a-zA-Z]\)?")
-PERCENT = re.compile(r"\s?(?:\\%|percent|\\text\{\s?percent\s?\})\Z")
+PERCENT = re.compile(r"\s?(?:\\?%|percent|\\text\{\s?percent\s?\})\Z")
 WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
-
-
-def extract(text: str, finished: bool = True) -> str | None:
-    """The canonical string of a text's answer, or None."""
-    turn = turn_of(text, finished)
-    found = said(turn, read, finished)
-    return (read_conclusion(turn) if found is None and finished else found) or None
 
 
 def read(place: str, boxed: bool) -> str | None:
     """The formula of a box, or of the words behind a mark."""
     if boxed:
         return canonical(place)
-    place = DISPLAY.sub(" ", place).lstrip(" \n*:_>")
-    if formulas := _formulas_at_start(place):
-        return canonical(", ".join(formulas))
-    sentence = SENTENCE.match(place)
-    sentence = AFTERTHOUGHT.sub("", IS.split(sentence[1])[-1]) if sentence else ""
-    if (
-        formulas := _formulas_at_start(sentence.strip())
-        or [_inside(match) for match in FORMULA.finditer(sentence)][-1:]
-    ):
-        return canonical(", ".join(formulas))
+    sentence = place.lstrip(" \n*:_>")
+    if not FORMULA.match(sentence):
+        sentence = AFTERTHOUGHT.sub("", IS.split(SENTENCE.match(sentence)[1])[-1]).strip()  # pyright: ignore[reportOptionalSubscript]
+    formulas = list(FORMULA.finditer(sentence))
+    if formulas:
+        at_start = FORMULA.match(sentence)
+        return _joined(sentence, formulas, 0 if at_start else len(formulas) - 1)
     return canonical(sentence) if len(WORDS.findall(sentence)) <= MAX_WORDS else None
 
 
 def read_conclusion(turn: str) -> str | None:
     """The last formula or number of the last sentence that has one."""
     for sentence in conclusion(DISPLAY.sub(" ", turn)):
-        formulas = [
-            match for match in FORMULA.finditer(sentence) if not re.fullmatch(r"\s*[a-zA-Z]\s*", _inside(match))
-        ]
+        formulas = [match for match in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", match[0])]
         after = sentence[formulas[-1].end() :] if formulas else sentence
         if re.search(r"\d", after) and (found := number.read_conclusion(after)):
             return found
@@ -149,26 +116,16 @@ def read_conclusion(turn: str) -> str | None:
             first = len(formulas) - 1
             while first and JOINT.fullmatch(sentence[formulas[first - 1].end() : formulas[first].start()]):
                 first -= 1
-            return canonical(", ".join(map(_inside, formulas[first:])))
+            return _joined(sentence, formulas, first)
     return number.read_conclusion(turn)
 
 
-def _inside(match: re.Match) -> str:
-    """The formula in a match of FORMULA, without its dollar signs or brackets."""
-    assert match.lastgroup
-    return match[match.lastgroup]
-
-
-def _formulas_at_start(text: str) -> list[str]:
-    """The formulas between dollar signs and the like that a text begins with, joined by commas or "and"."""
-    formulas = []
-    while match := FORMULA.match(text):
-        formulas.append(_inside(match))
-        joint = JOINT.match(text, match.end())
-        if not joint:
-            break
-        text = text[joint.end() :]
-    return formulas
+def _joined(text: str, formulas: list[re.Match], first: int) -> str | None:
+    """The formula number `first` of a text, and those that follow it behind commas or "and", as a list."""
+    last = first + 1
+    while last < len(formulas) and JOINT.fullmatch(text[formulas[last - 1].end() : formulas[last].start()]):
+        last += 1
+    return canonical(", ".join("".join(filter(None, match.groups())) for match in formulas[first:last]))
 
 
 def canonical(formula: str) -> str | None:
@@ -187,11 +144,10 @@ def canonical(formula: str) -> str | None:
     exact, approx, rough = formula.partition(r"\approx")
     if approx:
         formula = rough.strip() if NAMED.match(formula) or not exact.strip() else exact.strip()
-    *worked_out, result = formula.split("=")
-    if worked_out and all(
-        value(side) is not None or i == 0 and NAMED.match(formula) for i, side in enumerate(worked_out)
-    ):
-        formula = (worked_out[0].strip() + " = " if value(worked_out[0]) is None else "") + result.strip()
+    name = NAMED.match(formula)
+    *worked_out, result = formula[name.end() if name else 0 :].split("=")
+    if worked_out and all(value(side) is not None for side in worked_out):
+        formula = (name[0] if name else "") + result.strip()
     return formula if formula.strip("{} ") and len(formula) <= MAX_LENGTH else None
 
 
@@ -217,7 +173,7 @@ def form(formula: str) -> tuple[str, str]:
 
 def _unit(match: re.Match) -> str:
     """The name of a unit, the same for all its spellings; empty for "units" and "degrees"."""
-    words = re.findall(r"[a-z]+|°[cf]|/", re.sub(r"\bper\b", "/", (match[1] or match[2]).lower()))
+    words = re.findall(r"[a-z]+|/", re.sub(r"\bper\b", "/", (match[1] or match[2]).lower()))
     power = next((POWERS[word] for word in words if word in POWERS), match[3] or "")
     names = [UNITS.get(word) or UNITS.get(word.removesuffix("s")) or word.removesuffix("s") for word in words]
     names = [name for name in names if name not in POWERS and name not in ("unit", "degree")]
