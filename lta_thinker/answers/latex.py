@@ -27,7 +27,7 @@ from functools import lru_cache
 
 from lta_thinker.answers import number
 from lta_thinker.answers.arithmetic import value
-from lta_thinker.answers.said import conclusion
+from lta_thinker.answers.said import MAX_CONCLUSION, conclusion
 from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
@@ -41,7 +41,7 @@ IS = re.compile(r"\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
 AFTERTHOUGHT = re.compile(
     r",?\s(?:which|because|since|where|as|when|with|so)\b.*|\s\([^()]*(?<![\\a-zA-Z])[a-zA-Z]{3}[^()]*\)\Z", re.S
 )
-DISPLAY = re.compile(r"(?<=\\\[|\$\$)\s*\n\s*|\s*\n\s*(?=\\\]|\$\$)")
+DISPLAY = re.compile(r"(?<=\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}|[ \t]{0,9}\n[ \t]{0,9}(?=\\\]|\$\$)")
 SPELLINGS = (  # in this order
     (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),
     (re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\!|\\(?:text)?color\s?\{[^{}]*\}"), ""),
@@ -107,7 +107,7 @@ def read(place: str, boxed: bool) -> str | None:
 
 def read_conclusion(turn: str) -> str | None:
     """The last formula or number of the last sentence that has one."""
-    for sentence in conclusion(DISPLAY.sub(" ", turn)):
+    for sentence in conclusion(DISPLAY.sub(" ", turn[-MAX_CONCLUSION:])):
         formulas = [match for match in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", match[0])]
         after = sentence[formulas[-1].end() :] if formulas else sentence
         if re.search(r"\d", after) and (found := number.read_conclusion(after)):

@@ -132,6 +132,8 @@ def last_boxes(text: str) -> tuple[int, int, str]:
         if brace[0] != "}":
             opened.append(brace)
         elif opened and len((start := opened.pop())[0]) > 1 and not (boxes and boxes[-1][0] > start.start()):
+            if brace.start() - start.end() > MAX_PLACE:
+                continue
             boxes.append((start.start(), brace.end(), text[start.end() : brace.start()]))
     if not boxes:
         return len(text), 0, ""
