@@ -1,6 +1,6 @@
 r"""The exact value of a formula that is only arithmetic, without a library.
 
-    value(r"\frac{3!}{2^{2}}")   ->  Fraction(3, 2)
+value(r"\frac{3!}{2^{2}}")   ->  Fraction(3, 2)
 """
 
 import ast

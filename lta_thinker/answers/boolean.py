@@ -41,8 +41,12 @@ CONCLUDING = re.compile(
 )
 STARTS = re.compile(rf"\W*(?=(?:{_NO}|{_YES})(?![a-z0-9_]|[-']\w))", re.IGNORECASE)
 LAST_WORD = re.compile(r".*[,:;—-]\s(?=(?:yes|no)\W{0,9}\Z)", re.IGNORECASE | re.DOTALL)
-UNSURE = re.compile(r"\b(?:but|however|although|except|never|doubt|nor|if|whether|people|some|others|they)\b", re.IGNORECASE)
-COULD_NOT = re.compile(r"\W*(?:(?:therefore|thus|so)\b.{0,80}?\b(?:could|would|can)(?:\s?not|n't)|(?:probably|likely) not)\b", re.I)
+UNSURE = re.compile(
+    r"\b(?:but|however|although|except|never|doubt|nor|if|whether|people|some|others|they)\b", re.IGNORECASE
+)
+COULD_NOT = re.compile(
+    r"\W*(?:(?:therefore|thus|so)\b.{0,80}?\b(?:could|would|can)(?:\s?not|n't)|(?:probably|likely) not)\b", re.I
+)
 
 
 def read(place: str, boxed: bool = True) -> str | None:

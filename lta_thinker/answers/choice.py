@@ -30,7 +30,7 @@ FILLERS = (
 )
 CHOICE = re.compile(
     rf"[\s:,=>.-]{{0,20}}{FILLERS}(?P<label>(?:option|choice|letter|statement|opsi)\b[\s:]{{0,3}})?[(\[{{\"']?\s?"
-    r"(?P<letter>[A-Ja-j])(?!\w|'\w)(?P<close>\s?[)\]}]|[\"'])?(?P<rest>.{0,300})",
+    r"(?P<letter>[A-Ja-j])(?![a-zA-Z0-9_]|'\w)(?P<close>\s?[)\]}]|[\"'])?(?P<rest>.{0,300})",
     re.IGNORECASE,
 )
 ANOTHER = re.compile(  # "A or B", "A) 12 B) 15 C) 18"

@@ -34,7 +34,9 @@ MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
 MAX_WORDS = 5
 MAX_PARTS = 20  # of a list; longer ones are compared by letter
 
-FORMULA = re.compile(r"\$\$([^$]{1,1000})\$\$|\$((?:[^$\\\n]|\\.){1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S)
+FORMULA = re.compile(
+    r"\$\$([^$]{1,1000})\$\$|\$((?:[^$\\\n]|\\.){1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S
+)
 JOINT = re.compile(r"\s*(?:,|;|,?\s?(?:\b(?:and|or|und|oder|et|ou|y|o)\b)|和|或)\s*")
 SENTENCE = re.compile(r"\s*((?:\\begin\{.*?\\end\{[a-z]+\}|.){0,400}?)[\s*]*(?=[.?](?:\s|\Z)|\n|\Z|(?<=.{400}))", re.S)
 IS = re.compile(r"\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
@@ -80,7 +82,7 @@ _UNITS = """mm:millimeter cm:centimeter dm:decimeter km:kilometer m:meter in:inc
 UNITS = dict(pair.split(":") for pair in _UNITS.split())
 _SCALES = r"(?!\s*(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)"
 UNIT = re.compile(
-    rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}|\s+{_SCALES}((?:mm|cm|km|kg|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
+    rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}|\s+{_SCALES}((?:mm|cm|km|kg|ft|lb|oz|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
     r"(?:\^\s?\{?\s?([23])\s?\}?)?\s*\Z",
     re.IGNORECASE,
 )
@@ -146,7 +148,7 @@ def canonical(formula: str) -> str | None:
         formula = rough.strip() if NAMED.match(formula) or not exact.strip() else exact.strip()
     name = NAMED.match(formula)
     *worked_out, result = formula[name.end() if name else 0 :].split("=")
-    if worked_out and all(value(side) is not None for side in worked_out):
+    if worked_out and all(value(side) is not None for side in (*worked_out, result)):
         formula = (name[0] if name else "") + result.strip()
     return formula if formula.strip("{} ") and len(formula) <= MAX_LENGTH else None
 

@@ -44,11 +44,12 @@ SPELLINGS = (  # in this order
     (re.compile(r"(?<![\d,])(0(?=,\d++(?![\d,]))|\d++(?=,\d{1,2}(?![\d,]))),"), r"\1."),  # 12,50
     (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
     (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),
-    (re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
+    (re.compile(r"(?<=[A-Za-z)°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),
     (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
     (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
     (re.compile(r"^[ \t#>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
 )
+POWER = re.compile(r"\d\s?\^")
 ASIDE = re.compile(r"\([^()]*\)")
 FIRST_SENTENCE = re.compile(
     r"(?:\s*\n\s*[-•]\s)?(\s*(?:(?!,\s(?!and\b|or\b|[-\d$])|;|\n|[.!?](?:\s|\Z)|\s(?:because|since|from|which|not)\b).){1,300})",
@@ -58,12 +59,14 @@ WORDS_FIRST = re.compile(r"\s*(?:[^\W\d_]+[',]?\s+){2}")
 WORKED_OUT = re.compile(r"\W*(?:so|thus|hence|therefore|in total)\b|[^=]*=", re.IGNORECASE)
 SIDES = re.compile(r"=|\\approx|\\Rightarrow|→")
 SEVERAL = re.compile(  # between two numbers
-    r"\s(?:hours?|minutes?|days?|weeks?|years?|feet|foot|pounds?|dollars?)\s|(?:\s[^\d\W]+){0,2}\s?"
+    r"\s(?:hours?|minutes?|days?|weeks?|years?|feet|foot|pounds?|dollars?)\s|%?(?:\s[^\d\W]+){0,2}\s?"
     r"(?:[-+*/,]|\\times|:(?=\S)|x\b|\b(?:to|and|or|bis|und|oder|et|ou|by|times|plus|minus)\b),?\s?(?:and\s|or\s)?"
 )
 UNKNOWN = re.compile(r"\W*(?:none|unknown|undefined|be \w+ed|be found|n/a)\b|.*(?:not enough|can(?:no|')t be)\b", re.I)
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
-_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
 WORDS = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
 WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 _WORD = f"(?:{'|'.join([*WORDS, *SCALES][::-1])})"
@@ -119,6 +122,8 @@ def _read(sentence: str, first: bool) -> str | None:
         if exact is not None and not re.search(r"\d-\d", side):
             return canonical(exact)
         side = plain(side)
+        if POWER.search(side):
+            return ""
         numbers = list(NUMBER.finditer(ASIDE.sub("", side))) or list(NUMBER.finditer(side))
         if numbers:
             return _chosen(numbers, first)

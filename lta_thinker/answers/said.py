@@ -22,7 +22,9 @@ MAX_CONCLUSION = 5000  # characters at a text's end
 CHARACTERS: dict = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 CHARACTERS |= str.maketrans("’‘“”−–‐‑⁄∕、\u3000\u00a0\u2009\u202f", "''\"\"----//,    ")
 CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4"})
-CHARACTERS |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge ", "≈": r"\approx "})
+CHARACTERS |= str.maketrans(
+    {"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge ", "≈": r"\approx "}
+)
 CHARACTERS |= str.maketrans({"×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
 CHARACTERS |= str.maketrans({"¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5", "⅛": " 1/8"})
 EMPHASIS = re.compile(r"\*\*|__|`")

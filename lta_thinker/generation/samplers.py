@@ -180,4 +180,6 @@ def count_right(
     settings = greedy_settings(models.llm, max_new_tokens)
     answers = TransformersSampler(models, settings, batch_size).answers(make_requests(models.layout, examples))
     bar = tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False)
-    return sum(is_right(answer.texts[0], answer.samples[0].finished, answer.request.example, answer_type) for answer in bar)
+    return sum(
+        is_right(answer.texts[0], answer.samples[0].finished, answer.request.example, answer_type) for answer in bar
+    )
