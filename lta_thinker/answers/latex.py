@@ -79,7 +79,7 @@ RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus)(?![a-zA-Z])")
 _UNITS = """mm:millimeter cm:centimeter dm:decimeter km:kilometer m:meter in:inch inches:inch ft:foot feet:foot yd:yard
     mi:mile l:liter ml:milliliter kg:kilogram mg:milligram g:gram lb:pound lbs:pound oz:ounce s:second sec:second
     min:minute hr:hour h:hour mph:mile/hour cents:cent metre:meter centimetre:centimeter kilometre:kilometer litre:liter"""
-UNITS = dict(pair.split(":") for pair in _UNITS.split())
+UNITS = {short: name for short, _, name in (pair.partition(":") for pair in _UNITS.split())}
 _SCALES = r"(?!\s*(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)"
 UNIT = re.compile(
     rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}|\s+{_SCALES}((?:mm|cm|km|kg|ft|lb|oz|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
@@ -127,7 +127,7 @@ def _joined(text: str, formulas: list[re.Match], first: int) -> str | None:
     last = first + 1
     while last < len(formulas) and JOINT.fullmatch(text[formulas[last - 1].end() : formulas[last].start()]):
         last += 1
-    return canonical(", ".join("".join(filter(None, match.groups())) for match in formulas[first:last]))
+    return canonical(", ".join("".join(match.groups("")) for match in formulas[first:last]))
 
 
 def canonical(formula: str) -> str | None:

@@ -43,13 +43,13 @@ def _load():
     @lru_cache(2**10)
     def parsed(formula: str) -> list:
         """With i as the imaginary unit, and "x < 2, x > 3" as one set."""
-        found = parse(f"${formula}$", extraction_config=[config], parsing_timeout=0)
+        found: list = parse(f"${formula}$", extraction_config=[config], parsing_timeout=0)
         found = [
-            one if isinstance(one, str) else one.subs({i: I for i in one.free_symbols if i.name == "i"})
+            one if isinstance(one, str) else one.subs({i: I for i in one.free_symbols if str(i) == "i"})
             for one in found
         ]
         if found and isinstance(found[0], FiniteSet) and all(isinstance(part, Relational) for part in found[0]):
-            found[0] = Or(*found[0]).as_set()
+            found[0] = Or(*found[0].args).as_set()
         return found
 
     @lru_cache(2**10)
@@ -58,10 +58,9 @@ def _load():
         [expression] = parsed(formula)[:1]
         if not isinstance(expression, Expr):
             return None
-        names = sorted(expression.free_symbols, key=str)
-        values = {name: Rational(3 + sum(map(ord, name.name)) * 7919 % 97, 89) for name in names}
+        values = {name: Rational(3 + sum(map(ord, str(name))) * 7919 % 97, 89) for name in expression.free_symbols}
         try:
-            return complex(expression.subs(values).evalf())
+            return complex(expression.subs(list(values.items())).evalf())
         except Exception:
             return None
 
