@@ -41,12 +41,13 @@ AT_AN_END = re.compile(r"\s*(?:\Z|[.:;,!?](?!\w)|[–—-]\s|(?:because|since|wh
 AFTER_A_SMALL_LETTER = re.compile(r"\s*(?:\Z|[.:!](?!\w))")
 NO_VARIABLE = re.compile(r"(?!\s*(?:[+*/^=<>\\]|-\w))")
 CALLED_WRONG = re.compile(
-    r"\s{0,9}(?:,\s(?:which|that)\s)?(?:(?:is|was|are|seems|looks|must be|can|could|does|would)\b\s?)?(?:\w{2,9}ly\s|also\s)?"
+    r"\s{0,9}(?:,\s(?:which|that)\s)?(?:(?:is|was|are|seems|looks|must be|can|could|does|would)\b\s?)?"
+    r"(?:\w{2,9}ly\s|also\s)?"
     r"(?:(?:not|n't|\w{2,5}n't|cannot|too|out|never)\b|wrong|incorrect|false|impossible|eliminated|invalid|ruled)",
     re.IGNORECASE,
 )
 CONCLUDING = re.compile(
-    r"\b(?:so|thus|hence|therefore|finally|conclusion|choose|pick|select|(?<=we )take|(?<=I )take|go(?:ing)? with|opt for"
+    r"\b(?:so|thus|hence|therefore|finally|conclusion|choose|pick|select|(?<=we )take|(?<=I )take|go(?:ing)? with"
     r"|match(?:es)?|corresponds? to|wait|rather|(?:it|that|this)(?:'s| is| should be| must be)"
     r"|I(?:'d|'ll| would| will)? (?:say|think|believe|guess)|no(?=[,.:;!…—-]))\b[,:;.!…—-]{0,3}\s{0,3}",
     re.IGNORECASE,

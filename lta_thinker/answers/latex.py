@@ -78,11 +78,13 @@ OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")
 RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus)(?![a-zA-Z])")
 _UNITS = """mm:millimeter cm:centimeter dm:decimeter km:kilometer m:meter in:inch inches:inch ft:foot feet:foot yd:yard
     mi:mile l:liter ml:milliliter kg:kilogram mg:milligram g:gram lb:pound lbs:pound oz:ounce s:second sec:second
-    min:minute hr:hour h:hour mph:mile/hour cents:cent metre:meter centimetre:centimeter kilometre:kilometer litre:liter"""
+    min:minute hr:hour h:hour mph:mile/hour cents:cent metre:meter centimetre:centimeter
+    kilometre:kilometer litre:liter"""
 UNITS = {short: name for short, _, name in (pair.partition(":") for pair in _UNITS.split())}
 _SCALES = r"(?!\s*(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)"
 UNIT = re.compile(
-    rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}|\s+{_SCALES}((?:mm|cm|km|kg|ft|lb|oz|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
+    rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}"
+    rf"|\s+{_SCALES}((?:mm|cm|km|kg|ft|lb|oz|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
     r"(?:\^\s?\{?\s?([23])\s?\}?)?\s*\Z",
     re.IGNORECASE,
 )
@@ -99,7 +101,8 @@ def read(place: str, boxed: bool) -> str | None:
         return canonical(place)
     sentence = place.lstrip(" \n*:_>")
     if not FORMULA.match(sentence):
-        sentence = AFTERTHOUGHT.sub("", IS.split(SENTENCE.match(sentence)[1])[-1]).strip()  # pyright: ignore[reportOptionalSubscript]
+        whole = SENTENCE.match(sentence)
+        sentence = AFTERTHOUGHT.sub("", IS.split(whole[1])[-1]).strip() if whole else ""
     formulas = list(FORMULA.finditer(sentence))
     if formulas:
         at_start = FORMULA.match(sentence)

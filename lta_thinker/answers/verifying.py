@@ -34,7 +34,7 @@ def main() -> None:
 def _load():
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
-    from sympy import Expr, FiniteSet, I, Or, Rational, Symbol
+    from sympy import Expr, FiniteSet, I, Or, Rational
     from sympy.core.relational import Relational
 
     # units and names are ours (latex.py): the library would take the variables of "7 ab" for one
@@ -49,7 +49,7 @@ def _load():
             for one in found
         ]
         if found and isinstance(found[0], FiniteSet) and all(isinstance(part, Relational) for part in found[0]):
-            found[0] = Or(*found[0].args).as_set()
+            found[0] = Or(*found[0].args).as_set()  # pyright: ignore[reportArgumentType]
         return found
 
     @lru_cache(2**10)

@@ -111,35 +111,43 @@ GOLDS = (  # as a benchmark writes them, found behind "Answer:" without dollar s
 )
 
 EQUAL = {
-    "numbers": r"""\frac{1}{2} | 0.5; \frac{-1}{2} | -\frac{1}{2}; \frac{1}{\sqrt2} | \frac{\sqrt2}{2}; \sqrt{8} | 2\sqrt2
-        2\frac{1}{2} | 2.5; 1,000 | 1000; 007 | 7; 2^{10} | 1024; 5! | 120; \log_2 8 | 3; \binom{5}{2} | 10; 0.\overline{6} | \frac23
-        1.5e3 | 1500; \approx 4.5 | 4.5; 2\sqrt{3} \approx 3.46 | 2\sqrt{3}; \pi | 3.141593; 3! = 6 | 6; i^2 | -1
-        (1+i)^2 | 2i; \cos 60^\circ | \frac12; 2:3 | \frac23; 11,\! 111,\! 100 | 11111100; 50\% | 50; 90 | 90^\circ""",
-    "units": r"""5\text{ cm} | 5; 5\text{ cm} | 5 centimeters; 60 \, \text{cm}^2 | 60; 5 \text{cm}^{2} | 5\text{ square centimetres}
-        5\text{ units} | 5\text{ feet}; 7 m/s | 7 \text{ meters per second}; 120 °C | 120; 18 dollars | 18; 18 | 18\text{ eggs}
+    "numbers": r"""\frac{1}{2} | 0.5; \frac{-1}{2} | -\frac{1}{2}; \frac{1}{\sqrt2} | \frac{\sqrt2}{2}
+        \sqrt{8} | 2\sqrt2; 2\frac{1}{2} | 2.5; 1,000 | 1000; 007 | 7; 2^{10} | 1024; 5! | 120; \log_2 8 | 3
+        \binom{5}{2} | 10; 0.\overline{6} | \frac23; 1.5e3 | 1500; \approx 4.5 | 4.5
+        2\sqrt{3} \approx 3.46 | 2\sqrt{3}; \pi | 3.141593; 3! = 6 | 6; i^2 | -1; (1+i)^2 | 2i
+        \cos 60^\circ | \frac12; 2:3 | \frac23; 11,\! 111,\! 100 | 11111100; 50\% | 50; 90 | 90^\circ""",
+    "units": r"""5\text{ cm} | 5; 5\text{ cm} | 5 centimeters; 60 \, \text{cm}^2 | 60
+        5 \text{cm}^{2} | 5\text{ square centimetres}; 5\text{ units} | 5\text{ feet}
+        7 m/s | 7 \text{ meters per second}; 120 °C | 120; 18 dollars | 18; 18 | 18\text{ eggs}
         5 \, \text{people} | 5; 25_8 | 25_{8}; 25_8 | 25; 3:45 \text{ PM} | 3:45 p.m.""",
-    "names": r"""x=5 | 5; x=5 | y=5; x = 5+5+1 = 11 | 11; f(x)=x^2 | x^2; a_n=2n-1 | 2n-1; \text{Area} = 12 | 12; AB=4 | 4
-        (x,y)=(1,2) | (1,2); y=2x+3 | 2x+3; x+y=3 | y+x-3=0; y=2x+3 | 2x-y+3=0; x \in [1,2] | [1,2]""",
-    "lists and sets": r"""1,2 | 2,1; 1,1,2 | 1,2,1; \{1,2\} | 2,1; {1,2,3} | \{1,2,3\}; x=1, x=2 | 1,2; x=1\text{ or }x=2 | 1,2
-        3 \pm \sqrt2 | 3+\sqrt2,3-\sqrt2; a=1, b=2 | (1,2); x=1, y=2 | y=2, x=1; (3,4),(1,2) | (1, 2) and (3, 4); 3, 4 | (3,4)
-        1,000, 2,000 | 2000, 1000; \langle 1, 2 \rangle | (1,2); 4.5 \text{ or } \frac{9}{2} | 4.5""",
-    "relations": r"""x >= 5 | x \ge 5; 5 \leq x | x \ge 5; 2 \le x < 5 | [2,5); x<2 \text{ or } x>3 | (-\infty,2)\cup(3,\infty)
-        x<2 | (-\infty,2); (-\infty,2)\cup(3,\infty) | (3,\infty)\cup(-\infty,2)""",
-    "formulas": r"""x^2+2x+1 | (x+1)^2; \frac{x+1}{2} | 0.5x+0.5; \sin^2 x | (\sin x)^2; e^{i\pi/4} | e^{\frac{\pi i}{4}}
+    "names": r"""x=5 | 5; x=5 | y=5; x = 5+5+1 = 11 | 11; f(x)=x^2 | x^2; a_n=2n-1 | 2n-1; \text{Area} = 12 | 12
+        AB=4 | 4; (x,y)=(1,2) | (1,2); y=2x+3 | 2x+3; x+y=3 | y+x-3=0; y=2x+3 | 2x-y+3=0; x \in [1,2] | [1,2]""",
+    "lists and sets": r"""1,2 | 2,1; 1,1,2 | 1,2,1; \{1,2\} | 2,1; {1,2,3} | \{1,2,3\}; x=1, x=2 | 1,2
+        x=1\text{ or }x=2 | 1,2; 3 \pm \sqrt2 | 3+\sqrt2,3-\sqrt2; a=1, b=2 | (1,2); x=1, y=2 | y=2, x=1
+        (3,4),(1,2) | (1, 2) and (3, 4); 3, 4 | (3,4); 1,000, 2,000 | 2000, 1000; \langle 1, 2 \rangle | (1,2)
+        4.5 \text{ or } \frac{9}{2} | 4.5""",
+    "relations": r"""x >= 5 | x \ge 5; 5 \leq x | x \ge 5; 2 \le x < 5 | [2,5)
+        x<2 \text{ or } x>3 | (-\infty,2)\cup(3,\infty); x<2 | (-\infty,2)
+        (-\infty,2)\cup(3,\infty) | (3,\infty)\cup(-\infty,2)""",
+    "formulas": r"""x^2+2x+1 | (x+1)^2; \frac{x+1}{2} | 0.5x+0.5; \sin^2 x | (\sin x)^2
+        e^{i\pi/4} | e^{\frac{\pi i}{4}}
         \begin{pmatrix}\frac12\\2\end{pmatrix} | \begin{bmatrix}0.5\\2\end{bmatrix}""",
-    "wrappers": r"""\color{blue}{5} | 5; {\bf 5} | 5; \underline{5} | 5; \pmb{5} | 5; 5 \\ | 5; 5\ | 5; \large 5 | 5; \mathbf{\frac12} | 0.5
-        \textbf{(C)}\ 12 | 12""",
+    "wrappers": r"""\color{blue}{5} | 5; {\bf 5} | 5; \underline{5} | 5; \pmb{5} | 5; 5 \\ | 5; 5\ | 5
+        \large 5 | 5; \mathbf{\frac12} | 0.5; \textbf{(C)}\ 12 | 12""",
     "words": r"""Evelyn | evelyn; \text{No solution} | no solution; (C) | C; A | a; \text{June 20} | June 20""",
 }
 UNEQUAL = {
-    "numbers": r"""1/2 | -1/2; 1/3 | 0.33; 1/3 | 0.333333; \pi | 3.14; 12345678901234567890123 | 12345678901234567890124
-        10\% | 100; 50\% | 0.5; 10^{-7} | 2\cdot10^{-7}; 0.0000001 | 0.0000002; 2^{64} | 18446744073709551617; \infty | -\infty
-        0 | \emptyset; 3+4i | 3-4i; 6,7 | 6.7; 100, 200 | 100200; 12 million | 12""",
-    "units": r"""18\text{ eggs} | 18\text{ hens}; 5\text{ feet} | 5\text{ inches}; 5 cm | 5\text{ cm}^2; 7 m/s | 7 km/h
-        120 °C | 120 °F; 25_8 | 25_9; 10 am | 10 pm; 5:30 p.m | 5:30 a.m; 12 xy | 12; 7 ab | 7; 12 m | 12""",
+    "numbers": r"""1/2 | -1/2; 1/3 | 0.33; 1/3 | 0.333333; \pi | 3.14
+        12345678901234567890123 | 12345678901234567890124; 10\% | 100; 50\% | 0.5; 10^{-7} | 2\cdot10^{-7}
+        0.0000001 | 0.0000002; 2^{64} | 18446744073709551617; \infty | -\infty; 0 | \emptyset; 3+4i | 3-4i
+        6,7 | 6.7; 100, 200 | 100200; 12 million | 12""",
+    "units": r"""18\text{ eggs} | 18\text{ hens}; 5\text{ feet} | 5\text{ inches}; 5 cm | 5\text{ cm}^2
+        7 m/s | 7 km/h; 120 °C | 120 °F; 25_8 | 25_9; 10 am | 10 pm; 5:30 p.m | 5:30 a.m; 12 xy | 12; 7 ab | 7
+        12 m | 12""",
     "names": r"""x=5 | x=6; y=2x+1 | y=2x+2; x+y=3 | 3; 7=11a+c | 11a+c; p-q | q-p; |x| | x""",
-    "lists and sets": r"""(1,2) | [1,2]; [1,2) | (1,2]; (1,2) | (2,1); 2,1 | (1,2); 5,6,7 | 5,6; 1,1,2 | 1,2,2; (2,3) | \{2,3\}; [2,3] | 2,3
-        x=1, y=2 | x=2, y=1; \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}""",
+    "lists and sets": r"""(1,2) | [1,2]; [1,2) | (1,2]; (1,2) | (2,1); 2,1 | (1,2); 5,6,7 | 5,6; 1,1,2 | 1,2,2
+        (2,3) | \{2,3\}; [2,3] | 2,3; x=1, y=2 | x=2, y=1
+        \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}""",
     "relations": r"""x<2 | x>2; x<2 | x\le 2""",
     "words": r"""east | seat; Evelyn | Alice; (C) | D; \frac{1}{ | \frac{1}{2}""",
 }
