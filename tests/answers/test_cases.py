@@ -9,7 +9,7 @@ from lta_thinker.answers import answers_equal, extract_answer
 
 
 def test_a_careful_persons_answers_are_found():
-    """Of some 300 texts at least 95 % are read rightly, and at most 1 % wrongly: no answer is better than a wrong one."""
+    """Of some 300 texts at least 95 % are read rightly and at most 1 % wrongly: none is better than wrong."""
     path = SHARED / "answers" / "cases.jsonl"
     if not path.is_file():
         pytest.skip(f"{path} is not here")
