@@ -44,7 +44,7 @@ SPELLINGS = (  # in this order
     (re.compile(r"(?<![\d,])(0(?=,\d++(?![\d,]))|\d++(?=,\d{1,2}(?![\d,]))),"), r"\1."),  # 12,50
     (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
     (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),
-    (re.compile(r"(?<=[A-Za-z)°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),
     (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
     (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
     (re.compile(r"^[ \t#>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),

@@ -37,7 +37,7 @@ BETWEEN_BOXES = re.compile(
 )
 
 _NOUNS = (
-    r"\b(?:answers?|ans|(?:correct|right|best|closest|final)\s(?:option|choice|one|letter|statement)|antwort|réponse"
+    r"(?<![\w-])(?:answers?|ans|(?:correct|right|best|closest|final)\s(?:option|choice|one|letter|statement)|antwort|réponse"
     r"|respuesta|resposta|risposta|jawaban(?:nya)?|ответ)\b|答案|答え|正解|정답|답"
     r"|(?P<weak>(?<!no\s)\b(?:results?|solutions?|output|lösung|ergebnis|résultat|resultado|solución|hasil(?:nya)?)\b|结果|結果)"
 )
@@ -53,8 +53,8 @@ DENIED = re.compile(
 )
 NOT_SAID = re.compile(  # right before a mark
     r"(?:\b(?:wrong|incorrect|false|second.best|tempting|typical|common|another|other|if|whether|unless|suppose"
-    r"|assum\w{1,3}|not|doubt|never|than|unlike|except|instead of|thought|guessed|believed|claimed|possible|previous"
-    r"|initial|earlier|(?:people|some|others?|they|many|one|you|students|who|key|book)\s(?:\w{4,12}\s)?"
+    r"|assum\w{1,3}|express|not|doubt|never|than|unlike|except|instead of|thought|guessed|believed|claimed|possible"
+    r"|previous|initial|earlier|(?:people|some|others?|they|many|one|you|students|who|key|book)\s(?:\w{4,12}\s)?"
     r"(?:say|think|claim|argue|believe|assume|give|answer)s?)|n't)[\s:]{1,3}(?:(?:be|think|believe|say|sure|see|why|how"
     r"|that|the|our|my|your|an?|as|case|true|correct|right|final|best|is|was|it|to)[\s:]{1,3}){0,8}\Z"
     r"|\b(?:people|students|some|others?|they|many|one|you|who)\s(?:(?:may|might|would|could|will|often)\s)?\Z",
@@ -76,9 +76,8 @@ AFTERWORD = re.compile(
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
 
-Reader = Callable[
-    [str, bool], str | None
-]  # a place, and whether it is a box -> its answer; None where it says none, "" where it is in doubt
+# A place, and whether it is a box -> the answer there; None where it says none, "" where it is in doubt
+Reader = Callable[[str, bool], str | None]
 
 
 def turn_of(text: str, finished: bool) -> str:

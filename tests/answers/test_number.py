@@ -20,6 +20,7 @@ NUMBERS = {
         (r"\boxed{\boxed{12}}", "12"),
         (r"\boxed{20\text{ cm}^2}", "20"),
         (r"\boxed{-\$18}", "-18"),
+        (r"The angle is \boxed{90^{\circ}}.", "90"),
         (r"\boxed{\text{Change: }-3}", "-3"),
         (r"So $\boxed{\frac{3}{4}}$ of it is left.", "0.75"),
         (r"\boxed{\frac34}", "0.75"),
@@ -58,6 +59,7 @@ NUMBERS = {
         ('{"answer": 7}', "7"),
         ("<answer>\n7 (of 9)\n</answer>", "7"),
         ("Result: 30, from 25 + 5", "30"),
+        ("Multiply by 100% to express the answer as a percentage: 3 / 8 * 100% = 37.5%, which rounds to 38%", "38"),
         ("The answer cannot be determined from 2 facts.", None),
     ],
     "text behind the answer": [
