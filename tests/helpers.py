@@ -434,7 +434,7 @@ def line_of(index: int, answers: list, gold: str = "18", tokens: int = 5, finish
     """A line of samples.jsonl whose samples say these numbers; None: none."""
     example = Example(index, f"Question {index}?", (), gold)
     samples = [Sample([], tokens, finished, -0.5) for _ in answers]
-    texts = [f"The answer is {answer}." if answer else "Hm." for answer in answers]
+    texts = [f"The answer is {answer}.\n" if answer else "Hm." for answer in answers]
     return sample_line(Answer(Request(example, {}), samples, texts))
 
 

@@ -3,41 +3,49 @@
     extract_answer("So she makes 9 * 2 = $18.00 a day.", "number")   ->  "18"
     answers_equal("3/4", "0.75", "number")                           ->  True
 
-An answer type is a module with a function that finds the answer in a text and one that compares two answers: number.py,
-choice.py, boolean.py, latex.py. Their docstrings say how in full.
+said.py finds where a text says its answer, for all types. An answer type is a module that reads what is said there and
+compares two answers: number.py, choice.py, boolean.py, latex.py. Where it is not clear, there is no answer.
 """
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from lta_thinker.answers import boolean, choice, latex, number
+from lta_thinker.answers.said import said, turn_of
 from lta_thinker.answers.verifier import Budget
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
-MAX_MARKS = 50  # "answer is" that are read, from the end of a text; more is a model in a loop
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An answer type's functions.
+    """An answer type's functions. The readers of choice also take the options.
 
-    extract: text -> canonical answer, or None (of choice: text and options); equal: whether two answers mean the same,
-    within a budget; key: of answers with keys those are equal whose keys are; None where only `equal` can tell.
+    read: what stands at a place, and whether it is a box -> canonical answer; None where there is none, "" for a doubt.
+    read_conclusion: the same of a text that has no such place. equal: whether two answers mean the same, within a
+    budget. key: answers with the same key are equal; where exact, those alone are.
     """
 
-    extract: Callable
+    read: Callable[..., str | None]
+    read_conclusion: Callable[..., str | None]
     equal: Callable[[str, str, Budget], bool]
     key: Callable[[str], Hashable]
+    exact: bool = True
 
 
-def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str | None:
+def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), finished: bool = True) -> str | None:
     """The answer that a model's text gives, as a canonical string, or None. Raises ValueError for the answer type.
 
     `options` of a choice question, without letters: only that many letters are answers, and each text is its letter.
-    The time is linear in the length of the text.
+    finished: False for a text that was cut off, which gives only an answer that it has concluded. The time is linear
+    in the length of the text.
     """
-    extract = answer_kind(answer_type).extract
-    return extract(text, options) if answer_type == "choice" else extract(text)
+    kind, turn = answer_kind(answer_type), turn_of(text, finished)
+    more = (choice.Options(options),) if answer_type == "choice" else ()
+    found = said(turn, lambda place, boxed: kind.read(place, boxed, *more), finished)
+    if found is None and finished:
+        found = kind.read_conclusion(turn, *more)
+    return found or None
 
 
 def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget | None = None) -> bool:
@@ -56,26 +64,13 @@ def answer_kind(answer_type: str) -> Kind:
     return KINDS[answer_type]
 
 
-def _extract_choice(text: str, options: tuple[str, ...]) -> str | None:
-    return choice.extract(text, number.last_box(text), options, number.value_of)
-
-
-def _extract_boolean(text: str) -> str | None:
-    return boolean.extract(text, number.last_box(text))
-
-
-def _extract_latex(text: str) -> str | None:
-    said = number.after_marks(text)[:MAX_MARKS]
-    return latex.extract(text, number.last_box(text, innermost=True), said) or number.extract(text)
-
-
 def _same(a: str, b: str, budget: Budget) -> bool:
     return a == b
 
 
 KINDS = {
-    "number": Kind(number.extract, number.equal, number.key),
-    "choice": Kind(_extract_choice, _same, str),
-    "boolean": Kind(_extract_boolean, _same, str),
-    "latex": Kind(_extract_latex, latex.equal, latex.key),
+    "number": Kind(number.read, number.read_conclusion, number.equal, number.key),
+    "choice": Kind(choice.read, choice.read_conclusion, _same, str),
+    "boolean": Kind(boolean.read, boolean.read_conclusion, _same, str),
+    "latex": Kind(latex.read, latex.read_conclusion, latex.equal, latex.key, exact=False),
 }

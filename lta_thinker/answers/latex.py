@@ -1,150 +1,136 @@
-"""LaTeX answers: the formula in a text, its canonical string, and equality, the hard cases by verifier.py.
+r"""LaTeX answers: the formula that a text says, its canonical string, and equality, the hard cases by verifier.py.
 
-    extract(text, r"\\dfrac{1}{2}.", [])     ->  r"\\frac{1}{2}"
-    equal(r"\\frac{1}{2}", "0.5")            ->  True
+    extract(r"So it is \boxed{\dfrac{1}{2}}.")                  ->  r"\frac{1}{2}"
+    equal(r"\frac{1}{2}", "0.5", Budget())                      ->  True
 
-Where the formula is: the first of these that holds one.
-  1. the last complete box;
-  2. after the last answer mark: the formulas between dollar signs right there ("$3$ and $5$" is "3, 5"), else the last
-     one of the sentence, else the sentence itself where it has a digit or is of 1 to 5 words ("the answer is Evelyn");
-  3. the last formula between dollar signs, \\( \\) or \\[ \\] in the last 20,000 characters.
-Canonical strings are LaTeX without dollar signs, \\left, \\right, spacing, fonts, degree signs, a full stop at the end
-and digit groups: "\\frac{1}{2}", "1000", "(0,\\infty)", "x = 5", "50\\%", "5\\text{ cm}". A sum that is only worked out
-("9 \\cdot 2 = 18") is its result; "\\text{Evelyn}" is "Evelyn". More than 500 characters are no answer.
+A box says the formula; several boxes of one conclusion ("\boxed{2} or \boxed{3}") are a list. Behind a mark (said.py)
+it is the formulas between dollar signs right there, else the sentence, behind its last "is", where that is a formula
+or at most five words. Else the last formula or bold number of the conclusion counts.
+Canonical strings are LaTeX without dollar signs, sizes, spacing, fonts, colours, degree signs and digit groups. A sum
+that is only worked out ("9 \cdot 2 = 18") is its result, "2\sqrt{3} \approx 3.46" is what stands before it. More than
+500 characters are no answer.
 
 Equality, the first of these that applies:
-  1. Units at the end (UNITS; "square", "cubic", "per") count only where both have one: 5 cm is 5, but not 5 km. So do
-     the things that a plain number counts in \\text{ eggs}. Other words ("12 million", "10 am") stay, and texts with a
-     word of three letters, a clock time or a difference in case only are compared by letter, words without case.
-     Percent signs are dropped: 50\\% is 50 and not 0.5.
-  2. "x = 5" is "5", for any bare variable or tuple of them; other equations ("f(3) = 4") are equal only to equations,
-     where the differences of their sides are equal. "x = 1 or x = 2" is "1, 2"; "x = 1, y = 2" is not.
-  3. Lists ("1, 2", "1 and 2", "3 \\pm 1") and sets have no order; tuples, points and intervals do, with their brackets,
-     and are no lists. Numbers with a base ("25_8") are equal only to the same number with the same base.
-  4. Whole numbers, decimals, fractions and mixed numbers are equal by exact value: 1/3 is not 0.333333.
-  5. Formulas whose values differ by more than a millionth, with fixed values for variables, or are too large are
-     unequal; for the rest the math-verify library decides, in either order of the two: roots and \\pi count to six
-     decimal places. What takes it too long is unequal (verifier.py).
+  1. A unit, a base, or the things that are counted, at the end count only where both have one: 5 cm is 5, but not 5
+     km; 21_5 is 21, but not 21_6. Percent signs are dropped: 50\% is 50, not 0.5.
+  2. Arithmetic has its exact value (arithmetic.py): 1/3 is not 0.333333. Words are equal by their letters and digits.
+  3. "x = 5", "f(x) = 5" and "\text{Area} = 5" are 5. An equation with two sides that are no names is equal to none but
+     equations.
+  4. Lists ("1, 2", "1 or 2", "3 \pm 1") and sets have no order; tuples and intervals do, with their brackets. A list is
+     a tuple where the order is the same: "3, 4" is (3, 4).
+  5. The math-verify library decides. What takes it too long is unequal.
 """
 
-import cmath
-import math
 import re
 from fractions import Fraction
 from functools import lru_cache
 
+from lta_thinker.answers import number
+from lta_thinker.answers.arithmetic import value
+from lta_thinker.answers.said import MAX_CONCLUSION, conclusion
 from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
-MAX_TAIL = 20_000  # characters at a text's end in which a formula is looked for without a box or a mark
 MAX_WORDS = 5
 MAX_PARTS = 20  # of a list; longer ones are compared by letter
 
 FORMULA = re.compile(
-    r"\$\$(?P<a>[^$]{1,1000})\$\$|\$(?P<b>(?:[^$\\\n]|\\.){1,500})\$|\\\((?P<c>[^\n]{1,500}?)\\\)"
-    r"|\\\[(?P<d>.{1,1000}?)\\\]",
-    re.DOTALL,
+    r"\$\$([^$]{1,1000})\$\$|\$((?:[^$\\\n]|\\.){1,500})\$|\\\(([^\n]{1,500}?)\\\)|\\\[(.{1,1000}?)\\\]", re.S
 )
-SENTENCE = re.compile(r"[\s*:]{0,9}(.{0,300}?)[*_]{0,3}(?=[.!?](?:[^\w$]|\Z)|\n|\Z|(?<=.{300}))")
-LIST = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s?and\b)\s*")
-SPELLINGS = (  # applied in this order
-    (re.compile(r"\\?\$|(?<!\\)\\[()\[\]]"), " "),
-    (re.compile(r"[−–]"), "-"),
-    (re.compile(r"∅|\\varnothing(?![a-zA-Z])|\\\{\s?\\\}"), r"\\emptyset "),
-    (re.compile(r"×"), r"\\times "),
-    (re.compile(r"÷"), r"\\div "),
-    (re.compile(r"(?<![\\a-zA-Z])(?:infinity|∞)"), r"\\infty "),
-    (re.compile(r"∪"), r"\\cup "),
-    (re.compile(r"≤|\\leq(?:slant)?(?![a-zA-Z])"), r"\\le "),
-    (re.compile(r"≥|\\geq(?:slant)?(?![a-zA-Z])"), r"\\ge "),
-    (re.compile(r"(?:√|(?<![\\a-zA-Z])sqrt)\s?(?:\(([^()]{1,50})\)|(\d+))"), lambda m: rf"\sqrt{{{m[1] or m[2]}}}"),
-    (re.compile(r"π|(?<![\\a-zA-Z])pi(?![a-zA-Z])"), r"\\pi "),
-    (re.compile(r"(?<![\\a-zA-Z])(sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
-    (re.compile(r"(?<=\d)(?:\\,|\\!|\{,\}|,\\!|~|\\ )(?=\d{3}(?!\d))"), ""),
-    (re.compile(r"\\(?:left|right)(?![a-zA-Z])\.?|\\[bB]igg?[lr]?(?![a-zA-Z])|\\displaystyle|\\!"), ""),
-    (re.compile(r"(?<!\\)\\(?:[,;:> ]|q?quad(?![a-zA-Z]))|~|\s+"), " "),
+JOINT = re.compile(r"\s*(?:,|;|,?\s?(?:\b(?:and|or|und|oder|et|ou|y|o)\b)|和|或)\s*")
+SENTENCE = re.compile(r"\s*((?:\\begin\{.*?\\end\{[a-z]+\}|.){0,400}?)[\s*]*(?=[.?](?:\s|\Z)|\n|\Z|(?<=.{400}))", re.S)
+IS = re.compile(r"\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
+AFTERTHOUGHT = re.compile(
+    r",?\s(?:which|because|since|where|as|when|with|so)\b.*|\s\([^()]*(?<![\\a-zA-Z])[a-zA-Z]{3}[^()]*\)\Z", re.S
+)
+DISPLAY = re.compile(r"(?<=\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}|[ \t]{0,9}\n[ \t]{0,9}(?=\\\]|\$\$)")
+SPELLINGS = (  # in this order
+    (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"\\(?:left|right|middle|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\!|\\(?:text)?color\s?\{[^{}]*\}"), ""),
+    (re.compile(r"\\(?:underline|pmb|boldsymbol|bm|math(?:bf|it|sf|bb)|fbox)(?=\s?\{)"), ""),
+    (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|large|Large|huge|q?quad)(?![a-zA-Z])"), " "),
+    (re.compile(r"\\?\$|(?<!\\)\\[()\[\],;:> *]|~|\s+"), " "),
+    (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)\s?\{"), r"\\text{"),
+    (re.compile(r"(?<![\\a-zA-Z])inf(?:inity)?(?![a-z])|\+\s?\\infty"), r"\\infty "),
+    (re.compile(r"<=|\\leq(?:slant)?(?![a-zA-Z])"), r"\\le "),
+    (re.compile(r">=|\\geq(?:slant)?(?![a-zA-Z])"), r"\\ge "),
+    (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
+    (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\frac\s?(\d)\s?(\d)"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\(?:math(?:rm|bf|it|sf)|boldsymbol|bm|text[a-z]{2}|mbox|operatorname)\s?\{"), r"\\text{"),
-    (re.compile(r"\\sqrt\s?(\d+)"), r"\\sqrt{\1}"),
-    (re.compile(r"(?:\^\s?\{?\s?(?:\\circ|°)\s?\}?|°|\\degree(?![a-zA-Z]))\s?(?:\\text\{\s?)?([CF])\b\}?"), r" °\1"),
-    (re.compile(r"\^\s?\{?\s?(?:\\circ|°)\s?\}?|°(?![CF])|\\degree(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<!\\)%"), r"\\%"),
-    (re.compile(r"[(\[]?\s?\\begin\{(?:[pb]?matrix|array\}\{[^{}]{0,50})\}"), r"\\begin{pmatrix}"),
-    (re.compile(r"\\end\{(?:[pb]?matrix|array)\}\s?[)\]]?"), r"\\end{pmatrix}"),
-    (re.compile(r"[\s.,;:]+\Z|\A\s+"), ""),
-    (re.compile(r" (?=[)\]])"), ""),
-    (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),
-    (re.compile(r"[\s.,;:]+\Z|\A\s+"), ""),
+    (re.compile(r"\\langle(?![a-zA-Z])"), "("),
+    (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
+    (re.compile(r"\^\s?\{?\s?(?:\\circ|°)\s?\}?|\\degree(?![a-zA-Z])"), "°"),
+    (re.compile(r"°\s?(?:\\text\{\s?)?([CF])\b\}?"), r"\\text{ deg\1}"),
+    (re.compile(r"(\\(?:sin|cos|tan).*?\d)\s?°"), r"\1\\cdot\\frac{\\pi}{180}"),
+    (re.compile(r"°"), ""),
+    (re.compile(r"[(\[]?\s?\\begin\{(?:[pbv]?matrix|array\}\s?\{[^{}]{0,50})\}"), r"\\begin{pmatrix}"),
+    (re.compile(r"\\end\{(?:[pbv]?matrix|array)\}\s?[)\]]?"), r"\\end{pmatrix}"),
+    (re.compile(r"[\s.,;:\\]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),
+    (re.compile(r"\A\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}\Z"), r"\1"),
+    (re.compile(r"\A\\text\{\s*([^{}]*?)\s*\}\Z"), r"\1"),
+    (re.compile(r" (?=[ )\]])|(?<=[(\[]) |[\s.,;:]+\Z|\A\s+"), ""),
 )
-GROUPED = re.compile(r"-?\d{1,3}(?:[, ]\d{3}){1,9}(?:\.\d+)?")
-WORKED_OUT = re.compile(r"(?:[\d\s.+*/^(){}-]|\\(?:cdot|times|div|frac|sqrt)(?![a-zA-Z]))+=")
-_UNITS = """millimeter millimetre mm; centimeter centimetre cm; decimeter dm; kilometer kilometre km; meter metre m;
-    inch inche in; foot feet ft; yard yd; mile mi; liter litre l; milliliter millilitre ml; gallon; quart; pint; cup;
-    kilogram kg; milligram mg; gram g; pound lb; ounce oz; ton tonne; second sec s; minute min; hour hr h; day; week;
-    month; year; dollar usd; cent; euro eur; rupee inr; mph; °c; °f; degree; radian rad; unit"""
-UNITS = {word: names.split()[0] for names in _UNITS.split(";") for word in names.split()}
-POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+GROUPED = re.compile(r"\A-?\d{1,3}(?:,\d{3}){1,9}(?![\d,])")
+NAME = r"(?:\\angle\s*)?(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([\w,\s]*\))?|\\text\{[^{}]*\}|\([a-z](?:,\s?[a-z])+\))"
+NAMED = re.compile(rf"\s*(?:{NAME}\s*(?:=|\\in(?![a-z])|\\approx)|\\text\{{[^{{}}]*[:=]\s*\}})\s*(?=\S)")
+SIDES = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-z])")
+OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")
+RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus)(?![a-zA-Z])")
+_UNITS = """mm:millimeter cm:centimeter dm:decimeter km:kilometer m:meter in:inch inches:inch ft:foot feet:foot yd:yard
+    mi:mile l:liter ml:milliliter kg:kilogram mg:milligram g:gram lb:pound lbs:pound oz:ounce s:second sec:second
+    min:minute hr:hour h:hour mph:mile/hour cents:cent metre:meter centimetre:centimeter
+    kilometre:kilometer litre:liter"""
+UNITS = {short: name for short, _, name in (pair.partition(":") for pair in _UNITS.split())}
+_SCALES = r"(?!\s*(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)"
 UNIT = re.compile(
-    r"(?:(?<=[\d})])|(?<=\\pi))\s?(?=\\text|[a-zA-Z°])((?:\\text\{[^{}]*\}|[a-zA-Z°/.^{} 23])+)\Z|\s?\\text\{[^{}]*\}\Z"
-)
-COUNTED = re.compile(
-    r"(.*[\d}])\s?\\text\{\s?+(?!(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)[a-z ]{2,40}\}",
+    rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}"
+    rf"|\s+{_SCALES}((?:mm|cm|km|kg|ft|lb|oz|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
+    r"(?:\^\s?\{?\s?([23])\s?\}?)?\s*\Z",
     re.IGNORECASE,
 )
-PERCENT = re.compile(r"\s?(?:\\%|percent|\\text\{\s?percent\s?\})\Z")
-CLOCK = re.compile(r"\d:\d")
-AND = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")
-RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in|cup|cap|setminus)(?![a-zA-Z])")
-NAME = r"(?:[a-zA-Z]|\\(?!pi)[a-z]{2,7})"
-BARE = re.compile(rf"{NAME}|\({NAME}(?:,{NAME}){{1,5}}\)")
-PLAIN = re.compile(r"(-?)(?:(\d*)\\frac\{(-?\d+)\}\{(-?\d+)\}|(\d+)/(\d+)|(\d+\.?\d*|\.\d+))")
-_LETTERS = [*map(chr, range(65, 91)), *map(chr, range(97, 123))]
-_LETTERS += [rf"\{name}" for name in "alpha beta gamma delta theta lambda mu phi rho sigma omega".split()]
-VALUES = {letter: complex(0.5 + math.sqrt(i + 2) % 1) for i, letter in enumerate(_LETTERS)}
-VALUES |= {"i": 1j, "e": complex(math.e), r"\pi": complex(math.pi)}
-TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[a-zA-Z]+|\S")
-WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}")
-BASE = re.compile(r"[\dA-F]+_\{?(\d+)\}?")
+POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+BASE = re.compile(r"([\dA-F]*\d[\dA-F]*)_\{?(\d+)\}?")
+LETTER = re.compile(r"\(?[a-zA-Z]\)?")
+PERCENT = re.compile(r"\s?(?:\\?%|percent|\\text\{\s?percent\s?\})\Z")
+WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
 
 
-def extract(text: str, box: str, after_marks: list[str]) -> str | None:
-    """The canonical string of a text's answer, or None. `after_marks`: what follows each answer mark, last first."""
-    if found := canonical(box):
-        return found
-    for after in after_marks:
-        if found := _after_mark(after[:1000]):
-            return found
-    start = max(0, len(text) - MAX_TAIL)
-    start = max(start, text.find("\n", start))  # not inside a formula: no short one has two lines
-    formulas = [_inside(match) for match in FORMULA.finditer(text, start if len(text) > MAX_TAIL else 0)]
-    return canonical(formulas[-1]) if formulas else None
-
-
-def _inside(match: re.Match) -> str:
-    """The formula in a match of FORMULA, without its dollar signs or brackets."""
-    assert match.lastgroup
-    return match[match.lastgroup]
-
-
-def _after_mark(text: str) -> str | None:
-    formulas = []
-    text = text.lstrip(" \n*:_")
-    while match := FORMULA.match(text):
-        formulas.append(_inside(match))
-        text = text[match.end() :]
-        joint = LIST.match(text)
-        if not joint:
-            break
-        text = text[joint.end() :]
+def read(place: str, boxed: bool) -> str | None:
+    """The formula of a box, or of the words behind a mark."""
+    if boxed:
+        return canonical(place)
+    sentence = place.lstrip(" \n*:_>")
+    if not FORMULA.match(sentence):
+        whole = SENTENCE.match(sentence)
+        sentence = AFTERTHOUGHT.sub("", IS.split(whole[1])[-1]).strip() if whole else ""
+    formulas = list(FORMULA.finditer(sentence))
     if formulas:
-        return canonical(", ".join(formulas))
-    sentence = SENTENCE.match(text)
-    sentence = sentence[1] if sentence else ""
-    if formulas := [_inside(match) for match in FORMULA.finditer(sentence)]:
-        return canonical(formulas[-1])
-    short = len(sentence.split()) <= MAX_WORDS
-    return canonical(sentence) if short else None
+        at_start = FORMULA.match(sentence)
+        return _joined(sentence, formulas, 0 if at_start else len(formulas) - 1)
+    return canonical(sentence) if len(WORDS.findall(sentence)) <= MAX_WORDS else None
+
+
+def read_conclusion(turn: str) -> str | None:
+    """The last formula or number of the last sentence that has one."""
+    for sentence in conclusion(DISPLAY.sub(" ", turn[-MAX_CONCLUSION:])):
+        formulas = [match for match in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", match[0])]
+        after = sentence[formulas[-1].end() :] if formulas else sentence
+        if re.search(r"\d", after) and (found := number.read_conclusion(after)):
+            return found
+        if formulas:
+            first = len(formulas) - 1
+            while first and JOINT.fullmatch(sentence[formulas[first - 1].end() : formulas[first].start()]):
+                first -= 1
+            return _joined(sentence, formulas, first)
+    return number.read_conclusion(turn)
+
+
+def _joined(text: str, formulas: list[re.Match], first: int) -> str | None:
+    """The formula number `first` of a text, and those that follow it behind commas or "and", as a list."""
+    last = first + 1
+    while last < len(formulas) and JOINT.fullmatch(text[formulas[last - 1].end() : formulas[last].start()]):
+        last += 1
+    return canonical(", ".join("".join(match.groups("")) for match in formulas[first:last]))
 
 
 def canonical(formula: str) -> str | None:
@@ -153,133 +139,104 @@ def canonical(formula: str) -> str | None:
         return None
     for pattern, spelling in SPELLINGS:
         formula = pattern.sub(spelling, formula)
-    if GROUPED.fullmatch(formula):
-        formula = re.sub("[, ]", "", formula)
-    while "," not in formula and (worked_out := WORKED_OUT.match(formula)):
-        formula = formula[worked_out.end() :].strip()
-    return formula if formula.strip("{} ") and r"\boxed" not in formula and len(formula) <= MAX_LENGTH else None
+    one, *others = re.split(r"\\text\s?\{\s*or\s*\}|\bor\b", formula)
+    if others and value(one) is not None and all(value(other) == value(one) for other in others):
+        formula = one.strip()
+    if re.search(r",\s", formula):  # "1,000, 2,000"
+        formula = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", formula)
+    if grouped := GROUPED.match(formula):
+        formula = grouped[0].replace(",", "") + formula[grouped.end() :]
+    exact, approx, rough = formula.partition(r"\approx")
+    if approx:
+        formula = rough.strip() if NAMED.match(formula) or not exact.strip() else exact.strip()
+    name = NAMED.match(formula)
+    *worked_out, result = formula[name.end() if name else 0 :].split("=")
+    if worked_out and all(value(side) is not None for side in (*worked_out, result)):
+        formula = (name[0] if name else "") + result.strip()
+    return formula if formula.strip("{} ") and len(formula) <= MAX_LENGTH else None
+
+
+def key(formula: str) -> tuple[Fraction | str, str]:
+    """A number's value, else the formula; and its unit. Answers with the same key are equal."""
+    formula, unit = form(formula)
+    exact = value(formula)
+    return formula if exact is None else exact, unit
+
+
+@lru_cache(2**14)
+def form(formula: str) -> tuple[str, str]:
+    """A formula without spaces and names in front of it, and the name of its unit or base."""
+    formula = OR.sub(", ", canonical(formula) or formula).strip()
+    while (name := NAMED.match(formula)) and not SIDES.search(formula, name.end()):
+        formula = formula[name.end() :]
+    formula = PERCENT.sub("", formula)
+    if base := BASE.fullmatch(formula):
+        return base[1], f"base {base[2]}"
+    unit = UNIT.search(formula)
+    return (_tidy(formula[: unit.start()]), _unit(unit)) if unit else (_tidy(formula), "")
+
+
+def _unit(match: re.Match) -> str:
+    """The name of a unit, the same for all its spellings; empty for "units" and "degrees"."""
+    words = re.findall(r"[a-z]+|/", re.sub(r"\bper\b", "/", (match[1] or match[2]).lower()))
+    power = next((POWERS[word] for word in words if word in POWERS), match[3] or "")
+    names = [UNITS.get(word) or UNITS.get(word.removesuffix("s")) or word.removesuffix("s") for word in words]
+    names = [name for name in names if name not in POWERS and name not in ("unit", "degree")]
+    return " ".join(names) + power if names else ""
+
+
+def _tidy(formula: str) -> str:
+    formula = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula)
+    formula = re.sub(r"(?<=[_^])\{(\w)\}", r"\1", formula).removeprefix("+")
+    if formula[:1] == "(" and formula[-1:] == ")" and not re.search(r"[(),]", formula[1:-1]):
+        formula = formula[1:-1]
+    return formula
 
 
 def equal(a: str, b: str, budget: Budget) -> bool:
     """Whether two canonical strings mean the same; False where that takes too long to say, which the budget counts."""
-    value_a, value_b = _whole_value(a), _whole_value(b)
-    if value_a is not None and value_b is not None and _differ(value_a, value_b):
+    (form_a, unit_a), (form_b, unit_b) = form(a), form(b)
+    if unit_a and unit_b and unit_a != unit_b:
         return False
-    (a, unit_a), (b, unit_b) = sorted((_without_unit(a), _without_unit(b)))
-    for number, other in ((a, b), (b, a)):
-        if _plain(number) is not None and (counted := COUNTED.fullmatch(other)):
-            return _equal(number, counted[1], budget)
-    return not (unit_a and unit_b and unit_a != unit_b) and _equal(a, b, budget)
-
-
-def key(formula: str) -> Fraction | None:
-    """The value of a plain number without a unit: such answers are equal if their values are. None for all else."""
-    formula, unit = _without_unit(formula)
-    return None if unit else _plain(_right_side(formula))
-
-
-@lru_cache(2**14)
-def _whole_value(formula: str) -> complex | None:
-    """The finite value of an answer that is nothing but one formula; None for all else. It decides most comparisons."""
-    base, unit = _without_unit(formula)
-    formula = _right_side(base)
-    other = (WORDS.search, CLOCK.search, BASE.search, RELATION.search, COUNTED.fullmatch)
-    if unit or "=" in formula or _parts(formula) or any(is_it(one) for is_it in other for one in (base, formula)):
-        return None
-    value = _value(formula)
-    return value if value is not None and cmath.isfinite(value) else None
-
-
-def _differ(a: complex, b: complex) -> bool:
-    return abs(a - b) > 1e-6 * max(abs(a), abs(b))
-
-
-@lru_cache(2**14)
-def _without_unit(formula: str) -> tuple[str, str]:
-    """A formula without the unit at its end, and the unit's name; empty without one."""
-    formula = PERCENT.sub("", formula)
-    match = UNIT.search(formula, max(0, len(formula) - 80))
-    if not match or not match.start():
-        return formula, ""
-    short = "/" in match[0] or "\\text" in match[0]  # else "5 m" is a product
-    name, power = [], ""
-    for word in re.findall(r"°?[a-z]+|[23/]", match[0].replace("\\text", "").lower()):
-        base = UNITS.get(word) or UNITS.get(word.removesuffix("s"))
-        if word in POWERS:
-            power = POWERS[word]
-        elif word in ("per", "/") or word in "23" and name:
-            name.append("/" if word == "per" else word)
-        elif base and (short or len(word) > 1):
-            name += [base, power] if power else [base]
-            power = ""
-        else:
-            return formula, ""
-    return (formula[: match.start()].strip(), "" if "unit" in name else " ".join(name)) if name else (formula, "")
+    return _equal(form_a, form_b, budget) or a.count("=") == b.count("=") == 1 and budget.same(*sorted((a, b)))
 
 
 def _equal(a: str, b: str, budget: Budget) -> bool:
-    """Of formulas without units."""
-    a, b = sorted((_right_side(a), _right_side(b)))
-    if a == b:
-        return True
-    parts_a, parts_b = _parts(a), _parts(b)
-    if parts_a and parts_b:
-        return _parts_equal(*parts_a, *parts_b, budget)
-    if (parts_a or parts_b) and not RELATION.search(a + b):
+    """Of formulas without units and names."""
+    a, b = sorted((a, b))
+    value_a, value_b = value(a), value(b)
+    if a == b or value_a is not None and value_b is not None:
+        return a == b or value_a == value_b
+    if WORDS.search(a) or WORDS.search(b) or (LETTER.fullmatch(a) and LETTER.fullmatch(b)):
+        return _letters(a) == _letters(b)
+    list_a, list_b = _list(a), _list(b)
+    if list_a and list_b:
+        return _lists_equal(list_a, list_b, budget)
+    if (list_a or list_b) and not RELATION.search(a + b) or ("=" in a) != ("=" in b):
         return False
-    plain_a, plain_b = _plain(a), _plain(b)
-    if plain_a is not None and plain_b is not None:
-        return plain_a == plain_b
-    words = WORDS.search(a) or WORDS.search(b)
-    if words or a.casefold() == b.casefold():
-        return bool(words) and a.casefold() == b.casefold()
-    if any(pattern.search(one) for pattern in (CLOCK, BASE) for one in (a, b)):
-        return False
-    if a.count("=") == b.count("=") == 1:
-        (left, right), (left_b, right_b) = a.split("="), b.split("=")
-        difference = f"{left}-({right})"
-        others = (f"{left_b}-({right_b})", f"{right_b}-({left_b})")
-        return any(_verified(difference, other, budget) for other in others)
-    return a.count("=") == b.count("=") and _verified(a, b, budget)
+    return budget.same(a, b)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"\\text|[\W_]", "", text).casefold()
 
 
 @lru_cache(2**14)
-def _right_side(formula: str) -> str:
-    """A formula without spaces, "x =" in front of it or "= x" after it, and brackets around all of it."""
-    formula = re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r" \1", AND.sub(", ", formula)).strip()
-    if GROUPED.fullmatch(formula):
-        formula = re.sub("[, ]", "", formula)
-    elif re.search(r",\s", formula):  # "1,000, 2,000"
-        formula = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", formula)
-    formula = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula)
-    formula = re.sub(r"(?<=[_^])\{(\w)\}", r"\1", formula)
-    sides = formula.split("=")
-    bare = [BARE.fullmatch(side) for side in sides]
-    if len(sides) == 2 and any(bare):
-        formula = "=".join(sorted(sides)) if all(bare) else sides[0] if bare[1] else sides[1]
-    if formula[:1] == "(" and formula[-1:] == ")" and not re.search(r"[(),]", formula[1:-1]):
-        formula = formula[1:-1]
-    return formula.removeprefix("+")
-
-
-@lru_cache(2**14)
-def _parts(formula: str) -> tuple[str, list[str]] | None:
-    """The brackets and the parts of a tuple or an interval; no brackets for a list or a set. None for all else."""
-    parts = _split(formula)
-    if "" in parts:  # "[0,1)" is fine, "1,)" is not
-        return None
-    if len(parts) == 1 and formula.startswith("\\{") and formula.endswith("\\}"):
-        return "", _split(formula[2:-2])
-    if len(parts) == 1 and formula[:1] in ("(", "[") and formula[-1:] in (")", "]"):
-        inner = _split(formula[1:-1])
-        if len(inner) > 1 and "" not in inner:
-            return formula[0] + formula[-1], inner
-    if len(parts) > 1:
-        variables = {part.split("=")[0] if part.count("=") == 1 else "" for part in parts}
-        return "", [part.split("=")[-1] for part in parts] if len(variables) == 1 else parts
+def _list(formula: str) -> tuple[str, tuple[str, ...]] | None:
+    """The brackets and the parts of a tuple, an interval or a set; no brackets for a list. None for all else."""
     if formula.count(r"\pm") == 1:
-        return "", [formula.replace(r"\pm", sign).removeprefix("+") for sign in "+-"]
-    return None
+        return "", tuple(formula.replace(r"\pm", sign).removeprefix("+") for sign in "+-")
+    brackets = formula[:1] + formula[-1:] if formula[:1] in "([" and formula[-1:] in ")]" else ""
+    if formula.startswith(r"\{") and formula.endswith(r"\}"):
+        brackets, parts = "{}", _split(formula[2:-2])
+    else:
+        parts = _split(formula[1:-1] if brackets else formula)
+    if brackets and "" in parts and brackets != "{}":  # "(1,2),(3,4)"
+        brackets, parts = "", _split(formula)
+    if "" in parts or len(parts) == 1 and brackets != "{}":
+        return None
+    names = {name[0] if (name := NAMED.match(part)) else "" for part in parts}
+    return brackets, tuple(part.split("=")[-1] for part in parts) if len(names) == 1 else tuple(parts)
 
 
 def _split(formula: str) -> list[str]:
@@ -296,14 +253,17 @@ def _split(formula: str) -> list[str]:
     return parts
 
 
-def _parts_equal(brackets_a: str, parts_a: list[str], brackets_b: str, parts_b: list[str], budget: Budget) -> bool:
-    if brackets_a != brackets_b or not len(parts_a) == len(parts_b) <= MAX_PARTS:
+def _lists_equal(a: tuple[str, tuple[str, ...]], b: tuple[str, tuple[str, ...]], budget: Budget) -> bool:
+    brackets, (parts_a, parts_b) = {a[0], b[0]}, (a[1], b[1])
+    named = [any(NAMED.match(part) for part in parts) for parts in (parts_a, parts_b)]
+    ordered = not brackets <= {"", "{}"} or named[0] != named[1]
+    if len(brackets) > 1 and brackets not in ({"", "()"}, {"", "{}"}) or not len(parts_a) == len(parts_b) <= MAX_PARTS:
         return False
-    if brackets_a:
-        return all(_equal_part(a, b, budget) for a, b in zip(parts_a, parts_b, strict=True))
+    if ordered:
+        return all(_equal_part(one, other, budget) for one, other in zip(parts_a, parts_b, strict=True))
     left = list(parts_b)
-    for a in parts_a:
-        same = next((b for b in left if _equal_part(a, b, budget)), None)
+    for one in parts_a:
+        same = next((other for other in left if _equal_part(one, other, budget)), None)
         if same is None:
             return False
         left.remove(same)
@@ -311,116 +271,8 @@ def _parts_equal(brackets_a: str, parts_a: list[str], brackets_b: str, parts_b: 
 
 
 def _equal_part(a: str, b: str, budget: Budget) -> bool:
-    """With its variable: of "x=1,y=2" and "x=2,y=1" no part is equal."""
-    names = [one.split("=")[0] if "=" in one else "" for one in (a, b)]
-    return names[0] == names[1] and _equal(a, b, budget)
-
-
-@lru_cache(2**14)
-def _plain(formula: str) -> Fraction | None:
-    """The value of a whole number, a decimal, a fraction or a mixed number."""
-    match = PLAIN.fullmatch(formula)
-    if not match:
-        return None
-    sign, whole, top, bottom, top_2, bottom_2, number = match.groups()
-    top, bottom = int(top or top_2 or 0), int(bottom or bottom_2 or 1)
-    if not bottom:
-        return None
-    value = Fraction(number.rstrip(".")) if number else int(whole or 0) + Fraction(top, bottom)
-    return -value if sign else value
-
-
-def _verified(a: str, b: str, budget: Budget) -> bool:
-    value_a, value_b = _value(a), _value(b)
-    if value_a is not None and value_b is not None:
-        if not (cmath.isfinite(value_a) and cmath.isfinite(value_b)):
-            return False
-        if _differ(value_a, value_b):
-            return False
-    return budget.same(a, b)
-
-
-@lru_cache(2**14)
-def _value(formula: str) -> complex | None:
-    """With fixed values for variables; infinite where it is too large, None where this reader does not know it."""
-    tokens = [token for token in TOKEN.findall(formula) if token not in (r"\left", r"\right")]
-    try:
-        value = _sum(tokens[::-1], "")
-    except OverflowError:
-        return complex(math.inf)
-    except (ValueError, IndexError, ZeroDivisionError, RecursionError):
-        return None
-    return None if cmath.isnan(value) else value
-
-
-def _sum(tokens: list[str], end: str) -> complex:
-    """Reads, from the end of `tokens`, up to `end`, and removes it. Raises ValueError for what it does not know."""
-    value, sign = 0, 1
-    while True:
-        while tokens and tokens[-1] in "+-":
-            sign *= -1 if tokens.pop() == "-" else 1
-        value += sign * _product(tokens)
-        sign = 1
-        if not tokens and not end:
-            return value
-        if tokens[-1] == end:
-            tokens.pop()
-            return value
-        if tokens[-1] not in "+-":
-            raise ValueError(tokens[-1])
-
-
-def _product(tokens: list[str]) -> complex:
-    value, unclear, divided = _power(tokens), False, False
-    while tokens and tokens[-1] not in "+-)]}":
-        sign = tokens.pop() if tokens[-1] in ("*", "/", r"\cdot", r"\times", r"\div") else ""
-        if not sign and (divided or tokens[-1] == r"\frac" or tokens[-1][0] in "0123456789."):
-            unclear = True  # "1/2x" and "2\frac{1}{2}"
-        divided = divided or sign == "/"
-        factor = _power(tokens)
-        value = value / factor if sign in ("/", r"\div") else value * factor
-    if unclear:
-        raise ValueError("a mixed number, or what is divided")
-    return value
-
-
-def _power(tokens: list[str]) -> complex:
-    value = _atom(tokens)
-    while tokens and tokens[-1] == "!":
-        tokens.pop()
-        value = complex(math.gamma(value.real + 1))
-    if tokens and tokens[-1] == "^":
-        tokens.pop()
-        exponent = _sum(tokens, "}") if tokens[-1] == "{" and tokens.pop() else _atom(tokens)
-        value = complex(value) ** exponent
-    return value
-
-
-def _atom(tokens: list[str]) -> complex:
-    token = tokens.pop()
-    if token[0].isdigit() or token[0] == ".":
-        return complex(token)
-    if token in ("(", "{"):
-        return _sum(tokens, {"(": ")", "{": "}"}[token])
-    if token in (r"\frac", r"\binom"):
-        a, b = _group(tokens), _group(tokens)
-        if token == r"\binom":
-            return complex(math.exp(math.lgamma(a.real + 1) - math.lgamma(b.real + 1) - math.lgamma((a - b).real + 1)))
-        return a / b
-    if token == r"\sqrt":
-        degree = 2
-        if tokens[-1] == "[":
-            tokens.pop()
-            degree = _sum(tokens, "]").real
-        inside = _group(tokens)
-        odd = degree % 2 == 1 and inside.imag == 0 and inside.real < 0
-        return -((-inside) ** (1 / degree)) if odd else inside ** (1 / degree)
-    if token in VALUES:
-        return VALUES[token]
-    raise ValueError(token)
-
-
-def _group(tokens: list[str]) -> complex:
-    if tokens.pop() != "{":
-        raise ValueError("no group")
-    return _sum(tokens, "}")
+    """Of parts of lists, with their names where both have one: of "x=1,y=2" and "x=2,y=1" no part is equal."""
+    (name_a, _, a), (name_b, _, b) = (part.rpartition("=") for part in (a, b))
+    if name_a and name_b and name_a != name_b:
+        return False
+    return equal(a, b, budget)

@@ -1,173 +1,182 @@
-"""Number answers: finding the one that a text says, and equality.
+r"""Number answers: the number that a text says, and equality by exact value.
 
-The first of these that holds a number gives the answer.
-  1. the last complete `\\boxed{}` (one that is cut off is no box);
-  2. after the last "answer is", "answer:", "answer =" or "#### 18": where a number stands right there, the last number
-     of that sentence ("The answer is 9 * 2 = 18. I used 2 steps." is 18), else the last number after it;
-  3. the last number of the text, list numbers ("2. Multiply") and step labels ("Step 2") aside.
-Everywhere the last number counts: nothing is evaluated. Percent signs, currencies and units are dropped ("50%" is 50,
-"$2 million" is 2). Commas and thin spaces group digits where they can ("1,000"), and else part a list ("3,4"). "1e3",
-"3 \\times 10^8" and mixed numbers ("2 1/2") are read; exponents, indices and digits glued to a letter ("cm^2", "x_1",
-"CO2") are not. A minus counts only where it cannot be an operator, a range or a bullet. Dates, clock times and ratios
-are just their numbers. Canonical strings: "18", "-0.5" or "-3/4": decimals stay decimals, without idle zeros;
-fractions stay fractions, in lowest terms. Equality is by exact value: 3/4 is 0.75, and 1/3 is not 0.33.
+    extract_answer("She sells 9 eggs, so she makes 9 * 2 = $18.00.", "number")  ->  "18"
+
+A box, or the first sentence behind a mark, says the value of arithmetic ("2^5", "\frac{7}{2} = 3.5"), else the number
+that stands right there. Where words stand first, and in the conclusion, the last number of the last sentence that has
+one counts, a bold one before others. Brackets are asides. Several numbers ("5 hours and 30 minutes", "2 or 3",
+"3-5 days") are no answer, unless they are of one value.
+Percent signs, currencies and units are dropped: "50%" is 50. Groups and decimals are read as "1,234.5", "1 234,5",
+"1.234,50", "12,50" and "1'234"; "80k", "3 million", "1.2e3", "1 1/2", "forty-two" are numbers. List numbers ("2."),
+step labels and digits glued to a letter ("x_1", "CO2") are not. More than 100 characters are no number.
+Canonical: "18", "-0.5", and "1/3" where decimals do not end. 1/3 is not 0.33.
 """
 
 import re
-import unicodedata
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
+from lta_thinker.answers.arithmetic import value
+from lta_thinker.answers.said import CHARACTERS, EMPHASIS, SENTENCE_END, conclusion
+
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
 
-
-# The patterns below run over whatever a model samples: none may backtrack over an unbounded stretch.
-UNSIGNED = (
-    r"(?:\d{1,3}(?:[,\u00a0\u2009\u202f]\d{2,3}){0,9}[,\u00a0\u2009\u202f]\d{3}(?!\d)|\d++)(?:\.\d++)?|(?<![\w.])\.\d++"
-)
-
-
+SCALES = {"k": 10**3, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_DECIMAL = r"(?:\d++(?:\.\d++)?|(?<![\w.])\.\d++)"
 NUMBER = re.compile(
-    rf"""
-    (?P<sign>(?<![A-Za-z\d)\]}}%])-)? [$€£¥₹]?
-    (?<![A-Za-z\d]) (?<!\d\.) (?<![A-Za-z]_)
-    (?: (?:(?P<whole>\d++)[ \t\u202f]{{1,3}})? (?P<top>{UNSIGNED}) [ \t]?/[ \t]? (?P<bottom>{UNSIGNED})
-      | (?P<plain>{UNSIGNED}) (?:[eE](?P<exponent>[-+]?\d++))? )
-    """,
-    re.VERBOSE,
+    r"(?P<sign>(?<![A-Za-z\d)\]}%])-)?[$€£¥₹]?(?<![A-Za-z\d])(?<!\d\.)(?<![A-Za-z]_)"
+    rf"(?P<digits>(?:\d{{1,3}}[ ])?{_DECIMAL}[ ]?/[ ]?{_DECIMAL}|{_DECIMAL}(?:[eE][-+]?\d++)?)"
+    rf"(?:[ ]?(?P<scale>(?<=\d)k|(?<=[ ])(?:{'|'.join(SCALES)}))\b)?"
 )
-
-
-FRACTIONS = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-
-
-DIGIT = re.compile(r"\d")
-
-
-BRACES = re.compile(r"boxed\s*\{|[{}]")
-
-
-ANSWER_MARK = re.compile(r"answer[*_\s]*(?:is\b|[:=])|####(?=[^A-Za-z\d\n]{0,8}\d)", re.IGNORECASE)
-
-
-SENTENCE_WITH_NUMBER_FIRST = re.compile(r"[^A-Za-z\d]*\d.*?(?=[.!?][^\w\s]{0,4}(?:\s|\Z)|\n|\Z)")
-
-
-PLAIN_SPELLINGS = (  # applied in this order, each where one of the characters is in the text
-    ("−–‐‑－", re.compile(r"[−–‐‑－]"), "-"),
-    ("{", "{,}", ","),
-    ("\\", r"\!", ""),
-    ("\\", r"\,", "\u202f"),
-    ("\\", r"\$", "$"),
-    ("\\", re.compile(r"\\(?:text\w*|math[a-z]+|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    ("^", re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[×*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
-    ("\\", re.compile(r"(?<=\d)\s*(?=\\[dtc]?frac)"), " "),  # mixed numbers
-    (FRACTIONS, re.compile(r"(?<=\d)\s*(?=[¼-¾⅐-⅞])"), " "),
-    *((sign, sign, unicodedata.normalize("NFKC", sign)) for sign in FRACTIONS),
-    ("⁄∕", re.compile(r"[⁄∕]"), "/"),
+SPELLINGS = (  # in this order
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\!|\\(?=\$)"), ""),
+    (re.compile(r"\\text\w*\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\[,;: ]|~|[ \t]+"), " "),
     (
-        "\\",
-        re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"),
-        lambda m: f"{(m[1] or m[2] or '').strip()}/{(m[3] or m[4] or '').strip()}",
+        re.compile(  # digit groups: 1,234 and 12,34,567; 1 234 and 1'234; 1.234,5 and 1.234.567
+            r"(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{2,3}){0,9},\d{3}(?!\d)|\d{1,3}(?:[ ']\d{3}){1,9}(?!\d)"
+            r"|\d{1,3}(?:\.\d{3}){1,9}(?=,\d)|\d{1,3}(?:\.\d{3}){2,9}(?![\d.]))"
+        ),
+        lambda match: re.sub(r"\D", "", match[0]),
     ),
-    ("^_", re.compile(r"[\^_]\{[^{}]*\}|\^\s?-?\d+"), ""),
-    ("RDPI", re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
-    ("-", re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
-    (".)pP", re.compile(r"^[ \t#*>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
+    (re.compile(r"(?<![\d,])(0(?=,\d++(?![\d,]))|\d++(?=,\d{1,2}(?![\d,]))),"), r"\1."),  # 12,50
+    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
+    (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),
+    (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
+    (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
+    (re.compile(r"^[ \t#>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
 )
-
-
-def extract(text: str) -> str | None:
-    """The canonical number that a text gives as its answer, or None."""
-    text = plain(text)
-    found = _last_number(last_box(text))
-    if found is not None:
-        return found
-    for after in after_marks(text):
-        sentence = SENTENCE_WITH_NUMBER_FIRST.match(after)
-        found = _last_number(sentence[0] if sentence else after)
-        if found is not None:
-            return found
-    return _last_number(text)
-
-
-def after_marks(text: str) -> list[str]:
-    """What follows each "answer is" and the like, up to the next one; the last one first."""
-    return ANSWER_MARK.split(text)[:0:-1] if "####" in text or "answer" in text.lower() else []
+POWER = re.compile(r"\d\s?\^")
+ASIDE = re.compile(r"\([^()]*\)")
+FIRST_SENTENCE = re.compile(
+    r"(?:\s*\n\s*[-•]\s)?(\s*(?:(?!,\s(?!and\b|or\b|[-\d$])|;|\n|[.!?](?:\s|\Z)|\s(?:because|since|from|which|not)\b).){1,300})",
+    re.DOTALL,
+)
+WORDS_FIRST = re.compile(r"\s*(?:[^\W\d_]+[',]?\s+){2}")
+WORKED_OUT = re.compile(r"\W*(?:so|thus|hence|therefore|in total)\b|[^=]*=", re.IGNORECASE)
+SIDES = re.compile(r"=|\\approx|\\Rightarrow|→")
+SEVERAL = re.compile(  # between two numbers
+    r"\s(?:hours?|minutes?|days?|weeks?|years?|feet|foot|pounds?|dollars?)\s|%?(?:\s[^\d\W]+){0,2}\s?"
+    r"(?:[-+*/,]|\\times|:(?=\S)|x\b|\b(?:to|and|or|bis|und|oder|et|ou|by|times|plus|minus)\b),?\s?(?:and\s|or\s)?"
+)
+UNKNOWN = re.compile(r"\W*(?:none|unknown|undefined|be \w+ed|be found|n/a)\b|.*(?:not enough|can(?:no|')t be)\b", re.I)
+BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
+WORDS = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
+WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+_WORD = f"(?:{'|'.join([*WORDS, *SCALES][::-1])})"
+IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:-|\s|\sand\s){_WORD}){{0,12}}\b", re.IGNORECASE)
 
 
 @lru_cache(2**14)
 def key(text: str) -> Fraction | None:
-    """The exact value of the number that a text gives; None without one."""
-    found = extract(text)
-    return None if found is None else Fraction(found)
+    """The exact value of the number that a text says; None without one."""
+    found = read(text)
+    return Fraction(found) if found else None
 
 
 def equal(a: str, b: str, budget=None) -> bool:
-    """Whether two texts give numbers of the same exact value. (It costs no budget.)"""
+    """Whether two texts say numbers of the same exact value. (It costs no budget.)"""
     return key(a) is not None and key(a) == key(b)
 
 
-def last_box(text: str, innermost: bool = False) -> str:
-    """What the last complete \\boxed{} holds; empty without one. innermost: of boxes in boxes, the last one inside."""
-    open_braces, boxes = [], [(0, 0)]  # boxes: in the order in which they close
-    for match in BRACES.finditer(text):
-        if match[0] != "}":
-            open_braces.append(match.end() if match[0] != "{" else None)
-        elif open_braces and (start := open_braces.pop()):
-            boxes.append((start, match.start()))
-    last = len(boxes) - 1
-    while innermost and boxes[last - 1][0] > boxes[last][0]:
-        last -= 1
-    return text[slice(*boxes[last])]
+def read(place: str, boxed: bool = True) -> str | None:
+    """The number of a box, or of the words behind a mark."""
+    if not boxed and WORDS_FIRST.match(place):
+        return _read_sentences(place.split("\n\n")[0])
+    sentence = None if boxed else FIRST_SENTENCE.match(place)
+    place = sentence[1] if sentence else place
+    found = _read(place, first=True)
+    return _read(_in_digits(place), first=True) if found is None else found
 
 
-def _last_number(text: str) -> str | None:
-    """The last number of a text in plain spelling, canonical; None without one, or where it has no value (3/0)."""
-    matches = list(NUMBER.finditer(text)) if DIGIT.search(text) else []
-    if not matches or len(matches[-1][0]) > MAX_NUMBER_LENGTH:
-        return None
-    match = matches[-1]
-    sign = match["sign"] or ""
-    if match["plain"]:
-        if abs(int(match["exponent"] or 0)) > MAX_NUMBER_LENGTH:
-            return None
-        value = Decimal(sign + _digits(match["plain"]) + "e" + (match["exponent"] or "0"))
-        found = f"{value:f}" if value else "0"
-        found = found.rstrip("0").rstrip(".") if "." in found else found
-    else:
-        top, bottom = Fraction(_digits(match["top"])), Fraction(_digits(match["bottom"]))
-        if not bottom:
-            return None
-        value = top / bottom
-        if match["whole"] and top < bottom:
-            value += int(match["whole"])
-        elif match["whole"]:  # "16 48/2" is two numbers, and the sign is the first one's
-            sign = ""
-        found = str(-value if sign else value)
-    return found if len(found) <= MAX_NUMBER_LENGTH else None
+def read_conclusion(turn: str) -> str | None:
+    """The last number of the last sentence that has one, a bold one before others."""
+    for sentence in conclusion(turn) if re.search(r"\d", turn) else [_in_digits(turn)]:
+        for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)):
+            found = _read(part, first=False)
+            if found is not None:
+                return found
+    return None
 
 
-def _digits(number: str) -> str:
-    return re.sub(r"[^\d.]", "", number)
+def _read_sentences(text: str) -> str | None:
+    """The number of several sentences: the last one where it is worked out ("=", "so") or no other one is there."""
+    found = [(one, number) for one in SENTENCE_END.split(text) if (number := _read(one, first=False)) is not None]
+    if not found:
+        return _read(_in_digits(text), first=False)
+    return found[-1][1] if WORKED_OUT.match(found[-1][0]) or found[0][1] == found[-1][1] else ""
+
+
+def _read(sentence: str, first: bool) -> str | None:
+    """The number of the last side of "=" that has one: None without a number, "" for several or an unknown one."""
+    if UNKNOWN.match(sentence):
+        return ""
+    for side in SIDES.split(sentence)[::-1]:
+        exact = value(side.strip(" \n*:$").rstrip("."))
+        if exact is not None and not re.search(r"\d-\d", side):
+            return canonical(exact)
+        side = plain(side)
+        if POWER.search(side):
+            return ""
+        numbers = list(NUMBER.finditer(ASIDE.sub("", side))) or list(NUMBER.finditer(side))
+        if numbers:
+            return _chosen(numbers, first)
+    return None
+
+
+def _chosen(numbers: list[re.Match], first: bool) -> str:
+    """Of several numbers the one that counts: the first one where it stands right there, else the last one."""
+    found, text = [_canonical(number) for number in numbers], numbers[0].string
+    if len(set(found)) == 1:
+        return found[0]
+    first = first and not re.search(r"[^\W\d]{2}", text[: numbers[0].start()])
+    one, other = numbers[:2] if first else numbers[-2:]
+    return "" if SEVERAL.fullmatch(text[one.end() : other.start()]) else found[0 if first else -1]
+
+
+def _canonical(number: re.Match) -> str:
+    found = value(number["digits"])
+    scale = SCALES[number["scale"]] if number["scale"] else 1
+    return "" if found is None else canonical(found * scale * (-1 if number["sign"] else 1))
+
+
+def canonical(number: Fraction) -> str:
+    """As a whole number, a decimal that ends, or a fraction; "" for more than 100 characters."""
+    with localcontext(prec=2 * MAX_NUMBER_LENGTH):
+        decimal = Decimal(number.numerator) / Decimal(number.denominator)
+    found = f"{decimal:f}" if Fraction(decimal) == number else str(number)
+    return found if len(found) <= MAX_NUMBER_LENGTH else ""
 
 
 def plain(text: str) -> str:
     """A text in the spelling that numbers are read in."""
-    return respelled(text, PLAIN_SPELLINGS)
-
-
-def respelled(text: str, spellings) -> str:
-    """A text after (characters, pattern or words, spelling), each where it has one of the characters."""
-    for characters, pattern, spelling in spellings:
-        if any(character in text for character in characters):
-            text = text.replace(pattern, spelling) if isinstance(pattern, str) else pattern.sub(spelling, text)
+    text = text.translate(CHARACTERS)
+    for pattern, spelling in SPELLINGS:
+        text = pattern.sub(spelling, text)
     return text
 
 
 def value_of(text: str) -> Fraction | None:
     """The value of a text that is only a number."""
-    number = plain(text).strip()
-    value = _last_number(number) if NUMBER.fullmatch(number) else None
-    return Fraction(value) if value else None
+    number = NUMBER.fullmatch(plain(text).strip())
+    return key(text) if number else None
+
+
+def _in_digits(text: str) -> str:
+    """A text with its number words as digits."""
+
+    def number(match: re.Match) -> str:
+        total = group = 0
+        for word in re.findall(r"[a-z]+", match[0].lower()):
+            group = group + WORDS.get(word, 0) if word not in SCALES else max(group, 1) * SCALES[word]
+            if SCALES.get(word, 0) > 100:
+                total, group = total + group, 0
+        return str(total + group)
+
+    return IN_WORDS.sub(number, text)

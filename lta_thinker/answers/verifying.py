@@ -32,17 +32,47 @@ def main() -> None:
 
 
 def _load():
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
+    from sympy import Expr, FiniteSet, I, Or, Rational
+    from sympy.core.relational import Relational
+
+    # units and names are ours (latex.py): the library would take the variables of "7 ab" for one
+    config = LatexExtractionConfig(normalization_config=NormalizationConfig(malformed_operators=True, nits=True))
 
     @lru_cache(2**10)
     def parsed(formula: str) -> list:
-        return parse(f"${formula}$", extraction_config=[LatexExtractionConfig()], parsing_timeout=0)
+        """With i as the imaginary unit, and "x < 2, x > 3" as one set."""
+        found: list = parse(f"${formula}$", extraction_config=[config], parsing_timeout=0)
+        found = [
+            one if isinstance(one, str) else one.subs({i: I for i in one.free_symbols if str(i) == "i"})
+            for one in found
+        ]
+        if found and isinstance(found[0], FiniteSet) and all(isinstance(part, Relational) for part in found[0]):
+            found[0] = Or(*found[0].args).as_set()  # pyright: ignore[reportArgumentType]
+        return found
+
+    @lru_cache(2**10)
+    def number(formula: str) -> complex | None:
+        """The value of a formula with fixed values for its variables; None where it is no expression."""
+        [expression] = parsed(formula)[:1]
+        if not isinstance(expression, Expr):
+            return None
+        values = {name: Rational(3 + sum(map(ord, str(name))) * 7919 % 97, 89) for name in expression.free_symbols}
+        try:
+            return complex(expression.subs(list(values.items())).evalf())
+        except Exception:
+            return None
 
     def same(a: str, b: str) -> bool:
         try:
             left, right = parsed(a), parsed(b)
             if not left or not right:
                 return False
+            number_a, number_b = number(a), number(b)
+            if number_a is not None and number_b is not None:
+                if abs(number_a - number_b) > 1e-6 * max(abs(number_a), abs(number_b)):
+                    return False
             return verify(left, right, timeout_seconds=None) or verify(right, left, timeout_seconds=None)
         except Exception:  # sympy raises whatever happens in it
             return False

@@ -64,26 +64,26 @@ def vote(
 def group_answers(answers: Sequence[str | None], answer_type: str, budget: Budget | None = None) -> list[int | None]:
     """The group of equal answers that each sample belongs to, counted from 0 as first seen; None has no group.
 
-    budget: of all the hard comparisons. Raises ValueError for the answer type.
+    Where a is b and b is c, but a is not c ("5 feet", "5", "5 inches"), only answers with the same key are one group:
+    so no group depends on the samples' order. budget: of all the hard comparisons. Raises ValueError for the answer
+    type.
     """
     kind, budget = answer_kind(answer_type), budget or Budget()
-    seen: dict[str, int] = {}  # the group of each text
-    keyed: dict[Hashable, int] = {}  # the group of each key
-    firsts, unkeyed = [], []  # (group, its first text); of all groups, and of those without a key
-    for answer in answers:
-        if answer is None or answer in seen:
-            continue
-        key = kind.key(answer)
-        same = keyed.get(key, len(firsts))
-        candidates = firsts if key is None else unkeyed
-        seen[answer] = next((g for g, first in candidates if g < same and kind.equal(first, answer, budget)), same)
-        if seen[answer] == len(firsts):
-            if key is None:
-                unkeyed.append((len(firsts), answer))
-            else:
-                keyed[key] = len(firsts)
-            firsts.append((len(firsts), answer))
-    return [None if answer is None else seen[answer] for answer in answers]
+    keys = {answer: kind.key(answer) for answer in answers if answer is not None}
+    texts: dict[Hashable, str] = {}  # the first text of each key
+    for answer, key in keys.items():
+        texts.setdefault(key, answer)
+    equal: dict[Hashable, set[Hashable]] = {key: {key} for key in texts}
+    for (key, text), (other, other_text) in itertools.combinations(texts.items(), 2) if not kind.exact else ():
+        if kind.equal(text, other_text, budget):
+            equal[key].add(other)
+            equal[other].add(key)
+    same = {key: frozenset(all_equal) for key, all_equal in equal.items()}
+    whole = {key: all(same[other] == same[key] for other in same[key]) for key in same}
+    groups: dict[Hashable, int] = {}
+    for key in texts:
+        groups.setdefault(same[key] if whole[key] else key, len(groups))
+    return [None if one is None else groups[same[keys[one]] if whole[keys[one]] else keys[one]] for one in answers]
 
 
 def _deciding(scores: Sequence[float] | None, samples: int) -> Sequence[float] | None:

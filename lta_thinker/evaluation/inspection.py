@@ -88,7 +88,10 @@ def inspect_thoughts(
         rises[name] = information(rise, tokens)
         answers[name] = greedy_answers(embed, requests, injected, settings, batch_size, title)
         texts = decode_texts(models.layout, answers[name])
-        right = [is_right(text, request.example, answer_type) for text, request in zip(texts, requests, strict=True)]
+        right = [
+            is_right(text, sample.finished, request.example, answer_type)
+            for text, sample, request in zip(texts, answers[name], requests, strict=True)
+        ]
         accuracy[name] = asdict(share_interval(right))
     unit = F.normalize(thoughts.float().mean(1), dim=-1)  # (K, d)
     figures = {

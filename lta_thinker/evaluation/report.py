@@ -77,7 +77,8 @@ def grade(line: SampleLine, answer_type: str) -> Graded:
         gold = gold_answer(line.gold, answer_type, options)
     except ValueError as error:
         raise InputError(f"question {line.index}: its reference has {error}") from None
-    answers = [extract_answer(text, answer_type, options) for text in line.responses]
+    texts = zip(line.responses, line.finished, strict=True)
+    answers = [extract_answer(text, answer_type, options, finished) for text, finished in texts]
     # each answer that differs has a budget of its own against the gold one: no answer's grade hangs on the others
     budgets = {answer: Budget() for answer in answers}
     right = {answer: answers_equal(answer, gold, answer_type, budget) for answer, budget in budgets.items()}

@@ -83,9 +83,9 @@ def decode_texts(layout: Layout, samples: Sequence[Sample]) -> list[str]:
     return layout.llm_tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def is_right(text: str, example: Example, answer_type: str) -> bool:
-    """Whether the answer in a text equals the example's."""
-    return answers_equal(extract_answer(text, answer_type, example.options), example.answer, answer_type)
+def is_right(text: str, finished: bool, example: Example, answer_type: str) -> bool:
+    """Whether the answer in a text, which was finished or cut off, equals the example's."""
+    return answers_equal(extract_answer(text, answer_type, example.options, finished), example.answer, answer_type)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -180,4 +180,6 @@ def count_right(
     settings = greedy_settings(models.llm, max_new_tokens)
     answers = TransformersSampler(models, settings, batch_size).answers(make_requests(models.layout, examples))
     bar = tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False)
-    return sum(is_right(answer.texts[0], answer.request.example, answer_type) for answer in bar)
+    return sum(
+        is_right(answer.texts[0], answer.samples[0].finished, answer.request.example, answer_type) for answer in bar
+    )

@@ -59,7 +59,8 @@ def solve(
     """
     sampler = TransformersSampler(models, settings, 1, num_injected)
     [answer] = sampler.answers(make_requests(models.layout, [example]))
-    answers = [extract_answer(text, answer_type, example.options) for text in answer.texts]
+    texts = zip(answer.texts, answer.samples, strict=True)
+    answers = [extract_answer(text, answer_type, example.options, sample.finished) for text, sample in texts]
     result = vote(answers, answer_type, [sample.score for sample in answer.samples])
     sizes = Counter(group for group in result.groups if group is not None)
     ranked = sorted(sizes, key=lambda group: (group != result.winner, -sizes[group]))

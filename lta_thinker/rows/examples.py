@@ -387,10 +387,10 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
     if answer_type == "number" and boxed is not text:
         spelt = plain(text)
         numbers = list(NUMBER.finditer(spelt))
+        if re.search(r"\d\s*\^", text) or len(numbers) == 1 and _is_part(spelt, numbers[0]):
+            raise ValueError(f'no final answer: "{_last_line(text)}" is not a number answer')
         if len(numbers) > 1:
             raise ValueError(f'no final answer: "{_last_line(text)}" is more than one number')
-        if re.search(r"\d\s*\^", text) or (numbers and _is_part(spelt, numbers[0])):
-            raise ValueError(f'no final answer: "{_last_line(text)}" is not a number answer')
     answer = extract_answer(boxed, answer_type, options)
     if answer is None:
         raise ValueError(f'no final answer: "{_last_line(text)}" is not a {answer_type} answer')

@@ -188,7 +188,7 @@ def test_answers_are_found_anew_for_each_report(run, checkpoints, asked, monkeyp
     run(*flags)
     assert report_of("out")["sample_accuracy"]["value"] == 0  # random LMs are never right
     shutil.copytree("out", "before")
-    monkeypatch.setattr(reports, "extract_answer", lambda text, answer_type, options: "18")
+    monkeypatch.setattr(reports, "extract_answer", lambda text, answer_type, options, finished: "18")
     monkeypatch.setattr(reports, "gold_answer", lambda text, answer_type, options: "18")
     assert evaluate.compare("before/report.json", "out/report.json").sample.a.value == 1
     del asked[:]

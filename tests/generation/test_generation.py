@@ -471,7 +471,7 @@ def test_generation_config_needs_no_file(tiny_pair, tmp_path):
 def test_count_right_counts_greedy_answers(tiny_models, monkeypatch):
     """count_right is the number of questions whose greedy text holds the gold answer."""
     monkeypatch.setattr(
-        "lta_thinker.generation.samplers.extract_answer", lambda text, answer_type, options: str(len(text))
+        "lta_thinker.generation.samplers.extract_answer", lambda text, answer_type, options, finished: str(len(text))
     )
     model, layout = tiny_models.model("small_block"), tiny_models.layout_for("small_block")
     settings = replace(SETTINGS, greedy=True, num_return_sequences=1, max_new_tokens=12)

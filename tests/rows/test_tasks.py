@@ -99,7 +99,7 @@ ROWS = {
     "a sub-question without a step": (
         "gsm8k",
         {"question": "?", "answer": "How much? **\n#### 2 1/2 km"},
-        ("?", ("How much?",), "5/2", ()),
+        ("?", ("How much?",), "2.5", ()),
     ),
     "options may stand in the question": (
         "du",
@@ -235,7 +235,7 @@ def test_official_rows_convert_or_are_named(tmp_path, capsys):
     made = {split: load_split(TASKS["asdiv"], split, str(tmp_path)).examples for split in ("train", "dev", "test")}
     assert {split: [(e.question, e.steps, e.answer) for e in examples] for split, examples in made.items()} == {
         "train": [("Seven. x?", ("x=7",), "7")],
-        "dev": [("Half. x?", ("x=-1/2",), "-1/2")],
+        "dev": [("Half. x?", ("x=-1/2",), "-0.5")],
         "test": [("Two How many?", ("1+1=2",), "2"), ("Two How few?", ("2-1=1",), "1")],
     }
     printed = capsys.readouterr().out.splitlines()

@@ -1,0 +1,156 @@
+"""Where a text says its answer: the same for all answer types.
+
+    said("It is 5. The answer is 6, not 7.", number.read)   ->  what `number.read` finds in " 6, not 7."
+
+1. What counts stands behind the last `</think>`, up to a token that ends a turn.
+2. The answer is said in the boxes of the conclusion and behind marks ("the answer is", "Answer:", "####", `<answer>`)
+   in the languages of the common benchmarks; the later place counts. What is asked, denied, supposed or said by others
+   is no mark, and behind a box only a mark that begins a sentence is one. Behind "wait" in the words after a mark
+   stands the answer that counts, or none.
+3. Else it is said in the conclusion, the end of the text without an afterword ("I hope this helps").
+A text that was cut off says it only in a box, or behind a mark in a sentence that ends before the text does.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+MAX_MARKS = 50  # boxes and marks that are read, from the end of a text; more is a model in a loop
+MAX_PLACE = 1000  # characters that are read behind a mark
+MAX_CONCLUSION = 5000  # characters at a text's end
+
+# One spelling for full-width letters and digits, quotes, dashes, spaces and fractions
+CHARACTERS: dict = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+CHARACTERS |= str.maketrans("’‘“”−–‐‑⁄∕、\u3000\u00a0\u2009\u202f", "''\"\"----//,    ")
+CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4"})
+CHARACTERS |= str.maketrans(
+    {"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge ", "≈": r"\approx "}
+)
+CHARACTERS |= str.maketrans({"×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
+CHARACTERS |= str.maketrans({"¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5", "⅛": " 1/8"})
+EMPHASIS = re.compile(r"\*\*|__|`")
+END_OF_TURN = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|endoftext|end_of_text|start_header_id|end|user)\|>|<end_of_turn>"
+)
+BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|[{}]")
+BETWEEN_BOXES = re.compile(
+    r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|dan|atau|text|quad)\b)*"
+)
+
+_NOUNS = (
+    r"(?<![\w-])(?:answers?|ans|(?:correct|right|best|closest|final)\s(?:option|choice|one|letter|statement)|antwort|réponse"
+    r"|respuesta|resposta|risposta|jawaban(?:nya)?|ответ)\b|答案|答え|正解|정답|답"
+    r"|(?P<weak>(?<!no\s)\b(?:results?|solutions?|output|lösung|ergebnis|résultat|resultado|solución|hasil(?:nya)?)\b|结果|結果)"
+)
+MARK = re.compile(
+    rf"(?:{_NOUNS})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
+    r"|[^.:=!?\n]{0,60}?(?:\b(?:is|are|be|ist|lautet|est|es|é|è|adalah)\b|[:是为為は은는]))"
+    r"|####(?!#)(?-i:(?![^\w\n]{0,8}(?:[A-Z][a-z]+:?(?:\s\w|\s*\n)|\d{1,2}[.)]\s)))"
+    r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?",
+    re.IGNORECASE,
+)
+DENIED = re.compile(
+    r"n't\b|\b(?:not|cannot|never|if|whether|wrong|incorrect(?:ly)?|could|might|others?|says)\b", re.IGNORECASE
+)
+NOT_SAID = re.compile(  # right before a mark
+    r"(?:\b(?:wrong|incorrect|false|second.best|tempting|typical|common|another|other|if|whether|unless|suppose"
+    r"|assum\w{1,3}|express|not|doubt|never|than|unlike|except|instead of|thought|guessed|believed|claimed|possible"
+    r"|previous|initial|earlier|(?:people|some|others?|they|many|one|you|students|who|key|book)\s(?:\w{4,12}\s)?"
+    r"(?:say|think|claim|argue|believe|assume|give|answer)s?)|n't)[\s:]{1,3}(?:(?:be|think|believe|say|sure|see|why|how"
+    r"|that|the|our|my|your|an?|as|case|true|correct|right|final|best|is|was|it|to)[\s:]{1,3}){0,8}\Z"
+    r"|\b(?:people|students|some|others?|they|many|one|you|who)\s(?:(?:may|might|would|could|will|often)\s)?\Z",
+    re.IGNORECASE,
+)
+SUPPOSED = re.compile(r"\b(?:if|were|had|unless)\b[^.!?\n]*\b(?:would|could|might|otherwise)\b", re.IGNORECASE)
+STARTS_SENTENCE = re.compile(
+    r"(?:\A|[.!?:>\n。])[^\w\n]*(?:(?:so|thus|hence|therefore|the|your|my|our|correct|right|final|最终|最后|la|le|die)"
+    r"\b[\s,]*)*\Z",
+    re.IGNORECASE,
+)
+CORRECTION = re.compile(
+    r"[.!?…;,\n—-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that"
+    r"|(?:that|this)(?:'s| is| was) (?:wrong|incorrect|not right)|I (?:made|was wrong)|(?<=[.!?…\n]\s)actually)\b",
+    re.IGNORECASE,
+)
+AFTERWORD = re.compile(
+    r"\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\?\W*\Z", re.IGNORECASE
+)
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
+
+# A place, and whether it is a box -> the answer there; None where it says none, "" where it is in doubt
+Reader = Callable[[str, bool], str | None]
+
+
+def turn_of(text: str, finished: bool) -> str:
+    """What counts of a text, in plain characters; empty where it was cut off while it was thinking."""
+    before, end, text = text.rpartition("</think>")
+    if not end and not finished and "<think>" in text:
+        return ""
+    end_of_turn = END_OF_TURN.search(text, 1)
+    return (text[: end_of_turn.start()] if end_of_turn else text).translate(CHARACTERS)
+
+
+def said(turn: str, read: Reader, finished: bool) -> str | None:
+    """The answer at the best place where there is one, of turn_of's text; None where there is none, "" for a doubt."""
+    text = EMPHASIS.sub("", turn)
+    start, end, box = last_boxes(text)
+    marks = list(MARK.finditer(text))[-MAX_MARKS:]
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    behind = [(mark, to) for mark, to in zip(marks, ends, strict=False) if is_said(text, mark) and _counts(text, mark)]
+    later = [one for one in behind if one[0].start() >= end and STARTS_SENTENCE.search(text[: one[0].start()][-40:])]
+    places = [*later[::-1], None, *behind[::-1]] if box else behind[::-1]
+    for place in places:
+        found = read(box, True) if place is None else _read_mark(text, place[0].end(), place[1], read, finished)
+        if found is not None:
+            return found
+    return None
+
+
+def is_said(text: str, mark: re.Match) -> bool:
+    """Whether a match is neither asked, denied, supposed nor said by others."""
+    before = SENTENCE_END.split(text[max(0, mark.start() - 100) : mark.start()])[-1]
+    sentence = before + SENTENCE_END.split(text[mark.start() : mark.end() + 60].lstrip())[0]
+    return not (DENIED.search(mark[0]) or NOT_SAID.search(before) or SUPPOSED.search(sentence))
+
+
+def _counts(text: str, mark: re.Match) -> bool:
+    """Whether a mark says the answer: "the result is" does in the last sentence alone, "Result:" everywhere."""
+    return not mark["weak"] or mark[0].endswith(":") or not SENTENCE_END.search(text[mark.end() :].strip())
+
+
+def _read_mark(text: str, start: int, end: int, read: Reader, finished: bool) -> str | None:
+    place = text[start : min(end, start + MAX_PLACE)]
+    if end == len(text) and not finished:
+        place = "".join(re.findall(r".*?[.!?]\s|.*?\n", place))
+    first, *corrected = CORRECTION.split(place)
+    return read(corrected[-1], False) or "" if corrected else read(first, False)
+
+
+def last_boxes(text: str) -> tuple[int, int, str]:
+    """The start, the end and the content of the last complete box, innermost; of several that are joined by commas or
+    "and", all contents, with commas. The text's end and nothing where there is no box."""
+    boxes, opened = [], []
+    for brace in BRACES.finditer(text) if "box" in text else ():
+        if brace[0] != "}":
+            opened.append(brace)
+        elif opened and len((start := opened.pop())[0]) > 1 and not (boxes and boxes[-1][0] > start.start()):
+            if brace.start() - start.end() > MAX_PLACE:
+                continue
+            boxes.append((start.start(), brace.end(), text[start.end() : brace.start()]))
+    if not boxes:
+        return len(text), 0, ""
+    joined = boxes[-1:]
+    for box in boxes[-2:-MAX_MARKS:-1]:
+        between = text[box[1] : joined[0][0]]
+        if len(between) > 40 or not BETWEEN_BOXES.fullmatch(between):
+            break
+        joined.insert(0, box)
+    contents = dict.fromkeys(content.strip() for _, _, content in joined)
+    return joined[0][0], joined[-1][1], ", ".join(filter(None, contents))
+
+
+def conclusion(turn: str) -> Iterator[str]:
+    """The sentences at the end of turn_of's text, the last one first, without those of an afterword."""
+    sentences = [one for one in SENTENCE_END.split(turn[-MAX_CONCLUSION:]) if one.strip()]
+    while len(sentences) > 1 and AFTERWORD.search(sentences[-1]):
+        sentences.pop()
+    return reversed(sentences)
