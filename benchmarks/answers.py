@@ -8,6 +8,7 @@ wrong    an answer other than the expected one, or any answer where none is expe
 none     no answer where one is expected
 
 cases              texts as models write them; "policy": what is expected is a matter of policy
+own cases          the same, of answers.jsonl: by one who had not read the rules (a third after seeing what they miss)
 gsm8k              written solutions: whole; without their #### line; cut off in the middle, which say no answer
 aqua, du           rationales; the label, or the text of the right option, behind "Answer:" and the like
 strategyqa, asdiv  facts or formula, and then the label; facts alone, which say no answer
@@ -71,6 +72,18 @@ def read_cases(path: Path) -> Iterator[Row]:
     for case in json_lines(path):
         source = "cases, policy" if case.get("policy") else "cases"
         yield Row(source, case["answer_type"], case["text"], case["expected"], tuple(case.get("options", ())))
+
+
+def read_own_cases(path: Path) -> Iterator[Row]:
+    """answers.jsonl beside this file: written for this project by one who had not read the rules. Besides what
+    read_cases reads, `finished` false, and in place of `expected` an `unequal_to`: a formula that it must not equal."""
+    for case in json_lines(path):
+        source = "own cases, policy" if case.get("policy") else "own cases"
+        kind, options, finished = case["answer_type"], tuple(case.get("options", ())), case.get("finished", True)
+        if "unequal_to" in case:
+            yield Row("own cases, unlike", kind, case["text"], case["unequal_to"], unlike=True)
+        else:
+            yield Row(source, kind, case["text"], case["expected"], options, finished)
 
 
 def read_gsm8k(path: Path) -> Iterator[Row]:
@@ -138,16 +151,17 @@ SOURCES: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def read_sources(shared: Path, golds: Sequence[str]) -> list[Row]:
-    """The rows of all sources. What is not in `shared` is named and left out."""
+def read_sources(shared: Path, golds: Sequence[str], own: Path) -> list[Row]:
+    """The rows of all sources, of the file of `own` cases too. What is not there is named and left out."""
     rows: list[Row] = []
-    for name, read in SOURCES.items():
-        if (shared / name).is_file():
-            rows += read(shared / name)
+    files = {shared / name: read for name, read in SOURCES.items()} | {own: read_own_cases}
+    for path, read in files.items():
+        if path.is_file():
+            rows += read(path)
         else:
-            print(f"note: {shared / name} is not there, and is left out")
-    of_cases = [row.expected for row in rows if row.answer_type == "latex" and row.expected is not None]
-    return [*rows, *gold_rows(sorted({*of_cases, *golds}))]
+            print(f"note: {path} is not there, and is left out")
+    cases = [row for row in rows if row.source.startswith("cases") and row.answer_type == "latex"]
+    return [*rows, *gold_rows(sorted({row.expected for row in cases if row.expected is not None} | {*golds}))]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -274,6 +288,7 @@ def print_wrong(rows: Sequence[Row], verdicts: Sequence[tuple[str | None, str]],
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", help="folder with answers/ and data/")
+    parser.add_argument("--own", type=Path, default=Path(__file__).with_suffix(".jsonl"), help="own cases")
     parser.add_argument("--golds", type=Path, nargs="*", default=[], help="jsonl files of rows with a LaTeX `answer`")
     parser.add_argument("--against", metavar="COMMIT", help="also the code of this commit, side by side")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N wrong rows of each source")
@@ -289,7 +304,7 @@ def main(argv: Sequence[str]) -> None:
     if absent := [path for path in args.golds if not path.is_file()]:
         sys.exit(f"error: --golds {absent[0]}: no such file")
     files = [ROOT / "data" / "math" / "sample.jsonl", *args.golds]
-    rows = read_sources(args.shared, [row["answer"] for path in files for row in json_lines(path)])
+    rows = read_sources(args.shared, [row["answer"] for path in files for row in json_lines(path)], args.own)
     sides = {}
     if args.against:
         with tempfile.TemporaryDirectory() as folder:

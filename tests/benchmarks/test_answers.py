@@ -59,7 +59,7 @@ def write_code(folder: Path, place: int, finished: str = "") -> None:
 def test_right_wrong_and_none_are_counted(shared, capsys):
     """An equal answer is right, another one wrong, as is any where none is expected; none is none where one is. Policy
     cases are counted apart, absent files are named, LaTeX golds stand in every frame and are kept apart."""
-    answers.main(["--shared", str(shared), "--show", "1"])
+    answers.main(["--shared", str(shared), "--own", str(shared / "no.jsonl"), "--show", "1"])
     printed = capsys.readouterr().out
     assert f"note: {shared}/data/gsm8k/test.jsonl is not there" in printed
     found = cells(printed)
@@ -73,6 +73,20 @@ def test_right_wrong_and_none_are_counted(shared, capsys):
     assert printed.count("cases: ") == 1
 
 
+def test_own_cases_may_be_cut_off_or_unlike(shared, capsys):
+    """Own cases may say that their text was cut off, and which formula an answer must not equal."""
+    rows = [
+        {"text": "So far 3 eggs and", "answer_type": "number", "expected": None, "finished": False},
+        {"text": r"\boxed{x+1}", "answer_type": "latex", "unequal_to": "x-1"},
+        {"text": r"\boxed{x+1}", "answer_type": "latex", "unequal_to": "1+x"},
+    ]
+    write_jsonl(shared / "own.jsonl", rows)
+    answers.main(["--shared", str(shared), "--own", str(shared / "own.jsonl")])
+    found = cells(capsys.readouterr().out)
+    assert found["own cases", "number"] == ["1", "100.00", "0", "0"]
+    assert found["own cases, unlike", "latex"] == ["2", "50.00", "1", "0"]
+
+
 def test_two_codes_stand_side_by_side(shared, tmp_path, monkeypatch, capsys):
     """--against reads the same rows with the other code, in a process of its own."""
     text = "18 is what is left of 20."
@@ -83,7 +97,7 @@ def test_two_codes_stand_side_by_side(shared, tmp_path, monkeypatch, capsys):
     (tmp_path / "now" / "data" / "math" / "sample.jsonl").write_text("")
     monkeypatch.setattr(answers, "ROOT", tmp_path / "now")
     monkeypatch.setattr(answers, "export", lambda commit, folder: write_code(folder, place=0))
-    answers.main(["--shared", str(shared), "--against", "abc"])
+    answers.main(["--shared", str(shared), "--own", str(shared / "no.jsonl"), "--against", "abc"])
     printed = capsys.readouterr().out
     assert "| before: abc" in printed
     assert cells(printed)["cases", "number"] == ["4", "25.00", "3", "0", "50.00", "2", "0"]
