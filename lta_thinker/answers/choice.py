@@ -185,7 +185,9 @@ def _only_named(text: str, options: Options) -> str | None:
     """The only option that is named and not called wrong; without a named one, that which a text ends with."""
     named = [match for match in list(NAMED.finditer(text))[-MAX_MARKS:] if is_said(text, match)]
     letters = {options.known(match) for match in named if not CALLED_WRONG.match(text, match.end())}
-    last = text[-100:].split()[-1:] if not letters else []
+    sentence = re.split(r"[.!?\n]", text.rstrip(" .!\n")[-200:])[-1]
+    denied = re.search(r"\b(?:not|never|nor|than|unlike)\b|n't\b", sentence, re.IGNORECASE)
+    last = text[-100:].split()[-1:] if not letters and not denied and len(LABEL.findall(text[-2000:])) < 2 else []
     if last and len(last[0]) > 3:
         return options.letter(last[0].rstrip(".!"))
     return letters.pop() if len(letters) == 1 else None

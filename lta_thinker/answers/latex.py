@@ -14,8 +14,8 @@ Equality, the first of these that applies:
   1. A unit, a base, or the things that are counted, at the end count only where both have one: 5 cm is 5, but not 5
      km; 21_5 is 21, but not 21_6. Percent signs are dropped: 50\% is 50, not 0.5.
   2. Arithmetic has its exact value (arithmetic.py): 1/3 is not 0.333333. Words are equal by their letters and digits.
-  3. "x = 5", "f(x) = 5" and "\text{Area} = 5" are 5. An equation with two sides that are no names is equal to none but
-     equations.
+  3. "x = 5", "f'(x) = 5" and "\text{Area} = 5" are 5; so is "P(X > 2) = 5", with arithmetic on the right. An equation
+     with other sides ("x + y = 5") is equal to none but equations.
   4. Lists ("1, 2", "1 or 2", "3 \pm 1") and sets have no order; tuples and intervals do, with their brackets. A list is
      a tuple where the order is the same: "3, 4" is (3, 4).
   5. The math-verify library decides. What takes it too long is unequal.
@@ -71,7 +71,10 @@ SPELLINGS = (  # in this order
     (re.compile(r" (?=[ )\]])|(?<=[(\[]) |[\s.,;:]+\Z|\A\s+"), ""),
 )
 GROUPED = re.compile(r"\A-?\d{1,3}(?:,\d{3}){1,9}(?![\d,])")
-NAME = r"(?:\\angle\s*)?(?:\\?[a-zA-Z]+(?:_\{?\w+\}?)?(?:\([\w,\s]*\))?|\\text\{[^{}]*\}|\([a-z](?:,\s?[a-z])+\))"
+NAME = (
+    r"(?:\\angle\s*)?(?:\{?\\?[a-zA-Z]+\}?(?:'|\^\{-1\})*(?:_\{?\w+\}?)?(?:\([\w,\s]*\))?|\\frac\{d\w?\}\{d\w\}"
+    r"|\\text\{[^{}]*\}|\([a-z](?:,\s?[a-z])+\))"
+)
 NAMED = re.compile(rf"\s*(?:{NAME}\s*(?:=|\\in(?![a-z])|\\approx)|\\text\{{[^{{}}]*[:=]\s*\}})\s*(?=\S)")
 SIDES = re.compile(r"[<>=]|\\(?:le|ge|ne)(?![a-z])")
 OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")
@@ -83,7 +86,7 @@ _UNITS = """mm:millimeter cm:centimeter dm:decimeter km:kilometer m:meter in:inc
 UNITS = {short: name for short, _, name in (pair.partition(":") for pair in _UNITS.split())}
 _SCALES = r"(?!\s*(?:hundred|thousand|[mbtr]+illion|dozen|half|percent|[ap]\.?m\.?)\b)"
 UNIT = re.compile(
-    rf"(?<=[\d}})!])(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}"
+    rf"(?:(?<=[\d}})!])|(?<=\\pi))(?:\s*\\text\s?\{{{_SCALES}([^{{}}]*)\}}"
     rf"|\s+{_SCALES}((?:mm|cm|km|kg|ft|lb|oz|m/s|[a-z]{{3,}}\b)[a-z /]*))\s*"
     r"(?:\^\s?\{?\s?([23])\s?\}?)?\s*\Z",
     re.IGNORECASE,
@@ -212,7 +215,13 @@ def _equal(a: str, b: str, budget: Budget) -> bool:
     list_a, list_b = _list(a), _list(b)
     if list_a and list_b:
         return _lists_equal(list_a, list_b, budget)
-    if (list_a or list_b) and not RELATION.search(a + b) or ("=" in a) != ("=" in b):
+    if ("=" in a) != ("=" in b):
+        equation, other = (a, b) if "=" in a else (b, a)
+        left, _, right = equation.rpartition("=")
+        names = re.search(r"[\\|(\[]", left) and not re.search(r"\d[a-zA-Z]", left)  # no "x + y = 3", no "3x = 6"
+        is_value = bool(names) and value(left) is None and value(right) is not None
+        return is_value and _equal(right, other, budget)
+    if (list_a or list_b) and not RELATION.search(a + b):
         return False
     return budget.same(a, b)
 

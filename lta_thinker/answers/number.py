@@ -46,6 +46,7 @@ SPELLINGS = (  # in this order
     (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),
     (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),
     (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
+    (re.compile(r"(?<![\d)])(?<![\d)]\s)\b(?:minus|negative)\s+(?=[\d.$€£])", re.IGNORECASE), "-"),
     (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
     (re.compile(r"^[ \t#>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
 )
@@ -70,6 +71,8 @@ _ONES = (
 WORDS = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
 WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 _WORD = f"(?:{'|'.join([*WORDS, *SCALES][::-1])})"
+PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
+PART_IN_WORDS = re.compile(rf"\b({'|'.join([*WORDS][::-1])})[ -]({'|'.join(PARTS)})\b", re.IGNORECASE)
 IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:-|\s|\sand\s){_WORD}){{0,12}}\b", re.IGNORECASE)
 
 
@@ -170,6 +173,8 @@ def value_of(text: str) -> Fraction | None:
 
 def _in_digits(text: str) -> str:
     """A text with its number words as digits."""
+    text = PART_IN_WORDS.sub(lambda match: f"{WORDS[match[1].lower()]}/{PARTS[match[2].lower()]}", text)
+    text = re.sub(r"\band a half\b", "1/2", text, flags=re.IGNORECASE)
 
     def number(match: re.Match) -> str:
         total = group = 0

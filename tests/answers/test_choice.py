@@ -14,7 +14,16 @@ NUMBERS = ("6", "12", "18 km", "1,000", "3/4")
 FIFTEENS = ("12", "15", "18", "20")
 ROMAN = ("I only", "II only", "I and II", "none of the above")
 
+PLANETS = ("Mercury", "Venus", "Earth", "Mars")
+
 CHOICES = {
+    "denied and listed": [
+        ("It is not Mars.", PLANETS, None),
+        ("It certainly isn't Earth.", PLANETS, None),
+        ("The planet is Venus, not Mars.", PLANETS, None),
+        ("A. Mercury\nB. Venus\nC. Earth\nD. Mars", PLANETS, None),
+        ("The answer must be Venus.", PLANETS, "B"),
+    ],
     "boxes": [
         (r"So we get \boxed{C}.", (), "C"),
         (r"\boxed{c}", (), "C"),

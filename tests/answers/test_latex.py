@@ -119,8 +119,9 @@ EQUAL = {
     "units": r"""5\text{ cm} | 5; 5\text{ cm} | 5 centimeters; 60 \, \text{cm}^2 | 60
         5 \text{cm}^{2} | 5\text{ square centimetres}; 5\text{ units} | 5\text{ feet}
         7 m/s | 7 \text{ meters per second}; 120 °C | 120; 18 dollars | 18; 18 | 18\text{ eggs}
-        5 \, \text{people} | 5; 25_8 | 25_{8}; 25_8 | 25; 3:45 \text{ PM} | 3:45 p.m.""",
+        16\pi \text{ cm}^2 | 16\pi; 5 \, \text{people} | 5; 25_8 | 25_{8}; 25_8 | 25; 3:45 \text{ PM} | 3:45 p.m.""",
     "names": r"""x=5 | 5; x=5 | y=5; x = 5+5+1 = 11 | 11; f(x)=x^2 | x^2; a_n=2n-1 | 2n-1; \text{Area} = 12 | 12
+        P(X > 2) = 0.3 | 0.3; f'(x) = 6x | 6x; f^{-1}(x) = x-1 | x-1; |AB| = 13 | 13; \sin\theta = \frac35 | 0.6
         AB=4 | 4; (x,y)=(1,2) | (1,2); y=2x+3 | 2x+3; x+y=3 | y+x-3=0; y=2x+3 | 2x-y+3=0; x \in [1,2] | [1,2]""",
     "lists and sets": r"""1,2 | 2,1; 1,1,2 | 1,2,1; \{1,2\} | 2,1; {1,2,3} | \{1,2,3\}; x=1, x=2 | 1,2
         x=1\text{ or }x=2 | 1,2; 3 \pm \sqrt2 | 3+\sqrt2,3-\sqrt2; a=1, b=2 | (1,2); x=1, y=2 | y=2, x=1
@@ -144,7 +145,7 @@ UNEQUAL = {
     "units": r"""18\text{ eggs} | 18\text{ hens}; 5\text{ feet} | 5\text{ inches}; 5 cm | 5\text{ cm}^2
         7 m/s | 7 km/h; 120 °C | 120 °F; 25_8 | 25_9; 10 am | 10 pm; 5:30 p.m | 5:30 a.m; 12 xy | 12; 7 ab | 7
         12 m | 12""",
-    "names": r"""x=5 | x=6; y=2x+1 | y=2x+2; x+y=3 | 3; 7=11a+c | 11a+c; p-q | q-p; |x| | x""",
+    "names": r"""x=5 | x=6; y=2x+1 | y=2x+2; x+y=3 | 3; 3x=6 | 6; 7=11a+c | 11a+c; p-q | q-p; |x| | x""",
     "lists and sets": r"""(1,2) | [1,2]; [1,2) | (1,2]; (1,2) | (2,1); 2,1 | (1,2); 5,6,7 | 5,6; 1,1,2 | 1,2,2
         (2,3) | \{2,3\}; [2,3] | 2,3; x=1, y=2 | x=2, y=1
         \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}""",

@@ -33,6 +33,15 @@ NUMBERS = {
         (r"\boxed{3}, \boxed{5}", None),
         (r"\boxed{6} is the speed.\n\n**Final Answer:** 12".replace("\\n", "\n"), "12"),
     ],
+    "signs and parts in words": [
+        ("The temperature falls to minus 8 degrees.", "-8"),
+        ("The answer is negative four.", "-4"),
+        ("The profit is negative $20.", "-20"),
+        ("That is 12 minus 5, so 7.", "7"),
+        ("The answer is one half.", "0.5"),
+        ("The answer is two-thirds.", "2/3"),
+        ("The answer is three and a half.", "3.5"),
+    ],
     "arithmetic": [
         (r"\boxed{2^6}", "64"),
         (r"\boxed{\sqrt{49}}", "7"),
