@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import shutil
 
 import pytest
 from helpers import CHAT_TEMPLATE, gsm8k_row, write_jsonl
@@ -64,6 +65,30 @@ def test_row_beyond_the_positions_is_named(tiny_pair, tiny_models, tmp_path):
         InputError, match="train.jsonl: row 3: it has .* the LLM has positions for 1,024; --max_len 1024"
     ):
         prepare_rows(arguments(tiny_pair, tmp_path), tiny_models.layout)
+
+
+@pytest.mark.parametrize("sees_steps", [False, True])
+def test_longest_row_just_fits_the_small_lm(tiny_pair, tiny_models, tmp_path, sees_steps):
+    """The small LM reads the question with the slots or with the steps, with --thoughts_see_steps with both: as many
+    positions are enough, one less is not."""
+    write_jsonl(tmp_path / "gsm8k" / "train.jsonl", [gsm8k_row(i) for i in range(4)])
+    write_jsonl(tmp_path / "gsm8k" / "dev.jsonl", [gsm8k_row(9)])
+    shutil.copytree(tiny_pair, tmp_path / "pair")
+    path = tmp_path / "pair" / "small" / "config.json"
+    config = json.loads(path.read_text())
+    flags = ["--num_thought_tokens", "5", "--small_model_id", str(tmp_path / "pair" / "small")]
+    flags += ["--thoughts_see_steps"] if sees_steps else []
+    rows = prepare_rows(arguments(tiny_pair, tmp_path, *flags), tiny_models.layout)
+    lengths = [(row["question_length"], row["steps_length"]) for row in [*rows.train, *rows.dev]]
+    needed = max(question + (5 + steps if sees_steps else max(5, steps)) for question, steps in lengths)
+    for positions in (needed, needed - 1):
+        path.write_text(json.dumps(config | {"max_position_embeddings": positions}))
+        args = arguments(tiny_pair, tmp_path, *flags)
+        if positions == needed:
+            prepare_rows(args, tiny_models.layout)
+        else:
+            with pytest.raises(InputError, match=f"the small LM has positions for {positions}"):
+                prepare_rows(args, tiny_models.layout)
 
 
 def test_rows_of_an_own_task_need_steps_only_where_a_field_is_named(tiny_pair, tiny_models, tmp_path):
