@@ -116,3 +116,9 @@ def test_processes_of_a_node_share_a_file_and_nodes_do_not(monkeypatch, sizes):
         first += size
     assert [len(files) for files in of_nodes] == [1] * len(sizes)
     assert len(set.union(*of_nodes)) == len(sizes)
+
+
+@pytest.mark.parametrize("size", [0, 5, states.ZEROS, states.ZEROS + 3])
+def test_room_is_taken_to_the_byte(tmp_path, size):
+    """The file is as large as its states: another size would be filled anew at every start."""
+    assert states.take_room(tmp_path / "states.bin", size) and (tmp_path / "states.bin").stat().st_size == size
