@@ -377,6 +377,11 @@ def read_options(value) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return labels, tuple(texts)
 
 
+MORE_THAN_A_NUMBER = re.compile(  # "<5", "√4", "5!", "5²", "2π", "12+", "5M", "5 dozen"
+    r"[<>≤≥√]\s?\$?\d|\d\s?(?:[!²³π√<>≤≥]|\\pi\b|\+(?!\s?\d)|[KMB]\b|(?:dozen|score|gross)s?\b)"
+)
+
+
 def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> str:
     """The canonical gold answer in a row's answer; ValueError where there is none."""
     if answer_type == "boolean":
@@ -387,7 +392,8 @@ def gold_answer(text: str, answer_type: str, options: tuple[str, ...] = ()) -> s
     if answer_type == "number" and boxed is not text:
         spelt = plain(text)
         numbers = list(NUMBER.finditer(spelt))
-        if re.search(r"\d\s*\^", text) or len(numbers) == 1 and _is_part(spelt, numbers[0]):
+        marred = re.search(r"\d\s*\^", text) or MORE_THAN_A_NUMBER.search(text)
+        if marred or len(numbers) == 1 and _is_part(spelt, numbers[0]):
             raise ValueError(f'no final answer: "{_last_line(text)}" is not a number answer')
         if len(numbers) > 1:
             raise ValueError(f'no final answer: "{_last_line(text)}" is more than one number')

@@ -66,6 +66,10 @@ BAD_LINES = {  # a line of jsonl, an element of a JSON list: the reason
     "two other signs": (row(answer="+-5"), "not a number answer"),
     "two signs apart": (row(answer="- -5"), "not a number answer"),
     "beyond finite": (row(answer="1e999"), "not a number answer"),
+    **{
+        f"more than a number, {text}": (row(answer=text), "not a number answer")
+        for text in ("<5", "≥ 5", "√4", "5!", "5²", "2π", r"2\pi", "12+", "5M", "$3B", "5 dozen")
+    },
     "a version": (row(answer="1.2.3"), "not a number answer"),
     "hexadecimal": (row(answer="0x10"), "not a number answer"),
     "NaN as a text": (row(answer="NaN"), "not a number answer"),
