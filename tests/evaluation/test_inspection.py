@@ -137,7 +137,7 @@ def test_exchanged_thoughts_decide_answers(tiny_models, tmp_path, monkeypatch, g
             said = row[(mask == 1) & (row == row[:, :1]).all(-1)][:, 0]
             assert len(said) == 2 and len(set(said.tolist())) == 1
             tokens = tiny_models.llm_tokenizer(f"{said[0]:g}").input_ids
-            yield request, [Sample(tokens, len(tokens), False, 0.0)]
+            yield request, [Sample(tokens, len(tokens), True, 0.0)]
 
     monkeypatch.setattr(inspection, "decode", say_the_thought)
     examples = [Example(i, one.question, (), gold[i]) for i, one in enumerate(EXAMPLES)]

@@ -66,7 +66,8 @@ def test_trained_checkpoint_evaluates_both_ways(flags, tiny_pair, gsm8k_data):
     first = json.loads(Path("by_flags/samples.jsonl").read_text().splitlines()[0])
     assert {"index", "question", "gold", "responses", "num_tokens"} <= first.keys() and len(first["responses"]) == 3
     graded = json.loads(Path("by_flags/graded.jsonl").read_text().splitlines()[0])
-    assert {"index", "question", "gold", "answers", "vote", "correct"} == graded.keys() and len(graded["answers"]) == 3
+    assert {"index", "question", "gold", "answers", "hits", "vote", "correct"} == graded.keys()
+    assert len(graded["answers"]) == len(graded["hits"]) == 3
     report = json.loads(Path("by_flags/report.json").read_text())
     assert {"vote_accuracy", "sample_accuracy", "maj_at_k", "pass_at_k", "settings"} <= report.keys()
     evaluate.main(["--checkpoint", str(folder), *shared, "--output_dir", "by_flags"])  # again: only reports
