@@ -40,7 +40,7 @@ CONCLUDING = re.compile(
     re.IGNORECASE,
 )
 STARTS = re.compile(rf"\W*(?=(?:{_NO}|{_YES})(?![a-z0-9_]|[-']\w))", re.IGNORECASE)
-LAST_WORD = re.compile(r".*[,:;—-]\s(?=(?:yes|no)\W{0,9}\Z)", re.IGNORECASE | re.DOTALL)
+LAST_WORD = re.compile(r"\A.*[,:;—-]\s(?=(?:yes|no)\W{0,9}\Z)", re.IGNORECASE | re.DOTALL)
 UNSURE = re.compile(
     r"\b(?:but|however|although|except|never|doubt|nor|if|whether|people|some|others|they)\b", re.IGNORECASE
 )
