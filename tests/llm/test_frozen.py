@@ -124,7 +124,8 @@ def test_pickled_weights_of_other_numbers_are_refused(tiny_pair, tmp_path, kind,
     load_frozen_lm(LmSource(str(folder), "--large_model_id"))
     name = "model.layers.1.mlp.up_proj.weight"
     save(weights | {name: (100 * weights[name]).to(kind)})
-    with pytest.raises(InputError, match=f"--large_model_id .*: {name} holds {str(kind)[6:]}, not floating-point"):
+    said = f"{name} holds {str(kind)[6:]}, not floating-point|{name} is not a plain tensor|cannot be loaded"  # by 4.53
+    with pytest.raises(InputError, match=f"--large_model_id .*: (?:{said})"):
         load_frozen_lm(LmSource(str(folder), "--large_model_id"))
 
 
