@@ -132,7 +132,7 @@ def run_and_kill(kind: Kind, name: str, whole: float, chance: random.Random, log
 def kill(pid: int, one_rank: bool) -> None:
     """SIGKILL to a process and all below it. one_rank: to one of torchrun's two, and to the rest when torchrun ends."""
     everyone = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    ranks = [one for one in everyone[1:] if one.is_running() and "torch.distributed.run" not in one.cmdline()]
+    ranks = [one for one in everyone[1:] if is_rank(one)]
     if one_rank and ranks:
         ranks[0].send_signal(signal.SIGKILL)
         psutil.wait_procs(everyone, timeout=60)
@@ -140,6 +140,14 @@ def kill(pid: int, one_rank: bool) -> None:
         if one.is_running():
             one.send_signal(signal.SIGKILL)
     psutil.wait_procs(everyone[1:], timeout=10)
+
+
+def is_rank(process: psutil.Process) -> bool:
+    """Whether a process is alive and not torchrun's own."""
+    try:
+        return process.is_running() and "torch.distributed.run" not in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def run_uncut(kind: Kind, name: str) -> float:

@@ -122,3 +122,14 @@ def test_processes_of_a_node_share_a_file_and_nodes_do_not(monkeypatch, sizes):
 def test_room_is_taken_to_the_byte(tmp_path, size):
     """The file is as large as its states: another size would be filled anew at every start."""
     assert states.take_room(tmp_path / "states.bin", size) and (tmp_path / "states.bin").stat().st_size == size
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(5, False), (6, True), (0, True)])
+def test_states_are_kept_where_rows_are_read_again(steps, kept):
+    """Within one epoch of steps every row is read once, and nothing is kept: 5 steps of 4 rows are 20 rows."""
+    args = SimpleNamespace(
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, world_size=1, max_steps=steps, num_train_epochs=2,
+        num_thought_chains=1, thoughts_see_steps=False, tune_assistant_model=False, thought_generator="small_block",
+        thought_cache=True,
+    )  # fmt: skip
+    assert train.can_keep_states(args, num_rows=20) is kept
