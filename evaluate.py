@@ -10,7 +10,7 @@
         # (--base_model_ckpt CKPT/base_model: with the LoRA adapter of train.py --tune_base_model)
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
-    python evaluate.py --regrade RUN RUN                                            # answers of old texts found anew
+    python evaluate.py --regrade results/A results/B                                # answers of old texts found anew
     python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question

@@ -5,6 +5,7 @@ files.places.keys(), files["model.norm.weight"]
 """
 
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,8 @@ def pickled_dtypes(source: "LmSource") -> dict[str, torch.dtype]:
     names = set(read_json(Path(index))["weight_map"].values()) if index else {WEIGHTS_NAME}
     dtypes = {}
     for path in filter(None, (find_file(source.model_id, name) for name in sorted(names))):
-        tensors = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        is_zip = zipfile.is_zipfile(path)  # not before torch 1.6, and then it cannot be mapped
+        tensors = torch.load(path, map_location="meta", weights_only=True, mmap=is_zip)
         dtypes |= {name: tensor.dtype for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     return dtypes
 

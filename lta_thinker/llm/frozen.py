@@ -340,8 +340,8 @@ class Identity(NamedTuple):
         return None
 
 
+WORDS_IN_ROW = 512  # of the table that a weight's bits are read as
 # relative distances. TF32 makes 1e-3 of float32; SmolLM2 in bfloat16 is 0.03 from float32, other experts are more
-WORDS_IN_ROW = 512
 CLOSE_STATES = {"float32": 2e-3, "bfloat16": 0.15}
 
 
