@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -58,6 +59,9 @@ ROOMS = {  # name: its files, its tests (the quick and sharp ones first: the fir
     ),
 }
 ONLY_ELSEWHERE = {"lta_thinker/generation/vllm.py", "lta_thinker/generation/reaper.py"}  # their tests need vLLM
+LOOKS = {"lta_thinker/evaluation/plots.py"}  # sizes, colours, places of labels: its tests look at what is drawn
+# what no mutant makes a fault of what is computed
+SAME = re.compile(r"frozen=True|strict=(True|False)|@(lru_)?cache|daemon=True|@torch\.inference_mode")
 AT_IMPORT = ("error during collection", "errors during collection", "ImportError while loading conftest")
 
 
@@ -89,7 +93,8 @@ def draw(out: Path, python: str, count: int, seed: int) -> None:
     """Sessions of all rooms with `count` mutants in all: so many places, and at each place one of its mutants.
 
     Not every mutant alike: a sum has eleven, a comparison five, a call none. Without those that make `|` another
-    operator: in `int | None` and of dicts they end every import, which says nothing of the tests.
+    operator: in `int | None` and of dicts they end every import, which says nothing of the tests. And without the
+    lines and the file of which no mutant is a fault that a test could name (SAME, LOOKS).
     """
     places: dict[tuple, list[tuple]] = {}
     for room in ROOMS:
@@ -102,7 +107,8 @@ def draw(out: Path, python: str, count: int, seed: int) -> None:
             columns = "module_path, start_pos_row, start_pos_col, operator_name, occurrence, job_id"
             rows = table.execute(f"select {columns} from mutation_specs")
             for file, line, column, operator, occurrence, job in rows:
-                if "BitOr" not in operator and file not in ONLY_ELSEWHERE:
+                text = Path(file).read_text(encoding="utf-8").splitlines()[line - 1]
+                if "BitOr" not in operator and file not in ONLY_ELSEWHERE | LOOKS and not SAME.search(text):
                     places.setdefault((room, file, line, column), []).append((operator, occurrence, job))
     rng = random.Random(seed)
     drawn = rng.sample(sorted(places), min(count, len(places)))
