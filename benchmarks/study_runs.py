@@ -336,11 +336,12 @@ class Study:
         do to the information of the thoughts."""
         steps: dict = {"max_steps": 360, "eval_steps": 60}
         fitted, after = {"standardize_states": True}, {"projection": "after"}
-        names = (DEFAULT, "prompt", "softcot", "small_block-sft", "lora", "lora-three")
-        runs = [self.tuned(ASDIV.name, name, SEEDS[0], **steps) for name in names]
+        most = (DEFAULT, "prompt", "softcot", "lora")
+        runs = [self.tuned(ASDIV.name, name, seed, **steps) for seed in REAL_SEEDS for name in most]
+        runs += [self.tuned(ASDIV.name, "small_block-sft", seed, **steps, **after) for seed in REAL_SEEDS]
+        runs += [self.tuned(ASDIV.name, name, SEEDS[0], **steps) for name in ("small_block-sft", "lora-three")]
         runs += [
-            self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **steps, **option)
-            for option in (after, fitted, fitted | after)
+            self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **steps, **option) for option in (fitted, fitted | after)
         ]
         runs.append(self.tuned(ASDIV.name, "softcot", SEEDS[0], **steps, **fitted))
         runs.append(self.at_rate(ASDIV.name, DEFAULT, SEEDS[0], 1e-3, **steps, **fitted, **after))
