@@ -341,7 +341,8 @@ class Study:
         runs += [self.tuned(ASDIV.name, "small_block-sft", seed, **steps, **after) for seed in REAL_SEEDS]
         runs += [self.tuned(ASDIV.name, name, SEEDS[0], **steps) for name in ("small_block-sft", "lora-three")]
         runs += [
-            self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **steps, **option) for option in (fitted, fitted | after)
+            self.tuned(ASDIV.name, "small_block-sft", SEEDS[0], **steps, **option)
+            for option in (fitted, fitted | after)
         ]
         runs.append(self.tuned(ASDIV.name, "softcot", SEEDS[0], **steps, **fitted))
         runs.append(self.at_rate(ASDIV.name, DEFAULT, SEEDS[0], 1e-3, **steps, **fitted, **after))
