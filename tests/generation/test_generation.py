@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import sampled
+from helpers import OWN_TEMPLATES, TOKENIZER_KINDS, family_tokenizer, sampled
 from transformers import GenerationConfig
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -16,6 +17,7 @@ from transformers.generation.logits_process import (
 )
 
 from lta_thinker.common import InputError
+from lta_thinker.data_loader import PROMPTS
 from lta_thinker.generation import decoding
 from lta_thinker.generation import samplers as generation
 from lta_thinker.generation.decoding import decode
@@ -33,6 +35,7 @@ from lta_thinker.generation.sampling import (
 from lta_thinker.llm.frozen import LmSource, load_generation_config
 from lta_thinker.model import Design, Models
 from lta_thinker.rows.examples import Example
+from lta_thinker.rows.layout import Layout
 
 SETTINGS = SamplingSettings(
     max_new_tokens=10,
@@ -432,6 +435,15 @@ def test_repetition_penalty_is_applied(tiny_models):
         assert -50 < one.score < 0
 
 
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+def test_templates_end_is_one_token(kind):
+    """An answer ends at the template's end of turn, also with a tokenizer that puts <s> before every text."""
+    tokenizer = family_tokenizer(kind, OWN_TEMPLATES["gemma3"][0])
+    llm = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=None))
+    ends = stop_token_ids(llm, Layout(tokenizer, None, PROMPTS["number"]))
+    assert {*tokenizer.convert_ids_to_tokens(ends)} == {"</s>", "<end_of_turn>"}
+
+
 def test_later_sampling_settings_win():
     """Flags win over the family's published settings, these over generation_config, and that over the library's
     defaults. Greedy leaves no cut."""
@@ -439,6 +451,8 @@ def test_later_sampling_settings_win():
     unknown = resolve_sampling("gemma", own)
     assert (unknown.temperature, unknown.top_k, unknown.top_p, unknown.repetition_penalty) == (0.3, 7, 1.0, 1.05)
     assert (resolve_sampling("gemma", GenerationConfig()).top_k, unknown.max_new_tokens) == (50, 4096)
+    assert PUBLISHED_SAMPLING["qwen3"] == {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0}
+    assert PUBLISHED_SAMPLING["llama"] == {"temperature": 0.5, "top_p": 1.0, "top_k": 10, "min_p": 0.0}
     for family, published in PUBLISHED_SAMPLING.items():
         settings = vars(resolve_sampling(family, own))
         assert published.items() <= settings.items()

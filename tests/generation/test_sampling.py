@@ -27,6 +27,7 @@ from lta_thinker.generation.sampling import (
     candidates,
     choose,
     default_new_tokens,
+    gumbel_noise,
     noise_keys,
     resolve_sampling,
 )
@@ -83,6 +84,34 @@ def test_every_row_has_its_own_edge():
     """A row without ties keeps top_k tokens, whatever another row keeps."""
     scores, tokens = candidates(torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 4.0, 4.0, 0.0]]), 2)
     assert scores.isfinite().sum(-1).tolist() == [2, 4] and tokens[0, :2].tolist() == [0, 1]
+
+
+def test_ties_beyond_many_kept_tokens():
+    """The three that tie with the 30th likeliest token are kept."""
+    logits = torch.cat([torch.linspace(9, 5, 29), torch.full((4,), 4.0), torch.linspace(3, 1, 40)])[None]
+    scores, tokens = candidates(logits, 30)
+    assert scores.isfinite().sum() == 33 and sorted(tokens[scores.isfinite()].tolist()) == list(range(33))
+
+
+def test_noise_of_a_token_is_for_ever():
+    """The noise of a seed, question, sample, position and token is SplitMix64's, here in Python's integers: the same
+    flags draw the same samples in every version."""
+
+    def absorb(state: int, value: int) -> int:
+        x = (state + (value + 1) * 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        return x ^ (x >> 31)
+
+    for seed in (0, 41, 2**62 + 5):
+        for question, sample, position, token in ((0, 0, 0, 0), (3, 1, 7, 1000), (2**61 + 9, 99, 4095, 151_935)):
+            state = absorb(0, seed % 2**62)
+            for value in (question, sample, position, token):
+                state = absorb(state, value)
+            uniform = ((state >> 12) + 0.5) / 2**52
+            keys = noise_keys(seed, torch.tensor([question]), torch.tensor([sample]))
+            found = gumbel_noise(keys, torch.tensor([[position]]), torch.tensor([[token]]))
+            assert found.item() == pytest.approx(-math.log(-math.log(uniform)), abs=1e-12)
 
 
 def test_penalty_tells_close_words_apart():

@@ -43,6 +43,15 @@ def test_cross_entropy_matches_plain_one(monkeypatch, tokens):
     torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-5)
 
 
+def test_every_gold_token_is_found(monkeypatch):
+    """The loss of each gold token is its own, also of those at the edges of the vocabulary's blocks (256 rows here)."""
+    monkeypatch.setitem(losses.BLOCK, "cpu", 1)
+    hidden, head, labels = random(1, 5, seed=1), random(600, 5, seed=2), torch.arange(600)
+    _, each = target_cross_entropy(hidden.expand(600, -1), head, labels)
+    expected = -(hidden.double() @ head.double().T).log_softmax(-1)[0]
+    torch.testing.assert_close(each.flatten().double(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_cross_entropy_handles_large_logits():
     """The cross-entropy of very large logits is right, and its gradient is finite."""
     hidden, head = random(3, 5, seed=1, grad=True), random(11, 5, seed=2) * 1e3

@@ -97,6 +97,7 @@ BAD_ROWS = {
     'field "answer" is missing or not a text': {"question": "How many?", "answer": [18]},
     'field "question" is missing or not a text': {"question": "  ", "answer": "#### 1"},
     "no final answer": {"question": "How many?", "answer": "3 + 4 = 7\n7"},
+    'no final answer: "nothing here"': {"question": "How many?", "answer": "3 + 4 = 7\n#### nothing here"},
     '"several" is not a number answer': {"question": "How many?", "answer": "3 + 4 = 7\n#### several"},
 }
 
