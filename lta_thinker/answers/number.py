@@ -2,14 +2,12 @@ r"""Number answers: the number that a text says, and equality by exact value.
 
     extract_answer("She sells 9 eggs, so she makes 9 * 2 = $18.00.", "number")  ->  "18"
 
-A box, or the first sentence behind a mark, says the value of arithmetic ("2^5", "\frac{7}{2} = 3.5"), else the number
-that stands right there. Where words stand first, and in the conclusion, the last number of the last sentence that has
-one counts, a bold one before others. Brackets are asides. Several numbers ("5 hours and 30 minutes", "2 or 3",
-"3-5 days") are no answer, unless they are of one value.
-Percent signs, currencies and units are dropped: "50%" is 50. Groups and decimals are read as "1,234.5", "1 234,5",
-"1.234,50", "12,50" and "1'234"; "80k", "3 million", "1.2e3", "1 1/2", "forty-two" are numbers. List numbers ("2."),
-step labels and digits glued to a letter ("x_1", "CO2") are not. More than 100 characters are no number.
-Canonical: "18", "-0.5", and "1/3" where decimals do not end. 1/3 is not 0.33.
+A box, or the first sentence behind a mark, says the value of its arithmetic ("2^5"), or the number that stands right
+there or right behind the last "="; where words stand first ("the bill is"), and in the conclusion, the last number, of
+several the one that was worked out ("= 9"), a bold one before others. Brackets are asides. Two numbers that are joined
+("2 or 3", "3-5 days", "5 hours and 30 minutes") are no answer, nor is what a refusal says.
+Percent signs, currencies and units are dropped: "50%" is 50. Canonical: "18", "-0.5", and "1/3" where decimals do not
+end. 1/3 is not 0.33.
 """
 
 import re
@@ -22,58 +20,61 @@ from lta_thinker.answers.said import CHARACTERS, EMPHASIS, SENTENCE_END, conclus
 
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
 
-SCALES = {"k": 10**3, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+WORDS = {word: i for i, word in enumerate(f"{_ONES} seventeen eighteen nineteen".split())}
+WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+SCALES = {"k": 10**3, "K": 10**3, "M": 10**6, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5}
+_WORD = f"(?:{'|'.join([*WORDS, *SCALES][::-1])})"
+IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:-|\s|\sand\s){_WORD})*\b", re.IGNORECASE)
+PART_IN_WORDS = re.compile(rf"\b({'|'.join(WORDS)}|and a)[ -]({'|'.join(PARTS)})s?\b", re.IGNORECASE)
+
 _DECIMAL = r"(?:\d++(?:\.\d++)?|(?<![\w.])\.\d++)"
 NUMBER = re.compile(
     r"(?P<sign>(?<![A-Za-z\d)\]}%])-)?[$€£¥₹]?(?<![A-Za-z\d])(?<!\d\.)(?<![A-Za-z]_)"
     rf"(?P<digits>(?:\d{{1,3}}[ ])?{_DECIMAL}[ ]?/[ ]?{_DECIMAL}|{_DECIMAL}(?:[eE][-+]?\d++)?)"
-    rf"(?:[ ]?(?P<scale>(?<=\d)k|(?<=[ ])(?:{'|'.join(SCALES)}))\b)?"
+    rf"(?:[ ]?(?P<scale>(?<=\d)[kKM]|(?<=[ ])(?:{'|'.join(SCALES)}))\b)?"
+)
+GROUPS = (
+    re.compile(  # 1,234 and 12,34,567; 1 234 and 1'234; 1.234,5; 1.234.567; with a currency that is so written 1.234
+        r"(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?!\d)|\d{1,3}(?:[ ']\d{3})+(?!\d)|\d{1,3}(?:\.\d{3})+(?=,\d)"
+        r"|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)|(?:(?<=€)|(?<=€ )|(?<=Rp)|(?<=Rp ))\d{1,3}\.\d{3}(?!\d)"
+        r"|\d{1,3}\.\d{3}(?=\s?(?:€|euro|rupiah|reais|pesos)))",
+        re.IGNORECASE,
+    )
 )
 SPELLINGS = (  # in this order
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\!|\\(?=\$)"), ""),
-    (re.compile(r"\\text\w*\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[,;: ]|~|[ \t]+"), " "),
-    (
-        re.compile(  # digit groups: 1,234 and 12,34,567; 1 234 and 1'234; 1.234,5 and 1.234.567
-            r"(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{2,3}){0,9},\d{3}(?!\d)|\d{1,3}(?:[ ']\d{3}){1,9}(?!\d)"
-            r"|\d{1,3}(?:\.\d{3}){1,9}(?=,\d)|\d{1,3}(?:\.\d{3}){2,9}(?![\d.]))"
-        ),
-        lambda match: re.sub(r"\D", "", match[0]),
-    ),
-    (re.compile(r"(?<![\d,])(0(?=,\d++(?![\d,]))|\d++(?=,\d{1,2}(?![\d,]))),"), r"\1."),  # 12,50
-    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),
-    (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),
-    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),
-    (re.compile(r"\b(?:Rs\.?|USD|EUR|GBP|INR)\s?(?=[-\d.])"), "$"),
-    (re.compile(r"(?<![\d)])(?<![\d)]\s)\b(?:minus|negative)\s+(?=[\d.$€£])", re.IGNORECASE), "-"),
-    (re.compile(r"([={(]\s*-)\s+(?=[\d.$])"), r"\1"),  # "= - 3"; elsewhere "- 3" is a bullet or an operator
-    (re.compile(r"^[ \t#>-]*\d{1,2}[.)](?=[ \t]+\S)|\bstep\s*\d+", re.IGNORECASE | re.MULTILINE), ""),
+    (re.compile(r"\{,\}"), ","),  # 1{,}234
+    (re.compile(r"\\!|\\(?=\$)"), ""),  # 1,\!234; \$5
+    (re.compile(r"\\text\w*\s*\{([^{}]*)\}"), r" \1 "),  # \text{Change: }-3
+    (re.compile(r"\\[,;: ]|~|[ \t]+"), " "),  # 2\,500
+    (GROUPS, lambda match: re.sub(r"\D", "", match[0])),
+    (re.compile(r"(?<![\d,])(\d++),(?=\d{1,2}(?![\d,]))"), r"\1."),  # 12,50
+    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),  # 3 x 10^8
+    (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),  # \frac12 cup
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)}°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),  # 90^\circ; cm^2
+    (re.compile(r"\bRs\.?\s?(?=\d)"), "$"),
+    (re.compile(r"(?<![\d)])(?<![\d)]\s)\b(?:minus|negative)\s+(?=[\d.$€£])", re.IGNORECASE), "-"),  # negative $20
 )
-POWER = re.compile(r"\d\s?\^")
 ASIDE = re.compile(r"\([^()]*\)")
-FIRST_SENTENCE = re.compile(
-    r"(?:\s*\n\s*[-•]\s)?(\s*(?:(?!,\s(?!and\b|or\b|[-\d$])|;|\n|[.!?](?:\s|\Z)|\s(?:because|since|from|which|not)\b).){1,300})",
-    re.DOTALL,
-)
+SIDES = re.compile(r"=|\\approx|→|\brounds?(?:\s\w+)?\sto\b")
 WORDS_FIRST = re.compile(r"\s*(?:[^\W\d_]+[',]?\s+){2}")
-WORKED_OUT = re.compile(r"\W*(?:so|thus|hence|therefore|in total)\b|[^=]*=", re.IGNORECASE)
-SIDES = re.compile(r"=|\\approx|\\Rightarrow|→")
-SEVERAL = re.compile(  # between two numbers
-    r"\s(?:hours?|minutes?|days?|weeks?|years?|feet|foot|pounds?|dollars?)\s|%?(?:\s[^\d\W]+){0,2}\s?"
-    r"(?:[-+*/,]|\\times|:(?=\S)|x\b|\b(?:to|and|or|bis|und|oder|et|ou|by|times|plus|minus)\b),?\s?(?:and\s|or\s)?"
+VERB = (
+    re.compile(  # the number behind the last one is said: "12 minus 5 is 7", "In 2030, she will be 27", "not 5 but 7"
+        r".*(?:\b(?:is|are|was|were|be|equals?|has|have|had|needs?|takes?|makes?|so|but|ist|est|es|adalah)\b|[是为は])",
+        re.DOTALL,
+    )
 )
-UNKNOWN = re.compile(r"\W*(?:none|unknown|undefined|be \w+ed|be found|n/a)\b|.*(?:not enough|can(?:no|')t be)\b", re.I)
+JOINED = re.compile(  # between two numbers: "2 or 3", "3-5", "5 hours 30 minutes", "3:5"
+    r"%?(?:\s[^\d\W]+){0,2}\s?(?:[-+*/,x:]|\\times|\b(?:to|and|or|und|oder|bis|et|ou)\b)[\s,]*(?:(?:and|or)\s)?"
+    r"|\s?(?:hours?|h|minutes?|min|days?|weeks?|years?|feet|foot|ft|pounds?)\s"
+)
+REFUSAL = re.compile(
+    r"\b(?:can(?:no|')t|cannot|unable to|not possible to|impossible to)\s(?:be\s)?(?:\w+ly\s)?(?:determine|answer"
+    r"|calculate|say|know|tell|solve|find|found|compute)|\bnot enough\b|\A\W*(?:none|unknown|undefined)\b",
+    re.IGNORECASE,
+)
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-)
-WORDS = {word: i for i, word in enumerate(f"{_ONES} eighteen nineteen".split())}
-WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
-_WORD = f"(?:{'|'.join([*WORDS, *SCALES][::-1])})"
-PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fifth": 5, "fifths": 5}
-PART_IN_WORDS = re.compile(rf"\b({'|'.join([*WORDS][::-1])})[ -]({'|'.join(PARTS)})\b", re.IGNORECASE)
-IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:-|\s|\sand\s){_WORD}){{0,12}}\b", re.IGNORECASE)
 
 
 @lru_cache(2**14)
@@ -89,58 +90,66 @@ def equal(a: str, b: str, budget=None) -> bool:
 
 
 def read(place: str, boxed: bool = True) -> str | None:
-    """The number of a box, or of the words behind a mark."""
+    """The number of a box, or of the first sentence behind a mark. Where words stand first, as in a solution behind
+    "Answer:", the first sentence and the conclusion have to agree, or the conclusion is worked out."""
+    place = _in_digits(place)
+    found = _read(place if boxed else next(filter(str.strip, SENTENCE_END.split(place)), ""), first=True)
     if not boxed and WORDS_FIRST.match(place):
-        return _read_sentences(place.split("\n\n")[0])
-    sentence = None if boxed else FIRST_SENTENCE.match(place)
-    place = sentence[1] if sentence else place
-    found = _read(place, first=True)
-    return _read(_in_digits(place), first=True) if found is None else found
+        solution = place.split("\n\n")[0]
+        concluded = read_conclusion(solution)
+        return concluded if concluded in (found, _worked_out(solution)) else ""
+    return found
 
 
 def read_conclusion(turn: str) -> str | None:
-    """The last number of the last sentence that has one, a bold one before others."""
-    for sentence in conclusion(turn) if re.search(r"\d", turn) else [_in_digits(turn)]:
+    """The number of the last sentence that has one, a bold one before others."""
+    worked_out = _worked_out(turn)
+    for sentence in conclusion(_in_digits(turn)):
         for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)):
-            found = _read(part, first=False)
+            found = _read(part, False, worked_out)
             if found is not None:
                 return found
     return None
 
 
-def _read_sentences(text: str) -> str | None:
-    """The number of several sentences: the last one where it is worked out ("=", "so") or no other one is there."""
-    found = [(one, number) for one in SENTENCE_END.split(text) if (number := _read(one, first=False)) is not None]
-    if not found:
-        return _read(_in_digits(text), first=False)
-    return found[-1][1] if WORKED_OUT.match(found[-1][0]) or found[0][1] == found[-1][1] else ""
+def _worked_out(text: str) -> str | None:
+    """The number behind the last "=" of arithmetic: of "3 boxes * 4 = 12", not of "y = 4"."""
+    before, _, _ = text.partition("=")
+    return _read(text.rpartition("=")[2], first=True) if before != text and re.search(r"\d", before) else None
 
 
-def _read(sentence: str, first: bool) -> str | None:
-    """The number of the last side of "=" that has one: None without a number, "" for several or an unknown one."""
-    if UNKNOWN.match(sentence):
+def _read(sentence: str, first: bool, worked_out: str | None = None) -> str | None:
+    """The number of the last side of "=" that has one: None without a number, "" for a doubt. first: that which stands
+    right there counts, else the one that was worked out or the last."""
+    if REFUSAL.search(sentence):
         return ""
+    first = first or _worked_out(sentence) is not None
     for side in SIDES.split(sentence)[::-1]:
         exact = value(side.strip(" \n*:$").rstrip("."))
         if exact is not None and not re.search(r"\d-\d", side):
             return canonical(exact)
         side = plain(side)
-        if POWER.search(side):
-            return ""
         numbers = list(NUMBER.finditer(ASIDE.sub("", side))) or list(NUMBER.finditer(side))
         if numbers:
-            return _chosen(numbers, first)
+            return "" if re.search(r"\d\s?\^", side) else _chosen(numbers, first, worked_out)
     return None
 
 
-def _chosen(numbers: list[re.Match], first: bool) -> str:
-    """Of several numbers the one that counts: the first one where it stands right there, else the last one."""
+def _chosen(numbers: list[re.Match], first: bool, worked_out: str | None) -> str:
+    """Of several numbers the one that counts; "" where none does, or two are joined."""
     found, text = [_canonical(number) for number in numbers], numbers[0].string
-    if len(set(found)) == 1:
-        return found[0]
-    first = first and not re.search(r"[^\W\d]{2}", text[: numbers[0].start()])
-    one, other = numbers[:2] if first else numbers[-2:]
-    return "" if SEVERAL.fullmatch(text[one.end() : other.start()]) else found[0 if first else -1]
+    if len(set(found)) == 1 or worked_out in found:
+        return worked_out if worked_out in found else found[0]
+    start = 0
+    if not first or re.search(r"[^\W\d]{2}", text[: numbers[0].start()]):
+        verb = VERB.match(text, 0, numbers[-1].start())
+        start = verb.end() if verb else len(text)
+    one = next((i for i, number in enumerate(numbers) if number.start() >= start), None)
+    if one is None or any(
+        JOINED.fullmatch(text[numbers[one].end() : other.start()]) for other in numbers[one + 1 :][:1]
+    ):
+        return ""
+    return found[one]
 
 
 def _canonical(number: re.Match) -> str:
@@ -167,14 +176,13 @@ def plain(text: str) -> str:
 
 def value_of(text: str) -> Fraction | None:
     """The value of a text that is only a number."""
-    number = NUMBER.fullmatch(plain(text).strip())
-    return key(text) if number else None
+    return key(text) if NUMBER.fullmatch(plain(text).strip()) else None
 
 
 def _in_digits(text: str) -> str:
-    """A text with its number words as digits."""
-    text = PART_IN_WORDS.sub(lambda match: f"{WORDS[match[1].lower()]}/{PARTS[match[2].lower()]}", text)
-    text = re.sub(r"\band a half\b", "1/2", text, flags=re.IGNORECASE)
+    """A text that has no digits with its number words as digits: "three and a half" is "3 1/2"."""
+    if re.search(r"\d", text):
+        return text
 
     def number(match: re.Match) -> str:
         total = group = 0
@@ -184,4 +192,5 @@ def _in_digits(text: str) -> str:
                 total, group = total + group, 0
         return str(total + group)
 
+    text = PART_IN_WORDS.sub(lambda match: f"{WORDS.get(match[1].lower(), 1)}/{PARTS[match[2].lower()]}", text)
     return IN_WORDS.sub(number, text)

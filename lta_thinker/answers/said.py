@@ -18,52 +18,37 @@ MAX_MARKS = 50  # boxes and marks that are read, from the end of a text; more is
 MAX_PLACE = 1000  # characters that are read behind a mark
 MAX_CONCLUSION = 5000  # characters at a text's end
 
-# One spelling for full-width letters and digits, quotes, dashes, spaces and fractions
+# One spelling for full-width letters and digits, quotes, dashes, spaces, fractions and signs
 CHARACTERS: dict = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 CHARACTERS |= str.maketrans("’‘“”−–‐‑⁄∕、\u3000\u00a0\u2009\u202f", "''\"\"----//,    ")
 CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4"})
-CHARACTERS |= str.maketrans(
-    {"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge ", "≈": r"\approx "}
-)
-CHARACTERS |= str.maketrans({"×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
 CHARACTERS |= str.maketrans({"¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5", "⅛": " 1/8"})
+CHARACTERS |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge "})
+CHARACTERS |= str.maketrans({"≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
 EMPHASIS = re.compile(r"\*\*|__|`")
 END_OF_TURN = re.compile(
-    r"<\|(?:im_end|im_start|eot_id|endoftext|end_of_text|start_header_id|end|user)\|>|<end_of_turn>"
+    r"<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:"
 )
 BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|[{}]")
 BETWEEN_BOXES = re.compile(
-    r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|dan|atau|text|quad)\b)*"
+    r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|text|quad)\b){0,40}"
 )
-
-_NOUNS = (
+_NOUN = (
     r"(?<![\w-])(?:answers?|ans|(?:correct|right|best|closest|final)\s(?:option|choice|one|letter|statement)|antwort|réponse"
     r"|respuesta|resposta|risposta|jawaban(?:nya)?|ответ)\b|答案|答え|正解|정답|답"
-    r"|(?P<weak>(?<!no\s)\b(?:results?|solutions?|output|lösung|ergebnis|résultat|resultado|solución|hasil(?:nya)?)\b|结果|結果)"
 )
-MARK = re.compile(
-    rf"(?:{_NOUNS})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
+MARK = re.compile(  # "Answer: 5", "answer = 5", "Answer\n5", "the answer to this is 5", "Result: 5", "#### 5"
+    rf"(?:{_NOUN})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
     r"|[^.:=!?\n]{0,60}?(?:\b(?:is|are|be|ist|lautet|est|es|é|è|adalah)\b|[:是为為は은는]))"
+    r"|(?:\b(?:results?|solutions?|output|lösung|ergebnis|résultat|resultado|solución|hasil)\b|结果|結果)\s?:"
     r"|####(?!#)(?-i:(?![^\w\n]{0,8}(?:[A-Z][a-z]+:?(?:\s\w|\s*\n)|\d{1,2}[.)]\s)))"
     r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?",
     re.IGNORECASE,
 )
-DENIED = re.compile(
-    r"n't\b|\b(?:not|cannot|never|if|whether|wrong|incorrect(?:ly)?|could|might|others?|says)\b", re.IGNORECASE
-)
-NOT_SAID = re.compile(  # right before a mark
-    r"(?:\b(?:wrong|incorrect|false|second.best|tempting|typical|common|another|other|if|whether|unless|suppose"
-    r"|assum\w{1,3}|express|not|doubt|never|than|unlike|except|instead of|thought|guessed|believed|claimed|possible"
-    r"|previous|initial|earlier|(?:people|some|others?|they|many|one|you|students|who|key|book)\s(?:\w{4,12}\s)?"
-    r"(?:say|think|claim|argue|believe|assume|give|answer)s?)|n't)[\s:]{1,3}(?:(?:be|think|believe|say|sure|see|why|how"
-    r"|that|the|our|my|your|an?|as|case|true|correct|right|final|best|is|was|it|to)[\s:]{1,3}){0,8}\Z"
-    r"|\b(?:people|students|some|others?|they|many|one|you|who)\s(?:(?:may|might|would|could|will|often)\s)?\Z",
-    re.IGNORECASE,
-)
-SUPPOSED = re.compile(r"\b(?:if|were|had|unless)\b[^.!?\n]*\b(?:would|could|might|otherwise)\b", re.IGNORECASE)
-STARTS_SENTENCE = re.compile(
-    r"(?:\A|[.!?:>\n。])[^\w\n]*(?:(?:so|thus|hence|therefore|the|your|my|our|correct|right|final|最终|最后|la|le|die)"
-    r"\b[\s,]*)*\Z",
+NOT_SAID = re.compile(  # in the clause up to the mark's end: "if the answer is", "some think the answer is"
+    r"n't\b|\b(?:not|cannot|never|if|whether|unless|assum\w+|suppose|wrong|incorrect|false|tempting|possible|common|other"
+    r"|others|another|people|students|some|they|thought|guessed|initial|previous|could|might|would be|says"
+    r"|express|than)\b",
     re.IGNORECASE,
 )
 CORRECTION = re.compile(
@@ -72,7 +57,8 @@ CORRECTION = re.compile(
     re.IGNORECASE,
 )
 AFTERWORD = re.compile(
-    r"\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\?\W*\Z", re.IGNORECASE
+    r"\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\A\W*(?:note|source)\b|\?\W*\Z",
+    re.IGNORECASE,
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
 
@@ -90,16 +76,15 @@ def turn_of(text: str, finished: bool) -> str:
 
 
 def said(turn: str, read: Reader, finished: bool) -> str | None:
-    """The answer at the best place where there is one, of turn_of's text; None where there is none, "" for a doubt."""
+    """The answer at the last place where there is one, of turn_of's text; None where there is none, "" for a doubt."""
     text = EMPHASIS.sub("", turn)
     start, end, box = last_boxes(text)
     marks = list(MARK.finditer(text))[-MAX_MARKS:]
-    ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    behind = [(mark, to) for mark, to in zip(marks, ends, strict=False) if is_said(text, mark) and _counts(text, mark)]
-    later = [one for one in behind if one[0].start() >= end and STARTS_SENTENCE.search(text[: one[0].start()][-40:])]
-    places = [*later[::-1], None, *behind[::-1]] if box else behind[::-1]
-    for place in places:
-        found = read(box, True) if place is None else _read_mark(text, place[0].end(), place[1], read, finished)
+    ends = [*(mark.start() for mark in marks), len(text)]
+    behind = [(mark.end(), to) for mark, to in zip(marks, ends[1:], strict=True) if is_said(text, mark)]
+    places = [*behind, (end, 0)] if box else behind
+    for place, to in sorted(places, reverse=True):
+        found = read(box, True) if to == 0 else _read_mark(text, place, to, read, finished)
         if found is not None:
             return found
     return None
@@ -107,14 +92,8 @@ def said(turn: str, read: Reader, finished: bool) -> str | None:
 
 def is_said(text: str, mark: re.Match) -> bool:
     """Whether a match is neither asked, denied, supposed nor said by others."""
-    before = SENTENCE_END.split(text[max(0, mark.start() - 100) : mark.start()])[-1]
-    sentence = before + SENTENCE_END.split(text[mark.start() : mark.end() + 60].lstrip())[0]
-    return not (DENIED.search(mark[0]) or NOT_SAID.search(before) or SUPPOSED.search(sentence))
-
-
-def _counts(text: str, mark: re.Match) -> bool:
-    """Whether a mark says the answer: "the result is" does in the last sentence alone, "Result:" everywhere."""
-    return not mark["weak"] or mark[0].endswith(":") or not SENTENCE_END.search(text[mark.end() :].strip())
+    clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
+    return not NOT_SAID.search(clause + mark[0])
 
 
 def _read_mark(text: str, start: int, end: int, read: Reader, finished: bool) -> str | None:
