@@ -95,7 +95,7 @@ class TrainingRecord:
     small_model_path: str | None = None
     prompts: dict[str, str]
     worked_examples: list[WorkedExample] | None = None
-    special_tokens_in_text: bool = False
+    special_tokens_in_text: bool
     date_string: str
     task_name: str
     own_task: OwnTask | None = None

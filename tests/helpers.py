@@ -215,6 +215,7 @@ def record_of(model, **known) -> TrainingRecord:
         "large_model_id": "large",
         "small_model_id": "small" if model.generator.uses_small_lm else None,
         "prompts": PROMPTS["number"],
+        "special_tokens_in_text": False,
         "date_string": DATE_STRING,
         "task_name": "gsm8k",
         "answer_type": "number",

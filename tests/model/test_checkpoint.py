@@ -84,6 +84,7 @@ def test_checkpoint_round_trip_keeps_weights(tiny_models, tmp_path, kind, capsys
         ("small_block", Design(projection="after")),
         ("block", Design(projection="before", match_scale=True)),
         ("block", Design(reader_layers=1, block_positions=True)),
+        ("block", Design(reader_layers=0)),
     ],
 )
 def test_other_designs_survive_round_trip(tiny_models, tmp_path, kind, design):
@@ -338,6 +339,13 @@ def test_broken_meta_file_is_refused(tmp_path):
         one_line(error, part, META_FILE)
 
 
+def test_what_is_not_known_is_not_written(tiny_models, tmp_path):
+    """thoughts.json has no key without a value but `own_task`, which says that the task is none of the user's own."""
+    record_of(tiny_models.model("small_block")).write(tmp_path)
+    values = json.loads((tmp_path / META_FILE).read_text())
+    assert [name for name, value in values.items() if value is None] == ["own_task"]
+
+
 def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
     """thoughts.json of before --distinct_slot_ids still loads: the small LM reads one token at all slots."""
     record_of(tiny_models.model("small", design=Design(distinct_slot_ids=True))).write(tmp_path)
@@ -365,6 +373,7 @@ def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
         ({"fingerprints": ["a"]}, "its fingerprints are not two"),
         ({"prompts": {"problem": "{question}"}}, "its prompts are not problem, thoughts, generator"),
         ({"num_thoughts": 0}, "its numbers are not those of a generator"),
+        ({"thought_generator": "block", "num_thoughts": 0}, "its numbers are not those of a generator"),
         ({"design": {"num_blocks": 10**9}}, "its numbers are not those of a generator"),
         ({"design": {"reader_layers": -1}}, "its numbers are not those of a generator"),
         ({"design": {"projection": "sideways"}}, "its projection is 'sideways'"),
