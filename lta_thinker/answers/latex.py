@@ -5,16 +5,7 @@ r"""LaTeX answers: the formula that a text says, its canonical string, and equal
 
 A box says the formula. Else a sentence says the formula between dollar signs that it begins with, or that stands right
 behind its last "is", or its last formula or number. Behind a mark (said.py) it may also be a formula without dollar
-signs, or five words. Formulas joined by commas, "and" or "or" are a list.
-
-Equality, the first of these that applies:
-  1. Units, bases, and the things that are counted, count only where both have one: 5 cm is 5, but not 5 km.
-  2. Arithmetic has its exact value (arithmetic.py): 1/3 is not 0.333333. Names before "=" are dropped: "x = 5" is 5.
-     Words are equal by their letters.
-  3. Lists ("1, 2", "3 \pm 1") and sets have no order; tuples and intervals do, with their brackets. A list is a tuple
-     where the order is the same: "3, 4" is (3, 4). So is "x = 3, y = 4".
-  4. "m + n = 25" and "\cos 2x = 1" are 25 and 1. An equation to be solved ("3x = 6", "x + y = 0") is no number.
-  5. The math-verify library decides. What takes it too long is unequal.
+signs, or five words. Formulas joined by commas, "and" or "or" are a list. docs/answers.md has the policy of equality.
 """
 
 import re
@@ -32,11 +23,12 @@ MAX_PARTS = 20  # of a list; longer ones are unequal
 
 FORMULA = re.compile(r"\$\$[^$]{1,999}\$\$|\$(?:[^$\\\n]|\\.){1,500}\$|\\\(.{1,500}?\\\)|\\\[.{1,999}?\\\]", re.S)
 JOINT = re.compile(r"(?:\$|\\\))\s*(?:[,;和或]|,?\s(?:and|or|und|oder|et|ou|y|o)\s)\s*(?:\$|\\\()")  # $2$ or $3$
-SENTENCE_END = re.compile(r"[.?](?:\s|\Z)|(?<!\\)(?<!matrix\})\n(?!\\end)")  # no "!": 5! + 3
+SENTENCE_END = re.compile(r"[.?](?:\s|\Z)|(?<!\\)(?<!\\begin\{[pbv]matrix\})\n(?!\\end)")  # no "!": 5! + 3
 IS = re.compile(r"(?<!which )\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
 AFTERTHOUGHT = re.compile(r",?\s\(?(?:which|because|since|where|as|at|for|when|with|so)\b.*")  # 7, since $3+4=7$
 DISPLAY = re.compile(r"(?<=\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}|[ \t]{0,9}\n[ \t]{0,9}(?=\\\]|\$\$)")
 
+ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset", r"\langle": "(", r"\rangle": ")"}
 _DEGREES = r"(?:\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![a-z]))"
 SPELLINGS = (  # in this order
     (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),  # 11,\! 111
@@ -44,12 +36,10 @@ SPELLINGS = (  # in this order
     (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])"), ""),
     (re.compile(r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+"), " "),
     (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)"), r"\\text"),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
-    (re.compile(r"\\langle(?![a-zA-Z])"), "("),
-    (re.compile(r"\\rangle(?![a-zA-Z])"), ")"),
+    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle)(?![a-zA-Z])"), lambda match: ALIASES[match[0]]),
     (re.compile(r"(?<![\d,.(\[{])([1-9]\d{0,2}(?:,\d{3})+)(?!\d|,\S)"), lambda match: match[1].replace(",", "")),
     (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),
+    (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),
     (re.compile(_DEGREES), ""),
     (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),
@@ -81,12 +71,14 @@ LIST = re.compile(rf"([(\[{{]?)({PART.pattern}(?:[,;]{PART.pattern})+)([)\]}}]?)
 
 def read(place: str, boxed: bool) -> str | None:
     """The formula of a box, or of the words behind a mark."""
+    if boxed:
+        return canonical(place)
     place = place.lstrip(" \n*:_>")
-    if not boxed and not FORMULA.match(place):
+    if not FORMULA.match(place):
         place = AFTERTHOUGHT.sub("", IS.split(SENTENCE_END.split(place)[0])[-1]).strip(" *")
-    if not boxed and FORMULA.search(place):
+    if FORMULA.search(place):
         return _said(place)
-    return canonical(place) if boxed or len(WORDS.findall(place)) <= MAX_WORDS else None
+    return canonical(place) if len(WORDS.findall(place)) <= MAX_WORDS else None
 
 
 def read_conclusion(turn: str) -> str | None:
@@ -96,6 +88,7 @@ def read_conclusion(turn: str) -> str | None:
 
 
 def _said(sentence: str) -> str | None:
+    """The first formula, or the one right behind "is", or the last formula, or the number behind that."""
     sentence = JOINT.sub(", ", sentence)
     first = FORMULA.match(sentence) or FORMULA.match(IS.split(sentence)[-1].lstrip())
     formulas = [one for one in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", one[0])]  # not $n$
@@ -128,13 +121,11 @@ def form(formula: str) -> tuple[str, str]:
     """A formula without spaces and names in front of it, and the name of its unit or base; of words the letters."""
     parts = OR.split(canonical(formula) or formula)
     formula = parts[0] if len({value(part) or part for part in parts}) == 1 else ", ".join(parts)  # 0.5 or 1/2
-    while (name := NAMED.match(formula)) and not EQUALS.search(formula, name.end()):
-        formula = formula[name.end() :]
+    name = NAMED.match(formula)
+    if name and not ("," in formula and EQUALS.search(formula, name.end())):  # x = 2, y = 3
+        formula = EQUALS.split(formula[name.end() :])[-1]  # A = \pi r^2 = 9\pi
     unit = UNIT.search(formula.rstrip())
     formula = formula[: unit.start()] if unit else formula
-    first, *others = EQUALS.split(formula)
-    if (NAMED.match(formula) or value(first)) and None not in map(value, others):  # x = 5 + 6 = 11
-        formula = [first, *others][-1]
     if WORDS.search(formula):
         formula = re.sub(r"\\text|[\s{}().,;!'\"]", "", formula).casefold()
     words = re.findall(r"[a-z]+|/|\d+", unit[0].lower()) if unit else []
@@ -165,10 +156,11 @@ def equal(a: str, b: str, budget: Budget) -> bool:
 
 
 def _stated(formula: str) -> str:
-    """The number that an equation states which is not to be solved; else the formula."""
+    """The number that an equation states ("m + n = 25", "3! = 6"); the formula of one to be solved ("3x = 6")."""
     left, _, right = formula.rpartition("=")
-    letters = set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", left)))
-    return right if value(right) and (len(letters) > 1 or re.search(r"\\(?!frac|sqrt|pi)", left)) else formula
+    exact, letters = value(right), set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", left)))
+    unsolved = not exact or "," in left or len(letters) == 1 and not re.search(r"\\(?!frac|sqrt|pi)", left)
+    return formula if exact is None or letters and unsolved else right
 
 
 def _list(formula: str) -> tuple[str, list[str]] | None:
@@ -183,14 +175,14 @@ def _list(formula: str) -> tuple[str, list[str]] | None:
 
 
 def _lists_equal(brackets: str, parts: list[str], others: str, left: list[str], budget: Budget) -> bool:
-    same = brackets == others or {brackets, others} in ({"", "()"}, {"", "{}"})
-    if not same or not len(parts) == len(left) <= MAX_PARTS:
+    alike = brackets == others or {brackets, others} in ({"", "()"}, {"", "{}"})
+    if not alike or not len(parts) == len(left) <= MAX_PARTS:
         return False
     if not {brackets, others} <= {"", "{}"}:
         return all(equal(one, other, budget) for one, other in zip(parts, left, strict=True))
     for part in parts:
-        found = [other for other in left if equal(part, other, budget)]
-        if not found:
+        same = next((other for other in left if equal(part, other, budget)), None)
+        if same is None:
             return False
-        left.remove(found[0])
+        left.remove(same)
     return True
