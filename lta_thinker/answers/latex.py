@@ -26,33 +26,34 @@ JOINT = re.compile(r"(?:\$|\\\))\s*(?:[,;和或]|,?\s(?:and|or|und|oder|et|ou|y|
 SENTENCE_END = re.compile(r"[.?](?:\s|\Z)|(?<!\\)(?<!\\begin\{[pbv]matrix\})\n(?!\\end)")  # no "!": 5! + 3
 IS = re.compile(r"(?<!which )\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
 AFTERTHOUGHT = re.compile(r",?\s\(?(?:which|because|since|where|as|at|for|when|with|so)\b.*")  # 7, since $3+4=7$
-DISPLAY = re.compile(r"(?<=\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}|[ \t]{0,9}\n[ \t]{0,9}(?=\\\]|\$\$)")
+DISPLAY = re.compile(r"(?<=\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}|[ \t]{0,9}\n[ \t]{0,9}(?=\\\]|\$\$)")  # \[ at a line's end
 
 ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset", r"\langle": "(", r"\rangle": ")"}
 _DEGREES = r"(?:\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![a-z]))"
 SPELLINGS = (  # in this order
     (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),  # 11,\! 111
+    # Sizes, fonts, colours and spacing; \mathrm{cm} is \text{cm}
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|underline|pmb|bm|boldsymbol|fbox|math(?:bf|it|sf))(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])"), ""),
     (re.compile(r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+"), " "),
     (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)"), r"\\text"),
-    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle)(?![a-zA-Z])"), lambda match: ALIASES[match[0]]),
-    (re.compile(r"(?<![\d,.(\[{])([1-9]\d{0,2}(?:,\d{3})+)(?!\d|,\S)"), lambda match: match[1].replace(",", "")),
-    (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),
-    (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),
+    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle)(?![a-zA-Z])"), lambda m: ALIASES[m[0]]),
+    (re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])"), lambda m: m[0].replace(",", "")),
+    (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
+    (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),  # 25^\circ C
     (re.compile(_DEGREES), ""),
-    (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
-    (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),
-    (re.compile(r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx"), ""),
+    (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),  # sqrt(3)/2
+    (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),  # \sqrt13
+    (re.compile(r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx"), ""),  # \sqrt{2} \approx 1.41
     (re.compile(r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),  # \textbf{(C)} 12
-    (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),
+    (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),  # \text{14 cm}
 )
 NAMED = re.compile(  # f^{-1}(x) = ..., \angle ABC = ..., (x, y) = ..., \text{The answer is } ...
     r"\s*(?:(?>\\[a-zA-Z]++|[a-zA-Z{}|'\s]|_(?:\{[^{}]*\}|\w)|\^\{-1\}|[(\[][\w,\s]*[)\]])++="
     r"|\\text\{[^{}]*(?:[:=]|\bis)\s*\})\s*(?=\S)"
 )
 EQUALS = re.compile(r"(?<![<>])=(?![^{}()]*[})])")  # not that of \sum_{k=1} and P(X = 1)
-OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")
+OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")  # 2 \text{ and } 3
 WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
 UNIT = re.compile(  # 12 million and 10 a.m. have none
     r"(?:(?<=[\d})!])|(?<=\\pi))(?!\s*(?:\\text\{\s*)?(?:hundred|thousand|\w*illion|dozen|half|[ap]\.?m\b))(?:_\{?\d+\}?"
