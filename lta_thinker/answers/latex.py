@@ -24,9 +24,9 @@ MAX_PARTS = 20  # of a list; longer ones are unequal
 FORMULA = re.compile(r"\$\$[^$]{1,999}\$\$|\$(?:[^$\\\n]|\\.){1,500}\$|\\\(.{1,500}?\\\)|\\\[.{1,999}?\\\]", re.S)
 JOINT = re.compile(r"(?:\$|\\\))\s*(?:[,;和或]|,?\s(?:and|or|und|oder|et|ou|y|o)\s)\s*(?:\$|\\\()")  # $2$ or $3$
 SENTENCE_END = re.compile(r"[.?](?:\s|\Z)|(?<!\\)(?<!\\begin\{[pbv]matrix\})\n(?!\\end)")  # no "!": 5! + 3
-IS = re.compile(r"(?<!which )\b(?:is|be|are|equals|ist|est|es|adalah)\b|是")
+NO_END = re.compile(r"([!?.])\s*([^\w\s]{0,4})\s+")  # of a sentence: 5! + 3
+IS = re.compile(r"(?<!which )\b(?:is|be|are|equals|ist|est|es|adalah)\b(?![^{}]*\})|是")
 AFTERTHOUGHT = re.compile(r",?\s\(?(?:which|because|since|where|as|at|for|when|with|so)\b.*")  # 7, since $3+4=7$
-DISPLAY = re.compile(r"(?<=\\\[|\$\$)[ \t]{0,9}\n[ \t]{0,9}|[ \t]{0,9}\n[ \t]{0,9}(?=\\\]|\$\$)")  # \[ at a line's end
 
 ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset", r"\langle": "(", r"\rangle": ")"}
 _DEGREES = r"(?:\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![a-z]))"
@@ -84,13 +84,13 @@ def read(place: str, boxed: bool) -> str | None:
 
 def read_conclusion(turn: str) -> str | None:
     """The formula or number of the last sentence that has one."""
-    found = (_said(sentence.lstrip()) for sentence in conclusion(DISPLAY.sub(" ", turn[-MAX_CONCLUSION:])))
-    return next(filter(None, found), None) or number.read_conclusion(turn)
+    end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), turn[-MAX_CONCLUSION:])
+    return next(filter(None, map(_said, conclusion(end))), None) or number.read_conclusion(turn)
 
 
 def _said(sentence: str) -> str | None:
     """The first formula, or the one right behind "is", or the last formula, or the number behind that."""
-    sentence = JOINT.sub(", ", sentence)
+    sentence = JOINT.sub(", ", sentence).lstrip()
     first = FORMULA.match(sentence) or FORMULA.match(IS.split(sentence)[-1].lstrip())
     formulas = [one for one in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", one[0])]  # not $n$
     after = sentence[formulas[-1].end() :] if formulas else sentence
