@@ -1,7 +1,7 @@
 r"""LaTeX answers: the formula that a text says, its canonical string, and equality, the hard cases by verifier.py.
 
-    extract(r"So it is \boxed{\dfrac{1}{2}}.")    ->  r"\frac{1}{2}"
-    equal(r"\frac{1}{2}", "0.5", Budget())        ->  True
+    read(r" $\dfrac{1}{2}$, as $x = 1$.", boxed=False)    ->  r"\frac{1}{2}"
+    equal(r"\frac{1}{2}", "0.5", Budget())               ->  True
 
 A box says the formula. Else a sentence says the formula between dollar signs that it begins with, or that stands right
 behind its last "is", or its last formula or number. Behind a mark (said.py) it may also be a formula without dollar
