@@ -23,13 +23,13 @@ FORMULAS = {
         (r"\boxed{1{,}000}", "1000"),
         (r"\boxed{12\,500}", "12500"),
         (r"\boxed{(1,000)}", "(1,000)"),
+        (r"\boxed{[-36,104]}", "[-36,104]"),
+        (r"\boxed{1,250\text{ people}}", r"1250\text{ people}"),
         (r"\boxed{5\text{ cm}}", r"5\text{ cm}"),
         (r"\boxed{\$18.50}", "18.50"),
         (r"\boxed{90^{\circ}}", "90"),
-        (r"\boxed{9 \cdot 2 = 18}", "18"),
         (r"\boxed{√(3)/2}", r"\sqrt{3}/2"),
         (r"\boxed{−3}", "-3"),
-        (r"\boxed{\left[\begin{array}{cc}1&2\\3&4\end{array}\right]}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
         (r"\boxed{3\sqrt13}", r"3\sqrt{13}"),
         (r"$x = \boxed{7}$ or $x = \boxed{-4}$", "7, -4"),
         (r"\boxed{2}, \boxed{4}, \boxed{9}", "2, 4, 9"),
@@ -47,6 +47,12 @@ FORMULAS = {
         ("The answer is $\\frac{2}{5}$, which is about $0.4$.", r"\frac{2}{5}"),
         ("The answer is **Evelyn**.", "Evelyn"),
         ("Answer: (3, 4)\nThat is on the line $y = x + 1$.", "(3, 4)"),
+        ("Answer: 12, which is the sum of $5$ and $7$.", "12"),
+        ("Answer: 4 at $x = 2$", "4"),
+        (
+            "Answer: \\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}\nIt has 2 parts.",
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        ),
         ("#### 42", "42"),
         (r"答案：$\frac{1}{4}$。因为$x=2$。", r"\frac{1}{4}"),
     ],
@@ -55,6 +61,12 @@ FORMULAS = {
         (r"Since $n = 3$, there are 7 ways.", "7"),
         (r"So $g(x)$ has **4** roots.", "4"),
         ("So 3 + 4 = 7", "7"),
+        ("The greatest value of $f$ is $9$ at $x=-1$.", "9"),
+        ("Thus there are $8$ numbers in $[1, 50]$.", "8"),
+        ("Hence $g(x) = x^3$ for all $x$.", "g(x) = x^3"),
+        ("Therefore, the count is as follows: $4! + 6$.", "4!+6"),
+        ("Hence it equals \\( 6! = 720 \\).", "6!=720"),
+        ("Hence:\n\\[\n\\frac{\\pi}{3}\n\\]", r"\frac{\pi}{3}"),
         ("I do not know.", None),
         ("$$$$", None),
         ("", None),
@@ -113,26 +125,31 @@ GOLDS = (  # as a benchmark writes them, found behind "Answer:" without dollar s
 EQUAL = {
     "numbers": r"""\frac{1}{2} | 0.5; \frac{-1}{2} | -\frac{1}{2}; \frac{1}{\sqrt2} | \frac{\sqrt2}{2}
         \sqrt{8} | 2\sqrt2; 2\frac{1}{2} | 2.5; 1,000 | 1000; 007 | 7; 2^{10} | 1024; 5! | 120; \log_2 8 | 3
-        \binom{5}{2} | 10; 0.\overline{6} | \frac23; 1.5e3 | 1500; \approx 4.5 | 4.5
+        \binom{5}{2} | 10; 0.\overline{6} | \frac23; 1.5e3 | 1500; \approx 4.5 | 4.5; 9 \cdot 2 = 18 | 18
         2\sqrt{3} \approx 3.46 | 2\sqrt{3}; \pi | 3.141593; 3! = 6 | 6; i^2 | -1; (1+i)^2 | 2i
         \cos 60^\circ | \frac12; 2:3 | \frac23; 11,\! 111,\! 100 | 11111100; 50\% | 50; 90 | 90^\circ""",
     "units": r"""5\text{ cm} | 5; 5\text{ cm} | 5 centimeters; 60 \, \text{cm}^2 | 60
-        5 \text{cm}^{2} | 5\text{ square centimetres}; 5\text{ units} | 5\text{ feet}
+        5 \text{cm}^{2} | 5\text{ square centimeters}; 5\text{ units} | 5\text{ feet}
         7 m/s | 7 \text{ meters per second}; 120 °C | 120; 18 dollars | 18; 18 | 18\text{ eggs}
         16\pi \text{ cm}^2 | 16\pi; 5 \, \text{people} | 5; 25_8 | 25_{8}; 25_8 | 25; 3:45 \text{ PM} | 3:45 p.m.""",
     "names": r"""x=5 | 5; x=5 | y=5; x = 5+5+1 = 11 | 11; f(x)=x^2 | x^2; a_n=2n-1 | 2n-1; \text{Area} = 12 | 12
         P(X > 2) = 0.3 | 0.3; f'(x) = 6x | 6x; f^{-1}(x) = x-1 | x-1; |AB| = 13 | 13; \sin\theta = \frac35 | 0.6
-        AB=4 | 4; (x,y)=(1,2) | (1,2); y=2x+3 | 2x+3; x+y=3 | y+x-3=0; y=2x+3 | 2x-y+3=0; x \in [1,2] | [1,2]""",
+        AB=4 | 4; (x,y)=(1,2) | (1,2); y=2x+3 | 2x+3; x+y=3 | y+x-3=0; y=2x+3 | 2x-y+3=0; x \in [1,2] | [1,2]
+        \text{The answer is } 21 | 21; \overline{w} = 1-i | 1-i; A = \pi r^2 = 4\pi | 4\pi; P(X = 1) = 0.2 | 0.2
+        x+y=3 | 3; p+q+r = 10+15 = 25 | 25; \cos 3t = \frac{1}{4} | 0.25; \int_0^2 x dx = 2 | 2
+        \sum_{k=1}^{10} k = 55 | 55; \sum_{k=1}^{5} k | 15""",
     "lists and sets": r"""1,2 | 2,1; 1,1,2 | 1,2,1; \{1,2\} | 2,1; {1,2,3} | \{1,2,3\}; x=1, x=2 | 1,2
         x=1\text{ or }x=2 | 1,2; 3 \pm \sqrt2 | 3+\sqrt2,3-\sqrt2; a=1, b=2 | (1,2); x=1, y=2 | y=2, x=1
         (3,4),(1,2) | (1, 2) and (3, 4); 3, 4 | (3,4); 1,000, 2,000 | 2000, 1000; \langle 1, 2 \rangle | (1,2)
-        4.5 \text{ or } \frac{9}{2} | 4.5""",
+        4.5 \text{ or } \frac{9}{2} | 4.5; \sqrt8, \sqrt3 | \sqrt3, 2\sqrt2; \{5\} | 5; \varnothing | \emptyset
+        \mathbb{R} | (-\infty, \infty); [3,+\infty) | [3,\infty)""",
     "relations": r"""x >= 5 | x \ge 5; 5 \leq x | x \ge 5; 2 \le x < 5 | [2,5)
         x<2 \text{ or } x>3 | (-\infty,2)\cup(3,\infty); x<2 | (-\infty,2)
         (-\infty,2)\cup(3,\infty) | (3,\infty)\cup(-\infty,2)""",
     "formulas": r"""x^2+2x+1 | (x+1)^2; \frac{x+1}{2} | 0.5x+0.5; \sin^2 x | (\sin x)^2
         e^{i\pi/4} | e^{\frac{\pi i}{4}}
-        \begin{pmatrix}\frac12\\2\end{pmatrix} | \begin{bmatrix}0.5\\2\end{bmatrix}""",
+        \begin{pmatrix}\frac12\\2\end{pmatrix} | \begin{bmatrix}0.5\\2\end{bmatrix}
+        \left[\begin{array}{cc}1&2\\3&4\end{array}\right] | \begin{pmatrix}1&2\\3&4\end{pmatrix}""",
     "wrappers": r"""\color{blue}{5} | 5; {\bf 5} | 5; \underline{5} | 5; \pmb{5} | 5; 5 \\ | 5; 5\ | 5
         \large 5 | 5; \mathbf{\frac12} | 0.5; \textbf{(C)}\ 12 | 12""",
     "words": r"""Evelyn | evelyn; \text{No solution} | no solution; (C) | C; A | a; \text{June 20} | June 20""",
@@ -145,12 +162,14 @@ UNEQUAL = {
     "units": r"""18\text{ eggs} | 18\text{ hens}; 5\text{ feet} | 5\text{ inches}; 5 cm | 5\text{ cm}^2
         7 m/s | 7 km/h; 120 °C | 120 °F; 25_8 | 25_9; 10 am | 10 pm; 5:30 p.m | 5:30 a.m; 12 xy | 12; 7 ab | 7
         12 m | 12""",
-    "names": r"""x=5 | x=6; y=2x+1 | y=2x+2; x+y=3 | 3; 3x=6 | 6; 7=11a+c | 11a+c; p-q | q-p; |x| | x""",
+    "names": r"""x=5 | x=6; y=2x+1 | y=2x+2; x+y=0 | 0; 3x=6 | 6; (x-1)^2=9 | 9; \frac{x}{2}=3 | 3
+        7=11a+c | 11a+c; p-q | q-p; |x| | x; x+y=2, x-y=3 | 3""",
     "lists and sets": r"""(1,2) | [1,2]; [1,2) | (1,2]; (1,2) | (2,1); 2,1 | (1,2); 5,6,7 | 5,6; 1,1,2 | 1,2,2
         (2,3) | \{2,3\}; [2,3] | 2,3; x=1, y=2 | x=2, y=1
         \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}""",
     "relations": r"""x<2 | x>2; x<2 | x\le 2""",
-    "words": r"""east | seat; Evelyn | Alice; (C) | D; \frac{1}{ | \frac{1}{2}""",
+    "words": r"""f = -1 \text{ for } x>0 | f = 1 \text{ for } x>0; 10:30 | 1030
+        east | seat; Evelyn | Alice; (C) | D; \frac{1}{ | \frac{1}{2}""",
 }
 
 
