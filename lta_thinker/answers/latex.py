@@ -29,6 +29,7 @@ IS = re.compile(r"(?<!which )\b(?:is|be|are|equals|ist|est|es|adalah)\b(?![^{}]*
 AFTERTHOUGHT = re.compile(r",?\s\(?(?:which|because|since|where|as|at|for|when|with|so)\b.*")  # 7, since $3+4=7$
 
 ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset", r"\langle": "(", r"\rangle": ")"}
+ALIASES |= {r"\neq": r"\ne", "!=": r"\ne "}
 _DEGREES = r"(?:\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![a-z]))"
 SPELLINGS = (  # in this order
     (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),  # 11,\! 111
@@ -37,13 +38,14 @@ SPELLINGS = (  # in this order
     (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])"), ""),
     (re.compile(r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+"), " "),
     (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)"), r"\\text"),
-    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle)(?![a-zA-Z])"), lambda m: ALIASES[m[0]]),
+    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|!="), lambda m: ALIASES[m[0]]),
     (re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])"), lambda m: m[0].replace(",", "")),
     (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
     (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),  # 25^\circ C
     (re.compile(_DEGREES), ""),
     (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),  # sqrt(3)/2
     (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),  # \sqrt13
+    (re.compile(r"(?<![\d.,/^_])(\d+) (\d+)\s?/\s?(\d+)(?![\d./])"), r"\1\\frac{\2}{\3}"),  # 4 4/9
     (re.compile(r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx"), ""),  # \sqrt{2} \approx 1.41
     (re.compile(r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),  # \textbf{(C)} 12
     (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),  # \text{14 cm}
@@ -160,8 +162,9 @@ def _stated(formula: str) -> str:
     """The number that an equation states ("m + n = 25", "3! = 6"); the formula of one to be solved ("3x = 6")."""
     left, _, right = formula.rpartition("=")
     exact, letters = value(right), set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", left)))
-    unsolved = not exact or "," in left or len(letters) == 1 and not re.search(r"\\(?!frac|sqrt|pi)", left)
-    return formula if exact is None or letters and unsolved else right
+    function, multiple = re.search(r"\\(?!frac|sqrt|pi)", left), re.search(r"\d[a-zA-Z]", left)
+    to_solve = not exact or "," in left or not function and (len(letters) == 1 or multiple)
+    return formula if exact is None or letters and to_solve else right
 
 
 def _list(formula: str) -> tuple[str, list[str]] | None:
