@@ -37,8 +37,9 @@ LETTERS = tuple(  # in this order
         (r"(?i:\b(?:option|choice|letter|statement|opsi|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選]|[項项肢])[(\"']?", r"[A-Ja-j](?![\w'])", r"[)\"']?"),
         (r"(?<![\w)\\])[(\[{\"']", "[A-Ja-j]", r"[)\]}\"'](?!\w)"),  # (c)
         (r"\s", "[A-J]", r"\)"),  # C) 12
-        (rf"\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨])\s?", "[A-HJ]", rf"(?={_BEHIND})"),  # it is C.
-        (r"⟨\w?⟩(?:,?\s(?:and|or|nor)\s|,\s|\s?[/&]\s?)", "[B-HJ]", r"(?![\w'])"),  # A or B
+        (r"(?<=\s)", "[A-HJ]", r"(?=,?\s(?:and|or|nor)\s[A-J]\b(?!'))"),
+        (rf"\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?", "[A-HJ]", rf"(?={_BEHIND})"),  # it is C.
+        (r"⟨\w?⟩(?:,?\s(?:and|or|nor)\s|,\s|\s?[/&]\s?)", "[B-HJ]", r"(?![\w']|\sis\b)"),  # A or B
     )
 )
 LISTED = re.compile(r"⟨A⟩[^⟨⟩]{1,200}⟨B⟩[^⟨⟩]{1,200}⟨C⟩[^\n]*(?:\n\W{0,9}⟨[D-J]⟩[^\n]*)*")

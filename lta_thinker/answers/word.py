@@ -9,7 +9,8 @@ all are the same. Of "⟨A⟩ or ⟨B⟩" neither is an answer.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from lta_thinker.answers.said import CORRECTION, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion, is_said
 
@@ -24,16 +25,18 @@ DENIED = re.compile(  # in the clause before the answer
     re.IGNORECASE,
 )
 CALLED_WRONG = re.compile(  # behind the answer
-    r"[\s)\"':]{0,4}(?:(?P<asked>\?|(?:if|unless|though|would)\b)|(?:,\s(?:which|that)\s)?"
+    r"[ )\"':]{0,4}(?:(?P<asked>\?|(?:if|unless|though|would)\b)|(?:,\s(?:which|that)\s)?"
     r"(?:(?:is|was|are|seems|looks|must be|can|could|does)\b\s?)?(?:\w{2,9}ly\s|also\s)?"
     r"(?:(?:not|n't|\w{2,5}n't|cannot|too|out|never)\b|wrong|incorrect|false|impossible|eliminated|invalid|ruled))",
     re.IGNORECASE,
 )
 FILLERS = (
-    r"(?:(?:the|correct|right|final|best|closest|answer|statement|claim|die aussage|c'est|is|ist|est|be|it's|it|that's|that|this|clearly|therefore|thus|hence|indeed|i|we"
+    r"(?:(?:the|correct|right|final|best|closest|answer|statement|claim|given|c'est|die|aussage|das|es|ist|is|be|it's|it|that's|that|this|clearly|therefore|thus|hence|indeed|i|we"
     r"|probably|likely|most|simply|no|say|should|must|would|choose|pick|select|go|with|actually|option)\b[\s:,]{0,3}){0,6}"
 )
-BEGINS = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}[^\w\n]{{0,3}}\Z", re.IGNORECASE)
+AT_START = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}[^\w\n]{{0,3}}\Z", re.IGNORECASE)
+AT_END = re.compile(r"\s?[^\w\s⟨]|\s*(?:\n|\Z)|\s(?:because|since|as|which|that)\b")
+AT_SENTENCE_END = re.compile(r"(?:\s?[^\W\d]+)?(?:,\snot\b[^.!?\n]{0,50})?(?:[.!?][^\w\s]?(?=\s|\Z)|\s*(?:\n|\Z))")
 CONCLUDES = re.compile(
     r"(?:\b(?:so|also|donc|jadi|somit|thus|hence|therefore|finally|conclusion|choose|pick|select|take|with|leav(?:es|ing)|match(?:es)?|rather"
     r"|corresponds? to|I(?:'d|'ll| would| will)? (?:say|think|believe|guess))"
@@ -45,38 +48,59 @@ CALLED_RIGHT = re.compile(
 )
 
 
+class Named(NamedTuple):
+    """An answer that a text names: how, as below; sure: False for an option's text in the middle of a sentence."""
+
+    start: int
+    answer: str
+    how: int
+    sure: bool = True
+
+
+WRONG, NAMED, BEGINS, CONCLUDED = range(4)
+
+
 def read(place: str) -> str | None:
     """The answer of the first sentence of a place, spelled; "" where it is called wrong later."""
     place = place.strip()
-    return _conclude(place, -1, len(SENTENCE_END.split(place)[0]))
+    end = len(SENTENCE_END.split(place)[0])
+    return _chosen([one for one in _named(place) if one.start <= end or one.how == WRONG])
 
 
-def read_conclusion(turn: str, spelled: Callable[[str], str], ranks: int = 3) -> str | None:
-    """The answer that a text without a box and a mark concludes with."""
+def read_conclusion(turn: str, spelled: Callable[[str], str], least: int = NAMED) -> str | None:
+    """The answer that a text without a box and a mark concludes with. What is only named counts in the last sentence."""
     text = spelled(CORRECTION.split(turn[-MAX_CONCLUSION:])[-1])
-    last = next(conclusion(text), "")
-    return _conclude(text, text.rfind(last), text.rfind(last) + len(last), ranks)
+    last = text.rfind(next(conclusion(text), ""))
+    found = [one if one.sure else one._replace(how=NAMED) for one in _named(text)]
+    found = [one for one in found if one.how > NAMED or one.how == WRONG or one.how >= least and one.start > last]
+    return _chosen(found) if any(one.sure for one in found) else None
 
 
-def _conclude(text: str, last: int, end: int, ranks: int = 3) -> str | None:
-    """The answer of a text up to an end, spelled; None where it names none, "" for a doubt."""
+def _chosen(found: list[Named]) -> str | None:
+    """The last one that is concluded, else the one that begins a sentence, else that is named; "" for several."""
+    wrong = {one.answer for one in found if one.how == WRONG}
+    for how in (CONCLUDED, BEGINS, NAMED):
+        answers = [one.answer for one in found if one.how == how]
+        if answers:
+            answer = answers[-1] if how == CONCLUDED or len(set(answers)) == 1 else ""
+            return "" if answer in wrong else answer
+    return None
+
+
+def _named(text: str) -> Iterator[Named]:
+    """The answers that a text names, spelled, without those that are denied or in doubt."""
     text = "\n" + text
-    said: tuple[list[str], ...] = [], [], []  # concluded, begins a sentence, named in the last sentence
-    wrong = set()
     for match in list(ANSWER.finditer(text))[-MAX_MARKS:]:
         before, after = text[max(0, match.start() - 100) : match.start()], text[match.end() : match.end() + 100]
         if refused := CALLED_WRONG.match(after):
-            wrong |= set() if refused["asked"] else {match[1]}
-        elif match.start() <= end and not DENIED.search(CLAUSE.split(before)[-1]) and is_said(text, match):
-            begins = BEGINS.search(before)
-            concluded = CONCLUDES.search(before) or begins and CALLED_RIGHT.match(after)
-            is_text = not re.search(r"⟨\w*⟩", match[0]) and not (begins and (last < 0 or re.match(r"[^\w\n]*(?:\n|\Z)", after)))
+            if not refused["asked"]:
+                yield Named(match.start(), match[1], WRONG)
+        elif not DENIED.search(CLAUSE.split(before)[-1]) and is_said(text, match):
             another = ANOTHER.match(after)
-            if match.start() > last or not is_text and (begins or concluded):
-                rank = 2 if is_text else 0 if concluded else 1 if begins else 2
-                said[rank].append("" if another and another[1] != match[1] else match[1])
-    for rank in said[:ranks]:
-        if rank:
-            found = rank[-1] if rank is said[0] or len(set(rank)) == 1 else ""
-            return "" if found in wrong else found
-    return None
+            answer = "" if another and another[1] != match[1] else match[1]
+            begins = AT_START.search(before)
+            concluded = CONCLUDES.search(before) or begins and CALLED_RIGHT.match(after)
+            is_text = not re.search(r"⟨\w*⟩", match[0])
+            how = CONCLUDED if concluded and not is_text else BEGINS if begins and (is_text or match[0].count("⟨") > 1 or AT_END.match(after)) else NAMED
+            sure = not is_text or bool(concluded or re.search(r"\bis\s\Z", before) and begins or AT_SENTENCE_END.match(after))
+            yield Named(match.start(), answer, how, sure)
