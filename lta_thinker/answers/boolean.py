@@ -13,15 +13,15 @@ from lta_thinker.answers import word
 from lta_thinker.answers.choice import words
 
 _YES = (
-    "yes|yep|yeah|true|correct|right|ja|wahr|richtig|oui|vrai|sí|verdader[oa]|ciert[oa]|sim|ya|benar|да|верно"
-    "|是的|是|对的?|正确|肯定的?|はい|正しい"
+    "yes|yep|yeah|true|correct|ja|wahr|richtig|oui|vrai|sí|verdader[oa]|ciert[oa]|sim|ya|benar|да|верно"
+    "|是的|是|对的?|正确|肯定的?|はい|네|예|正しい"
 )
 _NO = (
     "no way|nope|no|false|incorrect|wrong|(?:probably|likely|definitely|certainly|absolutely) not|not (?:necessarily|really)|nein|falsch|non|faux"
-    "|fals[oa]|fausse|não|tidak|bukan|salah|нет|неверно|不是的?|不能|否|否定的?|不对|不正确|错误|いいえ|正しくない"
+    "|fals[oa]|fausse|não|tidak|bukan|salah|нет|неверно|不是的?|不能|否|否定的?|不对|不正确|错误|いいえ|아니(?:요|오)|正しくない"
 )
 WORD = re.compile(
-    rf"(?<!\w)(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|pas|cannot be|can't be)\s[\"']?){{0,3}})(?:(?P<yes>{_YES})|{_NO})"
+    rf"(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|pas|cannot be|can't be)\s[\"']?){{0,3}})(?:(?P<yes>{_YES})|{_NO})"
     r"(?=[\"'\])}」]{0,2}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です|\s(?:that|because|since|as|when|but|and|or|so|given|due"
     r"|under|according|it|he|she|they|you|we|i|there|this|these|those|the|wait|actually)\b))",
     re.IGNORECASE,
@@ -35,7 +35,7 @@ def read(place: str, boxed: bool = True) -> str | None:
 
 def read_conclusion(turn: str) -> str | None:
     """The answer that a text without a box and a mark concludes with; "" for a doubt."""
-    return word.read_conclusion(turn, spelled, least=word.BEGINS)
+    return word.read_conclusion(turn, spelled, inside=False)
 
 
 def spelled(text: str) -> str:

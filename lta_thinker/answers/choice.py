@@ -18,11 +18,12 @@ SPELLINGS = (  # in this order
     (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),
     *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|mbox|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),),
     (re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
+    (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
     (re.compile(r"\\[()\[\]]|\\?\$|[*`_]|<[^<>]{1,20}>"), ""),
 )
 _BEFORE = (
     r"is|be|to|with|as|so|thus|hence|therefore|then|and|or|n?either|nor|not|but|than|out|pick|choose|select|take|say|think"
-    r"|believe|it's|that|leav(?:es|ing)|only|clearly|us|es|est|ist|é|è|adalah|la|le|el|der|die|rather|eliminate|thought|from"
+    r"|believe|it's|that|leav(?:es|ing)|only|clearly|us|also|donc|jadi|es|est|ist|é|è|adalah|la|le|el|der|die|rather|eliminate|thought|from"
 )
 _BEHIND = (
     r"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s[–—-]\s|\s?[^\x00-\x7f]|\s(?:because|since|which|as|though|and|or|nor"
@@ -43,8 +44,8 @@ LETTERS = tuple(  # in this order
     )
 )
 LISTED = re.compile(r"⟨A⟩[^⟨⟩]{1,200}⟨B⟩[^⟨⟩]{1,200}⟨C⟩[^\n]*(?:\n\W{0,9}⟨[D-J]⟩[^\n]*)*")
-NUMBER = re.compile(r"(?<![\w⟨.,/-])-?\d[\d.,/]*")
-WITH_UNIT = re.compile(rf"[^\w-]?({NUMBER.pattern})[^\d()]*")
+NUMBER = r"(?<![\w⟨.,/-])-?\d+(?:[.,/]\d+)*"
+WITH_UNIT = re.compile(rf"(?:\w\s?=\s?)?({NUMBER})\s?([^\W\d]?)[^\d()]*")
 
 
 class Options:
@@ -52,35 +53,38 @@ class Options:
 
     def __init__(self, options: tuple[str, ...]):
         self.letters = "ABCDEFGHIJ"[: len(options) or 10]
-        options = tuple(words(option.translate(CHARACTERS)) for option in options)
-        texts = ["".join(option.casefold().rstrip(" .,;:!").split()) for option in options]
-        numbers = [value_of(match[1]) if (match := WITH_UNIT.fullmatch(one)) else None for one in options]
-        self.texts = {text: i for i, text in enumerate(texts) if texts.count(text) == 1 and not re.fullmatch(r"\D?", text)}
-        self.numbers = {value: i for i, value in enumerate(numbers) if numbers.count(value) == 1 and value is not None}
-        longest_first = (r"\s*".join(map(re.escape, text)) for text in sorted(self.texts, key=len, reverse=True))
-        self.pattern = re.compile(rf"(?<![\w.,⟨-])(?:{'|'.join(longest_first)})(?![\w⟩]|[.,]\d)", re.IGNORECASE)
+        texts = [words(option.translate(CHARACTERS)).rstrip(" .,;:!") for option in options]
+        numbers = {i: number for i, text in enumerate(texts) if (number := WITH_UNIT.fullmatch(text))}
+        keys = [(_key(text), i) for i, text in enumerate(texts)] + [(_key(numbers[i][1]), i) for i in numbers]
+        self.keys = {key: self.letters[i] for key, i in keys if all(j == i for other, j in keys if other == key)}
+        self.units = {self.letters[i]: number[2].casefold() for i, number in numbers.items()}
+        patterns = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in sorted(texts, key=len)[::-1] if text[1:]]
+        self.pattern = re.compile(
+            rf"(?<![\w.,⟨-])(?:{'|'.join([*patterns, '(?!)'])})(?![\w⟩]|[.,/]\d)|(?P<number>{NUMBER})(?=\s?([^\W\d]?))", re.IGNORECASE
+        )
 
     def spelled(self, text: str) -> str:
-        """A text with ⟨C⟩ for all that names the option C, and ⟨⟩ for a letter beyond the options."""
+        """A text with ⟨C⟩ for each letter that names the option C, ⟨⟩ for one beyond the options, ⟨~C⟩ for its text."""
         text = "\n" + words(text)
         for pattern in LETTERS:
             text = pattern.sub(self._letter, text)
         text = LISTED.sub("", text)
-        if self.texts:
-            text = self.pattern.sub(self._text, text)
-        return NUMBER.sub(self._number, text) if self.numbers else text
+        return self.pattern.sub(self._text, text) if self.keys else text
 
     def _letter(self, match: re.Match) -> str:
         letter = match["letter"].upper()
         return f"{match['before']}⟨{letter if letter in self.letters else ''}⟩"
 
     def _text(self, match: re.Match) -> str:
-        return f"⟨~{self.letters[self.texts[''.join(match[0].casefold().split())]]}⟩"
+        letter = self.keys.get(_key(match[0]), "")
+        units = {self.units.get(letter), match[2].casefold()} - {""} if match["number"] else ()
+        return f"⟨~{letter}⟩" if letter and len(units) < 2 else match[0]
 
-    def _number(self, match: re.Match) -> str:
-        number = match[0].rstrip(".,/")
-        value = value_of(number)
-        return f"⟨~{self.letters[self.numbers[value]]}⟩{match[0][len(number):]}" if value in self.numbers else match[0]
+
+def _key(text: str) -> str:
+    """The same for two spellings of an option."""
+    value = value_of(text)
+    return "".join(text.casefold().split()) if value is None else str(value)
 
 
 def words(text: str) -> str:
@@ -97,4 +101,4 @@ def read(place: str, boxed: bool, options: Options) -> str | None:
 
 def read_conclusion(turn: str, options: Options) -> str | None:
     """The letter that a text without a box and a mark concludes with."""
-    return word.read_conclusion(turn, options.spelled)
+    return word.read_conclusion(turn, options.spelled, inside=True)

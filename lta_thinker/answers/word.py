@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lta_thinker.answers.said import CORRECTION, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion, is_said
 
-ANSWER = re.compile(r"⟨~?(\w*)⟩(?:[ :.=,(-]{0,4}⟨~?\1⟩)*")  # "C) 15 km" is ⟨C⟩ ⟨C⟩
+ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,(-]|option|choice){0,5}⟨~?\1⟩)*")  # "C) 15 km" is ⟨C⟩ ⟨C⟩
 ANOTHER = re.compile(
     r"(?:[ ),:=(/&+*-]{0,5}|[\s).…,]{0,5}(?:or|and|nor|oder|ou|o)\b[\s,]{0,2})(?:(?:either|both|option|choice)\s)?[(\[]?⟨~?(\w*)⟩"
 )
@@ -31,12 +31,13 @@ CALLED_WRONG = re.compile(  # behind the answer
     re.IGNORECASE,
 )
 FILLERS = (
-    r"(?:(?:the|correct|right|final|best|closest|answer|statement|claim|given|c'est|die|aussage|das|es|ist|is|be|it's|it|that's|that|this|clearly|therefore|thus|hence|indeed|i|we"
+    r"(?:(?:the|correct|right|final|best|closest|answer|statement|claim|given|c'est|die|aussage|das|es|ist|is|be|well|short|这个说法是|这是|it's|it|that's|that|this|clearly|therefore|thus|hence|indeed|i|we"
     r"|probably|likely|most|simply|no|say|should|must|would|choose|pick|select|go|with|actually|option)\b[\s:,]{0,3}){0,6}"
 )
 AT_START = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}[^\w\n]{{0,3}}\Z", re.IGNORECASE)
 AT_END = re.compile(r"\s?[^\w\s⟨]|\s*(?:\n|\Z)|\s(?:because|since|as|which|that)\b")
 AT_SENTENCE_END = re.compile(r"(?:\s?[^\W\d]+)?(?:,\snot\b[^.!?\n]{0,50})?(?:[.!?][^\w\s]?(?=\s|\Z)|\s*(?:\n|\Z))")
+LETTER = re.compile(r"⟨\w*⟩")  # not an option's text
 CONCLUDES = re.compile(
     r"(?:\b(?:so|also|donc|jadi|somit|thus|hence|therefore|finally|conclusion|choose|pick|select|take|with|leav(?:es|ing)|match(?:es)?|rather"
     r"|corresponds? to|I(?:'d|'ll| would| will)? (?:say|think|believe|guess))"
@@ -49,12 +50,11 @@ CALLED_RIGHT = re.compile(
 
 
 class Named(NamedTuple):
-    """An answer that a text names: how, as below; sure: False for an option's text in the middle of a sentence."""
+    """An answer that a text names: where, which ("" for a doubt), and how, as below."""
 
     start: int
     answer: str
     how: int
-    sure: bool = True
 
 
 WRONG, NAMED, BEGINS, CONCLUDED = range(4)
@@ -64,16 +64,17 @@ def read(place: str) -> str | None:
     """The answer of the first sentence of a place, spelled; "" where it is called wrong later."""
     place = place.strip()
     end = len(SENTENCE_END.split(place)[0])
-    return _chosen([one for one in _named(place) if one.start <= end or one.how == WRONG])
+    return _chosen([one for one in _named(place, True) if one.start <= end or one.how == WRONG])
 
 
-def read_conclusion(turn: str, spelled: Callable[[str], str], least: int = NAMED) -> str | None:
-    """The answer that a text without a box and a mark concludes with. What is only named counts in the last sentence."""
+def read_conclusion(turn: str, spelled: Callable[[str], str], inside: bool) -> str | None:
+    """The answer that a text without a box and a mark concludes with.
+
+    inside: whether one counts that is only named, in the last sentence.
+    """
     text = spelled(CORRECTION.split(turn[-MAX_CONCLUSION:])[-1])
     last = text.rfind(next(conclusion(text), ""))
-    found = [one if one.sure else one._replace(how=NAMED) for one in _named(text)]
-    found = [one for one in found if one.how > NAMED or one.how == WRONG or one.how >= least and one.start > last]
-    return _chosen(found) if any(one.sure for one in found) else None
+    return _chosen([one for one in _named(text, False) if one.how != NAMED or inside and one.start > last])
 
 
 def _chosen(found: list[Named]) -> str | None:
@@ -87,20 +88,22 @@ def _chosen(found: list[Named]) -> str | None:
     return None
 
 
-def _named(text: str) -> Iterator[Named]:
+def _named(text: str, place: bool) -> Iterator[Named]:
     """The answers that a text names, spelled, without those that are denied or in doubt."""
     text = "\n" + text
     for match in list(ANSWER.finditer(text))[-MAX_MARKS:]:
         before, after = text[max(0, match.start() - 100) : match.start()], text[match.end() : match.end() + 100]
+        begins, another = AT_START.search(before), ANOTHER.match(after)
+        concluded = CONCLUDES.search(before) or begins and CALLED_RIGHT.match(after)
+        how, answer = NAMED, "" if another and another[1] != match[1] else match[1]
         if refused := CALLED_WRONG.match(after):
-            if not refused["asked"]:
-                yield Named(match.start(), match[1], WRONG)
-        elif not DENIED.search(CLAUSE.split(before)[-1]) and is_said(text, match):
-            another = ANOTHER.match(after)
-            answer = "" if another and another[1] != match[1] else match[1]
-            begins = AT_START.search(before)
-            concluded = CONCLUDES.search(before) or begins and CALLED_RIGHT.match(after)
-            is_text = not re.search(r"⟨\w*⟩", match[0])
-            how = CONCLUDED if concluded and not is_text else BEGINS if begins and (is_text or match[0].count("⟨") > 1 or AT_END.match(after)) else NAMED
-            sure = not is_text or bool(concluded or re.search(r"\bis\s\Z", before) and begins or AT_SENTENCE_END.match(after))
-            yield Named(match.start(), answer, how, sure)
+            how = WRONG
+        elif not place and not LETTER.search(match[0]):
+            if not (concluded or begins and before.endswith(" is ") or AT_SENTENCE_END.match(after)):
+                answer = ""
+        elif concluded:
+            how = CONCLUDED
+        elif begins and (place or match[1].islower() or match[0].count("⟨") > 1 or AT_END.match(after)):
+            how = BEGINS
+        if not (refused and refused["asked"] or how and DENIED.search(CLAUSE.split(before)[-1]) or not is_said(text, match)):
+            yield Named(match.start(), answer, how)
