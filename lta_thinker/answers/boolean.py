@@ -22,8 +22,8 @@ _NO = (
 )
 WORD = re.compile(
     rf"(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|pas|cannot be|can't be)\s[\"']?){{0,3}})(?:(?P<yes>{_YES})|{_NO})"
-    r"(?=[\"'\])}」]{0,2}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です|\s(?:that|because|since|as|when|but|and|or|so|given|due"
-    r"|under|according|it|he|she|they|you|we|i|there|this|these|those|the|wait|actually)\b))",
+    r"(?=[\"'\])}」]{0,2}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です|\s(?:that|because|since|as|but|and|or|so|it|he|she"
+    r"|they|you|we|i|there|this|these|those|the|wait)\b))",
     re.IGNORECASE,
 )
 

@@ -13,34 +13,34 @@ import re
 from lta_thinker.answers import word
 from lta_thinker.answers.number import value_of
 from lta_thinker.answers.said import CHARACTERS
+from lta_thinker.answers.word import CALLED_RIGHT, CONCLUDING
 
 SPELLINGS = (  # in this order
     (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),
-    *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|mbox|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),),
-    (re.compile(r"\\(?:q?quad\b|[,;:! ])|~"), " "),
+    *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),),
+    (re.compile(r"\\[,;:! ]|~"), " "),
     (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
     (re.compile(r"\\[()\[\]]|\\?\$|[*`_]|<[^<>]{1,20}>"), ""),
 )
-_BEFORE = (
-    r"is|be|to|with|as|so|thus|hence|therefore|then|and|or|n?either|nor|not|but|than|out|pick|choose|select|take|say|think"
-    r"|believe|it's|that|leav(?:es|ing)|only|clearly|us|also|donc|jadi|es|est|ist|é|è|adalah|la|le|el|der|die|rather|eliminate|thought|from"
-)
-_BEHIND = (
-    r"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s[–—-]\s|\s?[^\x00-\x7f]|\s(?:because|since|which|as|though|and|or|nor"
-    r"|(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s|most\s)?(?:correct|right|answer|best))\b"
-)
+_BEFORE = rf"{CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|clearly|us|es|est|ist|é|è|adalah|la|le|el"
 LETTERS = tuple(  # in this order
     re.compile(rf"(?P<before>{before})(?P<letter>{letter}){behind}", re.ASCII)
     for before, letter, behind in (
-        # a line "C", or one that begins with "C)", "b.", "C:", "C - "
-        (r"\n[^\w\n(]{0,9}", r"[A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=\.\s|:\s)|[A-J](?=\s-\s)", r"\)?"),
+        # a line "C", or one that begins with "C)", "b.", "C:"
+        (r"\n[^\w\n(]{0,9}", r"[A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s)", r"\)?"),
         # option (c), 选项C
-        (r"(?i:\b(?:option|choice|letter|statement|opsi|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選]|[項项肢])[(\"']?", r"[A-Ja-j](?![\w'])", r"[)\"']?"),
+        (
+            r"(?:(?i:\b(?:option|choice|letter|lettre|alternativa|answer|antwort)[\s:]{1,2})|[选選項项肢])[(\"']?",
+            r"[A-Ja-j](?![\w'])",
+            r"[)\"']?",
+        ),
         (r"(?<![\w)\\])[(\[{\"']", "[A-Ja-j]", r"[)\]}\"'](?!\w)"),  # (c)
         (r"\s", "[A-J]", r"\)"),  # C) 12
-        (r"(?<=\s)", "[A-HJ]", r"(?=,?\s(?:and|or|nor)\s[A-J]\b(?!'))"),
-        (rf"\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?", "[A-HJ]", rf"(?={_BEHIND})"),  # it is C.
-        (r"⟨\w?⟩(?:,?\s(?:and|or|nor)\s|,\s|\s?[/&]\s?)", "[B-HJ]", r"(?![\w']|\sis\b)"),  # A or B
+        (  # it is C.
+            rf"\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?",
+            "[A-HJ]",
+            rf"(?=\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{CALLED_RIGHT})",
+        ),
     )
 )
 LISTED = re.compile(r"⟨A⟩[^⟨⟩]{1,200}⟨B⟩[^⟨⟩]{1,200}⟨C⟩[^\n]*(?:\n\W{0,9}⟨[D-J]⟩[^\n]*)*")
@@ -58,9 +58,12 @@ class Options:
         keys = [(_key(text), i) for i, text in enumerate(texts)] + [(_key(numbers[i][1]), i) for i in numbers]
         self.keys = {key: self.letters[i] for key, i in keys if all(j == i for other, j in keys if other == key)}
         self.units = {self.letters[i]: number[2].casefold() for i, number in numbers.items()}
-        patterns = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in sorted(texts, key=len)[::-1] if text[1:]]
+        patterns = [
+            r"\s*".join(map(re.escape, "".join(text.split()))) for text in sorted(texts, key=len)[::-1] if text[1:]
+        ]
         self.pattern = re.compile(
-            rf"(?<![\w.,⟨-])(?:{'|'.join([*patterns, '(?!)'])})(?![\w⟩]|[.,/]\d)|(?P<number>{NUMBER})(?=\s?([^\W\d]?))", re.IGNORECASE
+            rf"(?<![\w.,⟨-])(?:{'|'.join([*patterns, '(?!)'])})(?![\w⟩]|[.,/]\d)|(?P<number>{NUMBER})(?=\s?([^\W\d]?))",
+            re.IGNORECASE,
         )
 
     def spelled(self, text: str) -> str:
