@@ -35,7 +35,7 @@ def read(place: str, boxed: bool = True) -> str | None:
 
 def read_conclusion(turn: str) -> str | None:
     """The answer that a text without a box and a mark concludes with; "" for a doubt."""
-    return word.read_conclusion(turn, spelled, inside=False)
+    return word.read_conclusion(turn, spelled)
 
 
 def spelled(text: str) -> str:

@@ -17,8 +17,7 @@ from lta_thinker.answers.word import CALLED_RIGHT, CONCLUDING
 
 SPELLINGS = (  # in this order
     (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),
-    *2 * ((re.compile(r"\\(?:text\w*|math[a-z]+|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),),
-    (re.compile(r"\\[,;:! ]|~"), " "),
+    (re.compile(r"\\(?:text\w*|math[a-z]+|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
     (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
     (re.compile(r"\\[()\[\]]|\\?\$|[*`_]|<[^<>]{1,20}>"), ""),
 )
@@ -104,4 +103,4 @@ def read(place: str, boxed: bool, options: Options) -> str | None:
 
 def read_conclusion(turn: str, options: Options) -> str | None:
     """The letter that a text without a box and a mark concludes with."""
-    return word.read_conclusion(turn, options.spelled, inside=True)
+    return word.read_conclusion(turn, options.spelled)

@@ -9,9 +9,9 @@ option's text only at its end or behind "so"; these only where all are the same.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from lta_thinker.answers.said import CORRECTION, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion, is_said
+from lta_thinker.answers.said import CORRECTION, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion
 
 ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,(-]|option|choice){0,5}⟨~?\1⟩)*")  # "C) 15 km" is ⟨C⟩ ⟨~C⟩
 LETTER = re.compile(r"⟨\w*⟩")  # no option's text
@@ -26,7 +26,7 @@ DENIED = re.compile(  # in the clause before the answer
     re.IGNORECASE,
 )
 CALLED_WRONG = re.compile(  # behind the answer
-    r"[ )\"':]{0,4}(?:(?P<asked>\?|(?:if|unless|though|would)\b)|(?:,\swhich\s)?"
+    r"[ )\"':]{0,4}(?:\?|(?:if|unless|though|would)\b|(?:,\swhich\s)?"
     r"(?:(?:is|was|are|can|could|does|looks|seems)\b\s?)?(?:\w{2,9}ly\s)?"
     r"(?:(?:not|cannot|\w{2,5}n't|too|out|ruled)\b|wrong|incorrect|false|impossible|eliminated))",
     re.IGNORECASE,
@@ -46,52 +46,37 @@ CONCLUDES = re.compile(
 ENDS = re.compile(r"\s?[^\w\s⟨]|\s*(?:\n|\Z)|\s(?:because|since|as|which)\b|" + CALLED_RIGHT)
 ENDS_SENTENCE = re.compile(r"(?:\s?[^\W\d]+)?(?:,\snot\b[^.!?\n]{0,50})?(?:[.!?][^\w\s]?(?=\s|\Z)|\s*(?:\n|\Z))")
 
-WRONG, NAMED, BEGUN, CONCLUDED = range(4)  # how a text names an answer
-
 
 def read(place: str) -> str | None:
-    """The answer of the first sentence of a place, spelled; "" for a doubt, or where it is called wrong later."""
-    place = place.strip()
-    end = len(SENTENCE_END.split(place)[0])
-    return _chosen([(how, one) for start, how, one in _named(place, True) if start <= end or how == WRONG])
+    """The answer of the first sentence of a place, spelled; "" for a doubt."""
+    return _answer(SENTENCE_END.split(place.strip())[0])
 
 
-def read_conclusion(turn: str, spelled: Callable[[str], str], inside: bool) -> str | None:
-    """The answer that a text without a box and a mark concludes with; "" for a doubt.
-
-    inside: whether one counts that is only named, in the last sentence.
-    """
+def read_conclusion(turn: str, spelled: Callable[[str], str]) -> str | None:
+    """The answer that a text without a box and a mark concludes with; "" for a doubt."""
     text = spelled(CORRECTION.split(turn[-MAX_CONCLUSION:])[-1])
-    last = text.rfind(next(conclusion(text), ""))
-    return _chosen([(how, one) for start, how, one in _named(text, False) if how != NAMED or inside and start > last])
+    return _answer(text, text.rfind(next(conclusion(text), "")))
 
 
-def _chosen(found: list[tuple[int, str]]) -> str | None:
-    for how in (CONCLUDED, BEGUN, NAMED):
-        if answers := [one for rank, one in found if rank == how]:
-            answer = answers[-1] if how == CONCLUDED or len(set(answers)) == 1 else ""
-            return "" if (WRONG, answer) in found else answer
-    return None
-
-
-def _named(text: str, place: bool) -> Iterator[tuple[int, int, str]]:
-    """Where and how a text names which answers, "" for a doubt; without those that are denied."""
-    text = "\n" + text
+def _answer(text: str, last: int | None = None) -> str | None:
+    """The answer that counts of those that a place names, or a whole text whose last sentence begins at `last`."""
+    text, place = "\n" + text, last is None
+    concluded, begun, named = [], [], []
     for match in list(ANSWER.finditer(text))[-MAX_MARKS:]:
         before, after = text[max(0, match.start() - 100) : match.start()], text[match.end() : match.end() + 100]
-        wrong, another, begins = CALLED_WRONG.match(after), ANOTHER.match(after), BEGINS.search(before)
-        concluded = CONCLUDES.search(before) or begins and re.match(CALLED_RIGHT, after)
-        answer = "" if another and another[1] != match[1] else match[1]
-        if wrong:
-            if not wrong["asked"]:
-                yield match.start(), WRONG, answer
-        elif DENIED.search(CLAUSE.split(before)[-1]) or not is_said(text, match):
+        if DENIED.search(CLAUSE.split(before)[-1]) or CALLED_WRONG.match(after):
             continue
-        elif not place and not LETTER.search(match[0]):
-            sure = concluded or begins and before.endswith("is ") or ENDS_SENTENCE.match(after)
-            yield match.start(), NAMED, answer if sure else ""
-        elif concluded:
-            yield match.start(), CONCLUDED, answer
-        else:
-            begins = begins and (place or answer.islower() or match[0].count("⟨") > 1 or ENDS.match(after))
-            yield match.start(), BEGUN if begins else NAMED, answer
+        another, concludes, begins = ANOTHER.match(after), CONCLUDES.search(before), BEGINS.search(before)
+        answer = "" if another and another[1] != match[1] else match[1]
+        yes_or_no = match[1] in ("yes", "no")
+        if not place and not LETTER.search(match[0]):
+            sure = concludes or begins and before.endswith("is ") or ENDS_SENTENCE.match(after)
+            named += [answer if sure else ""] if match.start() > last else []
+        elif concludes:
+            concluded.append(answer)
+        elif begins and (place or yes_or_no or match[0].count("⟨") > 1 or ENDS.match(after)):
+            begun.append(answer)
+        elif place or match.start() > last and not yes_or_no:
+            named.append(answer)
+    found = concluded[-1:] or begun or named
+    return None if not found else found[0] if len(set(found)) == 1 else ""
