@@ -3,8 +3,8 @@
     extract_answer("So the answer is no.", "boolean")              ->  "no"
     extract_answer("Is it true? I doubt that it is.", "boolean")   ->  None
 
-"not" turns a word round. "No" before a noun ("no wings") is none, nor is "it is true that", which concedes. word.py says
-which of the words counts; one in the middle of a sentence does not.
+"not" turns a word round. "No" before a noun ("no wings") is none, nor is "it is true that", which concedes. word.py
+says which of the words counts.
 """
 
 import re
@@ -13,17 +13,18 @@ from lta_thinker.answers import word
 from lta_thinker.answers.choice import words
 
 _YES = (
-    "yes|yep|yeah|true|correct|ja|wahr|richtig|oui|vrai|sí|verdader[oa]|ciert[oa]|sim|ya|benar|да|верно"
-    "|是的|是|对的?|正确|肯定的?|はい|네|예|正しい"
+    "yes|yep|yeah|true|correct|ja|wahr|richtig|oui|vrai|sí|verdader[oa]|sim|ya|benar|да|верно|是的|是|对的?|正确|肯定的?"
+    "|はい|正しい|네|예"
 )
 _NO = (
-    "no way|nope|no|false|incorrect|wrong|(?:probably|likely|definitely|certainly|absolutely) not|not (?:necessarily|really)|nein|falsch|non|faux"
-    "|fals[oa]|fausse|não|tidak|bukan|salah|нет|неверно|不是的?|不能|否|否定的?|不对|不正确|错误|いいえ|아니(?:요|오)|正しくない"
+    "no way|nope|no|false|incorrect|wrong|(?:probably|definitely|certainly|absolutely) not|not (?:necessarily|really)|nein"
+    "|falsch|non|faux|fausse|fals[oa]|não|tidak|bukan|salah|нет|неверно|不是的?|不能|否|否定的?|不对|不正确|错误的?|いいえ"
+    "|아니(?:요|오)"
 )
-WORD = re.compile(
-    rf"(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|pas|cannot be|can't be)\s[\"']?){{0,3}})(?:(?P<yes>{_YES})|{_NO})"
-    r"(?=[\"'\])}」]{0,2}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です|\s(?:that|because|since|as|but|and|or|so|it|he|she"
-    r"|they|you|we|i|there|this|these|those|the|wait)\b))",
+WORD = re.compile(  # "no" not before a noun
+    r"(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|cannot be|can't be)\s[\"']?){0,3})"
+    rf"(?:(?P<yes>{_YES})|{_NO})(?=[\"'\])}}」]{{0,2}}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です"
+    r"|\s(?:that|because|since|as|but|and|or|so|it|he|she|they|you|we|i|there|this|these|those|the|wait)\b))",
     re.IGNORECASE,
 )
 

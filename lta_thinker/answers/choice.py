@@ -3,9 +3,9 @@
     extract_answer("So (B) fails. The answer is (C).", "choice")               ->  "C"
     extract_answer("The answer is 18 km.", "choice", ("6 km", "18 km"))        ->  "B"
 
-A letter is "(C)", "option C", a line "c" or "C. 12 km", or a capital between words as below and a full stop or the like.
-The text of exactly one option is its letter, and so is its number, where it is a number with a unit. word.py says which
-of the letters counts. A letter beyond the options, or beside another option's text ("15 (option C)"), is a doubt.
+A letter is "(C)", "option c", a line "c" or "C. 12 km", or a capital between certain words and an end or a comma. An
+option's text, or its number without a unit, is its letter where no other option has it. word.py says which of them counts.
+A letter beyond the options, or beside another option's text ("15 (option C)"), is a doubt.
 """
 
 import re
@@ -13,36 +13,27 @@ import re
 from lta_thinker.answers import word
 from lta_thinker.answers.number import value_of
 from lta_thinker.answers.said import CHARACTERS
-from lta_thinker.answers.word import CALLED_RIGHT, CONCLUDING
 
 SPELLINGS = (  # in this order
     (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),
-    (re.compile(r"\\(?:text\w*|math[a-z]+|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
     (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
+    (re.compile(r"\\(?:text\w*|math[a-z]+|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
     (re.compile(r"\\[()\[\]]|\\?\$|[*`_]|<[^<>]{1,20}>"), ""),
 )
-_BEFORE = rf"{CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|clearly|us|es|est|ist|é|è|adalah|la|le|el"
-LETTERS = tuple(  # in this order
-    re.compile(rf"(?P<before>{before})(?P<letter>{letter}){behind}", re.ASCII)
-    for before, letter, behind in (
-        # a line "C", or one that begins with "C)", "b.", "C:"
-        (r"\n[^\w\n(]{0,9}", r"[A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s)", r"\)?"),
-        # option (c), 选项C
-        (
-            r"(?:(?i:\b(?:option|choice|letter|lettre|alternativa|answer|antwort)[\s:]{1,2})|[选選項项肢])[(\"']?",
-            r"[A-Ja-j](?![\w'])",
-            r"[)\"']?",
-        ),
-        (r"(?<![\w)\\])[(\[{\"']", "[A-Ja-j]", r"[)\]}\"'](?!\w)"),  # (c)
-        (r"\s", "[A-J]", r"\)"),  # C) 12
-        (  # it is C.
-            rf"\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?",
-            "[A-HJ]",
-            rf"(?=\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{CALLED_RIGHT})",
-        ),
+_BEFORE = rf"{word.CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|\w{{2,12}}ly|us|es|est|ist|é|è|adalah|la|le|el"
+_BEHIND = rf"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{word.CALLED_RIGHT}"
+LETTERS = [
+    re.compile(pattern, re.ASCII)
+    for pattern in (
+        r"(\n[^\w\n(]{0,9})([A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s))",  # a line "c", "c) 12", "c. 12"
+        r"((?:\b(?i:option|choice|letter|opción|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢])[(\"']?)([A-Ja-j])(?![\w'])",
+        r"((?<![\w)\\])(?:[(\[{]|[\"'](?=[A-J])))([A-Ja-j])(?=[)\]}\"'](?!\w))",  # (c)
+        r"(\s)([A-J])(?=\))",  # C) 12
+        rf"(\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?)([A-HJ])(?={_BEHIND})",  # it is C.
     )
-)
-LISTED = re.compile(r"⟨A⟩[^⟨⟩]{1,200}⟨B⟩[^⟨⟩]{1,200}⟨C⟩[^\n]*(?:\n\W{0,9}⟨[D-J]⟩[^\n]*)*")
+]
+_LISTED = r"\W{1,3}(?:[^⟨⟩.!?]|[.!?](?!\s)){1,100}"
+LISTED = re.compile(rf"⟨A⟩{_LISTED}⟨B⟩{_LISTED}⟨C⟩[^\n]*(?:\n\W{{0,9}}⟨[D-J]⟩[^\n]*)*")  # the options, said again
 NUMBER = r"(?<![\w⟨.,/-])-?\d+(?:[.,/]\d+)*"
 WITH_UNIT = re.compile(rf"(?:\w\s?=\s?)?({NUMBER})\s?([^\W\d]?)[^\d()]*")
 
@@ -53,16 +44,15 @@ class Options:
     def __init__(self, options: tuple[str, ...]):
         self.letters = "ABCDEFGHIJ"[: len(options) or 10]
         texts = [words(option.translate(CHARACTERS)).rstrip(" .,;:!") for option in options]
-        numbers = {i: number for i, text in enumerate(texts) if (number := WITH_UNIT.fullmatch(text))}
-        keys = [(_key(text), i) for i, text in enumerate(texts)] + [(_key(numbers[i][1]), i) for i in numbers]
-        self.keys = {key: self.letters[i] for key, i in keys if all(j == i for other, j in keys if other == key)}
-        self.units = {self.letters[i]: number[2].casefold() for i, number in numbers.items()}
-        patterns = [
-            r"\s*".join(map(re.escape, "".join(text.split()))) for text in sorted(texts, key=len)[::-1] if text[1:]
-        ]
-        self.pattern = re.compile(
-            rf"(?<![\w.,⟨-])(?:{'|'.join([*patterns, '(?!)'])})(?![\w⟩]|[.,/]\d)|(?P<number>{NUMBER})(?=\s?([^\W\d]?))",
-            re.IGNORECASE,
+        numbers = [WITH_UNIT.fullmatch(text) for text in texts]
+        keys = {(_key(text), letter) for text, letter in zip(texts, self.letters, strict=False)}
+        keys |= {(_key(number[1]), letter) for number, letter in zip(numbers, self.letters, strict=False) if number}
+        self.keys = {key: letter for key, letter in keys if sum(key == other for other, _ in keys) == 1}
+        self.units = {letter: number[2] for number, letter in zip(numbers, self.letters, strict=False) if number}
+        texts = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in texts if text[1:]] or ["(?!)"]
+        texts = "|".join(sorted(texts, key=len, reverse=True))
+        self.named = re.compile(
+            rf"(?<![\w.,⟨-])(?:{texts})(?![\w⟩]|[.,/]\d)|({NUMBER})(?=\s?([^\W\d]?))", re.IGNORECASE
         )
 
     def spelled(self, text: str) -> str:
@@ -71,22 +61,17 @@ class Options:
         for pattern in LETTERS:
             text = pattern.sub(self._letter, text)
         text = LISTED.sub("", text)
-        return self.pattern.sub(self._text, text) if self.keys else text
+        return self.named.sub(self._text, text) if self.keys else text
 
     def _letter(self, match: re.Match) -> str:
-        letter = match["letter"].upper()
-        return f"{match['before']}⟨{letter if letter in self.letters else ''}⟩"
+        letter = match[2].upper()
+        return f"{match[1]}⟨{letter if letter in self.letters else ''}⟩"
 
     def _text(self, match: re.Match) -> str:
         letter = self.keys.get(_key(match[0]), "")
-        units = {self.units.get(letter), match[2].casefold()} - {""} if match["number"] else ()
-        return f"⟨~{letter}⟩" if letter and len(units) < 2 else match[0]
-
-
-def _key(text: str) -> str:
-    """The same for two spellings of an option."""
-    value = value_of(text)
-    return "".join(text.casefold().split()) if value is None else str(value)
+        unit = self.units.get(letter)
+        other_unit = match[2] and unit and match[2].casefold() != unit.casefold()
+        return f"⟨~{letter}⟩" if letter and not other_unit else match[0]
 
 
 def words(text: str) -> str:
@@ -94,6 +79,12 @@ def words(text: str) -> str:
     for pattern, spelling in SPELLINGS:
         text = pattern.sub(spelling, text)
     return text
+
+
+def _key(text: str) -> str:
+    """The same for two spellings of an option."""
+    value = value_of(text)
+    return "".join(text.casefold().split()) if value is None else str(value)
 
 
 def read(place: str, boxed: bool, options: Options) -> str | None:

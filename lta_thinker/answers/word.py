@@ -2,10 +2,10 @@
 
     read("⟨B⟩, not ⟨C⟩")   ->  "B"          read("⟨B⟩ or ⟨C⟩")   ->  ""
 
-A type (choice.py, boolean.py) has spelled each word that can be an answer as ⟨C⟩, and an option's text as ⟨~C⟩. Those that
-are denied, asked, supposed, called wrong or said by others do not count. Of the rest the last one counts that is
-concluded ("so ⟨C⟩", "⟨C⟩ is correct"), else one that begins a sentence, else one that is named in the last sentence, an
-option's text only at its end or behind "so"; these only where all are the same.
+A type (choice.py, boolean.py) has spelled each word that can be an answer as ⟨C⟩, and an option's text as ⟨~C⟩. Those
+that are denied, asked, supposed, called wrong or said by others do not count. Of the rest the last one counts that is
+concluded ("so ⟨C⟩"), else one that begins a sentence, else one that is named in the last sentence, an option's text only
+at its end or behind "so"; these only where all are the same. Yes and no are not only named.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from lta_thinker.answers.said import CORRECTION, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion
 
-ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,(-]|option|choice){0,5}⟨~?\1⟩)*")  # "C) 15 km" is ⟨C⟩ ⟨~C⟩
+ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,()-]|option|choice){0,5}⟨~?\1⟩)*")  # "C) 15 km" is ⟨C⟩ ⟨~C⟩
 LETTER = re.compile(r"⟨\w*⟩")  # no option's text
 ANOTHER = re.compile(  # "A or B", "A, B", "15 (option C)"
     r"(?:[ ),:=(/&+*-]{0,5}|[\s).…,]{0,5}(?:or|and)\s)(?:(?:option|choice)\s)?[(\[]?"
@@ -28,14 +28,14 @@ DENIED = re.compile(  # in the clause before the answer
 CALLED_WRONG = re.compile(  # behind the answer
     r"[ )\"':]{0,4}(?:\?|(?:if|unless|though|would)\b|(?:,\swhich\s)?"
     r"(?:(?:is|was|are|can|could|does|looks|seems)\b\s?)?(?:\w{2,9}ly\s)?"
-    r"(?:(?:not|cannot|\w{2,5}n't|too|out|ruled)\b|wrong|incorrect|false|impossible|eliminated))",
+    r"(?:(?:not|never|cannot|\w{2,5}n't|too|out|ruled)\b|wrong|incorrect|false|impossible|eliminated))",
     re.IGNORECASE,
 )
 CALLED_RIGHT = r"\s(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s)?(?:correct|right|answer|best)\b"
-CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|with|leav(?:es|ing)"
+CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|go(?:ing)? with|leav(?:es|ing)"
 FILLERS = (
-    r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|clearly|probably|likely|well"
-    r"|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}[^\w\n]{0,3}\Z"
+    r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|well|in short|however|but"
+    r"|(?!part)\w{2,12}ly|verdict|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}[^\w\n]{0,3}\Z"
 )
 BEGINS = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}", re.IGNORECASE)
 CONCLUDES = re.compile(
