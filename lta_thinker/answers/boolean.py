@@ -17,8 +17,8 @@ _YES = (
     "|はい|正しい|네|예"
 )
 _NO = (
-    "no way|nope|no|false|incorrect|wrong|(?:probably|definitely|certainly|absolutely) not|not (?:necessarily|really)|nein"
-    "|falsch|non|faux|fausse|fals[oa]|não|tidak|bukan|salah|нет|неверно|不是的?|不能|否|否定的?|不对|不正确|错误的?|いいえ"
+    "no way|nope|no|false|incorrect|wrong|(?:probably|definitely|certainly|absolutely) not|not (?:necessarily|really)"
+    "|nein|falsch|non|faux|fausse|fals[oa]|não|tidak|bukan|salah|нет|неверно|不是的?|不能|否|否定的?|不对|不正确|错误的?|いいえ"
     "|아니(?:요|오)"
 )
 WORD = re.compile(  # "no" not before a noun

@@ -4,8 +4,8 @@
     extract_answer("The answer is 18 km.", "choice", ("6 km", "18 km"))        ->  "B"
 
 A letter is "(C)", "option c", a line "c" or "C. 12 km", or a capital between certain words and an end or a comma. An
-option's text, or its number without a unit, is its letter where no other option has it. word.py says which of them counts.
-A letter beyond the options, or beside another option's text ("15 (option C)"), is a doubt.
+option's text, or its number without a unit, is its letter where no other option has it. word.py says which of these
+counts. A letter beyond the options, or beside another option's text ("15 (option C)"), is a doubt.
 """
 
 import re
@@ -27,7 +27,7 @@ LETTERS = [
     for pattern in (
         r"(\n[^\w\n(]{0,9})([A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s))",  # a line "c", "c) 12", "c. 12"
         r"((?:\b(?i:option|choice|letter|opción|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢])[(\"']?)([A-Ja-j])(?![\w'])",
-        r"((?<![\w)\\])(?:[(\[{]|[\"'](?=[A-J])))([A-Ja-j])(?=[)\]}\"'](?!\w))",  # (c)
+        r"((?<![\w)\\]))(?:[(\[{]|[\"'](?=[A-J]))([A-Ja-j])[)\]}\"'](?!\w)",  # (c)
         r"(\s)([A-J])(?=\))",  # C) 12
         rf"(\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?)([A-HJ])(?={_BEHIND})",  # it is C.
     )

@@ -4,8 +4,8 @@
 
 A type (choice.py, boolean.py) has spelled each word that can be an answer as ⟨C⟩, and an option's text as ⟨~C⟩. Those
 that are denied, asked, supposed, called wrong or said by others do not count. Of the rest the last one counts that is
-concluded ("so ⟨C⟩"), else one that begins a sentence, else one that is named in the last sentence, an option's text only
-at its end or behind "so"; these only where all are the same. Yes and no are not only named.
+concluded ("so ⟨C⟩"), else one that begins a sentence, else one that is named in the last sentence, an option's text
+only at its end or behind "so"; these only where all are the same. A yes or no that is only named does not count.
 """
 
 import re
