@@ -17,8 +17,8 @@ from lta_thinker.answers.said import CHARACTERS
 SPELLINGS = (  # in this order
     (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),
     (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
-    (re.compile(r"\\(?:text\w*|math[a-z]+|boxed)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
-    (re.compile(r"\\[()\[\]]|\\?\$|[*`_]|<[^<>]{1,20}>"), ""),
+    (re.compile(r"\\(?:text\w*|math[a-z]+)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
+    (re.compile(r"\\[()\[\]]|\\?\$|[*`_⟨⟩]|<[^<>]{1,20}>"), ""),
 )
 _BEFORE = rf"{word.CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|\w{{2,12}}ly|us|es|est|ist|é|è|adalah|la|le|el"
 _BEHIND = rf"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{word.CALLED_RIGHT}"
@@ -45,14 +45,15 @@ class Options:
         self.letters = "ABCDEFGHIJ"[: len(options) or 10]
         texts = [words(option.translate(CHARACTERS)).rstrip(" .,;:!") for option in options]
         numbers = [WITH_UNIT.fullmatch(text) for text in texts]
-        keys = {(_key(text), letter) for text, letter in zip(texts, self.letters, strict=False)}
-        keys |= {(_key(number[1]), letter) for number, letter in zip(numbers, self.letters, strict=False) if number}
+        found = list(zip(self.letters, texts, numbers, strict=False))
+        keys = {(_key(text), letter) for letter, text, _ in found}
+        keys |= {(_key(number[1]), letter) for letter, _, number in found if number}
         self.keys = {key: letter for key, letter in keys if sum(key == other for other, _ in keys) == 1}
-        self.units = {letter: number[2] for number, letter in zip(numbers, self.letters, strict=False) if number}
-        texts = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in texts if text[1:]] or ["(?!)"]
-        texts = "|".join(sorted(texts, key=len, reverse=True))
+        self.units = {letter: number[2].casefold() for letter, _, number in found if number}
+        patterns = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in texts if text[1:]]
+        named = "|".join(sorted(patterns, key=len, reverse=True)) or "(?!)"
         self.named = re.compile(
-            rf"(?<![\w.,⟨-])(?:{texts})(?![\w⟩]|[.,/]\d)|({NUMBER})(?=\s?([^\W\d]?))", re.IGNORECASE
+            rf"(?<![\w.,⟨-])(?:{named})(?![\w⟩]|[.,/]\d)|({NUMBER})(?=\s?([^\W\d]?))", re.IGNORECASE
         )
 
     def spelled(self, text: str) -> str:
@@ -70,7 +71,7 @@ class Options:
     def _text(self, match: re.Match) -> str:
         letter = self.keys.get(_key(match[0]), "")
         unit = self.units.get(letter)
-        other_unit = match[2] and unit and match[2].casefold() != unit.casefold()
+        other_unit = match[2] and unit and match[2].casefold() != unit
         return f"⟨~{letter}⟩" if letter and not other_unit else match[0]
 
 
