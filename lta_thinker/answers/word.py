@@ -58,9 +58,9 @@ def read_conclusion(turn: str, spelled: Callable[[str], str]) -> str | None:
     return _answer(text, text.rfind(next(conclusion(text), "")))
 
 
-def _answer(text: str, last: int | None = None) -> str | None:
+def _answer(text: str, last: int = -1) -> str | None:
     """The answer that counts of those that a place names, or a whole text whose last sentence begins at `last`."""
-    text, place = "\n" + text, last is None
+    text, place = "\n" + text, last < 0
     concluded, begun, named = [], [], []
     for match in list(ANSWER.finditer(text))[-MAX_MARKS:]:
         before, after = text[max(0, match.start() - 100) : match.start()], text[match.end() : match.end() + 100]
