@@ -15,8 +15,8 @@ from lta_thinker.answers.number import value_of
 from lta_thinker.answers.said import CHARACTERS
 
 SPELLINGS = (  # in this order
-    (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),
-    (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
+    (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),  # I would say **C** here
+    (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),  # of options like "1/2"
     (re.compile(r"\\(?:text\w*|math[a-z]+)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
     (re.compile(r"\\[()\[\]]|\\?\$|[*`_⟨⟩]|<[^<>]{1,20}>"), ""),
 )
@@ -32,8 +32,9 @@ LETTERS = [
         rf"(\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?)([A-HJ])(?={_BEHIND})",  # it is C.
     )
 ]
+# The options said again are no answers: "A) 12 B) 15 C) 18", also a line each; not "A fails. B is right. C fails."
 _LISTED = r"\W{1,3}(?:[^⟨⟩.!?]|[.!?](?!\s)){1,100}"
-LISTED = re.compile(rf"⟨A⟩{_LISTED}⟨B⟩{_LISTED}⟨C⟩[^\n]*(?:\n\W{{0,9}}⟨[D-J]⟩[^\n]*)*")  # the options, said again
+LISTED = re.compile(rf"⟨A⟩{_LISTED}⟨B⟩{_LISTED}⟨C⟩[^\n]*(?:\n\W{{0,9}}⟨[D-J]⟩[^\n]*)*")
 NUMBER = r"(?<![\w⟨.,/-])-?\d+(?:[.,/]\d+)*"
 WITH_UNIT = re.compile(rf"(?:\w\s?=\s?)?({NUMBER})\s?([^\W\d]?)[^\d()]*")
 

@@ -13,19 +13,18 @@ from collections.abc import Callable
 
 from lta_thinker.answers.said import CORRECTION, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion
 
-ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,()-]|option|choice){0,5}⟨~?\1⟩)*")  # "C) 15 km" is ⟨C⟩ ⟨~C⟩
-LETTER = re.compile(r"⟨\w*⟩")  # no option's text
-ANOTHER = re.compile(  # "A or B", "A, B", "15 (option C)"
-    r"(?:[ ),:=(/&+*-]{0,5}|[\s).…,]{0,5}(?:or|and)\s)(?:(?:option|choice)\s)?[(\[]?"
-    r"(?:⟨~?(\w*)⟩|[B-HJ](?![\w'])|A(?![\w']|\s[a-z]))"
+ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,()-]|option|choice){0,5}⟨~?\1⟩)*")  # also "C) 15 km": ⟨C⟩) ⟨~C⟩
+LETTER = re.compile(r"⟨\w*⟩")  # not ⟨~C⟩
+ANOTHER = re.compile(  # behind the answer: "A or B", "A, B", "Yes... or no", "15 (option C)"
+    r"(?:[ ),:=(/&+*-]{0,5}|[\s).…,]{0,5}(?:or|and)\s)(?:option\s)?(?:⟨~?(\w*)⟩|[A-HJ](?![\w']))"
 )
 CLAUSE = re.compile(r"[.!?;:,\n—]|\bbut\b")
-DENIED = re.compile(  # in the clause before the answer
+DENIED = re.compile(  # in the clause before the answer: "not B but C", "if it is C", "people say B", "it might be B"
     r"\b(?:not|cannot|no|never|neither|nor|if|whether|than|unlike|doubt|eliminate|rules? out|wrong|people|some|others?"
     r"|they|thought|(?<!I )(?:would|could|might|may))\b|n't\b",
     re.IGNORECASE,
 )
-CALLED_WRONG = re.compile(  # behind the answer
+CALLED_WRONG = re.compile(  # behind the answer: "A is clearly wrong", "A, which is too small", "yes, if", "yes?"
     r"[ )\"':]{0,4}(?:\?|(?:if|unless|though|would)\b|(?:,\swhich\s)?"
     r"(?:(?:is|was|are|can|could|does|looks|seems)\b\s?)?(?:\w{2,9}ly\s)?"
     r"(?:(?:not|never|cannot|\w{2,5}n't|too|out|ruled)\b|wrong|incorrect|false|impossible|eliminated))",
@@ -33,18 +32,21 @@ CALLED_WRONG = re.compile(  # behind the answer
 )
 CALLED_RIGHT = r"\s(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s)?(?:correct|right|answer|best)\b"
 CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|go(?:ing)? with|leav(?:es|ing)"
-FILLERS = (
+FILLERS = (  # "The answer is most likely"; not "partially true"
     r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|well|in short|however|but"
     r"|(?!part)\w{2,12}ly|verdict|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}[^\w\n]{0,3}\Z"
 )
 BEGINS = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}", re.IGNORECASE)
 CONCLUDES = re.compile(
-    rf"(?:\b(?:{CONCLUDING}|match(?:es)?|corresponds? to|I(?:'d| would)? (?:say|think|believe))\b|=>)[\s:,…—-]{{0,3}}"
-    + FILLERS,
+    rf"\b(?:{CONCLUDING}|match(?:es)?|corresponds to|I(?:'d| would)? (?:say|think|believe))\b[\s:,…—-]{{0,3}}{FILLERS}",
     re.IGNORECASE,
 )
-ENDS = re.compile(r"\s?[^\w\s⟨]|\s*(?:\n|\Z)|\s(?:because|since|as|which)\b|" + CALLED_RIGHT)
-ENDS_SENTENCE = re.compile(r"(?:\s?[^\W\d]+)?(?:,\snot\b[^.!?\n]{0,50})?(?:[.!?][^\w\s]?(?=\s|\Z)|\s*(?:\n|\Z))")
+ENDS = re.compile(  # behind a letter that begins a sentence: "C", "C) 15 km", "C, because"; not "Option A says 8 km"
+    rf"\s?[^\w\s⟨]|\s*(?:\n|\Z)|\s(?:because|since|as|which)\b|{CALLED_RIGHT}"
+)
+ENDS_SENTENCE = re.compile(  # behind an option's text: "it is 20 dollars.", "it is Venus, not Mars."
+    r"(?:\s?[^\W\d]+)?(?:,\snot\b[^.!?\n]{0,50})?(?:[.!?][^\w\s]?(?=\s|\Z)|\s*(?:\n|\Z))"
+)
 
 
 def read(place: str) -> str | None:
