@@ -47,5 +47,5 @@ def spelled(text: str) -> str:
 def _yes_or_no(match: re.Match) -> str:
     if match["yes"] and not match["nots"] and match.string.startswith(" that", match.end()):
         return match[0]
-    turned = len(re.findall("not|n't", match["nots"].lower())) % 2 == 1
+    turned = len(re.findall("not|n't|nicht", match["nots"].lower())) % 2 == 1
     return "⟨yes⟩" if bool(match["yes"]) != turned else "⟨no⟩"

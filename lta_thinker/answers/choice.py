@@ -22,11 +22,12 @@ SPELLINGS = (  # in this order
 )
 _BEFORE = rf"{word.CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|\w{{2,12}}ly|us|es|est|ist|é|è|adalah|la|le|el"
 _BEHIND = rf"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{word.CALLED_RIGHT}"
+_LABEL = r"\b(?i:option|choice|letter|opción|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢]"
 LETTERS = [
     re.compile(pattern, re.ASCII)
     for pattern in (
         r"(\n[^\w\n(]{0,9})([A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s))",  # a line "c", "c) 12", "c. 12"
-        r"((?:\b(?i:option|choice|letter|opción|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢])[(\"']?)([A-Ja-j])(?![\w'])",
+        rf"((?:{_LABEL})[(\"']?)([A-Ja-j])(?![\w'])",  # option (c), 选项C
         r"((?<![\w)\\]))(?:[(\[{]|[\"'](?=[A-J]))([A-Ja-j])[)\]}\"'](?!\w)",  # (c)
         r"(\s)([A-J])(?=\))",  # C) 12
         rf"(\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?)([A-HJ])(?={_BEHIND})",  # it is C.

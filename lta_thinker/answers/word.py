@@ -33,8 +33,8 @@ CALLED_WRONG = re.compile(  # behind the answer: "A is clearly wrong", "A, which
 CALLED_RIGHT = r"\s(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s)?(?:correct|right|answer|best)\b"
 CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|go(?:ing)? with|leav(?:es|ing)"
 FILLERS = (  # "The answer is most likely"; not "partially true"
-    r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|well|in short|however|but"
-    r"|(?!part)\w{2,12}ly|verdict|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}[^\w\n]{0,3}\Z"
+    r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|a|definite|clear|well"
+    r"|in short|however|but|(?!part)\w{2,12}ly|verdict|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}[^\w\n]{0,3}\Z"
 )
 BEGINS = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}", re.IGNORECASE)
 CONCLUDES = re.compile(
@@ -78,7 +78,7 @@ def _answer(text: str, last: int = -1) -> str | None:
             concluded.append(answer)
         elif begins and (place or yes_or_no or match[0].count("⟨") > 1 or ENDS.match(after)):
             begun.append(answer)
-        elif place or match.start() > last and not yes_or_no:
+        elif match.start() > last and not yes_or_no:
             named.append(answer)
     found = concluded[-1:] or begun or named
     return None if not found else found[0] if len(set(found)) == 1 else ""

@@ -38,6 +38,8 @@ BOOLEANS = {
         ("The answer is yes or no.", None),
         ("The answer is no longer known.", None),
         ("The answer is unknown.", None),
+        ("The answer is a clear no.", "no"),
+        ("The answer is nuanced: yes for most.", None),
         ("The correct answer must be no: he was dead.", "no"),
     ],
     "first and last sentences": [
@@ -107,6 +109,9 @@ BOOLEANS = {
         ("答えは「はい」です。", "yes"),
         ("Die Aussage ist falsch.", "no"),
         ("Das ist wahr.", "yes"),
+        ("Das ist nicht wahr.", "no"),
+        ("Jawabannya adalah tidak benar.", None),
+        ("答案：不是对的", None),
         ("C'est faux.", "no"),
         ("Also nein.", "no"),
         ("Nein, das kann er nicht. Ja wäre falsch.", "no"),
