@@ -34,7 +34,8 @@ CALLED_RIGHT = r"\s(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s)?(?:corre
 CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|go(?:ing)? with|leav(?:es|ing)"
 FILLERS = (  # "The answer is most likely"; not "partially true"
     r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|a|definite|clear|well"
-    r"|in short|however|but|(?!part)\w{2,12}ly|verdict|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}[^\w\n]{0,3}\Z"
+    r"|in short|however|but|verdict|(?!part)\w{2,12}ly|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}"
+    r"[^\w\n]{0,3}\Z"
 )
 BEGINS = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}", re.IGNORECASE)
 CONCLUDES = re.compile(
