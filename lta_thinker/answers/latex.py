@@ -26,6 +26,8 @@ JOINT = re.compile(r"(?:\$|\\\))\s*(?:[,;和或]|,?\s(?:and|or|und|oder|et|ou|y|
 SENTENCE_END = re.compile(r"[.?](?:\s|\Z)|(?<!\\)(?<!\\begin\{[pbv]matrix\})\n(?!\\end)")  # no "!": 5! + 3
 NO_END = re.compile(r"([!?.])\s*([^\w\s]{0,4})\s+")  # of a sentence: 5! + 3
 IS = re.compile(r"(?<!which )\b(?:is|be|are|equals|ist|est|es|adalah)\b(?![^{}]*\})|是")
+BARE = re.compile(r"[\\^=_()]|\d[a-z]")  # what a formula without dollar signs has: x^2 - 4x, y = 4, (2, -3)
+NOT_BARE = re.compile(r"\$|(?<![\\a-zA-Z])[A-Za-z]{2}|\\(?:boxed|text)")
 AFTERTHOUGHT = re.compile(r",?\s\(?(?:which|because|since|where|as|at|for|when|with|so)\b.*")  # 7, since $3+4=7$
 
 ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset", r"\langle": "(", r"\rangle": ")"}
@@ -38,7 +40,7 @@ SPELLINGS = (  # in this order
     (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])"), ""),
     (re.compile(r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+"), " "),
     (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)"), r"\\text"),
-    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|!="), lambda m: ALIASES[m[0]]),
+    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|(?<=\s)!="), lambda m: ALIASES[m[0]]),
     (re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])"), lambda m: m[0].replace(",", "")),
     (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
     (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),  # 25^\circ C
@@ -91,7 +93,11 @@ def read_conclusion(turn: str) -> str | None:
 
 
 def _said(sentence: str) -> str | None:
-    """The first formula, or the one right behind "is", or the last formula, or the number behind that."""
+    """The first formula, or the one right behind "is", or the last formula, or the number behind that; without dollar
+    signs what stands behind "is" or a colon, where that is a formula."""
+    bare = re.split(r":\s", IS.split(sentence)[-1])[-1]
+    if BARE.search(bare) and not (NOT_BARE.search(bare) or FORMULA.search(sentence)):
+        return canonical(bare)
     sentence = JOINT.sub(", ", sentence).lstrip()
     first = FORMULA.match(sentence) or FORMULA.match(IS.split(sentence)[-1].lstrip())
     formulas = [one for one in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", one[0])]  # not $n$
