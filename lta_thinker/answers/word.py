@@ -18,10 +18,10 @@ LETTER = re.compile(r"⟨\w*⟩")  # not ⟨~C⟩
 ANOTHER = re.compile(  # behind the answer: "A or B", "A, B", "Yes... or no", "15 (option C)"
     r"(?:[ ),:=(/&+*-]{0,5}|[\s).…,]{0,5}(?:or|and)\s)(?:option\s)?(?:⟨~?(\w*)⟩|[A-HJ](?![\w']))"
 )
-CLAUSE = re.compile(r"[.!?;:,\n—]|\bbut\b")
+CLAUSE = re.compile(r"[.!?;:,\n—]|(?<!anything )\bbut\b")
 DENIED = re.compile(  # in the clause before the answer: "not B but C", "if it is C", "people say B", "it might be B"
     r"\b(?:not|cannot|no|never|neither|nor|if|whether|than|unlike|doubt|eliminate|rules? out|wrong|people|some|others?"
-    r"|they|thought|(?<!I )(?:would|could|might|may))\b|n't\b",
+    r"|they|thought|anything but|(?<!I )(?:would|could|might|may))\b|n't\b",
     re.IGNORECASE,
 )
 CALLED_WRONG = re.compile(  # behind the answer: "A is clearly wrong", "A, which is too small", "yes, if", "yes?"
@@ -33,7 +33,7 @@ CALLED_WRONG = re.compile(  # behind the answer: "A is clearly wrong", "A, which
 CALLED_RIGHT = r"\s(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s)?(?:correct|right|answer|best)\b"
 CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|go(?:ing)? with|leav(?:es|ing)"
 FILLERS = (  # "The answer is most likely"; not "partially true"
-    r"(?:(?:the|answer|option|statement|claim|given|it|it's|that|that's|this|is|must|be|most|a|definite|clear|well"
+    r"(?:(?:the|answer|option|choice|statement|claim|given|it|it's|that|that's|this|is|must|be|most|a|definite|clear|well"
     r"|in short|however|but|verdict|(?!part)\w{2,12}ly|die|aussage|das|ist|c'est|es|这是)\b[\s:,]{0,3}){0,6}"
     r"[^\w\n]{0,3}\Z"
 )

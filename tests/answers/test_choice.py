@@ -28,6 +28,8 @@ CHOICES = {
         ("Not B but D.", PLANETS, "D"),
         ("We can eliminate A, B and D. That leaves C.", PLANETS, "C"),
         ("Answer: rules out C, leaving D", PLANETS, "D"),
+        ("Answer: anything but C", PLANETS, None),
+        ("The distance is 12, which corresponds to choice B.", NUMBERS, "B"),
         ("Most people choose B, but D is correct.", PLANETS, "D"),
         ("If we pick A, it is hot.", PLANETS, None),
         ("B. Venus is hot.\n\nA) Mercury is wrong because it has no air.", PLANETS, "B"),

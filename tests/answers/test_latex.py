@@ -56,6 +56,14 @@ FORMULAS = {
         ("#### 42", "42"),
         (r"答案：$\frac{1}{4}$。因为$x=2$。", r"\frac{1}{4}"),
     ],
+    "conclusions without dollar signs": [
+        ("The length of the diagonal is 5√2.", r"5\sqrt{2}"),
+        ("The area of the circle is 16π.", r"16\pi"),
+        ("The equation of the line is y = -x + 4.", "y = -x + 4"),
+        ("Simplified form: x^2 - 4x + 4", "x^2 - 4x + 4"),
+        ("Intersection point: (2, -3)", "(2, -3)"),
+        ("So she has 18 dollars (9 eggs).", "18"),
+    ],
     "conclusions": [
         (r"So \[ x = 2 \] and that is all.", "x = 2"),
         (r"Since $n = 3$, there are 7 ways.", "7"),
