@@ -29,6 +29,9 @@ WORD = re.compile(  # "no" not before a noun
 )
 
 
+QUOTED = re.compile(r'"[^"\n]{1,200}\s[^"\n]{1,200}"')  # "Max is red" is false.
+
+
 def read(place: str, boxed: bool = True) -> str | None:
     """The answer of the first sentence of a place."""
     return word.read(spelled(place))
@@ -41,7 +44,7 @@ def read_conclusion(turn: str) -> str | None:
 
 def spelled(text: str) -> str:
     """A text with ⟨yes⟩ and ⟨no⟩ for the words that may be its answer."""
-    return WORD.sub(_yes_or_no, "\n" + words(text))
+    return WORD.sub(_yes_or_no, "\n" + QUOTED.sub("it", words(text)))
 
 
 def _yes_or_no(match: re.Match) -> str:

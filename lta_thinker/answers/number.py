@@ -25,8 +25,9 @@ WORDS = {word: i for i, word in enumerate(f"{_ONES} seventeen eighteen nineteen"
 WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 SCALES = {"k": 10**3, "K": 10**3, "M": 10**6, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5}
-_WORD = f"(?:{'|'.join([*WORDS, *SCALES][::-1])})"
+_WORD = f"(?:{'|'.join([*WORDS, 'hundred', 'thousand', 'million', 'billion'][::-1])})"
 IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:-|\s|\sand\s){_WORD})*\b", re.IGNORECASE)
+AT_END = re.compile(rf"(?<!\d\s)\b(?!one\b|hundred|thousand|million|billion){IN_WORDS.pattern}(?=\W*\Z)", re.IGNORECASE)
 PART_IN_WORDS = re.compile(rf"\b({'|'.join(WORDS)}|and a)[ -]({'|'.join(PARTS)})s?\b", re.IGNORECASE)
 
 _DECIMAL = r"(?:\d++(?:\.\d++)?|(?<![\w.])\.\d++)"
@@ -59,11 +60,10 @@ SPELLINGS = (  # in this order
 ASIDE = re.compile(r"\([^()]*\)")
 SIDES = re.compile(r"=|\\approx|→|\brounds?(?:\s\w+)?\sto\b")
 WORDS_FIRST = re.compile(r"\s*(?:[^\W\d_]+[',]?\s+){2}")
-VERB = (
-    re.compile(  # the number behind the last one is said: "12 minus 5 is 7", "In 2030, she will be 27", "not 5 but 7"
-        r".*(?:\b(?:is|are|was|were|be|equals?|has|have|had|needs?|takes?|makes?|so|but|ist|est|es|adalah)\b|[是为は])",
-        re.DOTALL,
-    )
+VERB = re.compile(  # the number behind the last one is said: "In 2030, she will be 27", "not 5 but 7"
+    r".*(?:\b(?:is|are|was|were|be|equals?|ha[sd]|have|needs?|takes?|gets?|gives?|costs?|makes?|earns?|pays?|so|but|ist|est"
+    r"|es|adalah)\b|[是为は])",
+    re.DOTALL,
 )
 JOINED = re.compile(  # between two numbers: "2 or 3", "3-5", "5 hours 30 minutes", "3:5"
     r"%?(?:\s[^\d\W]+){0,2}\s?(?:[-+*/,x:]|\\times|\b(?:to|and|or|und|oder|bis|et|ou)\b)[\s,]*(?:(?:and|or)\s)?"
@@ -71,7 +71,7 @@ JOINED = re.compile(  # between two numbers: "2 or 3", "3-5", "5 hours 30 minute
 )
 REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|unable to|not possible to|impossible to)\s(?:be\s)?(?:\w+ly\s)?(?:determine|answer"
-    r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot enough\b|\A\W*(?:none|unknown|undefined)\b",
+    r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot\s(?:\w+\s)?enough\b|\A\W*(?:none|unknown|undefined)\b",
     re.IGNORECASE,
 )
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
@@ -104,7 +104,7 @@ def read(place: str, boxed: bool = True) -> str | None:
 def read_conclusion(turn: str) -> str | None:
     """The number of the last sentence that has one, a bold one before others."""
     worked_out = _worked_out(turn)
-    for sentence in conclusion(_in_digits(turn)):
+    for sentence in map(_in_digits, conclusion(turn)):
         for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)):
             found = _read(part, False, worked_out)
             if found is not None:
@@ -131,29 +131,32 @@ def _read(sentence: str, first: bool, worked_out: str | None = None) -> str | No
         side = plain(side)
         numbers = list(NUMBER.finditer(ASIDE.sub("", side))) or list(NUMBER.finditer(side))
         if numbers:
-            return "" if re.search(r"\d\s?\^", side) else _chosen(numbers, first, worked_out)
+            return _chosen(numbers, first, worked_out)
     return None
 
 
 def _chosen(numbers: list[re.Match], first: bool, worked_out: str | None) -> str:
-    """Of several numbers the one that counts; "" where none does, or two are joined."""
+    """Of several numbers the one that was worked out or stands behind the verb; "" where these differ, where there is
+    none, or two are joined."""
     found, text = [_canonical(number) for number in numbers], numbers[0].string
-    if len(set(found)) == 1 or worked_out in found:
-        return worked_out if worked_out in found else found[0]
+    if len(set(found)) == 1:
+        return found[0]
     start = 0
     if not first or re.search(r"[^\W\d]{2}", text[: numbers[0].start()]):
         verb = VERB.match(text, 0, numbers[-1].start())
         start = verb.end() if verb else len(text)
-    one = next((i for i, number in enumerate(numbers) if number.start() >= start), None)
-    if one is None or any(
-        JOINED.fullmatch(text[numbers[one].end() : other.start()]) for other in numbers[one + 1 :][:1]
-    ):
+    chosen = next((i for i, number in enumerate(numbers) if number.start() >= start), len(numbers))
+    if worked_out in found:
+        return worked_out if chosen == len(numbers) or found[chosen] == worked_out else ""
+    if chosen == len(numbers):
         return ""
-    return found[one]
+    behind = numbers[chosen + 1 :][:1]
+    joined = any(JOINED.fullmatch(text[numbers[chosen].end() : other.start()]) for other in behind)
+    return "" if joined else found[chosen]
 
 
 def _canonical(number: re.Match) -> str:
-    found = value(number["digits"])
+    found = value(number["digits"]) if number.string[number.end() :].lstrip()[:1] != "^" else None
     scale = SCALES[number["scale"]] if number["scale"] else 1
     return "" if found is None else canonical(found * scale * (-1 if number["sign"] else 1))
 
@@ -180,9 +183,7 @@ def value_of(text: str) -> Fraction | None:
 
 
 def _in_digits(text: str) -> str:
-    """A text that has no digits with its number words as digits: "three and a half" is "3 1/2"."""
-    if re.search(r"\d", text):
-        return text
+    """A text with its number words as digits, at its end alone where it has digits: "three and a half" is "3 1/2"."""
 
     def number(match: re.Match) -> str:
         total = group = 0
@@ -192,5 +193,7 @@ def _in_digits(text: str) -> str:
                 total, group = total + group, 0
         return str(total + group)
 
+    if re.search(r"\d", text):
+        return AT_END.sub(number, text)
     text = PART_IN_WORDS.sub(lambda match: f"{WORDS.get(match[1].lower(), 1)}/{PARTS[match[2].lower()]}", text)
     return IN_WORDS.sub(number, text)

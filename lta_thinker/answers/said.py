@@ -60,6 +60,10 @@ AFTERWORD = re.compile(
     r"\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\A\W*(?:note|source)\b|\?\W*\Z",
     re.IGNORECASE,
 )
+BEHIND = re.compile(  # a heading: what follows it is behind the conclusion
+    r"(?<=\w)\W*\n[^\w\n]{0,9}(?:key points?|explanation|verification|check|notes?|source)\b[^\w\n]{0,5}(?::|\n)",
+    re.IGNORECASE,
+)
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
 
 # A place, and whether it is a box -> the answer there; None where it says none, "" where it is in doubt
@@ -129,7 +133,8 @@ def last_boxes(text: str) -> tuple[int, int, str]:
 
 def conclusion(turn: str) -> Iterator[str]:
     """The sentences at the end of turn_of's text, the last one first, without those of an afterword."""
-    sentences = [one for one in SENTENCE_END.split(turn[-MAX_CONCLUSION:]) if one.strip()]
+    text = BEHIND.split(turn[-MAX_CONCLUSION:], maxsplit=1)[0]
+    sentences = [one for one in SENTENCE_END.split(text) if one.strip()]
     while len(sentences) > 1 and AFTERWORD.search(sentences[-1]):
         sentences.pop()
     return reversed(sentences)

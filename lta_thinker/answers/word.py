@@ -64,7 +64,7 @@ def read_conclusion(turn: str, spelled: Callable[[str], str]) -> str | None:
 def _answer(text: str, last: int = -1) -> str | None:
     """The answer that counts of those that a place names, or a whole text whose last sentence begins at `last`."""
     text, place = "\n" + text, last < 0
-    concluded, begun, named = [], [], []
+    concluded, begun, named, sure = [], [], [], False
     for match in list(ANSWER.finditer(text))[-MAX_MARKS:]:
         before, after = text[max(0, match.start() - 100) : match.start()], text[match.end() : match.end() + 100]
         if DENIED.search(CLAUSE.split(before)[-1]) or CALLED_WRONG.match(after):
@@ -73,13 +73,15 @@ def _answer(text: str, last: int = -1) -> str | None:
         answer = "" if another and another[1] != match[1] else match[1]
         yes_or_no = match[1] in ("yes", "no")
         if not place and not LETTER.search(match[0]):
-            sure = concludes or begins and before.endswith("is ") or ENDS_SENTENCE.match(after)
-            named += [answer if sure else ""] if match.start() > last else []
+            said = concludes or begins and before.endswith("is ") or ENDS_SENTENCE.match(after)
+            named += [answer] if match.start() > last else []
+            sure = sure or bool(said)
         elif concludes:
             concluded.append(answer)
         elif begins and (place or yes_or_no or match[0].count("⟨") > 1 or ENDS.match(after)):
             begun.append(answer)
         elif match.start() > last and not yes_or_no:
             named.append(answer)
-    found = concluded[-1:] or begun or named
+            sure = True
+    found = concluded[-1:] or begun or (named if sure else [""] * len(named))
     return None if not found else found[0] if len(set(found)) == 1 else ""

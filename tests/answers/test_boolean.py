@@ -8,6 +8,11 @@ from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.answers.votes import vote
 
 BOOLEANS = {
+    "quoted statements": [
+        ('Bob is big. Therefore, "Bob is smart" is true.', "yes"),
+        ('Therefore, the statement "Max is red" is False.', "no"),
+        ('The answer is "no".', "no"),
+    ],
     "boxes": [
         (r"So \boxed{yes}", "yes"),
         (r"$\boxed{\textbf{NO}}$", "no"),

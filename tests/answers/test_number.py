@@ -112,6 +112,10 @@ NUMBERS = {
         ("Answer: She sells 9 eggs. Her sister sells 12.", None),
         (r"\boxed{5 \text{ hours } 30 \text{ minutes}}", None),
         ("The ratio is 3:5.", None),
+        ("The total is 60 + 27 + 13 = 100.\nAfter spending $100 on 7 tickets she has $40 left.", None),
+        ("The remainder when $7^{2023}$ is divided by $10$ is $3$.", "3"),
+        ("The sum of the divisors of 28 is fifty-six.", "56"),
+        ("I'm not sure.", None),
     ],
     "refusals": [
         ("I cannot determine this without knowing the price of 1 ticket.", None),
