@@ -34,7 +34,7 @@ def main() -> None:
 def _load():
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
-    from sympy import Expr, FiniteSet, I, Or, Rational
+    from sympy import FiniteSet, I, Or
     from sympy.core.relational import Relational
 
     # units and names are ours (latex.py): the library would take the variables of "7 ab" for one
@@ -54,15 +54,7 @@ def _load():
 
     @lru_cache(2**10)
     def number(formula: str) -> complex | None:
-        """The value of a formula with fixed values for its variables; None where it is no expression."""
-        [expression] = parsed(formula)[:1]
-        if not isinstance(expression, Expr):
-            return None
-        values = {name: Rational(3 + sum(map(ord, str(name))) * 7919 % 97, 89) for name in expression.free_symbols}
-        try:
-            return complex(expression.subs(list(values.items())).evalf())
-        except Exception:
-            return None
+        return _number(parsed(formula))
 
     def same(a: str, b: str) -> bool:
         try:
@@ -79,6 +71,19 @@ def _load():
 
     same(r"\frac{1}{2}", "0.5")  # what the library does once
     return same
+
+
+def _number(found: list) -> complex | None:
+    """The value of a formula with fixed values for its variables; None where it is no expression."""
+    from sympy import Expr, Rational
+
+    if not found or not isinstance(found[0], Expr):
+        return None
+    values = {name: Rational(3 + sum(map(ord, str(name))) * 7919 % 97, 89) for name in found[0].free_symbols}
+    try:
+        return complex(found[0].subs(list(values.items())).evalf())
+    except Exception:
+        return None
 
 
 def _end_after(seconds: float) -> None:
