@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,9 @@ from lta_thinker.api import WEIGHTS_ON_HUB
 from lta_thinker.checkpoint import META_FILE, TrainingRecord
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.card import model_card
+from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.llm.lora import Lora
+from lta_thinker.training.flags import TrainArguments
 from lta_thinker.weights import ATT_FILE, PARAMS_FILE
 
 FILES = sorted([ATT_FILE, META_FILE, PARAMS_FILE, "README.md"])
@@ -179,6 +181,12 @@ def test_trust_remote_code_reaches_the_configs(trained, monkeypatch):
     monkeypatch.setattr(build, "load_config", lambda source: asked.append(source) or own(source))
     LatentThoughtModel.from_pretrained(trained, trust_remote_code=True)
     assert [source.trust_remote_code for source in asked] == [True, True]
+
+
+def test_no_code_from_the_hub_runs_unasked():
+    """--trust_remote_code is off in both scripts where nobody turns it on."""
+    for arguments in (TrainArguments, EvaluationArguments):
+        assert {item.name: item.default for item in fields(arguments)}["trust_remote_code"] is False
 
 
 def test_hub_id_is_read_from_cache(trained, model, tmp_path):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -271,6 +272,28 @@ def test_llm_with_other_weights_is_refused(run, checkpoints, tiny_pair, tmp_path
     model = other_weights(tiny_pair, tmp_path)
     error = run("--checkpoint", checkpoints / "small", "--base_model_id", model)
     assert error.startswith("error: ") and "not the weights that these thoughts were trained with" in error
+
+
+def test_flags_say_where_lms_are_now(run, trained, tiny_pair, tmp_path):
+    """LMs whose folders are gone since the training are found where flags say; without these the line names them."""
+    shutil.copytree(trained, tmp_path / "moved")
+    values = json.loads((tmp_path / "moved" / META_FILE).read_text())
+    gone = {f"{role}_model_{what}": f"/gone/{role}" for role in ("large", "small") for what in ("id", "path")}
+    (tmp_path / "moved" / META_FILE).write_text(json.dumps(values | gone))
+    flags = ("--checkpoint", tmp_path / "moved", "--task_name", "gsm8k")
+    assert "/gone/large" in run(*flags)
+    printed = run(*flags, *pair_flags(tiny_pair))
+    assert "one sample" in printed
+
+
+def test_auto_counts_prompt_and_thoughts(monkeypatch):
+    """--batch_size auto is told the longest prompt with its thoughts, and how many questions there are."""
+    told = []
+    monkeypatch.setattr(evaluate, "auto_batch_size", lambda *given: told.append(given) or 7)
+    requests = [SimpleNamespace(length=length) for length in (5, 9, 3)]
+    args, models = SimpleNamespace(batch_size="auto"), SimpleNamespace(llm="llm")
+    assert evaluate.choose_batch_size(args, models, "sampling", requests, 4) == 7
+    assert told == [("llm", "sampling", 13, 3)]
 
 
 @pytest.mark.parametrize("role", ["large", "small"])

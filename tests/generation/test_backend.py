@@ -133,6 +133,7 @@ def test_engine_gets_memory_that_is_left():
     [
         (["--max_model_len", "9"], {}, "--max_model_len is for --backend vllm"),
         (["--tensor_parallel_size", "2"], {}, "--tensor_parallel_size is for --backend vllm"),
+        (["--backend", "vllm", "--tensor_parallel_size", "0"], {}, "--tensor_parallel_size 0: must be at least 1"),
         (["--backend", "vllm", "--data_parallel_size", "0"], {}, "--data_parallel_size 0: must be at least 1"),
         (["--backend", "vllm", "--gpu_memory_utilization", "1.5"], {}, "--gpu_memory_utilization 1.5: must be above 0"),
         (["--backend", "vllm", "--inspect", "3"], {}, "--inspect looks into the LLM's own layers"),

@@ -18,6 +18,7 @@ from lta_thinker.checkpoint import TrainingRecord
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.compare import compare
+from lta_thinker.flags import parse_flags
 from lta_thinker.llm import lora as tuning
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm, load_tokenizer
 from lta_thinker.llm.lora import ROLES, Lora, inject, load_adapter, read_adapter
@@ -25,6 +26,7 @@ from lta_thinker.losses import reasoning_focus, semantic_alignment
 from lta_thinker.model import GENERATORS, LatentThoughtModel
 from lta_thinker.rows.layout import target_text
 from lta_thinker.training import trainer
+from lta_thinker.training.flags import TrainArguments
 
 BOTH = ["--tune_base_model", "--tune_assistant_model"]
 FAST = ["--learning_rate", "0.05"]  # so that the adapters change what is said
@@ -487,6 +489,13 @@ def test_wrong_tuning_flags_are_refused(flags, wrong, message):
         train.run([*flags, "--output_name", "wrong", *wrong.split()])
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not Path("ckpt").exists() and not Path("results").exists()
+
+
+def test_any_dropout_below_one_is_a_dropout(flags):
+    """--lora_dropout 0 and 0.9 are taken."""
+    for dropout in ("0", "0.9"):
+        given = [*flags, "--output_name", "x", "--tune_base_model", "--lora_dropout", dropout]
+        assert parse_flags(TrainArguments, given, "train.py").lora_dropout == float(dropout)
 
 
 @pytest.mark.parametrize("target", ["query", "lm_head", "embed_tokens", "self_attn", "proj"])

@@ -19,7 +19,9 @@ from lta_thinker.checkpoint import (
     write_complete,
 )
 from lta_thinker.common import InputError
+from lta_thinker.flags import parse_flags
 from lta_thinker.training import folders, trainer
+from lta_thinker.training.flags import TrainArguments
 
 FAULTS = {
     "lost": lambda path: path.unlink(),
@@ -298,3 +300,12 @@ def test_foreign_dev_losses_are_named(there, line):
     with pytest.raises(InputError) as error:
         train.run(there)
     one_line(error, "results/a/dev_losses.jsonl:4: ", "remove it")
+
+
+def test_dev_losses_are_a_checkpoints(there):
+    """Of dev_losses.jsonl the lines up to the checkpoint's step count: none of a fresh run, none without a file."""
+    args = parse_flags(TrainArguments, there, "train.py")
+    assert {*folders.read_dev_losses(args, Path("results/a/checkpoint-8"))} == {4, 8}
+    assert folders.read_dev_losses(args, None) == {}
+    Path("results/a/dev_losses.jsonl").unlink()
+    assert folders.read_dev_losses(args, Path("results/a/checkpoint-8")) == {}

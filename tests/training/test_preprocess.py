@@ -37,6 +37,8 @@ def test_rows_are_tokenised_once(tiny_pair, tiny_models, tmp_path, monkeypatch):
     write_jsonl(tmp_path / "gsm8k" / "train.jsonl", [gsm8k_row(i) for i in range(60)])  # rows of no other test
     args = arguments(tiny_pair, tmp_path)
     first = prepare_rows(args, tiny_models.layout)
+    sizes = [(row["prefix_length"], 32 + row["length"] - row["prefix_length"]) for row in first.train]
+    assert args.num_thought_tokens == 32 and first.widths == sizes
     monkeypatch.setattr(Layout, "training_rows", lambda *_: pytest.fail("tokenised again"))
     again = prepare_rows(args, tiny_models.layout)
     assert list(again.train) == list(first.train) and dataclasses.replace(again, train=first.train) == first

@@ -112,6 +112,18 @@ def test_preempted_ranks_stop_at_one_step(flags):
     assert [point["step"] for point in meta("cut")["dev_curve"]] == [20, 40]
 
 
+def test_data_workers_ignore_the_signals_that_stop_training():
+    """A signal that reaches all processes of a job is for the training process: workers ignore it, then do their own
+    start."""
+    before, started = {number: signal.getsignal(number) for number in preemption.STOPS}, []
+    try:
+        preemption.ignore_stops(started.append, 3)
+        assert {signal.getsignal(number) for number in preemption.STOPS} == {signal.SIG_IGN} and started == [3]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 PREEMPTED = {  # when and how -> the checkpoint to go on from
     "inside an epoch": (8, ["--eval_strategy", "epoch"], 8),
     "at an epoch's end": (6, ["--eval_strategy", "epoch"], 6),

@@ -475,7 +475,10 @@ def test_bf16_keeps_float32_weights(flags):
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --steps_as_turns",
             "--steps_as_turns: the generator prompt reads nothing",
         ),
-        ("--thought_generator none --lora_rank 4 --lora_target q_proj --freeze_prior", "none is nothing but its prior"),
+        (
+            "--thought_generator none --tune_base_model --align_loss_weight 0 --focus_loss_weight 0 --freeze_prior",
+            "--freeze_prior: it is about thoughts",
+        ),
         ("--thought_generator block --distinct_slot_ids", "block has no small LM that reads them"),
         ("--distinct_slot_ids --num_thought_chains 2", "--distinct_slot_ids: several chains"),
         ("--reader_layers 2", "--reader_layers 2: --small_model_id"),
