@@ -146,7 +146,14 @@ def run(out: Path, room: str, python: str) -> None:
     print(f"{room}: {left} mutants to run, its tests take {seconds:.0f} s", flush=True)
     config = write_config(out, room, python, 60 + 4 * seconds).resolve()
     tool = (out / "tool/bin/cosmic-ray").resolve()
-    subprocess.run([tool, "exec", config, session(out, room).resolve()], cwd=folder, check=True)
+    command = [python, "-B", Path(__file__).with_name("mutant_tests.py").resolve(), "--serve"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+        if server.stdout is None or server.stdout.readline() != "ready\n":
+            sys.exit(f"error: {room}: no server of its tests")
+        try:
+            subprocess.run([tool, "exec", config, session(out, room).resolve()], cwd=folder, check=True)
+        finally:
+            server.terminate()
 
 
 def report(out: Path) -> None:
