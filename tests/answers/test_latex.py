@@ -35,6 +35,7 @@ FORMULAS = {
         (r"\boxed{2}, \boxed{4}, \boxed{9}", "2, 4, 9"),
         (r"\boxed{7}$$\boxed{7}", "7"),
         (r"\boxed{12} is the side.".replace("is", "is") + "\n\n**Final Answer:** $48$", "48"),
+        (r"\boxed{\text{all even numbers that are no sum}}", "all even numbers that are no sum"),
         (r"\boxed{} The answer is $3$.", "3"),
         (r"\boxed{\text{}} so $x = 3$", "x = 3"),
     ],

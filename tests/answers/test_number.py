@@ -52,6 +52,7 @@ NUMBERS = {
         (r"\boxed{16 - 7 = 9}", "9"),
         (r"Answer: \frac{9}{2} = 4.5", "4.5"),
         (r"\boxed{9^{9^{9}}}", None),
+        (r"\boxed{5^{1/2}}", None),
     ],
     "marks": [
         ("The answer is 18. It took me 2 steps.", "18"),
@@ -145,6 +146,8 @@ NUMBERS = {
         ("She has eleven pens left.", "11"),
         ("The answer is two hundred and six.", "206"),
         ("The answer is 70k.", "70000"),
+        ("The answer is 5K views.", "5000"),
+        ("The answer is $3M.", "3000000"),
         ("The answer is $1.5 million.", "1500000"),
     ],
     "languages": [

@@ -1,6 +1,7 @@
 """inspection.py: nearest words, distances, attention on the thoughts, exchanged thoughts, the files."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -66,6 +67,9 @@ def test_distances_cover_the_whole_table(tiny_models, monkeypatch):
     vectors[0, :4] = table[:, :4].max(0).values + 1  # 4 of 2 x 32 features
     figures, _ = table_distance(llm, vectors)
     assert figures["outside"] == pytest.approx(4 / vectors.numel())
+    lengths = vectors.norm(dim=-1)
+    expected = {"mean": lengths.mean().item(), "min": lengths.min().item(), "max": lengths.max().item()}
+    assert figures["thought_norm"] == pytest.approx(expected)
     assert figures["nearest_row"]["max"] == pytest.approx((vectors[0] - table).norm(dim=-1).min().item())
     between = (table[:, None] - table).norm(dim=-1).fill_diagonal_(torch.inf).min(1).values
     assert figures["nearest_row_of_rows"] == pytest.approx(between.median().item(), rel=1e-5)
@@ -210,6 +214,13 @@ def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dty
     same, differ = [slot(5, "a", "b", "c"), slot(5, "a", "d", "e")], [slot(5, "a", "b"), slot(6, "f", "g")]
     print_inspection(figures | {"nearest_words": [same, differ, differ]})
     printed = capsys.readouterr().out
+    thoughts, rows, near = (figures["table"][name]["mean"] for name in ("thought_norm", "row_norm", "nearest_row"))
+    lengths, distances = (
+        re.search(r" norm +(\S+) .*; of the rows (\S+) ", printed),
+        re.search(r"nearest row +(\S+) ", printed),
+    )
+    assert lengths and distances
+    assert [*lengths.groups(), distances[1]] == [f"{value:.3g}" for value in (thoughts, rows, near)]
     assert f"  [7] all {N}: 'a' 0.90; slot 1 then 'b' 0.80, 'c' 0.70\n  [8] 1: 'a' 0.90  2: 'f' 0.90\n" in printed
 
 
