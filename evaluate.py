@@ -23,8 +23,12 @@ share of the questions.
 
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+    from lta_thinker.evaluation.start import answer_at_once
+
+    answer_at_once()  # --help and a wrong flag do not wait for the imports
 
 import contextlib
 import datetime

@@ -22,17 +22,17 @@ from safetensors import SafetensorError
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError, first_line, read_json, read_record, sha256_of, write_json
 from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
-from lta_thinker.llm.frozen import Identity
+from lta_thinker.llm.identity import Identity
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
 from lta_thinker.model import KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.names import MAX_BLOCKS, META_FILE, RESUME_FILE
 from lta_thinker.rows.layout import WorkedExample
 from lta_thinker.weights import ATT_FILE, PARAMS_FILE, split_state
 
-META_FILE = "thoughts.json"
 CARD_FILE = "README.md"
 CHECKPOINT_FILES = {PARAMS_FILE, ATT_FILE, META_FILE, CARD_FILE, *ROLES}  # of a folder in ckpt/, save_pretrained's too
-RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
+COMPLETE = "complete"  # without `complete`, writing was cut off
 STATE_FILE = "trainer_state.json"  # Trainer's: steps, best step, log
 NEEDED = (RESUME_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE, META_FILE)  # of every resume checkpoint
 NUMBERS = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "learning_rate", "seed")  # flags
@@ -40,7 +40,6 @@ SMALL = 2**24  # bytes: `complete` has a digest of every file up to this size
 DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluation, the SFT loss of every row
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "cannot be opened")  # in the errors of a failing torch.save
-MAX_BLOCKS = 64  # of a generator: each stands in the one behind it
 
 
 # ---------------------------------------------------------------------------------------------------------------------

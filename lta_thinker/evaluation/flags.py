@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from lta_thinker.common import InputError, ranks
 from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RECIPES, RUN_NAME, TaskArguments, check_ranges, flag
-from lta_thinker.model import KINDS
+from lta_thinker.names import KIND_NAMES
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
 
@@ -15,15 +15,33 @@ VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the e
 class EvaluationArguments(TaskArguments):
     """Flags of evaluate.py. What thoughts.json says need not be given; a flag that contradicts it is an InputError."""
 
+    checkpoint: str | None = flag(
+        None, "ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything", group="models"
+    )
     base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
     assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
-    checkpoint: str | None = flag(None, "ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything")
     params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
     att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
     base_model_ckpt: str | None = flag(None, "LoRA adapter of the large LLM, a folder (default: the checkpoint's)")
     assistant_model_ckpt: str | None = flag(None, "LoRA adapter of the small LM, a folder (default: the checkpoint's)")
+    dtype: str = flag(
+        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
+    )
+    attn_implementation: str | None = flag(None, ATTENTION_HELP)
+    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k", group="data")
+    split: str = flag("test", "train, dev, test or sample")
+    test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
+    num_fewshot: int | None = flag(
+        None,
+        "K worked examples in the LLM's prompt: the first K rows of train (default: thoughts.json's, else 0)",
+        at_least=0,
+    )
     thought_generator: str | None = flag(
-        None, "default: thoughts.json's, else found from the files' shapes", choices=KINDS
+        None,
+        "default: thoughts.json's, else found from the files' shapes",
+        choices=KIND_NAMES,
+        group="method",
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
     num_thought_tokens: int | None = flag(
@@ -33,14 +51,15 @@ class EvaluationArguments(TaskArguments):
     distinct_slot_ids: bool = flag(
         None, "weights without thoughts.json: the small LM reads N distinct tokens at the slots (published), not one"
     )
-    num_fewshot: int | None = flag(
-        None,
-        "K worked examples in the LLM's prompt: the first K rows of train (default: thoughts.json's, else 0)",
-        at_least=0,
-    )
-    task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
-    split: str = flag("test", "train, dev, test or sample")
-    test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
+    recipe: str | None = flag(None, RECIPE_HELP)
+    num_return_sequences: int = flag(1, "samples a question; the vote is over them", at_least=1, group="sampling")
+    max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
+    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
+    top_p: float | None = flag(None, "default: as --temperature")
+    top_k: int | None = flag(None, "default: as --temperature; 0: off")
+    min_p: float | None = flag(None, "default: as --temperature; 0: off")
+    greedy: bool = flag(False, "the likeliest token always, no sampling")
+    seed: int = flag(41, "of the sampling noise")
     batch_size: str = flag("4", "questions at a time, or auto: as many as fit into memory")
     backend: str = flag("hf", "what writes the answers: this process (hf) or vLLM's engine", choices=["hf", "vllm"])
     tensor_parallel_size: int | None = flag(
@@ -53,27 +72,17 @@ class EvaluationArguments(TaskArguments):
     max_model_len: int | None = flag(
         None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
     )
-    num_return_sequences: int = flag(1, "samples a question; the vote is over them", at_least=1)
-    max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
-    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
-    top_p: float | None = flag(None, "default: as --temperature")
-    top_k: int | None = flag(None, "default: as --temperature; 0: off")
-    min_p: float | None = flag(None, "default: as --temperature; 0: off")
-    greedy: bool = flag(False, "the likeliest token always, no sampling")
-    seed: int = flag(41, "of the sampling noise")
-    print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
-    print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
     output_dir: str | None = flag(
-        None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>, and what departs from the defaults"
+        None,
+        "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>, and what departs from the defaults",
+        group="output",
     )
     replace_report: bool = flag(False, "let a report of fewer questions replace that of more")
-    dtype: str = flag(
-        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
+    print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
+    print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
+    ask: str | None = flag(
+        None, "answer this question, not a split's; nothing is written", group="instead of an evaluation"
     )
-    attn_implementation: str | None = flag(None, ATTENTION_HELP)
-    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
-    recipe: str | None = flag(None, RECIPE_HELP)
-    ask: str | None = flag(None, "answer this question, not a split's; nothing is written")
     inspect: int = flag(
         0,
         "look inside the thoughts of the first K questions: words, scale, attention, swaps",

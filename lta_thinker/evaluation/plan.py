@@ -17,9 +17,11 @@ from lta_thinker.checkpoint import META_FILE, RESUME_FILE, TrainingRecord, check
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.report import KNOWN_STATES
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
-from lta_thinker.llm.frozen import Identity, LmSource, fingerprint, load_config
+from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
+from lta_thinker.llm.identity import Identity
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
@@ -35,7 +37,6 @@ from lta_thinker.weights import (
 )
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
-KNOWN_STATES = "known_states"  # the setting: of the LMs by role, Models.known_states
 FILE_FLAGS = ("--params_file_name", "--att_file_name")
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 

@@ -244,7 +244,7 @@ CASES = {
         nothing,
         evaluate,
         f"{BARE} {OWN} --no_such_flag",
-        "no such flags: ['--no_such_flag']",
+        "no such flag: --no_such_flag; python evaluate.py --help lists them",
     ),
     "more thoughts than the vocabulary has rows": (
         nothing,
