@@ -59,6 +59,7 @@ from lta_thinker.training.folders import (
     record_start,
     take_run_folders,
 )
+from lta_thinker.training.repeat import flags_of_run
 from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import fit_states, forget_states, keep_states
 from lta_thinker.weights import GeneratorWeights, check_weights, read_weights
@@ -234,7 +235,7 @@ def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: P
 
 def run(argv: list[str]) -> int:
     """A whole run; returns the exit status. InputError for whatever the user gave that is wrong."""
-    args = parse_flags(TrainArguments, argv, "train.py", unwanted=REFUSED)
+    args = parse_flags(TrainArguments, argv, "train.py", REFUSED, flags_of_run)
     # imported here: transformers' Trainer takes two seconds, and a wrong flag does not need it
     from lta_thinker.training.preemption import StopAtSignal, start_workers_from_server
     from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer, check_optimizer

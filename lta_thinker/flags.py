@@ -8,12 +8,13 @@ import math
 import operator
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
+from lta_thinker.config import with_config
 from lta_thinker.data_loader import TASKS, OwnTask, get_task, own_task
 from lta_thinker.rows.examples import Fields, Task
 from lta_thinker.usage import check_words, flag_words
@@ -82,6 +83,7 @@ NEEDS |= {"--distinct_slot_ids": "uses_small_lm", "--freeze_prior": "has_project
 # a flag that stands for another one, which a recipe then leaves out
 STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
+CONFIG_HELP = "YAML or JSON file of flags, also a run's flags.json; flags given besides win"
 RECIPE_HELP = "paper: the published settings (docs/published.md); flags given besides win"
 
 
@@ -132,12 +134,20 @@ class TaskArguments:
         return own_task(name, OwnTask(stored.files | given.files, stored.fields | given.fields, answer_type))
 
 
-def parse_flags(arguments: Any, argv: list[str], script: str, unwanted: Collection[str] = ()):
+def parse_flags(
+    arguments: Any,
+    argv: list[str],
+    script: str,
+    unwanted: Collection[str] = (),
+    of_record: Callable[[dict, str], dict] = lambda values, path: values,
+):
     """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type.
-    unwanted: names of flags that no message proposes."""
+    unwanted: names of flags that no message proposes; of_record: config.with_config's."""
     from lta_thinker.parser import Parser  # imported here: it takes a second, in transformers 4.53 three
 
-    check_words(argv, flag_words(fields(arguments)), script, unwanted)
+    known = flag_words(fields(arguments))
+    check_words(argv, known, script, unwanted)
+    argv = with_config(argv, known, script, unwanted, of_record)
     parser = Parser(arguments, prog=script, allow_abbrev=False, add_help=False)
     argv = recipe_flags(argv, script) + argv
     unknown = parser.parse_known_args(argv)[1]

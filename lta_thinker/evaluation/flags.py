@@ -5,7 +5,16 @@ import re
 from dataclasses import dataclass, fields
 
 from lta_thinker.common import InputError, ranks
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RECIPES, RUN_NAME, TaskArguments, check_ranges, flag
+from lta_thinker.flags import (
+    ATTENTION_HELP,
+    CONFIG_HELP,
+    RECIPE_HELP,
+    RECIPES,
+    RUN_NAME,
+    TaskArguments,
+    check_ranges,
+    flag,
+)
 from lta_thinker.names import KIND_NAMES
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
@@ -52,6 +61,7 @@ class EvaluationArguments(TaskArguments):
         None, "weights without thoughts.json: the small LM reads N distinct tokens at the slots (published), not one"
     )
     recipe: str | None = flag(None, RECIPE_HELP)
+    config: str | None = flag(None, CONFIG_HELP)
     num_return_sequences: int = flag(1, "samples a question; the vote is over them", at_least=1, group="sampling")
     max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
     temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")

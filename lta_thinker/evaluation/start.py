@@ -1,10 +1,11 @@
-"""What evaluate.py answers before its imports, which take seconds: --help, a flag that there is not, and comparisons,
-which need no LM."""
+"""What evaluate.py answers before its imports, which take seconds: --help, a flag that there is not, in a --config too,
+and comparisons, which need no LM."""
 
 import dataclasses
 import sys
 
 from lta_thinker.common import ranks, run_program
+from lta_thinker.config import with_config
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
@@ -20,7 +21,9 @@ def answer(argv: list[str]) -> None:
     """As answer_at_once; InputError for a wrong flag and for what cannot be compared."""
     if wanted_help(argv) is not None:
         print_help(help_text("evaluate.py", EvaluationArguments))
-    check_words(argv, flag_words(dataclasses.fields(EvaluationArguments)), "evaluate.py")
+    known = flag_words(dataclasses.fields(EvaluationArguments))
+    check_words(argv, known, "evaluate.py")
+    with_config(argv, known, "evaluate.py")
     what, paths = argv[:1], argv[1:]
     if not paths or any(path.startswith("-") for path in paths) or not ranks().is_first:
         return

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lta_thinker.data_loader import TASKS
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, TaskArguments, flag
+from lta_thinker.flags import ATTENTION_HELP, CONFIG_HELP, RECIPE_HELP, TaskArguments, flag
 from lta_thinker.names import KIND_NAMES, MAX_BLOCKS
 from lta_thinker.usage import words_of
 
@@ -50,6 +50,12 @@ REFUSED = {
     "bf16_full_eval": "dev is evaluated as training is",
     "fp16_full_eval": "dev is evaluated as training is",
 }
+
+# the library's flags that TrainArguments sets itself
+SET_HERE = {"output_dir", "use_cpu", "save_strategy", "save_steps", "load_best_model_at_end", "metric_for_best_model"}
+SET_HERE |= {"greater_is_better", "remove_unused_columns", "dataloader_pin_memory", "dataloader_persistent_workers"}
+SET_HERE |= {"ddp_find_unused_parameters", "logging_nan_inf_filter", "logging_dir", "hub_token", "push_to_hub_token"}
+SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 
 
 @dataclass
@@ -141,6 +147,7 @@ class TrainFlags(TaskArguments):
     thought_cache: bool = flag(
         True, "keep the small LM's states on disk during the run, if they are read again", decides_weights=False
     )
+    config: str | None = flag(None, CONFIG_HELP, decides_weights=False)
     resume: bool = flag(False, "go on from the newest checkpoint of this run", decides_weights=False)
     output_name: str = flag(None, "names the run and its folders; required", group="output")
     logging_steps: float = flag(10, "steps between two log lines", decides_weights=False, above=0)

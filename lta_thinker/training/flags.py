@@ -22,13 +22,8 @@ from lta_thinker.llm.frozen import LmSource
 from lta_thinker.llm.lora import ROLES, Lora, check_peft
 from lta_thinker.losses import LOSSES, AlignForm, Objective
 from lta_thinker.model import KINDS, Design
-from lta_thinker.training.declared import REFUSED, TrainFlags
+from lta_thinker.training.declared import REFUSED, SET_HERE, TrainFlags
 
-# the library's flags that __post_init__ sets itself
-SET_HERE = {"output_dir", "use_cpu", "save_strategy", "save_steps", "load_best_model_at_end", "metric_for_best_model"}
-SET_HERE |= {"greater_is_better", "remove_unused_columns", "dataloader_pin_memory", "dataloader_persistent_workers"}
-SET_HERE |= {"ddp_find_unused_parameters", "logging_nan_inf_filter", "logging_dir", "hub_token", "push_to_hub_token"}
-SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 # the library's flags that decide no weights: they may differ between a run and its resumption
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
@@ -321,7 +316,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
                 continue
             value = getattr(self, item.name)
             value = value.value if isinstance(value, Enum) else value
-            if isinstance(value, str | int | float | None):
+            if isinstance(value, str | int | float | dict | None):
                 values[item.name] = value
         return values
 

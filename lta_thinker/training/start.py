@@ -1,10 +1,14 @@
-"""What train.py answers before its imports, which take seconds: --help and a flag that there is not."""
+"""What train.py answers before its imports, which take seconds: --help and a flag that there is not,
+in a --config too."""
 
+import contextlib
 import dataclasses
 import sys
 
 from lta_thinker.common import run_program
+from lta_thinker.config import with_config
 from lta_thinker.training.declared import REFUSED, TrainFlags, library_words
+from lta_thinker.training.repeat import flags_of_run
 from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
 
 
@@ -18,7 +22,10 @@ def answer(argv: list[str]) -> None:
     wanted = wanted_help(argv)
     if wanted is not None:
         print_help(help_text("train.py", TrainFlags, library_flags() if wanted == "all" else None))
-    check_words(argv, flag_words(dataclasses.fields(TrainFlags)) | library_words(), "train.py", REFUSED)
+    known = flag_words(dataclasses.fields(TrainFlags)) | library_words()
+    check_words(argv, known, "train.py", REFUSED)
+    with contextlib.redirect_stdout(None):  # its notes are printed by the run
+        with_config(argv, known, "train.py", REFUSED, flags_of_run)
 
 
 def library_flags() -> list[dataclasses.Field]:
