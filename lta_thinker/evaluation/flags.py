@@ -25,7 +25,9 @@ class EvaluationArguments(TaskArguments):
     """Flags of evaluate.py. What thoughts.json says need not be given; a flag that contradicts it is an InputError."""
 
     checkpoint: str | None = flag(
-        None, "ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything", group="models"
+        None,
+        "a run's --output_name, ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything",
+        group="models",
     )
     base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
     assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")

@@ -13,7 +13,15 @@ from typing import Any
 import torch
 
 from lta_thinker.build import ModelSpec, build_layout, build_models, choose_device
-from lta_thinker.checkpoint import META_FILE, RESUME_FILE, TrainingRecord, check_resume_checkpoint, is_resume_checkpoint
+from lta_thinker.checkpoint import (
+    META_FILE,
+    RESUME_FILE,
+    TrainingRecord,
+    check_resume_checkpoint,
+    find_checkpoint,
+    is_resume_checkpoint,
+    known_runs,
+)
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
@@ -69,7 +77,10 @@ def find_thoughts(args: EvaluationArguments) -> Thoughts:
     Raises InputError where files are missing or broken, and where the two files are of two checkpoints.
     """
     if args.checkpoint:
-        return read_checkpoint(Path(args.checkpoint), with_weights=args.thought_generator != "none")
+        folder = find_checkpoint(args.checkpoint)
+        if folder is None:
+            raise InputError(f"--checkpoint {args.checkpoint}: no such folder, and no run of that name; {known_runs()}")
+        return read_checkpoint(folder, with_weights=args.thought_generator != "none")
     params = Path(args.params_file_name) if args.params_file_name else None
     att = Path(args.att_file_name) if args.att_file_name else None
     for flag, path in zip(FILE_FLAGS, (params, att), strict=True):
