@@ -159,7 +159,6 @@ def parse_flags(
 def recipe_flags(argv: list[str], script: str) -> list[str]:
     """The flags that a --recipe in argv stands for, without those that the generator has no use for (where argv or the
     recipe names it); InputError where there is no such recipe."""
-    from lta_thinker.model import GENERATORS  # imported here: torch takes seconds
     from lta_thinker.parser import Parser, string_to_bool
 
     parser = Parser([], allow_abbrev=False, add_help=False)
@@ -171,6 +170,8 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
     name = given.recipe
     if name is None:
         return []
+    from lta_thinker.model import GENERATORS  # imported here: torch takes seconds
+
     if name not in RECIPES[script]:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
     words = RECIPES[script][name].split()

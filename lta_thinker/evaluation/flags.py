@@ -2,7 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from lta_thinker.common import InputError, ranks
 from lta_thinker.flags import (
@@ -40,7 +41,9 @@ class EvaluationArguments(TaskArguments):
     )
     attn_implementation: str | None = flag(None, ATTENTION_HELP)
     trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
-    task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k", group="data")
+    task_name: str | None = flag(
+        None, "as train.py's, or several with commas between them (default: thoughts.json's, else gsm8k)", group="data"
+    )
     split: str = flag("test", "train, dev, test or sample")
     test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
     num_fewshot: int | None = flag(
@@ -106,6 +109,7 @@ class EvaluationArguments(TaskArguments):
         None, "only find the answers of old evaluations anew, in these folders, and write their reports anew"
     )
     plot: list[str] | None = flag(None, "only draw runs side by side: losses, maj@k of each --output_name or report")
+    list_tasks: bool = flag(False, "only list the tasks, and where their rows are found")
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
     def __post_init__(self):
@@ -139,6 +143,7 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
         if self.regrade and ranks().world > 1:
             raise InputError("--regrade runs in one process: python evaluate.py, without torchrun")
+        self._check_tasks()
         self._check_ask()
         if not re.fullmatch("auto|[1-9][0-9]*", self.batch_size):
             raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
@@ -170,6 +175,28 @@ class EvaluationArguments(TaskArguments):
         word = f"--{name} {getattr(self, name)}"
         of_recipe = self.recipe is not None and word in RECIPES["evaluate.py"][self.recipe]
         return f"--recipe {self.recipe}'s {word}" if of_recipe else word
+
+    @property
+    def tasks(self) -> list["EvaluationArguments"]:
+        """These flags for each task of --task_name; with several an --output_dir has a folder for each."""
+        names = (self.task_name or "").split(",")
+        if len(names) == 1:
+            return [self]
+        folders = [None if self.output_dir is None else str(Path(self.output_dir, name)) for name in names]
+        pairs = zip(names, folders, strict=True)
+        return [replace(self, task_name=name, output_dir=folder) for name, folder in pairs]
+
+    def _check_tasks(self):
+        names = (self.task_name or "").split(",")
+        if len(names) == 1:
+            return
+        if not all(names) or len({*names}) < len(names):
+            raise InputError(f"--task_name {self.task_name}: names with commas between them, each once")
+        if self.backend == "vllm":
+            raise InputError(f"--task_name {self.task_name} with --backend vllm: an engine takes one task at a time")
+        for name in ("ask", "inspect"):
+            if getattr(self, name):
+                raise InputError(f"--task_name {self.task_name} with --{name}: one task")
 
     def _check_ask(self):
         if self.ask is None:

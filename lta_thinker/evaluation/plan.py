@@ -287,10 +287,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         check_flags(args, record)
     elif thoughts.weights is None and args.thought_generator != "none":
         raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
-    task_name = args.task_name or (record.task_name if record else "gsm8k")
-    own_task = record.own_task if record and task_name == record.task_name else None
-    task = args.resolve_task(task_name, own_task)
-
+    task = choose_task(args, record)
     dtype = lm_dtype(args.dtype, record)
     spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
     if args.inspect and spec.kind == "none":
@@ -328,6 +325,12 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         record=record,
         adapters=find_adapters(args, spec.kind, thoughts),
     )
+
+
+def choose_task(args: EvaluationArguments, record: TrainingRecord | None) -> Task:
+    """--task_name's, else the checkpoint's, else gsm8k. InputError where there is no such task."""
+    name = args.task_name or (record.task_name if record else "gsm8k")
+    return args.resolve_task(name, record.own_task if record and name == record.task_name else None)
 
 
 def lm_flag(name: str, given: str | None, trained: str | None) -> str:
@@ -455,10 +458,13 @@ def load_models(plan: Plan, layout: Layout) -> Models:
 
 
 def model_settings(plan: Plan, models: Models) -> dict:
-    """What the loaded models add to the settings: fingerprints of the frozen LMs and the text around the question.
+    """What the loaded models add to the settings: lm_settings, and the text around the question."""
+    return lm_settings(plan, models) | layout_settings(models.layout)
 
-    InputError where they are not the LMs that the thoughts were trained with.
-    """
+
+def lm_settings(plan: Plan, models: Models) -> dict:
+    """Fingerprints of the frozen LMs, and what they compute: the same for every task. InputError where they are not the
+    LMs that the thoughts were trained with."""
     in_engine = plan.backend.name == "vllm"
     large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
     small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
@@ -468,11 +474,14 @@ def model_settings(plan: Plan, models: Models) -> dict:
         above = adapter.files[0].resolve().parent.parent if adapter.files else None
         if plan.record is None and above and (above / META_FILE).is_file():
             check_lms(plan, TrainingRecord.read(above), (large, small), models)
-    texts = {"layout.llm": asdict(models.layout.llm)}
-    if models.layout.generator_tokenizer is not None:
-        texts["layout.generator"] = asdict(models.layout.generator)
     states = dict(zip(("large", "small"), models.known_states, strict=True))
-    return {"fingerprints": {"large": large, "small": small}, KNOWN_STATES: states, **texts}
+    return {"fingerprints": {"large": large, "small": small}, KNOWN_STATES: states}
+
+
+def layout_settings(layout: Layout) -> dict:
+    """The text around the question."""
+    texts = {"layout.llm": asdict(layout.llm)}
+    return texts if layout.generator_tokenizer is None else texts | {"layout.generator": asdict(layout.generator)}
 
 
 def check_lms(plan: Plan, record: TrainingRecord, weights: Sequence[str | None], models: Models) -> None:
