@@ -315,7 +315,7 @@ def find_source(task: Task, split: str, data_dir: str) -> str:
 def task_table(data_dir: str) -> str:
     """--list_tasks: a line for each split of each task, with where its rows are and how many. What is on the hub is
     named and not looked up."""
-    rows = [("task", "answers", "split", "rows", "where")]
+    rows: list[tuple[str, ...]] = [("task", "answers", "split", "rows", "where")]
     for task in TASKS.values():
         titles = (task.name, task.answer_type)
         for split in ("train", "dev", "test"):

@@ -112,7 +112,7 @@ class TrainingRecord:
     known_states: list[str | None] | None = None
     seed: int | None = None
     versions: dict[str, str] | None = None
-    flags: dict[str, str | int | float | bool | dict | None] | None = None
+    flags: dict[str, str | int | float | bool | None] | None = None
     rows: dict[str, RowCounts] | None = None
     dev: dict[str, float] | None = None
     dev_curve: list[dict[str, float]] | None = None

@@ -1,6 +1,5 @@
 """What evaluate.py answers before its imports, which take seconds: --help, a flag that there is not, in a --config too,
-and what
-needs no LM: comparisons, the list of tasks."""
+and what needs no LM: comparisons, the list of tasks."""
 
 import dataclasses
 import sys
@@ -15,7 +14,7 @@ from lta_thinker.usage import check_words, flag_words, help_text, print_help, wa
 
 
 def answer_at_once() -> None:
-    """End the process where the command line asks for --help, has a flag that there is not, asks for --list_tasks, or is
+    """End the process where the command line has a flag that there is not, asks for --help or --list_tasks, or is
     nothing but --compare A B or --rank A B ...; else do nothing."""
     run_program(answer, sys.argv[1:], "nothing was written")
 

@@ -1,6 +1,7 @@
 """Flags of train.py: this program's own, and Hugging Face's TrainingArguments under their own names."""
 
 import contextlib
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -316,7 +317,8 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
                 continue
             value = getattr(self, item.name)
             value = value.value if isinstance(value, Enum) else value
-            if isinstance(value, str | int | float | dict | None):
+            value = json.dumps(value) if isinstance(value, dict) and value else value  # as it is given
+            if isinstance(value, str | int | float | None):
                 values[item.name] = value
         return values
 
