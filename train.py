@@ -33,6 +33,7 @@ import torch
 import transformers
 from packaging.version import Version
 
+import lta_thinker
 from lta_thinker.build import build_layout, build_models
 from lta_thinker.checkpoint import META_FILE, STATE_FILE, Best, TrainingRecord, save_checkpoint, step_of
 from lta_thinker.common import InputError, ranks, run_program, versions, writing
@@ -363,3 +364,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+else:
+    sys.modules[__name__].__class__ = lta_thinker.CallableTrain  # lta_thinker.train(rows, large=..., small=...)

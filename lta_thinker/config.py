@@ -37,7 +37,7 @@ def with_config(
     if wrong:
         names = [name_with_neighbours(f"--{key}", words, unwanted).replace("--", "") for key in wrong]
         raise InputError(f"{path}: no such flag: {', '.join(names)}; python {script} --help lists them")
-    return [word for key, value in values.items() for word in flag_of(key, value, path)] + argv
+    return [word for key, value in values.items() for word in flag_of(key, value, f"--config {path}")] + argv
 
 
 def config_path(argv: list[str]) -> str | None:
@@ -86,8 +86,9 @@ def read_yaml(path: Path, where: str):
         raise InputError(f"{where}: cannot be read ({error})") from None
 
 
-def flag_of(key: str, value, path: str) -> list[str]:
-    """A key and its value as words of the command line; none of a null. InputError for a value that no flag takes."""
+def flag_of(key: str, value, where: str) -> list[str]:
+    """A key and its value as words of the command line; none of a null. InputError, which
+    begins with `where`, for a value that no flag takes."""
     if value is None:
         return []
     if isinstance(value, list) and value and all(isinstance(item, str | int | float) for item in value):
@@ -97,7 +98,7 @@ def flag_of(key: str, value, path: str) -> list[str]:
         try:
             return [f"--{key}={json.dumps(value)}"]
         except TypeError:
-            raise InputError(f"--config {path}: {key}: a table of texts and numbers, or leave it out") from None
+            raise InputError(f"{where}: {key}: a table of texts and numbers, or leave it out") from None
     if isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value):
         return [f"--{key}={value}"]
-    raise InputError(f"--config {path}: {key}: {value!r:.60} is no flag's value")
+    raise InputError(f"{where}: {key}: {value!r:.60} is no flag's value")

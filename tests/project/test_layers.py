@@ -16,7 +16,7 @@ LAYERS = (
     {"build", "generation"},
     {"training", "evaluation"},
     {"train", "evaluate", "api", "data"},
-    {"commands"},
+    {"commands", "from_rows"},
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
