@@ -12,6 +12,7 @@ from pathlib import Path
 from lta_thinker.common import InputError, read_json
 from lta_thinker.usage import name_with_neighbours
 
+MOST_NAMES = 5  # of wrong keys in a message
 SEVERAL = ("compare", "rank", "regrade", "plot")  # flags that take several words
 
 
@@ -35,7 +36,8 @@ def with_config(
     words = {word for word in known if not (word.startswith("--no_") and f"--{word[5:]}" in known)} - {"--config"}
     wrong = [key for key in values if f"--{key}" not in words]
     if wrong:
-        names = [name_with_neighbours(f"--{key}", words, unwanted).replace("--", "") for key in wrong]
+        names = [name_with_neighbours(f"--{key}", words, unwanted).replace("--", "") for key in wrong[:MOST_NAMES]]
+        names += [f"{len(wrong) - MOST_NAMES} more"] if len(wrong) > MOST_NAMES else []
         raise InputError(f"{path}: no such flag: {', '.join(names)}; python {script} --help lists them")
     return [word for key, value in values.items() for word in flag_of(key, value, f"--config {path}")] + argv
 

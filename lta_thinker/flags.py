@@ -83,7 +83,7 @@ NEEDS |= {"--distinct_slot_ids": "uses_small_lm", "--freeze_prior": "has_project
 # a flag that stands for another one, which a recipe then leaves out
 STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
-CONFIG_HELP = "YAML or JSON file of flags, also a run's flags.json; flags given besides win"
+CONFIG_HELP = "YAML or JSON file of flags (examples/train.yaml); flags given besides win"
 RECIPE_HELP = "paper: the published settings (docs/published.md); flags given besides win"
 
 

@@ -147,7 +147,7 @@ class TrainFlags(TaskArguments):
     thought_cache: bool = flag(
         True, "keep the small LM's states on disk during the run, if they are read again", decides_weights=False
     )
-    config: str | None = flag(None, CONFIG_HELP, decides_weights=False)
+    config: str | None = flag(None, f"{CONFIG_HELP}; a run's flags.json repeats it", decides_weights=False)
     resume: bool = flag(False, "go on from the newest checkpoint of this run", decides_weights=False)
     output_name: str = flag(None, "names the run and its folders; required", group="output")
     logging_steps: float = flag(10, "steps between two log lines", decides_weights=False, above=0)

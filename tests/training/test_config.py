@@ -58,6 +58,11 @@ def test_example_is_a_config():
         ),
         ("seed: 1\nconfig: b.yaml\n", "c.yaml", "c.yaml: no such flag: config"),
         ("no_balance_losses: true\n", "c.yaml", "no_balance_losses (balance_losses"),
+        (
+            "{a1: 1, a2: 1, a3: 1, a4: 1, a5: 1, a6: 1, a7: 1}",
+            "c.yaml",
+            "a5, 2 more; python train.py --help lists them",
+        ),
         ("- 3\n", "c.yaml", "--config c.yaml: not a table of flags, like `batch_size: 4`"),
         ("", "c.yaml", "not a table of flags"),
         ("a: [\n", "c.yaml", "--config c.yaml: not YAML (while parsing"),
