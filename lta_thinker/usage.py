@@ -40,7 +40,7 @@ def flag_name(field: dataclasses.Field) -> str:
 
 def default_text(field: dataclasses.Field) -> str:
     """A flag's default; nothing of a switch, and where the help text says what happens without the flag."""
-    if field.default in (None, dataclasses.MISSING) or isinstance(field.default, bool):
+    if field.default in (None, dataclasses.MISSING) or isinstance(field.default, bool) or "default" in meaning(field):
         return ""
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
 
@@ -49,10 +49,11 @@ def meaning(field: dataclasses.Field) -> str:
     """A flag's help text, with its choices where the text does not name them."""
     text = str(field.metadata.get("help", "")).replace("%%", "%")
     if field.default is True:
-        return f"do not {text}"
+        own = "limits" in field.metadata  # declared by flags.flag: its text begins with a verb
+        return f"do not {text}" if own else f"turns off: {text}"
     choices = field.metadata.get("choices")
     if choices and not all(str(choice) in text for choice in choices):
-        text += f"; one of {', '.join(map(str, choices))}"
+        text = text.rstrip(".") + f"; one of {', '.join(map(str, choices))}"
     return text
 
 
