@@ -1,4 +1,4 @@
-"""Flags that both scripts have, recipes, and the parser of flags. Each script's own: training/flags.py,
+"""Flags that both scripts have, recipes, and the parser of flags. Each script's own: training/declared.py,
 evaluation/flags.py.
 
 Flags are fields of a dataclass, declared by `flag` and read by Hugging Face's parser. Every error is one line.
