@@ -308,6 +308,43 @@ def find_source(task: Task, split: str, data_dir: str) -> str:
     raise InputError(f"{folders[0]}: no {' or '.join(names)} there ({task.missing}); --data_dir looks elsewhere")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# What there is
+
+
+def task_table(data_dir: str) -> str:
+    """--list_tasks: a line for each split of each task, with where its rows are and how many. What is on the hub is
+    named and not looked up."""
+    rows: list[tuple[str, ...]] = [("task", "answers", "split", "rows", "where")]
+    for task in TASKS.values():
+        titles = (task.name, task.answer_type)
+        for split in ("train", "dev", "test"):
+            if split in task.sources:
+                rows.append((*titles, split, *_rows_and_place(task, split, data_dir)))
+            elif split == "dev" and "train" in task.sources:
+                rows.append((*titles, split, "", f"{DEV_SHARE:.0%} of train, always the same ones"))
+            else:
+                continue
+            titles = ("", "")
+        if task.missing and any(cells[4].startswith("none") for cells in rows[-len(task.sources) :]):
+            rows.append(("", "", "", "", task.missing))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    more = "--split sample: 20 rows of each, of this project's own. A task of your own: --answer_type and --train_file"
+    return "\n".join([*lines, f"{more} or --test_file (docs/tasks.md)"])
+
+
+def _rows_and_place(task: Task, split: str, data_dir: str) -> tuple[str, str]:
+    """How many rows a split's source has ("" where that is not known), and where it is, or why there is none."""
+    try:
+        source = find_source(task, split, data_dir)
+        if source.startswith("hub:"):
+            return "", f"{source} (no file in {data_dir}/{task.name})"
+        return f"{sum(1 for _ in read_rows(source)):,}", source
+    except InputError as error:
+        return "", f"none: {str(error).partition(' (')[0]}"
+
+
 if __name__ == "__main__":
     from lta_thinker.data.convert import main
 

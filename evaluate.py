@@ -9,6 +9,8 @@
     python -u evaluate.py --base_model_id Qwen/Qwen3-8B --thought_generator none    # the LLM alone
         # (--base_model_ckpt CKPT/base_model: with the LoRA adapter of train.py --tune_base_model)
     python evaluate.py --compare A/report.json B/report.json                        # paired difference B - A
+    python evaluate.py --checkpoint ckpt/NAME --task_name gsm8k,aqua                # several tasks, one table
+    python evaluate.py --list_tasks                                                 # what there is, and where
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
     python evaluate.py --regrade results/A results/B                                # answers of old texts found anew
     python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
@@ -23,8 +25,12 @@ share of the questions.
 
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+    from lta_thinker.evaluation.start import answer_at_once
+
+    answer_at_once()  # --help and a wrong flag do not wait for the imports
 
 import contextlib
 import datetime
@@ -32,6 +38,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -42,7 +49,7 @@ from tqdm import tqdm
 from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import run_checkpoints
 from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
-from lta_thinker.data_loader import load_split, without_worked
+from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
@@ -54,7 +61,15 @@ from lta_thinker.evaluation.folder import (
     write_start,
 )
 from lta_thinker.evaluation.inspection import inspect_thoughts
-from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan, model_settings
+from lta_thinker.evaluation.plan import (
+    Plan,
+    layout_settings,
+    lm_settings,
+    load_layout,
+    load_models,
+    make_plan,
+    model_settings,
+)
 from lta_thinker.evaluation.plots import plot_runs
 from lta_thinker.evaluation.regrade import regrade
 from lta_thinker.evaluation.report import (
@@ -70,6 +85,7 @@ from lta_thinker.evaluation.report import (
     write_graded,
 )
 from lta_thinker.evaluation.samples import SAMPLES_FILE, append_line, merge_samples, read_samples, sample_line
+from lta_thinker.evaluation.tasks import for_task, print_tasks
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.backends import backend_versions, open_sampler
 from lta_thinker.generation.prompts import PromptEmbedder, Request, ThoughtVariance, make_requests
@@ -78,7 +94,7 @@ from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config, num_positions
 from lta_thinker.model import Models
-from lta_thinker.rows.examples import Split
+from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
 
 KEPT = "what was answered is kept, and the same command answers the rest"
@@ -89,7 +105,7 @@ WRITES_NOTHING = ("--ask", "--compare", "--rank", "--plot", "--checkpoints_of", 
 
 
 def join_ranks() -> None:
-    if ranks().world > 1:
+    if ranks().world > 1 and not dist.is_initialized():
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
 
 
@@ -207,10 +223,42 @@ def ask(args: EvaluationArguments) -> None:
     print(f"  tokens: {', '.join(map(str, solution.tokens))}")
 
 
+@dataclass(frozen=True)
+class Work:
+    """An evaluation of one task, settled before an LM is loaded: its flags, plan, split, examples to ask, sampling,
+    output folder, settings so far, versions, and the layout of its prompts."""
+
+    args: EvaluationArguments
+    plan: Plan
+    split: Split
+    examples: list[Example]
+    sampling: SamplingSettings
+    folder: Path
+    settings: dict
+    used: dict[str, str]
+    layout: Layout
+
+
 def run(args: EvaluationArguments) -> None:
-    """Evaluate a split, or look into the thoughts of its first questions (--inspect)."""
-    start = time.time()
-    plan = make_plan(args)
+    """Evaluate a split of one or several tasks, or look into the thoughts of its first questions (--inspect)."""
+    start, works, models, lms = time.time(), [], None, {}
+    for one in args.tasks:
+        works.append(prepare(one, for_task(works[0].plan, one) if works else make_plan(one)))
+    reports = []
+    for work in works:
+        print_settings(work)
+        if models is None:
+            models = load_models(work.plan, work.layout)
+            lms = lm_settings(work.plan, models)  # refuses other LMs than those of the training
+        models = replace(models, layout=work.layout)
+        reports.append(evaluate(work, models, lms, start))
+        start = time.time()
+    if len(works) > 1 and ranks().is_first:
+        print_tasks(reports)
+
+
+def prepare(args: EvaluationArguments, plan: Plan) -> Work:
+    """All of an evaluation that needs no LM. InputError for whatever is wrong; its folder is kept for this process."""
     split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
     askable = without_worked(split.examples, plan.worked_examples)
     if not askable:
@@ -226,26 +274,27 @@ def run(args: EvaluationArguments) -> None:
     check_folder(folder, settings)
     if not args.inspect:
         check_report(folder, len(examples), args.replace_report)
-    print_settings(plan, settings, split, len(examples))
-    if len(askable) < len(split.examples):
-        shown = len(split.examples) - len(askable)
-        print(f"note: {shown} of these questions are worked examples in the prompt (--num_fewshot) and are not asked")
     used = versions() | backend_versions(args.backend)
     make_folder(folder, instead="; use another --output_dir")
     if ranks().is_first:
         lock_folder(folder, instead="; wait for it, or use another --output_dir")
-
     layout = load_layout(plan)
     placed = [(example, f"{split.source}: row {example.index + 1}") for example in examples]
     check_prompts(plan.spec, layout, placed, plan.num_injected, sampling.max_new_tokens)
-    models = load_models(plan, layout)
-    settings |= model_settings(plan, models)
-    requests = make_requests(layout, examples)
+    return Work(args, plan, split, examples, sampling, folder, settings, used, layout)
+
+
+def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | None:
+    """Ask the questions, write and print the report, of rank 0. lms: lm_settings; start: when the work began, for the
+    report. InputError where the LMs are not those of the folder's samples."""
+    args, plan, split, sampling, folder = work.args, work.plan, work.split, work.sampling, work.folder
+    examples, settings = work.examples, work.settings | lms | layout_settings(work.layout)
+    requests = make_requests(work.layout, examples)
     batch_size = choose_batch_size(args, models, sampling, requests, plan.num_injected)
     if args.inspect:
         greedy = greedy_settings(models.llm, args.max_new_tokens)
         inspect_thoughts(models, requests, plan.task.answer_type, plan.num_injected, greedy, batch_size, folder)
-        return
+        return None
     check_folder(folder, settings)
 
     join_ranks()
@@ -253,7 +302,7 @@ def run(args: EvaluationArguments) -> None:
     if ranks().is_first:
         lines = merge_samples(folder, split.examples, args.num_return_sequences)
         asks = any(example.index not in lines for example in examples)
-        starts = write_start(folder, settings, used if asks else None, answered=bool(lines))
+        starts = write_start(folder, settings, work.used if asks else None, answered=bool(lines))
     wait_for_all()
     lines = {line.index: line for line in read_samples(folder / SAMPLES_FILE)}
     wait_for_all()  # nobody writes before everybody has read
@@ -264,7 +313,7 @@ def run(args: EvaluationArguments) -> None:
         seconds, known = answer_questions(args, sampler, pending, plan.task.answer_type, folder)
         variance = thought_variance(sampler.embed, done, batch_size)
     if not ranks().is_first:
-        return
+        return None
 
     lines = merge_samples(folder, split.examples, args.num_return_sequences)
     if missing := sum(example.index not in lines for example in examples):
@@ -280,7 +329,7 @@ def run(args: EvaluationArguments) -> None:
         thought_variance=variance,
         checkpoint=checkpoint_facts(plan),
         settings=settings,
-        versions=used,
+        versions=work.used,
         wall_seconds=time.time() - start,
         starts=starts,
         samples=lines_digest([one.line for one in graded]),
@@ -289,13 +338,18 @@ def run(args: EvaluationArguments) -> None:
     report.write(folder / REPORT_FILE)
     print_report(report)
     print(f"  {folder / REPORT_FILE}")
+    return report
 
 
-def print_settings(plan: Plan, settings: dict, split: Split, asked: int) -> None:
+def print_settings(work: Work) -> None:
     """What an evaluation begins with: its settings and its questions."""
-    for name, value in flatten(settings).items():
+    plan, split = work.plan, work.split
+    for name, value in flatten(work.settings).items():
         print(f"  {name} = {value!r}")
+    asked = len(work.examples)
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
+    if shown := len(split.examples) - len(without_worked(split.examples, plan.worked_examples)):
+        print(f"note: {shown} of these questions are worked examples in the prompt (--num_fewshot) and are not asked")
     if split.warning:
         print(f"warning: {split.warning}")
     made, injected = plan.num_made, plan.num_injected
@@ -339,7 +393,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def dispatch(argv: list[str]) -> None:
-    """Do what the flags ask for: --compare, --rank, --regrade, --plot, --checkpoints_of, --ask, else an evaluation."""
+    """Do what the flags ask for: --compare, --rank, --regrade, --plot, --list_tasks, --checkpoints_of, --ask, else an
+    evaluation."""
     args = parse_flags(EvaluationArguments, argv, "evaluate.py")
     if args.compare:
         print_comparison(compare(*args.compare))
@@ -349,6 +404,8 @@ def dispatch(argv: list[str]) -> None:
         regrade(args.regrade)
     elif args.plot:
         print(*plot_runs(args.plot, args.output_dir), sep="\n")
+    elif args.list_tasks:
+        print(task_table(args.data_dir))
     elif args.checkpoints_of:
         print(*run_checkpoints(args.checkpoints_of), sep="\n")
     elif args.ask is not None:

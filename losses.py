@@ -4,7 +4,7 @@
 
 Nothing here knows about models. Each returns sums or one value a row; the caller divides by counts taken over the whole
 optimiser step, so that gradient accumulation and data-parallel ranks change nothing.
-A new loss is a function here, a name in LOSSES, a weight in training/flags.py, and its line in
+A new loss is a function here, a name in LOSSES, a weight in training/declared.py, and its line in
 LatentThoughtModel._losses.
 """
 

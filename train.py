@@ -12,8 +12,12 @@ and stop; a second Ctrl-C stops at once.
 
 import signal
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
+    from lta_thinker.training.start import answer_at_once
+
+    answer_at_once()  # --help and a wrong flag do not wait for the imports
 
 import contextlib
 import functools
@@ -29,6 +33,7 @@ import torch
 import transformers
 from packaging.version import Version
 
+import lta_thinker
 from lta_thinker.build import build_layout, build_models
 from lta_thinker.checkpoint import META_FILE, STATE_FILE, Best, TrainingRecord, save_checkpoint, step_of
 from lta_thinker.common import InputError, ranks, run_program, versions, writing
@@ -39,6 +44,7 @@ from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_ten
 from lta_thinker.model import KINDS, LatentThoughtModel, Models, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
+from lta_thinker.training.declared import REFUSED
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.folders import (
     check_same_as_record,
@@ -54,6 +60,7 @@ from lta_thinker.training.folders import (
     record_start,
     take_run_folders,
 )
+from lta_thinker.training.repeat import flags_of_run
 from lta_thinker.training.rows import RunRows, prepare_rows
 from lta_thinker.training.states import fit_states, forget_states, keep_states
 from lta_thinker.weights import GeneratorWeights, check_weights, read_weights
@@ -229,8 +236,8 @@ def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: P
 
 def run(argv: list[str]) -> int:
     """A whole run; returns the exit status. InputError for whatever the user gave that is wrong."""
-    args = parse_flags(TrainArguments, argv, "train.py")
-    # imported here: transformers' Trainer takes two seconds, and --help and a wrong flag do not need it
+    args = parse_flags(TrainArguments, argv, "train.py", REFUSED, flags_of_run)
+    # imported here: transformers' Trainer takes two seconds, and a wrong flag does not need it
     from lta_thinker.training.preemption import StopAtSignal, start_workers_from_server
     from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer, check_optimizer
 
@@ -357,3 +364,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+else:
+    sys.modules[__name__].__class__ = lta_thinker.CallableTrain  # lta_thinker.train(rows, large=..., small=...)

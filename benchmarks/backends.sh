@@ -4,7 +4,7 @@
 # What takes long before the first question (the engine's start) is no part of the figures.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON=${PYTHON:-.venv-vllm/bin/python}
+PYTHON=${PYTHON:-${VENV:-.venv-vllm}/bin/python}
 out=$1
 shift
 for turn in 1 2; do

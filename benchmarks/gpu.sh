@@ -8,7 +8,7 @@
 #   SHAPES=tiny BATCHES="1 4" bash benchmarks/gpu.sh       # tries the script itself on a CPU
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON=${PYTHON:-python3}
+PYTHON=${PYTHON:-${VENV:+$VENV/bin/}python3}
 OUT=${OUT:-results/gpu}
 DATA_DIR=${DATA_DIR:-data}
 SHAPES=${SHAPES:-8b cpu}

@@ -19,45 +19,29 @@ sys.path.insert(0, str(DOCS.parent))
 
 from lta_thinker.evaluation.flags import EvaluationArguments  # noqa: E402
 from lta_thinker.flags import TaskArguments  # noqa: E402
-from lta_thinker.training.flags import TrainArguments  # noqa: E402
+from lta_thinker.training.declared import TrainFlags  # noqa: E402
+from lta_thinker.usage import default_text, flag_name, meaning  # noqa: E402
 
-CLASSES = {cls.__name__: cls for cls in (TrainArguments, EvaluationArguments, TaskArguments)}
+CLASSES = {cls.__name__: cls for cls in (TrainFlags, EvaluationArguments, TaskArguments)}
 PAGES = [DOCS / "training.md", DOCS / "evaluation.md"]
 TABLE = re.compile(r"(<!-- flags: (\w+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 
 
-def flag_name(field: dataclasses.Field) -> str:
-    """The name that a user types: the short one where there is one, and --no_NAME for a switch that is on."""
-    if field.default is True:
-        return f"--no_{field.name}"
-    aliases = field.metadata.get("aliases")
-    return aliases[0] if aliases else f"--{field.name}"
-
-
-def default_text(field: dataclasses.Field) -> str:
-    """A flag's default as the table shows it; nothing where its help text says what happens without it."""
-    if field.default is None:
-        return ""
-    if isinstance(field.default, bool):
-        return "off"
-    return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
-
-
-def help_text(field: dataclasses.Field) -> str:
-    text = field.metadata["help"].replace("%%", "%").replace("|", "\\|").replace("<", "\\<")
-    if field.default is True:
-        return f"do not {text}"
-    choices = field.metadata.get("choices")
-    if choices and not all(str(choice) in text for choice in choices):
-        text += f"; one of {', '.join(map(str, choices))}"
-    return text
+def cells(field: dataclasses.Field) -> tuple[str, str, str]:
+    """A flag's row: its name, its default, what it means."""
+    text, default = meaning(field).replace("|", "\\|").replace("<", "\\<"), default_text(field)
+    if field.default is False:
+        default = "off"
+    elif default:
+        default = f"`{default}`"
+    return f"`{flag_name(field)}`", default, text
 
 
 def flag_table(cls: type) -> str:
     """Markdown rows of the flags that the class itself declares, in its order."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     own = [fields[name] for name in inspect.get_annotations(cls) if name in fields]
-    rows = [f"| `{flag_name(field)}` | {default_text(field)} | {help_text(field)} |" for field in own if field.init]
+    rows = [f"| {' | '.join(cells(field))} |" for field in own]
     return "\n".join(["| flag | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 

@@ -8,7 +8,6 @@ the flags; `python train.py` and `python evaluate.py` take the same.)
 
 import argparse
 import contextlib
-import json
 import random
 import sys
 import tempfile
@@ -17,7 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # not needed after `pip install .`
 
-from lta_thinker import LatentThoughtModel, evaluate, train  # noqa: E402
+import lta_thinker  # noqa: E402
+from lta_thinker import evaluate  # noqa: E402
 
 
 def row(rng: random.Random) -> dict:
@@ -35,28 +35,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of training")
     parser.add_argument("--questions", type=int, default=100, help="of the test split")
     args, rng = parser.parse_args(), random.Random(41)
-    rows = [json.dumps(row(rng)) + "\n" for _ in range(500 + args.questions)]
-    Path("train.jsonl").write_text("".join(rows[args.questions :]))
-    Path("test.jsonl").write_text("".join(rows[: args.questions]))
+    test, rows = ([row(rng) for _ in range(count)] for count in (args.questions, 500))
+    task = {"task_name": "presents", "answer_type": "number", "steps_field": "steps"}
+    toy = {"num_thought_tokens": 8, "batch_size": 16, "gradient_accumulation_steps": 1, "learning_rate": 2e-3}
+    length = {"max_steps": args.steps, "eval_strategy": "steps", "eval_steps": args.steps, "disable_tqdm": True}
+    large, small = f"{ROOT}/toy/large", f"{ROOT}/toy/small"
+    model = lta_thinker.train(rows, test=test, large=large, small=small, output_name="mine", **task, **toy, **length)
 
-    task = "--task_name presents --answer_type number --steps_field steps"
-    task = [*task.split(), "--train_file", "train.jsonl", "--test_file", "test.jsonl"]
-    models = ["--large_model_id", f"{ROOT}/toy/large", "--small_model_id", f"{ROOT}/toy/small"]
-    toy = "--num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 --learning_rate 2e-3"
-    length = f"--max_steps {args.steps} --eval_strategy steps --eval_steps {args.steps}"
-    train.run([*models, *task, *toy.split(), *length.split(), "--output_name", "mine", "--disable_tqdm", "True"])
-    (checkpoint,) = Path("ckpt").iterdir()
-
+    # the run's name stands for its checkpoint, which knows the task and the LMs
     sampling = ["--num_return_sequences", "10", "--max_new_tokens", "96", "--batch_size", "8"]
-    bare = ["--base_model_id", f"{ROOT}/toy/large", "--thought_generator", "none", *task]
-    evaluate.main([*bare, *sampling, "--output_dir", "bare"])
-    evaluate.main(["--checkpoint", str(checkpoint), *sampling, "--output_dir", "thoughts"])  # knows the task
+    evaluate.main(["--checkpoint", "mine", "--thought_generator", "none", *sampling, "--output_dir", "bare"])
+    evaluate.main(["--checkpoint", "mine", *sampling, "--output_dir", "thoughts"])
     evaluate.main(["--compare", "bare/report.json", "thoughts/report.json"])
 
-    model = LatentThoughtModel.from_pretrained(checkpoint)
     question = row(rng)["question"]
     solution = model.solve(question, num_samples=10, max_new_tokens=96)
-    print(f"{question}\n{solution.texts[0]}\nanswer: {solution.answer}, votes: {solution.votes}")
+    print(f"{question}\n{solution.text}\nanswer: {solution.answer}, votes: {solution.votes}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
 
 from lta_thinker.build import check_prompts
-from lta_thinker.checkpoint import CHECKPOINT_FILES, META_FILE, save_checkpoint
+from lta_thinker.checkpoint import CHECKPOINT_FILES, META_FILE, find_checkpoint, known_runs, save_checkpoint
 from lta_thinker.common import InputError, first_line, sha256_of
 from lta_thinker.evaluation.card import model_card
 from lta_thinker.evaluation.flags import EvaluationArguments
@@ -62,7 +62,7 @@ class LatentThoughtModel(ModelHubMixin):
     ) -> "LatentThoughtModel":
         """Load a checkpoint with the LMs that its thoughts.json names, the generator and the prompts.
 
-        pretrained_model_name_or_path: ckpt/NAME, results/RUN/checkpoint-STEP, or a hub id. base_model_id,
+        pretrained_model_name_or_path: ckpt/NAME, results/RUN/checkpoint-STEP, a run's name, or a hub id. base_model_id,
         assistant_model_id: where the same LMs are, if not where thoughts.json says (a relative folder there is relative
         to the current folder). device: "cpu", "cuda:1", "auto" (spread over the visible GPUs), None: evaluate.py's
         choice. dtype, attn_implementation, trust_remote_code: evaluate.py's flags. The others: arguments of
@@ -76,8 +76,8 @@ class LatentThoughtModel(ModelHubMixin):
             torch.device("cpu" if device in (None, "auto") else device)
         except RuntimeError as error:
             raise InputError(f"device {device}: {error}") from None
-        folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
+        folder = find_checkpoint(str(pretrained_model_name_or_path))
+        if folder is None:
             folder = download(
                 str(pretrained_model_name_or_path),
                 revision=revision,
@@ -222,9 +222,8 @@ def download(hub_id: str, **arguments) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=WEIGHTS_ON_HUB, **arguments))
     except Exception as error:  # the hub's clients raise errors of several unrelated libraries
-        raise InputError(
-            f"{hub_id}: no such folder here, and no such hub repository could be read ({first_line(error)})"
-        ) from None
+        what = f"no such folder here, and no such hub repository could be read ({first_line(error)})"
+        raise InputError(f"{hub_id}: {what}; {known_runs()}") from None
 
 
 def check_replaceable(folder: Path) -> None:

@@ -9,6 +9,7 @@ files and the digests of those that are not large. What was lost, cut or exchang
 """
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -22,25 +23,25 @@ from safetensors import SafetensorError
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError, first_line, read_json, read_record, sha256_of, write_json
 from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
-from lta_thinker.llm.frozen import Identity
+from lta_thinker.llm.identity import Identity
 from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
 from lta_thinker.losses import AlignForm
 from lta_thinker.model import KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
+from lta_thinker.names import MAX_BLOCKS, META_FILE, RESUME_FILE
 from lta_thinker.rows.layout import WorkedExample
 from lta_thinker.weights import ATT_FILE, PARAMS_FILE, split_state
 
-META_FILE = "thoughts.json"
 CARD_FILE = "README.md"
 CHECKPOINT_FILES = {PARAMS_FILE, ATT_FILE, META_FILE, CARD_FILE, *ROLES}  # of a folder in ckpt/, save_pretrained's too
-RESUME_FILE, COMPLETE = "model.safetensors", "complete"  # without `complete`, writing was cut off
+COMPLETE = "complete"  # without `complete`, writing was cut off
 STATE_FILE = "trainer_state.json"  # Trainer's: steps, best step, log
 NEEDED = (RESUME_FILE, "optimizer.pt", "scheduler.pt", STATE_FILE, META_FILE)  # of every resume checkpoint
 NUMBERS = ("per_device_train_batch_size", "gradient_accumulation_steps", "world_size", "learning_rate", "seed")  # flags
+MOST_NAMES = 12  # of runs in a message
 SMALL = 2**24  # bytes: `complete` has a digest of every file up to this size
 DEV_LOSSES_FILE = "dev_losses.jsonl"  # in a run's folder: a line a dev evaluation, the SFT loss of every row
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # Trainer's, of the folder
 TORCH_WRITER = ("inline_container", "PytorchStreamWriter", "cannot be opened")  # in the errors of a failing torch.save
-MAX_BLOCKS = 64  # of a generator: each stands in the one behind it
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -365,14 +366,56 @@ def run_checkpoints(output_name: str) -> list[Path]:
     so.)"""
     run = Path("results", output_name)
     by_step = {step_of(folder): folder for folder in written_checkpoints(run)}
-    for path in Path("ckpt").glob(f"{output_name}-*/{META_FILE}"):
-        try:
-            record = TrainingRecord.read(path.parent)
-        except InputError:  # another program's folder, whose name begins in the same way
-            continue
-        if record.run == output_name and record.best is not None:
-            by_step.setdefault(record.best.step, path.parent)
+    for folder, record in weights_of(output_name).items():
+        if record.best is not None:
+            by_step.setdefault(record.best.step, folder)
     if not by_step:
         what = "no complete checkpoint in it" if run.is_dir() else "no such run"
         raise InputError(f"{run}: {what}, and none of its weights in ckpt/; a run is train.py's --output_name")
     return [by_step[step] for step in sorted(by_step)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By name
+
+
+def best_weights(pattern: str = "*") -> dict[Path, TrainingRecord]:
+    """The folders in ckpt/ (those whose names are of the pattern) with their thoughts.json, the newest first; without
+    links, and without those of other programs."""
+    found = {}
+    for path in Path("ckpt").glob(f"{pattern}/{META_FILE}"):
+        with contextlib.suppress(InputError):
+            if not path.parent.is_symlink():
+                found[path.parent] = TrainingRecord.read(path.parent)
+    return dict(sorted(found.items(), key=lambda item: -(item[0] / META_FILE).stat().st_mtime))
+
+
+def weights_of(run: str) -> dict[Path, TrainingRecord]:
+    """Those of best_weights that the run with this --output_name has written; copies under other names are none."""
+    return {path: record for path, record in best_weights(f"{glob.escape(run)}-*").items() if record.run == run}
+
+
+def find_checkpoint(name: str) -> Path | None:
+    """The folder of the checkpoint of that name: a folder itself, else the weights in ckpt/ of the run with this
+    --output_name; None where it is neither. InputError for a run whose weights are in several folders, or in none."""
+    folder = Path(name)
+    if is_resume_checkpoint(folder) or any((folder / file).is_file() for file in (META_FILE, PARAMS_FILE, ATT_FILE)):
+        return folder
+    if folder.name == name:
+        found, written = list(weights_of(name)), written_checkpoints(Path("results", name))
+        if len(found) > 1:
+            raise InputError(f"{name}: a run with weights in {len(found)} folders: {', '.join(map(str, found))}")
+        if written and not found:
+            raise InputError(f"{name}: this run has no weights in ckpt/ yet; its last checkpoint is {written[-1]}")
+        if found:
+            return found[0]
+    return folder if folder.is_dir() else None
+
+
+def known_runs() -> str:
+    """What a message says of the runs whose weights are in ckpt/, the newest first."""
+    names = list(dict.fromkeys(record.run or folder.name for folder, record in best_weights().items()))
+    if not names:
+        return "there are no weights in ckpt/ here"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"in ckpt/ there are {', '.join(names[:MOST_NAMES])}{more}"

@@ -1,4 +1,4 @@
-"""Flags that both scripts have, recipes, and the parser of flags. Each script's own: training/flags.py,
+"""Flags that both scripts have, recipes, and the parser of flags. Each script's own: training/declared.py,
 evaluation/flags.py.
 
 Flags are fields of a dataclass, declared by `flag` and read by Hugging Face's parser. Every error is one line.
@@ -8,17 +8,16 @@ import math
 import operator
 import os
 import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from transformers import HfArgumentParser
-from transformers.hf_argparser import string_to_bool
-
 from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
+from lta_thinker.config import with_config
 from lta_thinker.data_loader import TASKS, OwnTask, get_task, own_task
-from lta_thinker.model import GENERATORS
 from lta_thinker.rows.examples import Fields, Task
+from lta_thinker.usage import check_words, flag_words
 
 RUN_NAME = re.compile(r"\w[\w.-]*")
 
@@ -28,13 +27,17 @@ LARGEST = 2**31 - 1  # of a whole number
 LIMITS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
-def flag(default, text: str, *aliases: str, decides_weights: bool = True, choices=None, **limits: float) -> Any:
+def flag(
+    default, text: str, *aliases: str, decides_weights: bool = True, choices=None, group: str = "", **limits: float
+) -> Any:
     """A dataclass field that is a flag.
 
     default, help text, other names; choices: as argparse has them; limits: of LIMITS (at_least=1);
-    decides_weights: whether a run must go on with the value that it was started with.
+    decides_weights: whether a run must go on with the value that it was started with; group: that of usage.GROUPS which
+    begins with this flag ("": it is in that of the flag before it).
     """
     metadata = {"help": text, "aliases": list(aliases), "decides_weights": decides_weights, "limits": limits}
+    metadata |= {"group": group} if group else {}
     if choices is not None:
         metadata["choices"] = list(choices)
     return field(default=default, metadata=metadata)
@@ -80,6 +83,7 @@ NEEDS |= {"--distinct_slot_ids": "uses_small_lm", "--freeze_prior": "has_project
 # a flag that stands for another one, which a recipe then leaves out
 STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
+CONFIG_HELP = "YAML or JSON file of flags (examples/train.yaml); flags given besides win"
 RECIPE_HELP = "paper: the published settings (docs/published.md); flags given besides win"
 
 
@@ -87,7 +91,7 @@ RECIPE_HELP = "paper: the published settings (docs/published.md); flags given be
 class TaskArguments:
     """Flags of both scripts that say what the rows are. With files or fields the task is the user's own."""
 
-    data_dir: str = flag("data", "folder with a folder for each task")
+    data_dir: str = flag("data", "folder with a folder for each task", group="data")
     skip_bad_rows: bool = flag(False, "leave broken rows out and count them instead of stopping", decides_weights=False)
     train_file: str | None = flag(
         None, "own task: jsonl, json, csv, parquet, or hub:owner/name:config[:split]", decides_weights=False
@@ -130,33 +134,34 @@ class TaskArguments:
         return own_task(name, OwnTask(stored.files | given.files, stored.fields | given.fields, answer_type))
 
 
-class _Parser(HfArgumentParser):
-    def add_argument(self, *names, decides_weights=True, limits=None, **kwargs):  # argparse knows neither of the two
-        return super().add_argument(*names, **kwargs)
+def parse_flags(
+    arguments: Any,
+    argv: list[str],
+    script: str,
+    unwanted: Collection[str] = (),
+    of_record: Callable[[dict, str], dict] = lambda values, path: values,
+):
+    """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type.
+    unwanted: names of flags that no message proposes; of_record: config.with_config's."""
+    from lta_thinker.parser import Parser  # imported here: it takes a second, in transformers 4.53 three
 
-    def error(self, message: str):
-        wrong_choice = re.fullmatch(r"argument (--\w+)\S*: invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
-        if wrong_choice:
-            name, value, choices = wrong_choice.groups()
-            choices = choices.replace("'", "")
-            raise InputError(f"{name} {value}: one of {choices}")
-        raise InputError(message)
-
-
-def parse_flags(arguments: Any, argv: list[str], script: str):
-    """argv -> an instance of the dataclass `arguments`; InputError for unknown flags and for values of another type."""
-    parser = _Parser(arguments, prog=script, allow_abbrev=False)
+    known = flag_words(fields(arguments))
+    check_words(argv, known, script, unwanted)
+    argv = with_config(argv, known, script, unwanted, of_record)
+    parser = Parser(arguments, prog=script, allow_abbrev=False, add_help=False)
     argv = recipe_flags(argv, script) + argv
     unknown = parser.parse_known_args(argv)[1]
     if unknown:
-        raise InputError(f"no such flags: {unknown}; python {script} --help lists them")
+        raise InputError(f"{' '.join(unknown)}: belongs to no flag; python {script} --help lists them")
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
 
 
 def recipe_flags(argv: list[str], script: str) -> list[str]:
     """The flags that a --recipe in argv stands for, without those that the generator has no use for (where argv or the
     recipe names it); InputError where there is no such recipe."""
-    parser = _Parser([], allow_abbrev=False, add_help=False)
+    from lta_thinker.parser import Parser, string_to_bool
+
+    parser = Parser([], allow_abbrev=False, add_help=False)
     parser.add_argument("--recipe")
     parser.add_argument("--thought_generator")
     for stand_in in STANDS_FOR:
@@ -165,6 +170,8 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
     name = given.recipe
     if name is None:
         return []
+    from lta_thinker.model import GENERATORS  # imported here: torch takes seconds
+
     if name not in RECIPES[script]:
         raise InputError(f"--recipe {name}: no such recipe; there is {', '.join(RECIPES[script])}")
     words = RECIPES[script][name].split()

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lta_thinker.checkpoint import RESUME_FILE
 from lta_thinker.common import InputError, flatten
-from lta_thinker.evaluation.folder import ADAPTER_FILES
 from lta_thinker.evaluation.intervals import Interval, difference_interval, share_interval
-from lta_thinker.evaluation.plan import KNOWN_STATES
 from lta_thinker.evaluation.report import (
+    ADAPTER_FILES,
+    KNOWN_STATES,
     Graded,
     Report,
     grade,
@@ -24,7 +23,8 @@ from lta_thinker.evaluation.report import (
     version_texts,
 )
 from lta_thinker.evaluation.samples import SAMPLES_FILE, read_samples
-from lta_thinker.llm.frozen import same_states, same_weights
+from lta_thinker.llm.identity import same_states, same_weights
+from lta_thinker.names import RESUME_FILE
 
 # settings that are about the thoughts: two evaluations may differ in them and still be a fair pair
 THOUGHT_SETTINGS = (

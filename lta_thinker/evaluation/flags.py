@@ -2,11 +2,21 @@
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from lta_thinker.common import InputError, ranks
-from lta_thinker.flags import ATTENTION_HELP, RECIPE_HELP, RECIPES, RUN_NAME, TaskArguments, check_ranges, flag
-from lta_thinker.model import KINDS
+from lta_thinker.flags import (
+    ATTENTION_HELP,
+    CONFIG_HELP,
+    RECIPE_HELP,
+    RECIPES,
+    RUN_NAME,
+    TaskArguments,
+    check_ranges,
+    flag,
+)
+from lta_thinker.names import KIND_NAMES
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
 
@@ -15,15 +25,37 @@ VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the e
 class EvaluationArguments(TaskArguments):
     """Flags of evaluate.py. What thoughts.json says need not be given; a flag that contradicts it is an InputError."""
 
+    checkpoint: str | None = flag(
+        None,
+        "a run's --output_name, ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything",
+        group="models",
+    )
     base_model_id: str | None = flag(None, "frozen LLM: hub id or folder (thoughts.json's, else Qwen/Qwen3-8B)")
     assistant_model_id: str | None = flag(None, "frozen small LM (thoughts.json's, else Qwen/Qwen3-0.6B)")
-    checkpoint: str | None = flag(None, "ckpt/NAME or results/RUN/checkpoint-STEP: its thoughts.json has everything")
     params_file_name: str | None = flag(None, "projection.bin (thoughts.json beside it is read)")
     att_file_name: str | None = flag(None, "TransformerBlock.bin, for generators that have one")
     base_model_ckpt: str | None = flag(None, "LoRA adapter of the large LLM, a folder (default: the checkpoint's)")
     assistant_model_ckpt: str | None = flag(None, "LoRA adapter of the small LM, a folder (default: the checkpoint's)")
+    dtype: str = flag(
+        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
+    )
+    attn_implementation: str | None = flag(None, ATTENTION_HELP)
+    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
+    task_name: str | None = flag(
+        None, "as train.py's, or several with commas between them (default: thoughts.json's, else gsm8k)", group="data"
+    )
+    split: str = flag("test", "train, dev, test or sample")
+    test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
+    num_fewshot: int | None = flag(
+        None,
+        "K worked examples in the LLM's prompt: the first K rows of train (default: thoughts.json's, else 0)",
+        at_least=0,
+    )
     thought_generator: str | None = flag(
-        None, "default: thoughts.json's, else found from the files' shapes", choices=KINDS
+        None,
+        "default: thoughts.json's, else found from the files' shapes",
+        choices=KIND_NAMES,
+        group="method",
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
     num_thought_tokens: int | None = flag(
@@ -33,14 +65,16 @@ class EvaluationArguments(TaskArguments):
     distinct_slot_ids: bool = flag(
         None, "weights without thoughts.json: the small LM reads N distinct tokens at the slots (published), not one"
     )
-    num_fewshot: int | None = flag(
-        None,
-        "K worked examples in the LLM's prompt: the first K rows of train (default: thoughts.json's, else 0)",
-        at_least=0,
-    )
-    task_name: str | None = flag(None, "as train.py's; default: thoughts.json's, else gsm8k")
-    split: str = flag("test", "train, dev, test or sample")
-    test_k: int = flag(0, "first k questions only; 0: all", at_least=0)
+    recipe: str | None = flag(None, RECIPE_HELP)
+    config: str | None = flag(None, CONFIG_HELP)
+    num_return_sequences: int = flag(1, "samples a question; the vote is over them", at_least=1, group="sampling")
+    max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
+    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
+    top_p: float | None = flag(None, "default: as --temperature")
+    top_k: int | None = flag(None, "default: as --temperature; 0: off")
+    min_p: float | None = flag(None, "default: as --temperature; 0: off")
+    greedy: bool = flag(False, "the likeliest token always, no sampling")
+    seed: int = flag(41, "of the sampling noise")
     batch_size: str = flag("4", "questions at a time, or auto: as many as fit into memory")
     backend: str = flag("hf", "what writes the answers: this process (hf) or vLLM's engine", choices=["hf", "vllm"])
     tensor_parallel_size: int | None = flag(
@@ -53,27 +87,17 @@ class EvaluationArguments(TaskArguments):
     max_model_len: int | None = flag(
         None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
     )
-    num_return_sequences: int = flag(1, "samples a question; the vote is over them", at_least=1)
-    max_new_tokens: int | None = flag(None, "longest answer (default 4096, or half of the LLM's positions)")
-    temperature: float | None = flag(None, "default: published for the model's family, else its generation_config's")
-    top_p: float | None = flag(None, "default: as --temperature")
-    top_k: int | None = flag(None, "default: as --temperature; 0: off")
-    min_p: float | None = flag(None, "default: as --temperature; 0: off")
-    greedy: bool = flag(False, "the likeliest token always, no sampling")
-    seed: int = flag(41, "of the sampling noise")
-    print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
-    print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
     output_dir: str | None = flag(
-        None, "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>, and what departs from the defaults"
+        None,
+        "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>, and what departs from the defaults",
+        group="output",
     )
     replace_report: bool = flag(False, "let a report of fewer questions replace that of more")
-    dtype: str = flag(
-        "auto", "of the LMs (auto: thoughts.json's, else bfloat16 on CUDA)", choices=["auto", "float32", "bfloat16"]
+    print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
+    print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
+    ask: str | None = flag(
+        None, "answer this question, not a split's; nothing is written", group="instead of an evaluation"
     )
-    attn_implementation: str | None = flag(None, ATTENTION_HELP)
-    trust_remote_code: bool = flag(False, "allow the models' own code from the hub")
-    recipe: str | None = flag(None, RECIPE_HELP)
-    ask: str | None = flag(None, "answer this question, not a split's; nothing is written")
     inspect: int = flag(
         0,
         "look inside the thoughts of the first K questions: words, scale, attention, swaps",
@@ -85,6 +109,7 @@ class EvaluationArguments(TaskArguments):
         None, "only find the answers of old evaluations anew, in these folders, and write their reports anew"
     )
     plot: list[str] | None = flag(None, "only draw runs side by side: losses, maj@k of each --output_name or report")
+    list_tasks: bool = flag(False, "only list the tasks, and where their rows are found")
     checkpoints_of: str | None = flag(None, "only list the checkpoints of the run with this --output_name, by step")
 
     def __post_init__(self):
@@ -118,6 +143,7 @@ class EvaluationArguments(TaskArguments):
             raise InputError("--inspect runs in one process: python evaluate.py, without torchrun")
         if self.regrade and ranks().world > 1:
             raise InputError("--regrade runs in one process: python evaluate.py, without torchrun")
+        self._check_tasks()
         self._check_ask()
         if not re.fullmatch("auto|[1-9][0-9]*", self.batch_size):
             raise InputError(f"--batch_size {self.batch_size}: a number of questions, at least 1, or auto")
@@ -149,6 +175,28 @@ class EvaluationArguments(TaskArguments):
         word = f"--{name} {getattr(self, name)}"
         of_recipe = self.recipe is not None and word in RECIPES["evaluate.py"][self.recipe]
         return f"--recipe {self.recipe}'s {word}" if of_recipe else word
+
+    @property
+    def tasks(self) -> list["EvaluationArguments"]:
+        """These flags for each task of --task_name; with several an --output_dir has a folder for each."""
+        names = (self.task_name or "").split(",")
+        if len(names) == 1:
+            return [self]
+        folders = [None if self.output_dir is None else str(Path(self.output_dir, name)) for name in names]
+        pairs = zip(names, folders, strict=True)
+        return [replace(self, task_name=name, output_dir=folder) for name, folder in pairs]
+
+    def _check_tasks(self):
+        names = (self.task_name or "").split(",")
+        if len(names) == 1:
+            return
+        if not all(names) or len({*names}) < len(names):
+            raise InputError(f"--task_name {self.task_name}: names with commas between them, each once")
+        if self.backend == "vllm":
+            raise InputError(f"--task_name {self.task_name} with --backend vllm: an engine takes one task at a time")
+        for name in ("ask", "inspect"):
+            if getattr(self, name):
+                raise InputError(f"--task_name {self.task_name} with --{name}: one task")
 
     def _check_ask(self):
         if self.ask is None:

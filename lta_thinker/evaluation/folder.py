@@ -13,11 +13,11 @@ from pathlib import Path
 from lta_thinker.checkpoint import CHECKPOINT_NAME
 from lta_thinker.common import InputError, flatten, read_json, sha256_of, write_json
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.plan import KNOWN_STATES, Plan, base_name, lm_dtype
-from lta_thinker.evaluation.report import GRADED_FILE, REPORT_FILE, Report
+from lta_thinker.evaluation.plan import Plan, base_name, lm_dtype
+from lta_thinker.evaluation.report import ADAPTER_FILES, GRADED_FILE, KNOWN_STATES, REPORT_FILE, Report
 from lta_thinker.evaluation.samples import sample_files
 from lta_thinker.generation.sampling import SamplingSettings
-from lta_thinker.llm.frozen import same_states
+from lta_thinker.llm.identity import same_states
 from lta_thinker.llm.lora import ROLES
 from lta_thinker.rows.examples import Example
 
@@ -126,7 +126,6 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
 
 
 # settings that are there only where they say something: an adapter's files, distinct slots, worked examples
-ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")
 OPTIONAL = (*ADAPTER_FILES, "distinct_slot_ids", "num_fewshot", "worked_examples")
 
 

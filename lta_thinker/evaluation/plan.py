@@ -13,13 +13,23 @@ from typing import Any
 import torch
 
 from lta_thinker.build import ModelSpec, build_layout, build_models, choose_device
-from lta_thinker.checkpoint import META_FILE, RESUME_FILE, TrainingRecord, check_resume_checkpoint, is_resume_checkpoint
+from lta_thinker.checkpoint import (
+    META_FILE,
+    RESUME_FILE,
+    TrainingRecord,
+    check_resume_checkpoint,
+    find_checkpoint,
+    is_resume_checkpoint,
+    known_runs,
+)
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.report import KNOWN_STATES
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
-from lta_thinker.llm.frozen import Identity, LmSource, fingerprint, load_config
+from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
+from lta_thinker.llm.identity import Identity
 from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
@@ -35,7 +45,6 @@ from lta_thinker.weights import (
 )
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
-KNOWN_STATES = "known_states"  # the setting: of the LMs by role, Models.known_states
 FILE_FLAGS = ("--params_file_name", "--att_file_name")
 DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 
@@ -68,7 +77,10 @@ def find_thoughts(args: EvaluationArguments) -> Thoughts:
     Raises InputError where files are missing or broken, and where the two files are of two checkpoints.
     """
     if args.checkpoint:
-        return read_checkpoint(Path(args.checkpoint), with_weights=args.thought_generator != "none")
+        folder = find_checkpoint(args.checkpoint)
+        if folder is None:
+            raise InputError(f"--checkpoint {args.checkpoint}: no such folder, and no run of that name; {known_runs()}")
+        return read_checkpoint(folder, with_weights=args.thought_generator != "none")
     params = Path(args.params_file_name) if args.params_file_name else None
     att = Path(args.att_file_name) if args.att_file_name else None
     for flag, path in zip(FILE_FLAGS, (params, att), strict=True):
@@ -275,10 +287,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         check_flags(args, record)
     elif thoughts.weights is None and args.thought_generator != "none":
         raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
-    task_name = args.task_name or (record.task_name if record else "gsm8k")
-    own_task = record.own_task if record and task_name == record.task_name else None
-    task = args.resolve_task(task_name, own_task)
-
+    task = choose_task(args, record)
     dtype = lm_dtype(args.dtype, record)
     spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
     if args.inspect and spec.kind == "none":
@@ -316,6 +325,12 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
         record=record,
         adapters=find_adapters(args, spec.kind, thoughts),
     )
+
+
+def choose_task(args: EvaluationArguments, record: TrainingRecord | None) -> Task:
+    """--task_name's, else the checkpoint's, else gsm8k. InputError where there is no such task."""
+    name = args.task_name or (record.task_name if record else "gsm8k")
+    return args.resolve_task(name, record.own_task if record and name == record.task_name else None)
 
 
 def lm_flag(name: str, given: str | None, trained: str | None) -> str:
@@ -443,10 +458,13 @@ def load_models(plan: Plan, layout: Layout) -> Models:
 
 
 def model_settings(plan: Plan, models: Models) -> dict:
-    """What the loaded models add to the settings: fingerprints of the frozen LMs and the text around the question.
+    """What the loaded models add to the settings: lm_settings, and the text around the question."""
+    return lm_settings(plan, models) | layout_settings(models.layout)
 
-    InputError where they are not the LMs that the thoughts were trained with.
-    """
+
+def lm_settings(plan: Plan, models: Models) -> dict:
+    """Fingerprints of the frozen LMs, and what they compute: the same for every task. InputError where they are not the
+    LMs that the thoughts were trained with."""
     in_engine = plan.backend.name == "vllm"
     large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
     small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
@@ -456,11 +474,14 @@ def model_settings(plan: Plan, models: Models) -> dict:
         above = adapter.files[0].resolve().parent.parent if adapter.files else None
         if plan.record is None and above and (above / META_FILE).is_file():
             check_lms(plan, TrainingRecord.read(above), (large, small), models)
-    texts = {"layout.llm": asdict(models.layout.llm)}
-    if models.layout.generator_tokenizer is not None:
-        texts["layout.generator"] = asdict(models.layout.generator)
     states = dict(zip(("large", "small"), models.known_states, strict=True))
-    return {"fingerprints": {"large": large, "small": small}, KNOWN_STATES: states, **texts}
+    return {"fingerprints": {"large": large, "small": small}, KNOWN_STATES: states}
+
+
+def layout_settings(layout: Layout) -> dict:
+    """The text around the question."""
+    texts = {"layout.llm": asdict(layout.llm)}
+    return texts if layout.generator_tokenizer is None else texts | {"layout.generator": asdict(layout.generator)}
 
 
 def check_lms(plan: Plan, record: TrainingRecord, weights: Sequence[str | None], models: Models) -> None:

@@ -18,10 +18,12 @@ from lta_thinker.answers.votes import Vote, maj_at_k, pass_at_k, vote
 from lta_thinker.common import InputError, read_json, read_record, write_json, write_text
 from lta_thinker.evaluation.intervals import Interval, nats, share_interval
 from lta_thinker.evaluation.samples import SampleLine
-from lta_thinker.generation.prompts import collapsed
+from lta_thinker.generation.collapse import collapsed
 from lta_thinker.rows.examples import gold_answer
 
 REPORT_FILE, GRADED_FILE = "report.json", "graded.jsonl"
+KNOWN_STATES = "known_states"  # the setting: of the LMs by role, Models.known_states
+ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")  # ends of settings: an adapter's files
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Answers

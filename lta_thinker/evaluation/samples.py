@@ -11,11 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lta_thinker.common import InputError, parse_json, read_record, write_text, writing
-from lta_thinker.generation.samplers import Answer
 from lta_thinker.rows.examples import Example
+
+if TYPE_CHECKING:
+    from lta_thinker.generation.samplers import Answer  # it imports torch, which reading lines does not need
 
 SAMPLES_FILE = "samples.jsonl"
 SET_ASIDE_FILE = "samples.set-aside.jsonl"  # lines that cannot be used, as they were
@@ -60,7 +62,7 @@ def gold_of(example: Example) -> str:
     return example.reference or example.answer
 
 
-def sample_line(answer: Answer) -> SampleLine:
+def sample_line(answer: "Answer") -> SampleLine:
     """The line of an answered question."""
     example = answer.request.example
     return SampleLine(

@@ -59,10 +59,6 @@ def make_requests(layout: Layout, examples: Sequence[Example]) -> list[Request]:
     return requests
 
 
-# of the thoughts' mean square; in the toy world 0.0009 to 0.0013 in runs that have collapsed, 0.07 and more in others
-COLLAPSED = 3e-3
-
-
 class ThoughtVariance:
     """Variance of all N thoughts over the questions that were added, kept as sums, which ranks can add up.
 
@@ -108,12 +104,6 @@ class ThoughtVariance:
             over_chains = None
         figures = {"over_questions": over_questions, "over_slots": over_slots, "over_chains": over_chains}
         return figures | {"mean_square": mean_square, "num_questions": len(self.seen)}
-
-
-def collapsed(figures: dict[str, Any]) -> bool:
-    """Whether the thoughts (figures of ThoughtVariance) are the same for every question: then nothing of a question
-    reaches the LLM through them. One question alone does not tell."""
-    return figures["num_questions"] > 1 and figures["over_questions"] < COLLAPSED * figures["mean_square"]
 
 
 class PromptEmbedder:

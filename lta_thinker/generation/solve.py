@@ -22,13 +22,14 @@ class Solution:
 
     answer: the vote's, None where no sample has an answer. votes: {answer: number of samples}, the winner first, then
     the most frequent; samples without an answer are not counted. texts, tokens: each sample's text and its number of
-    tokens.
+    tokens. text: that of the first sample with the vote's answer, None where no sample has an answer.
     """
 
     answer: str | None
     votes: dict[str, int]
     texts: list[str]
     tokens: list[int]
+    text: str | None
 
 
 def as_example(question: str, answer_type: str, options: tuple[str, ...] = ()) -> Example:
@@ -69,4 +70,5 @@ def solve(
         votes={str(answers[result.groups.index(group)]): sizes[group] for group in ranked},
         texts=answer.texts,
         tokens=[sample.num_tokens for sample in answer.samples],
+        text=None if result.winner is None else answer.texts[result.groups.index(result.winner)],
     )

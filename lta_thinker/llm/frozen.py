@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -320,29 +320,7 @@ def check_cache(lm, flag: str) -> None:
 # Which LM it is
 
 
-class Identity(NamedTuple):
-    """What tells LMs apart, each None where it is not known. weights: their fingerprint; states: known_states; tokens:
-    the digest of the tokenizer with its chat template (rows/tokens.py)."""
-
-    weights: str | None
-    states: str | None
-    tokens: str | None
-
-    def differs(self, trained: "Identity", dtype: str | None) -> str | None:
-        """What of this LM is not that of the training's; None where all is. dtype: of both, None where they have two:
-        then weights and states are not compared."""
-        if dtype and not same_weights(self.weights, trained.weights):
-            return "not the weights that these thoughts were trained with"
-        if dtype and not same_states(self.states, trained.states, dtype):
-            return "its weights are those of the training, what it computes is not: its config.json, or a version"
-        if None not in (self.tokens, trained.tokens) and self.tokens != trained.tokens:
-            return "not the tokenizer or chat template that these thoughts were trained with"
-        return None
-
-
 WORDS_IN_ROW = 512  # of the table that a weight's bits are read as
-# relative distances. TF32 makes 1e-3 of float32; SmolLM2 in bfloat16 is 0.03 from float32, other experts are more
-CLOSE_STATES = {"float32": 2e-3, "bfloat16": 0.15}
 
 
 def fingerprint(lm, whole: Callable[[Tensor], Tensor] = lambda weight: weight) -> str:
@@ -368,18 +346,6 @@ def known_states(lm) -> str:
     return " ".join(f"{number:.4g}" for number in picked.tolist())
 
 
-def same_states(one: str | None, other: str | None, dtype: str) -> bool:
-    """Whether two known_states are of one LM: within what other kernels and devices make of it in this dtype. None,
-    what is not known, is like any."""
-    if one is None or other is None:
-        return True
-    try:
-        a, b = (torch.tensor([float(number) for number in str(text).split()]) for text in (one, other))
-    except ValueError:  # in a file that something else wrote
-        return False
-    return len(a) == len(b) and bool((a - b).norm() <= CLOSE_STATES.get(dtype, 0) * b.norm())
-
-
 def weights_hash(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None = None) -> str:
     """32 hex digits: the fingerprint of weights by name, as they are in `dtype` (None: in their own). The first 16, all
     that earlier versions had, are of 64 values of each tensor; the last 16 of every bit."""
@@ -398,10 +364,3 @@ def sums_of_bits(flat: Tensor) -> Iterator[Tensor]:
     words = F.pad(octets, (0, -len(octets) % (8 * WORDS_IN_ROW))).view(torch.int64).view(-1, WORDS_IN_ROW)
     yield words.sum(1)
     yield words.sum(0)
-
-
-def same_weights(one: str | None, other: str | None) -> bool:
-    """Whether two fingerprints are of the same weights, by the digits that both have. None, what is not known, is like
-    any."""
-    a, b = str(one), str(other)
-    return one is None or other is None or a[: len(b)] == b[: len(a)]

@@ -35,7 +35,8 @@ from lta_thinker.checkpoint import (
     written_checkpoints,
 )
 from lta_thinker.common import InputError, first_line, ranks, write_text
-from lta_thinker.generation.prompts import ThoughtVariance, collapsed
+from lta_thinker.generation.collapse import collapsed
+from lta_thinker.generation.prompts import ThoughtVariance
 from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models

@@ -106,10 +106,10 @@ def test_solve_votes_as_in_evaluation(monkeypatch, solve_with):
     solution = solve_with("number")
     assert [*solution.votes] == ["0.75", "2", "9"]
     assert solution == Solution(
-        "0.75", {"0.75": 2, "2": 2, "9": 1}, ["so 2", "0.75", "hm", "3/4", "2.0", "9"], [1, 2, 3, 4, 5, 6]
+        "0.75", {"0.75": 2, "2": 2, "9": 1}, ["so 2", "0.75", "hm", "3/4", "2.0", "9"], [1, 2, 3, 4, 5, 6], "0.75"
     )
     fake_samples(monkeypatch, ["hm", "no idea"], [0, 0])
-    assert solve_with("number") == Solution(None, {}, ["hm", "no idea"], [1, 2])
+    assert solve_with("number") == Solution(None, {}, ["hm", "no idea"], [1, 2], None)
 
 
 def test_options_are_asked_like_rows(monkeypatch, solve_with):

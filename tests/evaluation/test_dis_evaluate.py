@@ -215,7 +215,7 @@ def test_run_without_checkpoints_is_refused(folder):
     assert "results/dis: no complete checkpoint in it" in fails("--checkpoints_of", "dis")
     assert "results/dos: no such run" in fails("--checkpoints_of", "dos")
     assert "--checkpoints_of results/dis: not a run's --output_name" in fails("--checkpoints_of", "results/dis")
-    assert "no such flags: ['--checkpoints', 'dis']" in fails("--checkpoints", "dis")
+    assert "no such flag: --checkpoints (--checkpoint, --checkpoints_of?); " in fails("--checkpoints", "dis")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

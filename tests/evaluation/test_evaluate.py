@@ -161,7 +161,10 @@ ERRORS = {
     "other LLM": (["--checkpoint", CKPT, "--base_model_id", "Qwen/Qwen3-4B"], "Qwen3-4B: .* trained with .*large"),
     "other small LM": (["--checkpoint", CKPT, "--assistant_model_id", "x/y"], "x/y: .* trained with .*small"),
     "no thoughts named": ([], "which thoughts"),
-    "no checkpoint there": (["--checkpoint", "nowhere"], "nowhere/thoughts.json: no such file"),
+    "no checkpoint there": (
+        ["--checkpoint", "nowhere"],
+        "--checkpoint nowhere: no such folder, and no run of that name; there are no weights in ckpt/",
+    ),
     "no params there": (["--params_file_name", "no.bin"], "no.bin: no such file"),
     "att alone": (["--att_file_name", f"{CKPT}/{ATT_FILE}"], f"small_block needs {PARAMS_FILE}"),
     "att alone with none": (["--thought_generator", "none", "--att_file_name", "b.bin"], "injects no thoughts"),

@@ -20,9 +20,9 @@ from lta_thinker.llm.frozen import (
     known_states,
     load_config,
     load_frozen_lm,
-    same_weights,
     weights_hash,
 )
+from lta_thinker.llm.identity import same_weights
 from lta_thinker.rows.layout import Layout
 
 

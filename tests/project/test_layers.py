@@ -6,16 +6,17 @@ from pathlib import Path
 from helpers import ROOT
 
 LAYERS = (
-    {"common", "losses"},
+    {"common", "names", "losses"},
     {"answers"},
     {"rows", "llm"},
     {"data_loader"},
-    {"model"},
-    {"weights"},
+    {"model", "usage"},
+    {"weights", "config", "parser"},
     {"checkpoint", "flags"},
     {"build", "generation"},
     {"training", "evaluation"},
     {"train", "evaluate", "api", "data"},
+    {"commands", "from_rows"},
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 

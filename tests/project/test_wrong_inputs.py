@@ -244,7 +244,7 @@ CASES = {
         nothing,
         evaluate,
         f"{BARE} {OWN} --no_such_flag",
-        "no such flags: ['--no_such_flag']",
+        "no such flag: --no_such_flag; python evaluate.py --help lists them",
     ),
     "more thoughts than the vocabulary has rows": (
         nothing,
@@ -252,7 +252,12 @@ CASES = {
         f"{TRAIN} {OWN} --num_thought_tokens 500",
         "has only 400 rows",
     ),
-    "checkpoint that is not there": (nothing, evaluate, CHECKPOINT, "ckpt/thoughts.json: no such file"),
+    "checkpoint that is not there": (
+        nothing,
+        evaluate,
+        CHECKPOINT,
+        "--checkpoint ckpt: no such folder, and no run of that name; there are no weights in ckpt/ here",
+    ),
     "weights that are no weights": (
         write("p.bin", "x"),
         evaluate,

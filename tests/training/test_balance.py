@@ -12,7 +12,8 @@ from helpers import assert_close, logs, meta, weights
 from lta_thinker import build, evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
-from lta_thinker.generation.prompts import ThoughtVariance, collapsed
+from lta_thinker.generation.collapse import collapsed
+from lta_thinker.generation.prompts import ThoughtVariance
 from lta_thinker.losses import LOSSES
 from lta_thinker.rows.batch import TrainingCollator, loss_counts
 from lta_thinker.training.flags import TrainArguments

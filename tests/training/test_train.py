@@ -426,7 +426,7 @@ def test_bf16_keeps_float32_weights(flags):
         ("--fsdp full_shard", "--fsdp is not for this program"),
         ("--deepspeed ds.json", "--deepspeed is not for this program"),
         ("--fp16", "--fp16 is not for this program: use --bf16"),
-        ("--no_such_flag 3", "no such flags"),
+        ("--no_such_flag 3", "no such flag: --no_such_flag;"),
         ("--learning_rate fast", "--learning_rate"),
         ("--learning_rate 0", "--learning_rate 0.0: must be above 0"),
         ("--num_thought_tokens 0", "--num_thought_tokens 0: must be at least 1"),

@@ -1,0 +1,40 @@
+"""What evaluate.py answers before its imports, which take seconds: --help, a flag that there is not, in a --config too,
+and what needs no LM: comparisons, the list of tasks."""
+
+import dataclasses
+import sys
+
+from lta_thinker.common import ranks, run_program
+from lta_thinker.config import with_config
+from lta_thinker.data_loader import task_table
+from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
+from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.flags import parse_flags
+from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
+
+
+def answer_at_once() -> None:
+    """End the process where the command line has a flag that there is not, asks for --help or --list_tasks, or is
+    nothing but --compare A B or --rank A B ...; else do nothing."""
+    run_program(answer, sys.argv[1:], "nothing was written")
+
+
+def answer(argv: list[str]) -> None:
+    """As answer_at_once; InputError for a wrong flag and for what cannot be compared."""
+    if wanted_help(argv) is not None:
+        print_help(help_text("evaluate.py", EvaluationArguments))
+    known = flag_words(dataclasses.fields(EvaluationArguments))
+    check_words(argv, known, "evaluate.py")
+    with_config(argv, known, "evaluate.py")
+    if "--list_tasks" in argv and ranks().is_first:
+        print(task_table(parse_flags(EvaluationArguments, argv, "evaluate.py").data_dir))
+        sys.exit()
+    what, paths = argv[:1], argv[1:]
+    if not paths or any(path.startswith("-") for path in paths) or not ranks().is_first:
+        return
+    if what == ["--compare"] and len(paths) == 2:
+        print_comparison(compare(*paths))
+        sys.exit()
+    if what == ["--rank"]:
+        print_ranking(rank(paths))
+        sys.exit()
