@@ -15,10 +15,10 @@
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
-flags, thoughts.json -> questions -> thoughts -> samples.jsonl -> report.json. samples.jsonl gets a line a question as
-soon as it is answered; the same command after a kill answers the rest; at the end the lines are in the order of the
-questions. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own copy and takes its
-share of the questions.
+flags, thoughts.json -> questions -> thoughts -> samples.jsonl -> report.json, report.html. samples.jsonl gets a line a
+question as soon as it is answered; the same command after a kill answers the rest; at the end the lines are in the
+order of the questions. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own copy
+and takes its share of the questions.
 """
 
 import signal
@@ -43,7 +43,7 @@ from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import run_checkpoints
 from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.data_loader import load_split, without_worked
-from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
+from lta_thinker.evaluation.compare import Evaluated, compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
     check_folder,
@@ -54,6 +54,7 @@ from lta_thinker.evaluation.folder import (
     write_start,
 )
 from lta_thinker.evaluation.inspection import inspect_thoughts
+from lta_thinker.evaluation.page import PAGE_FILE, report_page, write_page
 from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan, model_settings
 from lta_thinker.evaluation.plots import plot_runs
 from lta_thinker.evaluation.regrade import regrade
@@ -287,8 +288,10 @@ def run(args: EvaluationArguments) -> None:
     )
     write_graded(folder / GRADED_FILE, graded)
     report.write(folder / REPORT_FILE)
+    write_page(folder / PAGE_FILE, report_page(Evaluated(report, graded), folder))
     print_report(report)
     print(f"  {folder / REPORT_FILE}")
+    print(f"  {folder / PAGE_FILE}")
 
 
 def print_settings(plan: Plan, settings: dict, split: Split, asked: int) -> None:

@@ -3,6 +3,7 @@
 settings.json    all that decides the texts, and the versions of each start; a folder is only continued with the same
 samples.jsonl    a line a question, as soon as it is done; several ranks write one file each (samples.py)
 report.json      the figures, and graded.jsonl: every answer that they count (report.py)
+report.html      both to look at, with the texts (page.py)
 """
 
 import hashlib

@@ -235,8 +235,8 @@ def mixed_versions(report: Report) -> str | None:
     return f"the texts are of several versions: {'; '.join(mixed)}" if mixed else None
 
 
-def print_report(report: Report) -> None:
-    """The table at the end of an evaluation."""
+def figure_rows(report: Report) -> dict[str, str]:
+    """The report's figures as they are shown, by their titles."""
     samples = report.settings["sampling"]["num_return_sequences"]
     speed, variance = report.speed, report.thought_variance
     rows = {
@@ -244,7 +244,7 @@ def print_report(report: Report) -> None:
         "one sample, % right": report.sample_accuracy.percent,
         "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.maj_at_k.items()),
         "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.pass_at_k.items()),
-        "tied votes": report.ties,
+        "tied votes": str(report.ties),
         "samples without an answer": f"{report.no_answer:.1%}",
         "samples cut off": f"{report.cut_off:.1%}",
         "tokens a sample": f"{report.tokens_per_sample:.1f}",
@@ -266,8 +266,13 @@ def print_report(report: Report) -> None:
     if all(key in dev for key in keys):
         value, low, high = (dev[key] for key in keys)
         rows["information of the thoughts"] = f"{nats(value, low, high)} (of training, on dev; normal interval)"
+    return rows
+
+
+def print_report(report: Report) -> None:
+    """The table at the end of an evaluation."""
     print(f"{report.num_questions} questions, [95 % intervals over questions]")
-    for title, value in rows.items():
+    for title, value in figure_rows(report).items():
         print(f"  {title:28s} {value}")
     if mixed := mixed_versions(report):
         print(f"note: {mixed}")

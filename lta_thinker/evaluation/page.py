@@ -1,0 +1,255 @@
+"""report.html: an evaluation as a page of a browser: its figures, its settings, each question with its samples.
+
+    write_page(folder / PAGE_FILE, report_page(Evaluated(report, graded), folder))
+
+One file that opens from disk and loads nothing. page.html, a template of jinja2 (which comes with torch and with
+transformers), has the tables; page.css and page.js are put into it. The questions are one block of JSON, of which
+page.js draws what is looked at. The same evaluation gives the same bytes.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lta_thinker.common import flatten, read_json, read_record, write_text
+from lta_thinker.evaluation.compare import Evaluated
+from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.inspection import INSPECTION_FILE
+from lta_thinker.evaluation.report import Graded, Report, figure_rows, mixed_versions, version_texts
+
+PAGE_FILE = "report.html"
+MARKING = (
+    "Marked is the last place where the answer's text stands in the sample: a search for its letters. What the answer "
+    "was read from may be another place."
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is on a page
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first one of a row its title; folded: shown when it is asked for."""
+
+    heading: str
+    header: list[str]
+    rows: list[list[str]]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: points (x, y) or (x, y, low, high); colour: a number; chosen: the x that is marked."""
+
+    name: str
+    points: list[tuple[float, ...]]
+    colour: int = 0
+    dashed: bool = False
+    chosen: int | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over an x of this name; log: of the y axis."""
+
+    title: str
+    x: str
+    series: list[Series]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page shows. names: of the evaluations whose samples `questions` has, as questions_of makes them."""
+
+    title: str
+    lead: str
+    notes: list[str]
+    tables: list[Table]
+    charts: list[Chart]
+    names: list[str] = field(default_factory=list)
+    questions: list[dict] = field(default_factory=list)
+    answer_type: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The file
+
+
+def write_page(path: Path, page: Page) -> None:
+    """The page as one HTML file, all or nothing. InputError where it cannot be written."""
+    write_text(path, page_text(page))
+
+
+def page_text(page: Page) -> str:
+    """The page's HTML. No text of the data is HTML there: tables are escaped, and the JSON has no `<`."""
+    data = {
+        "charts": [asdict(chart) for chart in page.charts],
+        "names": page.names,
+        "questions": page.questions,
+        "answer_type": page.answer_type,
+        "marking": MARKING,
+    }
+    # no "</script>" or "<!--" of a text ends the block: "<" is an escape in it
+    block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    template, parts = _template()
+    return template.render(page=page, data=Markup(block), **parts) + "\n"
+
+
+@cache
+def _template() -> tuple[jinja2.Template, dict[str, Any]]:
+    """page.html, and what stands in every page: style and script, and their hashes, which alone the page may run."""
+    here, parts = Path(__file__).parent, {}
+    for name, file in (("style", "page.css"), ("script", "page.js")):
+        text = (here / file).read_text(encoding="utf-8")
+        parts[name] = Markup(text)
+        parts[f"{name}_hash"] = "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html"), parts
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Questions
+
+
+def questions_of(several: Sequence[Evaluated], words: dict[int, list] | None = None) -> list[dict]:
+    """What page.js shows of each question: its texts once, and a side for each evaluation of it.
+
+    several: of the same questions; words: the thoughts' nearest words by question.
+    """
+    questions = []
+    for graded in zip(*(one.graded for one in several), strict=True):
+        line = graded[0].line
+        question = {
+            "number": line.index,
+            "question": line.question,
+            "options": line.options or [],
+            "gold": graded[0].gold,
+            "reference": line.gold,
+            "sides": [side_of(one) for one in graded],
+        }
+        if words and line.index in words:
+            question["words"] = words[line.index]
+        questions.append(question)
+    return questions
+
+
+def side_of(graded: Graded) -> dict:
+    """An evaluation's samples of a question, its vote and its grades."""
+    line = graded.line
+    return {
+        "vote": graded.vote.answer,
+        "winner": graded.vote.winner,
+        "correct": graded.correct,
+        "tied": graded.vote.tied,
+        "answers": graded.answers,
+        "groups": graded.vote.groups,
+        "hits": list(map(int, graded.hits)),
+        "texts": line.responses,
+        "tokens": line.num_tokens,
+        "finished": list(map(int, line.finished)),
+        "scores": [round(score, 4) for score in line.scores],
+    }
+
+
+@dataclass(frozen=True)
+class NearWord:
+    """Of a word in inspection.json, what is read here."""
+
+    word: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """Of inspection.json, what is read here: the nearest words of each thought of each question."""
+
+    questions: list[int]
+    nearest_words: list[list[list[NearWord]]]
+
+
+def read_words(folder: Path) -> dict[int, list[list[str]]]:
+    """The nearest words of each thought by question, of the folder's inspection.json; none where there is none.
+
+    InputError where it is none that --inspect wrote.
+    """
+    path = folder / INSPECTION_FILE
+    if not path.is_file():
+        return {}
+    found = read_record(Inspected, read_json(path), str(path))
+    return {
+        index: [[f"{near.word!r} {near.cosine:.2f}" for near in slot] for slot in slots]
+        for index, slots in zip(found.questions, found.nearest_words, strict=False)
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures and settings
+
+
+def votes_chart(reports: dict[str, Report]) -> Chart:
+    """maj@k and pass@k of the reports, by the names of these; the vote of all samples with its interval."""
+    series = []
+    for colour, (name, report) in enumerate(reports.items()):
+        vote, before = report.vote_accuracy, f"{name}: " if name else ""
+        for key, title in (("maj_at_k", "maj@k"), ("pass_at_k", "pass@k")):
+            curve: list[tuple[float, ...]] = [(int(k), 100 * value) for k, value in getattr(report, key).items()]
+            if key == "maj_at_k":
+                curve[-1] = (*curve[-1], 100 * vote.low, 100 * vote.high)
+            series.append(Series(before + title, curve, colour, dashed=key == "pass_at_k"))
+    return Chart("maj@k and pass@k, % right", "k samples", series)
+
+
+def shown(value) -> str:
+    """A setting as it is shown."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def chosen_settings(report: Report) -> dict[str, str]:
+    """The settings that are flags of evaluate.py and not their defaults."""
+    defaults = {one.name: one.default for one in fields(EvaluationArguments)}
+    chosen = {}
+    for key, value in flatten(report.settings).items():
+        name = key.rpartition(".")[2]
+        if key in (name, f"sampling.{name}") and name in defaults and value != defaults[name]:
+            chosen[name] = shown(value)
+    return chosen
+
+
+def report_page(evaluated: Evaluated, folder: Path) -> Page:
+    """The page of one evaluation, whose files are in `folder`."""
+    report, settings = evaluated.report, evaluated.report.settings
+    mixed = mixed_versions(report)
+    figures = {name: value for name, value in figure_rows(report).items() if "@k" not in name}
+    made = {f"texts: {name}": text for name, text in version_texts(report).items()}
+    made |= {f"answers and figures: {name}": text for name, text in report.versions.items()}
+    return Page(
+        title=report.checkpoint.name,
+        lead=f"{report.num_questions} {settings['split']} questions of {settings['task_name']}, {evaluated.title}. "
+        "In brackets: 95 % intervals over questions.",
+        notes=[mixed] if mixed else [],
+        tables=[
+            Table("Figures", [], list(map(list, figures.items()))),
+            Table("Settings that are not the flags' defaults", [], list(map(list, chosen_settings(report).items()))),
+            Table("All settings", [], [[key, shown(value)] for key, value in flatten(settings).items()], folded=True),
+            Table("Versions", [], list(map(list, made.items())), folded=True),
+        ],
+        charts=[votes_chart({"": report})],
+        names=[""],
+        questions=questions_of([evaluated], read_words(folder)),
+        answer_type=settings["answer_type"],
+    )
