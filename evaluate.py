@@ -54,7 +54,7 @@ from lta_thinker.evaluation.folder import (
     write_start,
 )
 from lta_thinker.evaluation.inspection import inspect_thoughts
-from lta_thinker.evaluation.page import PAGE_FILE, report_page, write_page
+from lta_thinker.evaluation.page import PAGE_FILE, report_page, write_comparison, write_page, write_ranking
 from lta_thinker.evaluation.plan import Plan, load_layout, load_models, make_plan, model_settings
 from lta_thinker.evaluation.plots import plot_runs
 from lta_thinker.evaluation.regrade import regrade
@@ -345,9 +345,13 @@ def dispatch(argv: list[str]) -> None:
     """Do what the flags ask for: --compare, --rank, --regrade, --plot, --checkpoints_of, --ask, else an evaluation."""
     args = parse_flags(EvaluationArguments, argv, "evaluate.py")
     if args.compare:
-        print_comparison(compare(*args.compare))
+        comparison = compare(*args.compare)
+        print_comparison(comparison)
+        print(f"  {write_comparison(comparison, list(map(Path, args.compare)), args.output_dir)}")
     elif args.rank:
-        print_ranking(rank(args.rank))
+        ranked = rank(args.rank)
+        print_ranking([one.report for _, one in ranked])
+        print(f"  {write_ranking(ranked, args.output_dir)}")
     elif args.regrade:
         regrade(args.regrade)
     elif args.plot:

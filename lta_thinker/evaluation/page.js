@@ -256,7 +256,7 @@ function start() {
   const titles = ["row", "question", "gold", ...(single ? ["vote, right"] : names)];
   const classes = ["number", null, "gold", ...names.map(() => "vote")];
   byId("rows").tHead.rows[0].append(...titles.map((title, i) => html("th", { scope: "col", class: classes[i] }, title)));
-  byId("rows").classList.toggle("many", names.length > 2);
+  byId("rows").className = ["one", "two", "many"][Math.min(names.length, 3) - 1];
   byId("search").addEventListener("input", select);
 
   const body = byId("rows").tBodies[0], indexOf = (event) => event.target.closest("tr").sectionRowIndex;

@@ -1,6 +1,8 @@
-"""report.html: an evaluation as a page of a browser: its figures, its settings, each question with its samples.
+"""Pages of a browser: report.html, an evaluation with its figures, its settings and each question with its samples;
+and several evaluations of the same questions side by side (--compare, --rank).
 
     write_page(folder / PAGE_FILE, report_page(Evaluated(report, graded), folder))
+    path = write_comparison(compare(a, b), [a, b], folder=None)
 
 One file that opens from disk and loads nothing. page.html, a template of jinja2 (which comes with torch and with
 transformers), has the tables; page.css and page.js are put into it. The questions are one block of JSON, of which
@@ -10,18 +12,21 @@ page.js draws what is looked at. The same evaluation gives the same bytes.
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
-from lta_thinker.common import flatten, read_json, read_record, write_text
-from lta_thinker.evaluation.compare import Evaluated
+from lta_thinker.common import flatten, make_folder, read_json, read_record, write_text
+from lta_thinker.evaluation.compare import Comparison, Evaluated, ranking_notes, ranking_rows
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.folder import shortened
 from lta_thinker.evaluation.inspection import INSPECTION_FILE
 from lta_thinker.evaluation.report import Graded, Report, figure_rows, mixed_versions, version_texts
 
@@ -37,11 +42,13 @@ MARKING = (
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, the first one of a row its title; folded: shown when it is asked for."""
+    """Rows of cells, the first one of a row its title; links: a row's address, None for none; folded: shown when it is
+    asked for."""
 
     heading: str
     header: list[str]
     rows: list[list[str]]
+    links: list[str | None] = field(default_factory=list)
     folded: bool = False
 
 
@@ -126,10 +133,12 @@ def _template() -> tuple[jinja2.Template, dict[str, Any]]:
 # Questions
 
 
-def questions_of(several: Sequence[Evaluated], words: dict[int, list] | None = None) -> list[dict]:
+def questions_of(
+    several: Sequence[Evaluated], words: dict[int, list] | None = None, with_texts: bool = True
+) -> list[dict]:
     """What page.js shows of each question: its texts once, and a side for each evaluation of it.
 
-    several: of the same questions; words: the thoughts' nearest words by question.
+    several: of the same questions; words: the thoughts' nearest words by question; with_texts: the samples' texts too.
     """
     questions = []
     for graded in zip(*(one.graded for one in several), strict=True):
@@ -140,7 +149,7 @@ def questions_of(several: Sequence[Evaluated], words: dict[int, list] | None = N
             "options": line.options or [],
             "gold": graded[0].gold,
             "reference": line.gold,
-            "sides": [side_of(one) for one in graded],
+            "sides": [side_of(one, with_texts) for one in graded],
         }
         if words and line.index in words:
             question["words"] = words[line.index]
@@ -148,7 +157,7 @@ def questions_of(several: Sequence[Evaluated], words: dict[int, list] | None = N
     return questions
 
 
-def side_of(graded: Graded) -> dict:
+def side_of(graded: Graded, with_texts: bool) -> dict:
     """An evaluation's samples of a question, its vote and its grades."""
     line = graded.line
     return {
@@ -159,7 +168,7 @@ def side_of(graded: Graded) -> dict:
         "answers": graded.answers,
         "groups": graded.vote.groups,
         "hits": list(map(int, graded.hits)),
-        "texts": line.responses,
+        "texts": line.responses if with_texts else None,
         "tokens": line.num_tokens,
         "finished": list(map(int, line.finished)),
         "scores": [round(score, 4) for score in line.scores],
@@ -202,16 +211,17 @@ def read_words(folder: Path) -> dict[int, list[list[str]]]:
 
 
 def votes_chart(reports: dict[str, Report]) -> Chart:
-    """maj@k and pass@k of the reports, by the names of these; the vote of all samples with its interval."""
+    """maj@k of the reports, by the names of these, and of one or two pass@k; the vote of all samples with its
+    interval."""
     series = []
     for colour, (name, report) in enumerate(reports.items()):
         vote, before = report.vote_accuracy, f"{name}: " if name else ""
-        for key, title in (("maj_at_k", "maj@k"), ("pass_at_k", "pass@k")):
+        for key, title in (("maj_at_k", "maj@k"), ("pass_at_k", "pass@k"))[: 2 if len(reports) < 3 else 1]:
             curve: list[tuple[float, ...]] = [(int(k), 100 * value) for k, value in getattr(report, key).items()]
             if key == "maj_at_k":
                 curve[-1] = (*curve[-1], 100 * vote.low, 100 * vote.high)
             series.append(Series(before + title, curve, colour, dashed=key == "pass_at_k"))
-    return Chart("maj@k and pass@k, % right", "k samples", series)
+    return Chart("maj@k and pass@k, % right" if len(reports) < 3 else "maj@k, % right", "k samples", series)
 
 
 def shown(value) -> str:
@@ -253,3 +263,90 @@ def report_page(evaluated: Evaluated, folder: Path) -> Page:
         questions=questions_of([evaluated], read_words(folder)),
         answer_type=settings["answer_type"],
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluations side by side
+
+
+def union(columns: Sequence[dict[str, str]]) -> list[list[str]]:
+    """A row for each key that some column has, with the columns' values."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return [[key, *(column.get(key, "-") for column in columns)] for key in keys]
+
+
+def name_of(path: Path) -> str:
+    """What an evaluation is called in a page's name: its folder, below a checkpoint's with that one."""
+    folder = path.resolve().parent
+    return f"{folder.parent.name}-{folder.name}" if folder.parent.name.startswith("eval-") else folder.name
+
+
+def link_to(path: Path, folder: Path) -> str | None:
+    """The address of the page beside a report.json, from a page in `folder`; None where there is none."""
+    page = path.with_name(PAGE_FILE)
+    return quote(os.path.relpath(page.resolve(), folder.resolve())) if page.is_file() else None
+
+
+def page_path(kind: str, paths: Sequence[Path], output_dir: str | None) -> Path:
+    """Where the page of --compare or --rank (`kind`) of these reports goes: into `output_dir`, None for results/."""
+    folder = Path(output_dir or "results")
+    make_folder(folder, instead="; use another --output_dir")
+    return folder / f"{shortened('-'.join([kind, *map(name_of, paths)]))}.html"
+
+
+def write_comparison(comparison: Comparison, paths: Sequence[Path], output_dir: str | None) -> Path:
+    """The page of --compare of the reports at `paths`; returns where it is. InputError where it cannot be written."""
+    path = page_path("compare", paths, output_dir)
+    settings = comparison.evaluated[0].report.settings
+    reports = dict(zip("AB", (one.anew for one in comparison.evaluated), strict=True))
+    figures = [{key: text for key, text in figure_rows(one).items() if "@k" not in key} for one in reports.values()]
+    page = Page(
+        title=f"{reports['A'].checkpoint.name} and {reports['B'].checkpoint.name}",
+        lead=f"{comparison.num_questions} {settings['split']} questions of {settings['task_name']}, % right. In "
+        "brackets: 95 % intervals over questions.",
+        notes=comparison.all_notes(),
+        tables=[
+            Table(
+                "The difference, question by question",
+                ["", "one sample", "vote"],
+                comparison.rows(),
+                [*(link_to(one, path.parent) for one in paths), None],
+            ),
+            Table("Figures", ["", *reports], union(figures)),
+            Table(
+                "Settings that are not the flags' defaults",
+                ["", *reports],
+                union([chosen_settings(one) for one in reports.values()]),
+            ),
+        ],
+        charts=[votes_chart(reports)],
+        names=list(reports),
+        questions=questions_of(comparison.evaluated),
+        answer_type=settings["answer_type"],
+    )
+    write_page(path, page)
+    return path
+
+
+def write_ranking(ranked: Sequence[tuple[Path, Evaluated]], output_dir: str | None) -> Path:
+    """The page of --rank, with every vote and without the texts, which the evaluations' own pages have; returns where
+    it is. InputError where it cannot be written."""
+    path = page_path("rank", sorted(one for one, _ in ranked), output_dir)  # one page, whoever is the best
+    evaluated = [one for _, one in ranked]
+    reports = [one.report for one in evaluated]
+    header, *rows = ranking_rows(reports)
+    settings = reports[0].settings
+    names = [row[0].rstrip(".") for row in rows]
+    page = Page(
+        title=f"{len(reports)} evaluations, the best vote first",
+        lead=f"{reports[0].num_questions} {settings['split']} questions of {settings['task_name']}, % right. In "
+        "brackets: 95 % intervals over questions. The texts are in the evaluations' own pages.",
+        notes=ranking_notes(reports),
+        tables=[Table("The ranking", header, rows, [link_to(one, path.parent) for one, _ in ranked])],
+        charts=[votes_chart(dict(zip(names, reports, strict=True)))],
+        names=names,
+        questions=questions_of(evaluated, with_texts=False),
+        answer_type=settings["answer_type"],
+    )
+    write_page(path, page)
+    return path

@@ -11,8 +11,8 @@ import pytest
 from browser import Browser, browser, find_browser
 from helpers import line_of, write_evaluation
 
-from lta_thinker.evaluation.compare import Evaluated
-from lta_thinker.evaluation.page import page_text, report_page, write_page
+from lta_thinker.evaluation.compare import Evaluated, compare
+from lta_thinker.evaluation.page import page_text, report_page, write_comparison, write_page
 from lta_thinker.evaluation.samples import SampleLine
 
 HOSTILE = "</script><!-- <script>document.title = 'ran'</script> <b>bold</b> &amp; \u2028 é 答"
@@ -112,6 +112,34 @@ def test_evaluation_writes_its_page(run, checkpoints):
     assert run("--regrade", "out", data=False).startswith("error: out/inspection.json: questions: is 7")
 
 
+OTHER = [line_of(0, ["18", "18", "18"]), line_of(1, ["18", "18", "18"]), line_of(2, ["18", "7", "7"])]
+OTHER += [replace(LINES[3], responses=3 * ["It is 9."]), LINES[4]]
+
+
+def test_comparison_writes_its_page(run, tmp_path):
+    """--compare writes a page into results/, or --output_dir, with the paired difference, both sides' samples of each
+    question, and links to the pages of the two where there are some; --rank one with all votes, without the texts."""
+    a, b = (write_evaluation(tmp_path / "eval-x" / name, lines) for name, lines in {"a": LINES, "b": OTHER}.items())
+    b.with_name("report.html").write_text("")
+    said = run("--compare", a, b, data=False).splitlines()
+    assert said[-1] == "  results/compare-eval-x-a-eval-x-b.html"
+    text = Path(said[-1].strip()).read_text()
+    (row,) = [line for line in said if "B - A" in line]
+    (shown,) = re.findall(r"<tr><th scope=\"row\">B - A, paired</th>(.*?)</tr>", text)
+    assert re.findall(r">([^<]+)</td>", shown) == re.split(r"  +", row.strip())[1:]
+    assert [given["href"] for tag, given in Parts(text).tags if tag == "a"] == ["../eval-x/b/report.html"]
+    for question, one, other in zip(data_of(text)["questions"], LINES, OTHER, strict=True):
+        assert [side["texts"] for side in question["sides"]] == [one.responses, other.responses]
+    said = run("--rank", a, b, "--output_dir", "out", data=False).splitlines()
+    assert said[-1] == "  out/rank-eval-x-a-eval-x-b.html"
+    data = data_of(Path(said[-1].strip()).read_text())
+    sides = [[side["correct"] for side in question["sides"]] for question in data["questions"]]
+    assert sides == [[True, True], [True, False], [False, False], [False, True], [True, True]]  # b is the best
+    assert not any(side["texts"] for question in data["questions"] for side in question["sides"])
+    Path("file").write_text("")
+    assert run("--compare", a, b, "--output_dir", "file", data=False).startswith("error: file: cannot be made here")
+
+
 @pytest.fixture(scope="session")
 def large(tmp_path_factory) -> Path:
     """The page of 1,319 questions of 10 samples of 1,000 characters, which are 250 tokens."""
@@ -186,6 +214,22 @@ def test_filters_and_search(shown):
         press_filter(shown, "all")
         shown.run(f"byId('search').value = {words!r}; select()")
         assert shown.run(ROWS) == rows
+
+
+def test_filters_of_a_comparison(tab, tmp_path):
+    """What changed between A and B is found, and which of the two is right; a question opens with both sides."""
+    paths = [write_evaluation(tmp_path / name, lines) for name, lines in {"a": LINES, "b": OTHER}.items()]
+    tab.open(write_comparison(compare(*paths), paths, str(tmp_path)))
+    filters = {
+        **{"all": [0, 1, 2, 3, 4], "all right": [0, 4], "all wrong": [2], "changed": [1, 3]},
+        **{"only A right": [3], "only B right": [1], "tied": [2]},
+    }
+    assert {label: press_filter(tab, label) for label in filters} == filters
+    press_filter(tab, "only B right")
+    tab.run("document.querySelector('#rows tbody tr').click()")
+    votes = tab.run(f"[...{READER}.querySelectorAll('h3')].map(one => one.textContent)")
+    assert votes == ["Gold answer: 18", "A: vote 7, wrong", "B: vote 18, right"]
+    assert tab.run(f"{READER}.querySelectorAll('.sample').length") == 6 and tab.errors() == []
 
 
 def test_question_opens_by_mouse_and_keys(shown):
