@@ -23,6 +23,7 @@ from lta_thinker.llm.lora import ROLES
 from lta_thinker.rows.examples import Example
 
 SETTINGS_FILE = "settings.json"
+INSPECTION_FILE = "inspection.json"  # of --inspect (inspection.py)
 SAMPLES_FORMAT = 2  # 1 had answers in samples.jsonl, and other noise
 LONGEST_NAME = 200  # bytes of a file's name that is made of others: 255 is what file systems take
 

@@ -67,18 +67,20 @@ function drawChart(figure, chart) {
     const colour = `s${series.colour % 6}`, dashed = series.dashed ? " dashed" : "";
     const line = series.points.map((point, i) => `${i ? "L" : "M"}${x(point[0])} ${y(point[1])}`).join("");
     drawing.append(svg("path", { class: colour + dashed, d: line }));
+    const small = series.points.length > 100 ? 1.5 : 3;
     for (const [at, value, from, to] of series.points) {
       if (from !== undefined) drawing.append(svg("line", { class: colour, x1: x(at), x2: x(at), y1: y(from), y2: y(to) }));
       const range = from === undefined ? "" : ` [${shortened(from)}, ${shortened(to)}]`;
       const title = svg("title", {}, `${series.name}, ${chart.x} ${at}: ${shortened(value)}${range}`);
       const chosen = at === series.chosen;
-      drawing.append(svg("circle", { class: colour, cx: x(at), cy: y(value), r: chosen ? 6 : 3 }, title));
-      if (chosen) drawing.append(svg("text", { x: x(at), y: y(value) - 10, "text-anchor": "middle" }, "★ chosen"));
+      drawing.append(svg("circle", { class: colour, cx: x(at), cy: y(value), r: chosen ? 6 : small }, title));
+      if (chosen) drawing.append(svg("text", { x: x(at), y: y(value) - 10, "text-anchor": "middle" }, "★"));
     }
     const sample = svg("svg", { viewBox: "0 0 30 10" });
     sample.append(svg("path", { class: colour + dashed, d: "M0 5H30" }), svg("circle", { class: colour, cx: 15, cy: 5, r: 3 }));
     legend.append(html("li", {}, sample, series.name));
   }
+  if (chart.series.some((one) => one.chosen !== null)) legend.append(html("li", {}, "★ the step that was chosen on dev"));
   figure.append(drawing, legend);
 }
 

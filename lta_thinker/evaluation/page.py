@@ -26,8 +26,7 @@ from markupsafe import Markup
 from lta_thinker.common import flatten, make_folder, read_json, read_record, write_text
 from lta_thinker.evaluation.compare import Comparison, Evaluated, ranking_notes, ranking_rows
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.folder import shortened
-from lta_thinker.evaluation.inspection import INSPECTION_FILE
+from lta_thinker.evaluation.folder import INSPECTION_FILE, shortened
 from lta_thinker.evaluation.report import Graded, Report, figure_rows, mixed_versions, version_texts
 
 PAGE_FILE = "report.html"
