@@ -30,6 +30,7 @@ from lta_thinker.evaluation.folder import INSPECTION_FILE, shortened
 from lta_thinker.evaluation.report import Graded, Report, figure_rows, mixed_versions, version_texts
 
 PAGE_FILE = "report.html"
+MOST_TEXT = 100_000_000  # characters of samples on a page: what a browser still opens
 MARKING = (
     "Marked is the last place where the answer's text stands in the sample: a search for its letters. What the answer "
     "was read from may be another place."
@@ -107,7 +108,8 @@ def page_text(page: Page) -> str:
     # no "</script>" or "<!--" of a text ends the block: "<" is an escape in it
     block = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     template, parts = _template()
-    return template.render(page=page, data=Markup(block), **parts) + "\n"
+    text = template.render(page=page, data=Markup(block), **parts) + "\n"
+    return text.encode(errors="replace").decode()  # the name of a file need not be Unicode
 
 
 @cache
@@ -132,12 +134,21 @@ def _template() -> tuple[jinja2.Template, dict[str, Any]]:
 # Questions
 
 
-def questions_of(
-    several: Sequence[Evaluated], words: dict[int, list] | None = None, with_texts: bool = True
-) -> list[dict]:
+def longest_text(several: Sequence[Evaluated]) -> tuple[int, list[str]]:
+    """How many characters of a sample's text, its last, have room on a page, and the note that says so where some text
+    is longer."""
+    lengths = [len(text) for one in several for graded in one.graded for text in graded.line.responses]
+    if sum(lengths) <= MOST_TEXT:
+        return max(1, *lengths), []
+    longest = MOST_TEXT // len(lengths)
+    return longest, [f"of each text the last {longest:,} characters are here, and all of it is in samples.jsonl"]
+
+
+def questions_of(several: Sequence[Evaluated], longest: int, words: dict[int, list] | None = None) -> list[dict]:
     """What page.js shows of each question: its texts once, and a side for each evaluation of it.
 
-    several: of the same questions; words: the thoughts' nearest words by question; with_texts: the samples' texts too.
+    several: of the same questions; longest: characters of a sample's text, its last, 0 for no texts; words: the
+    thoughts' nearest words by question.
     """
     questions = []
     for graded in zip(*(one.graded for one in several), strict=True):
@@ -148,7 +159,7 @@ def questions_of(
             "options": line.options or [],
             "gold": graded[0].gold,
             "reference": line.gold,
-            "sides": [side_of(one, with_texts) for one in graded],
+            "sides": [side_of(one, longest) for one in graded],
         }
         if words and line.index in words:
             question["words"] = words[line.index]
@@ -156,9 +167,10 @@ def questions_of(
     return questions
 
 
-def side_of(graded: Graded, with_texts: bool) -> dict:
+def side_of(graded: Graded, longest: int) -> dict:
     """An evaluation's samples of a question, its vote and its grades."""
     line = graded.line
+    texts = [text if len(text) <= longest else f"…{text[-longest:]}" for text in line.responses]
     return {
         "vote": graded.vote.answer,
         "winner": graded.vote.winner,
@@ -167,7 +179,7 @@ def side_of(graded: Graded, with_texts: bool) -> dict:
         "answers": graded.answers,
         "groups": graded.vote.groups,
         "hits": list(map(int, graded.hits)),
-        "texts": line.responses if with_texts else None,
+        "texts": texts if longest else None,
         "tokens": line.num_tokens,
         "finished": list(map(int, line.finished)),
         "scores": [round(score, 4) for score in line.scores],
@@ -243,6 +255,7 @@ def report_page(evaluated: Evaluated, folder: Path) -> Page:
     """The page of one evaluation, whose files are in `folder`."""
     report, settings = evaluated.report, evaluated.report.settings
     mixed = mixed_versions(report)
+    longest, notes = longest_text([evaluated])
     figures = {name: value for name, value in figure_rows(report).items() if "@k" not in name}
     made = {f"texts: {name}": text for name, text in version_texts(report).items()}
     made |= {f"answers and figures: {name}": text for name, text in report.versions.items()}
@@ -250,7 +263,7 @@ def report_page(evaluated: Evaluated, folder: Path) -> Page:
         title=report.checkpoint.name,
         lead=f"{report.num_questions} {settings['split']} questions of {settings['task_name']}, {evaluated.title}. "
         "In brackets: 95 % intervals over questions.",
-        notes=[mixed] if mixed else [],
+        notes=[mixed, *notes] if mixed else notes,
         tables=[
             Table("Figures", [], list(map(list, figures.items()))),
             Table("Settings that are not the flags' defaults", [], list(map(list, chosen_settings(report).items()))),
@@ -259,7 +272,7 @@ def report_page(evaluated: Evaluated, folder: Path) -> Page:
         ],
         charts=[votes_chart({"": report})],
         names=[""],
-        questions=questions_of([evaluated], read_words(folder)),
+        questions=questions_of([evaluated], longest, read_words(folder)),
         answer_type=settings["answer_type"],
     )
 
@@ -298,12 +311,13 @@ def write_comparison(comparison: Comparison, paths: Sequence[Path], output_dir: 
     path = page_path("compare", paths, output_dir)
     settings = comparison.evaluated[0].report.settings
     reports = dict(zip("AB", (one.anew for one in comparison.evaluated), strict=True))
+    longest, notes = longest_text(comparison.evaluated)
     figures = [{key: text for key, text in figure_rows(one).items() if "@k" not in key} for one in reports.values()]
     page = Page(
         title=f"{reports['A'].checkpoint.name} and {reports['B'].checkpoint.name}",
         lead=f"{comparison.num_questions} {settings['split']} questions of {settings['task_name']}, % right. In "
         "brackets: 95 % intervals over questions.",
-        notes=comparison.all_notes(),
+        notes=comparison.all_notes() + notes,
         tables=[
             Table(
                 "The difference, question by question",
@@ -320,7 +334,7 @@ def write_comparison(comparison: Comparison, paths: Sequence[Path], output_dir: 
         ],
         charts=[votes_chart(reports)],
         names=list(reports),
-        questions=questions_of(comparison.evaluated),
+        questions=questions_of(comparison.evaluated, longest),
         answer_type=settings["answer_type"],
     )
     write_page(path, page)
@@ -344,7 +358,7 @@ def write_ranking(ranked: Sequence[tuple[Path, Evaluated]], output_dir: str | No
         tables=[Table("The ranking", header, rows, [link_to(one, path.parent) for one, _ in ranked])],
         charts=[votes_chart(dict(zip(names, reports, strict=True)))],
         names=names,
-        questions=questions_of(evaluated, with_texts=False),
+        questions=questions_of(evaluated, longest=0),
         answer_type=settings["answer_type"],
     )
     write_page(path, page)

@@ -11,6 +11,7 @@ import pytest
 from browser import Browser, browser, find_browser
 from helpers import line_of, write_evaluation
 
+from lta_thinker.evaluation import page
 from lta_thinker.evaluation.compare import Evaluated, compare
 from lta_thinker.evaluation.page import page_text, report_page, write_comparison, write_page
 from lta_thinker.evaluation.samples import SampleLine
@@ -79,14 +80,14 @@ def test_page_shows_figures_and_settings(tmp_path):
     """The tables have the report's figures, the flags that are not their defaults, and every setting."""
     sampling = {"num_return_sequences": 3, "seed": 41, "temperature": 0.5, "greedy": False}
     found = evaluation(tmp_path / "a", LINES, split="test", sampling=sampling)
-    page = report_page(found, tmp_path)
-    tables = {table.heading: dict(table.rows) for table in page.tables}
+    made = report_page(found, tmp_path)
+    tables = {table.heading: dict(table.rows) for table in made.tables}
     assert tables["Figures"]["vote of 3, % right"] == found.report.vote_accuracy.percent
     chosen = tables["Settings that are not the flags' defaults"]
     assert chosen["temperature"] == "0.5" and chosen["num_return_sequences"] == "3"
     assert not {"split", "seed", "greedy"} & chosen.keys()
     assert tables["All settings"]["sampling.seed"] == "41"
-    maj, passes = page.charts[0].series
+    maj, passes = made.charts[0].series
     vote = found.report.vote_accuracy
     assert maj.points[-1] == pytest.approx((3, 100 * vote.value, 100 * vote.low, 100 * vote.high))
     assert [point[1] for point in passes.points] == [100 * value for value in found.report.pass_at_k.values()]
@@ -149,14 +150,28 @@ def large(tmp_path_factory) -> Path:
     found = evaluation(folder / "a", [line])
     (one,) = found.graded
     lines = [replace(line, index=i, responses=10 * [text]) for i in range(1319)]
-    page = report_page(Evaluated(found.report, [replace(one, line=line) for line in lines]), folder)
-    write_page(folder / "page.html", page)
+    made = report_page(Evaluated(found.report, [replace(one, line=line) for line in lines]), folder)
+    write_page(folder / "page.html", made)
     return folder / "page.html"
 
 
 def test_page_of_gsm8k_is_small(large):
     """1,319 questions of 10 samples of 250 tokens are less than 30 MB."""
     assert 13e6 < large.stat().st_size < 30e6
+
+
+def test_texts_without_room_are_cut(tmp_path, monkeypatch):
+    """Where all texts are too long for a page, each is shown by its end, and a note says so; answers and votes stay."""
+    found = evaluation(tmp_path / "a", LINES)
+    whole = report_page(found, tmp_path)
+    monkeypatch.setattr(page, "MOST_TEXT", 15 * 10)
+    cut = report_page(found, tmp_path)
+    assert whole.notes == [] and "of each text the last 10 characters are here" in cut.notes[0]
+    texts = [side["texts"] for question in cut.questions for side in question["sides"]]
+    assert texts[0] == ["…er is 18.\n", "…er is 18.\n", "…wer is 7.\n"] and texts[2][2] == "Hm."
+    assert [side | {"texts": None} for question in cut.questions for side in question["sides"]] == [
+        side | {"texts": None} for question in whole.questions for side in question["sides"]
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
