@@ -7,7 +7,7 @@ for all of them, whatever wrote the texts. graded.jsonl has a line a question wi
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +172,21 @@ class KnownSettings:
     sampling: KnownSampling
 
 
+@dataclass(frozen=True)
+class KnownVariance:
+    """Of a report's thought_variance, what is read again. An earlier version's has less, and is not shown."""
+
+    over_questions: float
+    over_slots: float
+    over_chains: float | None
+    mean_square: float
+    num_questions: int
+    num_thoughts: int
+
+
+VARIANCE_KEYS = {one.name for one in fields(KnownVariance)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report(Figures):
     """report.json: the figures, and what they were made with.
@@ -199,6 +214,9 @@ class Report(Figures):
             raise InputError(f"{path}: not a report that evaluate.py wrote")
         report = read_record(cls, values, str(path))
         known = read_record(KnownSettings, report.settings, f"{path}: settings")
+        variance = report.thought_variance or {}
+        if variance.keys() >= VARIANCE_KEYS:
+            read_record(KnownVariance, variance, f"{path}: thought_variance")
         accuracies = (report.vote_accuracy, report.sample_accuracy)
         ks = [str(k) for k in range(1, known.sampling.num_return_sequences + 1)]
         good = {
@@ -251,9 +269,9 @@ def figure_rows(report: Report) -> dict[str, str]:
     }
     if report.unsettled:
         rows["comparisons given up"] = f"{report.unsettled}: these formulas took too long, and count as unequal"
-    if speed:
+    if speed and speed.keys() >= {"questions", "tokens"}:
         rows["questions, tokens a second"] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
-    if variance:
+    if variance and variance.keys() >= VARIANCE_KEYS:
         over = f"{variance['over_questions']:.3g} over questions, {variance['over_slots']:.3g} over slots"
         if variance["over_chains"] is not None:
             over += f", {variance['over_chains']:.3g} over chains"
