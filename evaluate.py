@@ -17,10 +17,10 @@
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
-flags, thoughts.json -> questions -> thoughts -> samples.jsonl -> report.json. samples.jsonl gets a line a question as
-soon as it is answered; the same command after a kill answers the rest; at the end the lines are in the order of the
-questions. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own copy and takes its
-share of the questions.
+flags, thoughts.json -> questions -> thoughts -> samples.jsonl -> report.json, report.html. samples.jsonl gets a line a
+question as soon as it is answered; the same command after a kill answers the rest; at the end the lines are in the
+order of the questions. Plain python spreads the LLM over the visible GPUs; under torchrun every rank has its own copy
+and takes its share of the questions.
 """
 
 import signal
@@ -50,7 +50,7 @@ from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import run_checkpoints
 from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.data_loader import load_split, task_table, without_worked
-from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
+from lta_thinker.evaluation.compare import Evaluated
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
     check_folder,
@@ -61,6 +61,7 @@ from lta_thinker.evaluation.folder import (
     write_start,
 )
 from lta_thinker.evaluation.inspection import inspect_thoughts
+from lta_thinker.evaluation.page import PAGE_FILE, report_page, write_page
 from lta_thinker.evaluation.plan import (
     Plan,
     layout_settings,
@@ -85,6 +86,7 @@ from lta_thinker.evaluation.report import (
     write_graded,
 )
 from lta_thinker.evaluation.samples import SAMPLES_FILE, append_line, merge_samples, read_samples, sample_line
+from lta_thinker.evaluation.start import compare_reports, rank_reports
 from lta_thinker.evaluation.tasks import for_task, print_tasks
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.backends import backend_versions, open_sampler
@@ -336,8 +338,10 @@ def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | No
     )
     write_graded(folder / GRADED_FILE, graded)
     report.write(folder / REPORT_FILE)
+    write_page(folder / PAGE_FILE, report_page(Evaluated(report, graded), folder))
     print_report(report)
     print(f"  {folder / REPORT_FILE}")
+    print(f"  {folder / PAGE_FILE}")
     return report
 
 
@@ -397,9 +401,9 @@ def dispatch(argv: list[str]) -> None:
     evaluation."""
     args = parse_flags(EvaluationArguments, argv, "evaluate.py")
     if args.compare:
-        print_comparison(compare(*args.compare))
+        compare_reports(args.compare, args.output_dir)
     elif args.rank:
-        print_ranking(rank(args.rank))
+        rank_reports(args.rank, args.output_dir)
     elif args.regrade:
         regrade(args.regrade)
     elif args.plot:

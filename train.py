@@ -230,6 +230,16 @@ def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: P
     print(f"best dev {best.metric} {best.value:.4g} at step {best.step} (epoch {best.epoch:.2f}): {final}")
 
 
+def show_curves(args: TrainArguments, state: transformers.TrainerState) -> None:
+    """Write the run's page."""
+    from lta_thinker.evaluation.run_page import RUN_PAGE_FILE, write_run_page  # here: only the end needs it
+    from lta_thinker.evaluation.runs import Run
+
+    page = args.run_folder / RUN_PAGE_FILE
+    write_run_page([Run(args.output_name, 0, state.log_history, state.best_global_step, {})], page)
+    print(f"curves: {page}")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The run
 
@@ -322,6 +332,7 @@ def run(argv: list[str]) -> int:
             trainer.save_state()  # the log to its end, which may be later than the last checkpoint
         save_best(args, trainer, model, final)
         forget_states(args.run_folder)
+        show_curves(args, trainer.state)
     return 0
 
 

@@ -68,6 +68,11 @@ class Evaluated:
             raise InputError(f"{samples}: {error}") from None
 
     @property
+    def anew(self) -> Report:
+        """The report with its figures made anew."""
+        return replace(self.report, **vars(make_figures(self.graded)))
+
+    @property
     def title(self) -> str:
         """The number and kind of its thoughts, of worked examples and of samples."""
         settings = self.report.settings
@@ -156,7 +161,7 @@ class Comparison:
     """Two evaluations of the same questions.
 
     titles: [of a, of b]; differ: {setting: [of a, of b]} where they differ beyond the thoughts; sample, vote: the
-    accuracy of one sample and of the vote; notes: lines on the versions that wrote the texts.
+    accuracy of one sample and of the vote; notes: lines on the versions that wrote the texts; evaluated: [a, b].
     """
 
     num_questions: int
@@ -165,6 +170,18 @@ class Comparison:
     sample: Paired
     vote: Paired
     notes: list[str]
+    evaluated: list[Evaluated]
+
+    def rows(self) -> list[list[str]]:
+        """The table of A, of B and of B - A: what it is, one sample, the vote."""
+        titles = {"a": f"A: {self.titles[0]}", "b": f"B: {self.titles[1]}", "difference": "B - A, paired"}
+        return [
+            [title, getattr(self.sample, key).percent, getattr(self.vote, key).percent] for key, title in titles.items()
+        ]
+
+    def all_notes(self) -> list[str]:
+        """What is to be known before the difference is believed."""
+        return [f"{key} differs: A {one!r}, B {other!r}" for key, (one, other) in self.differ.items()] + self.notes
 
 
 def compare(a: str | Path, b: str | Path) -> Comparison:
@@ -190,20 +207,17 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
             difference_interval(one.votes(), other.votes()),
         ),
         notes=version_notes(one.report, other.report),
+        evaluated=[one, other],
     )
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The table of `compare`."""
-    a, b = comparison.titles
     print(f"{comparison.num_questions} questions, % right [95 % interval over questions]")
     print(f"  {'':44s} {'one sample':22s} vote")
-    for key, title in {"a": f"A: {a}", "b": f"B: {b}", "difference": "B - A, paired"}.items():
-        sample, vote = getattr(comparison.sample, key), getattr(comparison.vote, key)
-        print(f"  {title:44s} {sample.percent:22s} {vote.percent}")
-    for key, (one, other) in comparison.differ.items():
-        print(f"  note: {key} differs: A {one!r}, B {other!r}")
-    for note in comparison.notes:
+    for title, sample, vote in comparison.rows():
+        print(f"  {title:44s} {sample:22s} {vote}")
+    for note in comparison.all_notes():
         print(f"  note: {note}")
 
 
@@ -211,8 +225,9 @@ def print_comparison(comparison: Comparison) -> None:
 # Several reports
 
 
-def rank(paths: list[str]) -> list[Report]:
-    """Reports of the same questions, their figures made anew, the best vote first (ties: the better single sample).
+def rank(paths: list[str]) -> list[tuple[Path, Evaluated]]:
+    """Evaluations of the same questions by the path of their report, its figures made anew, the best vote first (ties:
+    the better single sample).
 
     Raises InputError for what is no report, and where questions or settings differ beyond the thoughts.
     """
@@ -222,21 +237,19 @@ def rank(paths: list[str]) -> list[Report]:
         first.check_same_questions(paths[0], evaluated, path)
         for key, (value, other) in differing(first.report, evaluated.report).items():
             raise InputError(f"{path}: {key} is {other!r}, in {paths[0]} it is {value!r}: no fair ranking")
-    reports = [replace(evaluated.report, **vars(make_figures(evaluated.graded))) for evaluated in found]
-    return sorted(reports, key=lambda report: (-report.vote_accuracy.value, -report.sample_accuracy.value))
+    anew = [replace(evaluated, report=evaluated.anew) for evaluated in found]
+    by_path = zip(map(Path, paths), anew, strict=True)
+    return sorted(by_path, key=lambda one: (-one[1].report.vote_accuracy.value, -one[1].report.sample_accuracy.value))
 
 
-def print_ranking(reports: list[Report]) -> None:
-    """The table of `rank`."""
-    settings = reports[0].settings
-    vote = f"vote of {settings['sampling']['num_return_sequences']}"
-    questions = f"{reports[0].num_questions} {settings['split']} questions"
-    print(f"{questions}, % right [95 % interval over questions]")
-    rows = [("", "checkpoint", "step", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss")]
+def ranking_rows(reports: list[Report]) -> list[list[str]]:
+    """The table of a ranking, its header first."""
+    vote = f"vote of {reports[0].settings['sampling']['num_return_sequences']}"
+    rows = [["", "checkpoint", "step", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss"]]
     for place, report in enumerate(reports, 1):
         dev = report.checkpoint.dev or {}
         rows.append(
-            (
+            [
                 f"{place}.",
                 report.checkpoint.name,
                 str(dev.get("step", "-")),
@@ -246,14 +259,31 @@ def print_ranking(reports: list[Report]) -> None:
                 f"{report.no_answer:.1%}",
                 f"{report.tokens_per_sample:.1f}",
                 f"{dev['eval_sft_loss']:.4g}" if "eval_sft_loss" in dev else "-",
-            )
+            ]
         )
+    return rows
+
+
+def ranking_notes(reports: list[Report]) -> list[str]:
+    """What is to be known before the best of these is believed."""
+    names = dict.fromkeys(name for report in reports for name in version_texts(report))
+    mixed = [name for name in names if len({version_texts(report).get(name) for report in reports}) > 1]
+    notes = []
+    if mixed:
+        of = ", ".join(mixed)
+        notes.append(f"the reports' texts are not all of the same version: {of} (each report has them)")
+    if len(reports) > 1:
+        notes.append(f"the best of {len(reports)} is chosen by these figures, so its own are optimistic")
+    return notes
+
+
+def print_ranking(reports: list[Report]) -> None:
+    """The table of `rank`."""
+    questions = f"{reports[0].num_questions} {reports[0].settings['split']} questions"
+    print(f"{questions}, % right [95 % interval over questions]")
+    rows = ranking_rows(reports)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  " + "  ".join(f"{value:{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
-    names = dict.fromkeys(name for report in reports for name in version_texts(report))
-    mixed = [name for name in names if len({version_texts(report).get(name) for report in reports}) > 1]
-    if mixed:
-        print(f"note: the reports' texts are not all of the same version: {', '.join(mixed)} (each report has them)")
-    if len(reports) > 1:
-        print(f"note: the best of {len(reports)} is chosen by these figures, so its own are optimistic")
+    for note in ranking_notes(reports):
+        print(f"note: {note}")

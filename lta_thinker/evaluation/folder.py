@@ -3,6 +3,7 @@
 settings.json    all that decides the texts, and the versions of each start; a folder is only continued with the same
 samples.jsonl    a line a question, as soon as it is done; several ranks write one file each (samples.py)
 report.json      the figures, and graded.jsonl: every answer that they count (report.py)
+report.html      both to look at, with the texts (page.py)
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from lta_thinker.llm.lora import ROLES
 from lta_thinker.rows.examples import Example
 
 SETTINGS_FILE = "settings.json"
+INSPECTION_FILE = "inspection.json"  # of --inspect (inspection.py)
 SAMPLES_FORMAT = 2  # 1 had answers in samples.jsonl, and other noise
 LONGEST_NAME = 200  # bytes of a file's name that is made of others: 255 is what file systems take
 

@@ -5,7 +5,7 @@
 It shows the words whose embeddings lie nearest to the thoughts, how far the thoughts lie outside the embedding table,
 how much attention the answer pays to them, and accuracy and SFT loss when they are replaced by another question's, by
 the mean over the questions, or by zeros. By how much the loss rises is their information. inspect_thoughts writes
-inspection.json and inspection.svg (needs matplotlib).
+inspection.json, inspection.svg and inspection.png (needs matplotlib).
 
 Shapes: K questions, n thoughts of each in the prompt, d hidden size, V rows of the embedding table, L attention layers.
 """
@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lta_thinker.common import InputError, write_json
+from lta_thinker.evaluation.folder import INSPECTION_FILE
 from lta_thinker.evaluation.intervals import Interval, mean_interval, nats, share_interval
 from lta_thinker.evaluation.plots import load_matplotlib
 from lta_thinker.generation.decoding import decode
@@ -33,7 +34,7 @@ from lta_thinker.llm.forward import body, position_ids
 from lta_thinker.model import Models, llm_inputs
 from lta_thinker.rows.batch import TrainingCollator, sum_by_row
 
-INSPECTION_FILE, DRAWING_FILE = "inspection.json", "inspection.svg"
+DRAWING_FILES = ("inspection.svg", "inspection.png")
 NEAREST = 3  # words a thought
 SLOTS_PRINTED = 6  # what a printed line has room for
 ROWS_AT_A_TIME = 8192  # of the embedding table
@@ -108,9 +109,10 @@ def inspect_thoughts(
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / INSPECTION_FILE, figures)
-    draw(matplotlib, figures, row_norms, thoughts.float().norm(dim=-1).flatten(), folder / DRAWING_FILE)
+    paths = [folder / name for name in DRAWING_FILES]
+    draw(matplotlib, figures, row_norms, thoughts.float().norm(dim=-1).flatten(), paths)
     print_inspection(figures)
-    print(f"  {folder / INSPECTION_FILE}, {folder / DRAWING_FILE}")
+    print(f"  {', '.join(map(str, (folder / INSPECTION_FILE, *paths)))}")
     return figures
 
 
@@ -360,8 +362,8 @@ def layer_line(shares: list[float]) -> str:
     return f"\n{' ' * 35}".join(textwrap.wrap(" ".join(percents), 80))
 
 
-def draw(matplotlib, figures: dict, row_norms: Tensor, thought_norms: Tensor, path: Path) -> None:
-    """Four panels in shades of grey; the format is the path's suffix. row_norms (V,), thought_norms (K * n,)."""
+def draw(matplotlib, figures: dict, row_norms: Tensor, thought_norms: Tensor, paths: list[Path]) -> None:
+    """Four panels in shades of grey; the format is a path's suffix. row_norms (V,), thought_norms (K * n,)."""
     style = {"font.size": 10, "axes.titlesize": 11, "hatch.linewidth": 0.6, "svg.hashsalt": "inspection"}
     with matplotlib.rc_context(style):
         figure = matplotlib.figure.Figure(figsize=(10.5, 8), layout="constrained")
@@ -370,7 +372,8 @@ def draw(matplotlib, figures: dict, row_norms: Tensor, thought_norms: Tensor, pa
         draw_norms(panels[1], row_norms.cpu(), thought_norms.cpu())
         draw_accuracy(panels[2], figures["accuracy"])
         draw_similarity(figure, panels[3], figures["similarity"])
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        for path in paths:
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def draw_attention(axes, attention: dict) -> None:

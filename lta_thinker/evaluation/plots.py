@@ -3,28 +3,19 @@
     python evaluate.py --plot RUN [RUN ...]
 
 A RUN is train.py's --output_name (the log of its training, and every report of its weights in results/) or the path of
-one report.json, of the LLM without thoughts say. plot_runs writes an SVG and a PNG (needs matplotlib).
+one report.json. The evaluations in results/ of the same questions by the LLM without thoughts are drawn beside it.
+plot_runs writes an SVG and a PNG (needs matplotlib), and a page of a browser.
 """
 
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from lta_thinker.checkpoint import complete_checkpoints
-from lta_thinker.common import InputError, read_json
+from lta_thinker.common import InputError
 from lta_thinker.evaluation.folder import shortened
-from lta_thinker.evaluation.plan import base_name
-from lta_thinker.evaluation.report import REPORT_FILE, Report
-from lta_thinker.flags import RUN_NAME
+from lta_thinker.evaluation.report import Report
+from lta_thinker.evaluation.run_page import write_run_page
+from lta_thinker.evaluation.runs import TITLES, Run, evaluation_titles, read_runs
 
-STATE_FILE = "trainer_state.json"  # Trainer's: in a run's folder when it has ended, and in its checkpoints
-TITLES = {
-    "sft_loss": "SFT loss",
-    "align_loss": "semantic alignment loss",
-    "focus_loss": "reasoning focus loss",
-    "diversity_loss": "diversity loss of the chains",
-    "accuracy": "share of right greedy answers",
-}
 # a run's colour, line and marker: colours that the colour-blind can distinguish (Okabe and Ito); lines and markers for
 # prints in grey. 6 colours, 5 lines and 7 markers in turn make 210 runs that look different
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7")
@@ -32,28 +23,9 @@ LINES = ("-", (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (2.5, 1.5)), (0, (9, 2, 1.5,
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FILLS = ("full", "none", "left", "right", "top", "bottom")  # of the markers, for a run's evaluations
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What there is to draw
 
-
-@dataclass
-class Run:
-    """A run that is drawn.
-
-    style: matplotlib's arguments for its lines; log: Trainer's log_history; best_step: the step that the dev metric has
-    chosen so far; reports: by path.
-    """
-
-    title: str
-    style: dict
-    log: list[dict]
-    best_step: int | None
-    reports: dict[Path, Report]
-
-    def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of all log lines that have the key."""
-        points = [(line["step"], line[key]) for line in self.log if key in line]
-        return [step for step, _ in points], [value for _, value in points]
+def line_style(i: int) -> dict:
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)]}
 
 
 def load_matplotlib(flag: str):
@@ -66,116 +38,28 @@ def load_matplotlib(flag: str):
     return matplotlib
 
 
-def newest_state(folder: Path) -> dict | None:
-    """Trainer's state with the most steps: the finished run's, or that of the newest complete checkpoint."""
-    states = []
-    for path in (folder / STATE_FILE, *(one / STATE_FILE for one in complete_checkpoints(folder)[-1:])):
-        if path.is_file():
-            states.append(read_json(path, finite=False))  # a gradient's norm may be infinite
-            if not is_state(states[-1]):
-                raise InputError(f"{path}: not a state that train.py wrote")
-    return max(states, key=lambda state: state["global_step"], default=None)
-
-
-def is_state(values) -> bool:
-    """Whether these are a Trainer's state, with all that is drawn of it."""
-    if not isinstance(values, dict) or not is_number(values.get("global_step")):
-        return False
-    log = values.get("log_history")
-    if not isinstance(log, list) or not all(isinstance(line, dict) and is_number(line.get("step")) for line in log):
-        return False
-    drawn = [*TITLES, *(f"eval_{name}" for name in TITLES)]
-    return all(is_number(line[key]) for line in log for key in drawn if key in line)
-
-
-def is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def reports_by_run() -> dict[str, dict[Path, Report]]:
-    """Every report in results/ by the --output_name of the run whose weights it is about, as {path: report}."""
-    found = {}
-    for path in sorted(Path("results").rglob(REPORT_FILE)):
-        try:
-            report = Report.read(path)
-        except InputError as error:
-            print(f"note: {error}; it is passed over")
-            continue
-        if report.checkpoint.run:
-            found.setdefault(report.checkpoint.run, {})[path] = report
-    return found
-
-
-def line_style(i: int) -> dict:
-    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)]}
-
-
-def read_runs(names: list[str]) -> list[Run]:
-    """A Run for each name, which is an --output_name or the path of a report.
-
-    Raises InputError for what is neither, for broken files, and where a run has nothing to draw.
-    """
-    by_run, runs, drawn = reports_by_run(), [], set()
-    for name in dict.fromkeys(names):
-        folder, style = Path("results", name), line_style(len(runs))
-        if name.endswith(".json"):
-            reports = {Path(name): Report.read(Path(name))}
-            run = Run(report_title(reports[Path(name)]), style, [], None, reports)
-        elif not RUN_NAME.fullmatch(name) or not (folder.is_dir() or name in by_run):
-            raise InputError(f"--plot {name}: no such run in results/; a RUN is an --output_name or a report.json")
-        else:
-            state, reports = newest_state(folder), by_run.get(name, {})
-            if not reports and not (state and state["log_history"]):
-                raise InputError(f"--plot {name}: nothing to plot yet: nothing logged in {folder}, no report")
-            log, best_step = (state["log_history"], state.get("best_global_step")) if state else ([], None)
-            run = Run(name, style, log, best_step, reports)
-        run.reports = {path: report for path, report in run.reports.items() if path.resolve() not in drawn}
-        drawn |= {path.resolve() for path in run.reports}
-        if run.log or run.reports:
-            runs.append(run)
-    return runs
-
-
-def report_title(report: Report) -> str:
-    """The title of a report that was given by its path."""
-    if report.settings["thought_generator"] == "none":
-        return f"{base_name(report.settings['base_model_id'])} without thoughts"
-    return report.checkpoint.name
-
-
-def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
-    """A line of the legend for every report; where two would be the same, the report's folder is added."""
-    titles = {}
-    for run in runs:
-        for path, report in run.reports.items():
-            settings, dev = report.settings, report.checkpoint.dev or {}
-            parts = [f"{settings['num_thought_tokens']} thoughts"] if settings["num_thought_tokens"] else []
-            parts += [f"step {dev['step']}"] if "step" in dev else []
-            parts += [f"{report.num_questions} {settings['split']} questions"]
-            titles[path] = f"{run.title}: {', '.join(parts)}"
-    every = list(titles.values())
-    return {path: title if every.count(title) == 1 else f"{title} ({path.parent})" for path, title in titles.items()}
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The drawing
 
 
 def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
-    """Draw the runs (names or paths of reports) into `output_dir` (None: results/); returns the two files' paths.
+    """Draw the runs (names or paths of reports) into `output_dir` (None: results/); returns the paths of both drawings
+    and of the page.
 
     Raises InputError without matplotlib, and as read_runs does.
     """
     matplotlib = load_matplotlib("--plot")
     runs = read_runs(names)
-    for run in runs:
-        if not run.reports:
-            print(f"note: {run.title}: no report of its weights in results/, so no maj@k")
+    notes = [f"{run.title}: no report of its weights in results/, so no maj@k" for run in runs if not run.reports]
     asked = {(report.settings["questions"], report.num_questions) for run in runs for report in run.reports.values()}
     if len(asked) > 1:
-        print("note: the evaluations are not of the same questions: their curves are not to be compared point by point")
+        notes.append(
+            "the evaluations are not of the same questions: their curves are not to be compared point by point"
+        )
+    for note in notes:
+        print(f"note: {note}")
     folder = Path(output_dir or "results")
-    stem = shortened("-".join(["plot", *(run.title.replace(" ", "-") for run in runs)]))
+    stem = shortened("-".join(["plot", *(run.title.replace(" ", "-") for run in runs if run.named)]))
     paths = [folder / f"{stem}.svg", folder / f"{stem}.png"]
     with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10, "svg.hashsalt": "plot"}):
         figure = draw_runs(matplotlib, runs)
@@ -185,7 +69,9 @@ def plot_runs(names: list[str], output_dir: str | None) -> list[Path]:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written to ({error.strerror}); use another --output_dir") from None
-    return paths
+    page = folder / f"{stem}.html"
+    write_run_page(runs, page, notes)
+    return [*paths, page]
 
 
 def draw_runs(matplotlib, runs: list[Run]):
@@ -219,17 +105,16 @@ def draw_runs(matplotlib, runs: list[Run]):
 def draw_curves(axes, runs: list[Run], key: str) -> None:
     """One key of the log by step; on dev curves a star at the step whose weights were chosen."""
     drawn = []
-    for i, run in enumerate(runs):
+    for run in runs:
         steps, values = run.curve(key)
         if not steps:
             continue
-        every = len(steps) // 8 + 1  # a few markers on each line, and not on top of another line's
-        axes.plot(steps, values, **run.style, markevery=(i * every // len(runs), every), markersize=4, linewidth=1.2)
+        axes.plot(steps, values, **line_style(run.number), markersize=4, linewidth=1.2)
         drawn += values
         if key.startswith("eval_") and run.best_step in steps:
             at = steps.index(run.best_step)
             star = {"marker": "*", "markersize": 13, "markeredgecolor": "black", "markeredgewidth": 0.7}
-            axes.plot(steps[at], values[at], color=run.style["color"], **star, linestyle="none", zorder=5)
+            axes.plot(steps[at], values[at], color=line_style(run.number)["color"], **star, linestyle="none", zorder=5)
     if min(drawn) > 0 and max(drawn) > 20 * min(drawn):
         axes.set_yscale("log")
     axes.set_xlabel("optimiser step")
@@ -241,7 +126,7 @@ def draw_curves(axes, runs: list[Run], key: str) -> None:
 def evaluations(runs: list[Run]) -> list[tuple[Path, Report, dict]]:
     """(path, report, style) of all reports, in the order of the runs."""
     return [
-        (path, report, run.style | {"fillstyle": fill, "markerfacecoloralt": "white", "markersize": 5})
+        (path, report, line_style(run.number) | {"fillstyle": fill, "markerfacecoloralt": "white", "markersize": 5})
         for run in runs
         for (path, report), fill in zip(run.reports.items(), cycle(FILLS), strict=False)
     ]
@@ -270,7 +155,7 @@ def draw_votes(axes, runs: list[Run]) -> None:
 def legend_of_losses(matplotlib, runs: list[Run]) -> list:
     """Legend entries of the panels of the log."""
     line = matplotlib.lines.Line2D
-    entries = [line([], [], **run.style, markersize=4, label=run.title) for run in runs if run.log]
+    entries = [line([], [], **line_style(run.number), markersize=4, label=run.title) for run in runs if run.log]
     star = {"marker": "*", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": "black"}
     return [*entries, line([], [], linestyle="none", **star, label="the step that was chosen on dev")]
 

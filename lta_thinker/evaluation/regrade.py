@@ -2,7 +2,7 @@
 
 python evaluate.py --regrade results/A results/B
 
-samples.jsonl is only read; graded.jsonl and report.json beside it are written anew.
+samples.jsonl is only read; graded.jsonl, report.json and report.html beside it are written anew.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lta_thinker.answers import answers_equal
-from lta_thinker.common import InputError, lock_folder, versions
+from lta_thinker.common import InputError, lock_folder, versions, write_text
 from lta_thinker.evaluation.compare import Evaluated
+from lta_thinker.evaluation.page import PAGE_FILE, page_text, report_page
 from lta_thinker.evaluation.report import (
     GRADED_FILE,
     REPORT_FILE,
@@ -30,7 +31,7 @@ ANSWER_WIDTH, TEXT_WIDTH = 40, 60  # of what is printed of an answer, and of a t
 @dataclass(frozen=True)
 class Regraded:
     """An evaluation before and now. found: what graded.jsonl says, None where it cannot be compared; why: for that
-    reason."""
+    reason; page: report.html now."""
 
     folder: Path
     before: Report
@@ -38,11 +39,14 @@ class Regraded:
     found: list[Found] | None
     why: str
     graded: list[Graded]
+    page: str
 
     @property
     def is_changed(self) -> bool:
         """Whether anything that is written would be another."""
-        return self.before != self.now or self.found != [one.found for one in self.graded]
+        path, found = self.folder / PAGE_FILE, [one.found for one in self.graded]
+        has_page = path.is_file() and path.read_bytes() == self.page.encode()
+        return self.before != self.now or self.found != found or not has_page
 
 
 def regrade(folders: Sequence[str]) -> None:
@@ -57,7 +61,8 @@ def regrade(folders: Sequence[str]) -> None:
         if one.is_changed:
             write_graded(one.folder / GRADED_FILE, one.graded)
             one.now.write(one.folder / REPORT_FILE)
-            print(f"  {GRADED_FILE} and {REPORT_FILE} are written anew")
+            write_text(one.folder / PAGE_FILE, one.page)
+            print(f"  {GRADED_FILE}, {REPORT_FILE} and {PAGE_FILE} are written anew")
 
 
 def read_folder(folder: Path, used: dict[str, str]) -> Regraded:
@@ -80,7 +85,8 @@ def read_folder(folder: Path, used: dict[str, str]) -> Regraded:
         found, why = read_found(folder / GRADED_FILE, graded, before.settings["answer_type"]), ""
     except InputError as error:
         found, why = None, str(error)
-    return Regraded(folder, before, now, found, why, graded)
+    page = page_text(report_page(Evaluated(now, graded), folder))
+    return Regraded(folder, before, now, found, why, graded, page)
 
 
 def read_found(path: Path, graded: Sequence[Graded], answer_type: str) -> list[Found]:

@@ -7,7 +7,7 @@ for all of them, whatever wrote the texts. graded.jsonl has a line a question wi
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +174,21 @@ class KnownSettings:
     sampling: KnownSampling
 
 
+@dataclass(frozen=True)
+class KnownVariance:
+    """Of a report's thought_variance, what is read again. An earlier version's has less, and is not shown."""
+
+    over_questions: float
+    over_slots: float
+    over_chains: float | None
+    mean_square: float
+    num_questions: int
+    num_thoughts: int
+
+
+VARIANCE_KEYS = {one.name for one in fields(KnownVariance)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report(Figures):
     """report.json: the figures, and what they were made with.
@@ -201,6 +216,9 @@ class Report(Figures):
             raise InputError(f"{path}: not a report that evaluate.py wrote")
         report = read_record(cls, values, str(path))
         known = read_record(KnownSettings, report.settings, f"{path}: settings")
+        variance = report.thought_variance or {}
+        if variance.keys() >= VARIANCE_KEYS:
+            read_record(KnownVariance, variance, f"{path}: thought_variance")
         accuracies = (report.vote_accuracy, report.sample_accuracy)
         ks = [str(k) for k in range(1, known.sampling.num_return_sequences + 1)]
         good = {
@@ -237,8 +255,8 @@ def mixed_versions(report: Report) -> str | None:
     return f"the texts are of several versions: {'; '.join(mixed)}" if mixed else None
 
 
-def print_report(report: Report) -> None:
-    """The table at the end of an evaluation."""
+def figure_rows(report: Report) -> dict[str, str]:
+    """The report's figures as they are shown, by their titles."""
     samples = report.settings["sampling"]["num_return_sequences"]
     speed, variance = report.speed, report.thought_variance
     rows = {
@@ -246,16 +264,16 @@ def print_report(report: Report) -> None:
         "one sample, % right": report.sample_accuracy.percent,
         "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.maj_at_k.items()),
         "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.pass_at_k.items()),
-        "tied votes": report.ties,
+        "tied votes": str(report.ties),
         "samples without an answer": f"{report.no_answer:.1%}",
         "samples cut off": f"{report.cut_off:.1%}",
         "tokens a sample": f"{report.tokens_per_sample:.1f}",
     }
     if report.unsettled:
         rows["comparisons given up"] = f"{report.unsettled}: these formulas took too long, and count as unequal"
-    if speed:
+    if speed and speed.keys() >= {"questions", "tokens"}:
         rows["questions, tokens a second"] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
-    if variance:
+    if variance and variance.keys() >= VARIANCE_KEYS:
         over = f"{variance['over_questions']:.3g} over questions, {variance['over_slots']:.3g} over slots"
         if variance["over_chains"] is not None:
             over += f", {variance['over_chains']:.3g} over chains"
@@ -268,8 +286,13 @@ def print_report(report: Report) -> None:
     if all(key in dev for key in keys):
         value, low, high = (dev[key] for key in keys)
         rows["information of the thoughts"] = f"{nats(value, low, high)} (of training, on dev; normal interval)"
+    return rows
+
+
+def print_report(report: Report) -> None:
+    """The table at the end of an evaluation."""
     print(f"{report.num_questions} questions, [95 % intervals over questions]")
-    for title, value in rows.items():
+    for title, value in figure_rows(report).items():
         print(f"  {title:28s} {value}")
     if mixed := mixed_versions(report):
         print(f"note: {mixed}")

@@ -3,12 +3,14 @@ and what needs no LM: comparisons, the list of tasks."""
 
 import dataclasses
 import sys
+from pathlib import Path
 
 from lta_thinker.common import ranks, run_program
 from lta_thinker.config import with_config
 from lta_thinker.data_loader import task_table
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.page import write_comparison, write_ranking
 from lta_thinker.flags import parse_flags
 from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
 
@@ -33,8 +35,22 @@ def answer(argv: list[str]) -> None:
     if not paths or any(path.startswith("-") for path in paths) or not ranks().is_first:
         return
     if what == ["--compare"] and len(paths) == 2:
-        print_comparison(compare(*paths))
+        compare_reports(paths, None)
         sys.exit()
     if what == ["--rank"]:
-        print_ranking(rank(paths))
+        rank_reports(paths, None)
         sys.exit()
+
+
+def compare_reports(paths: list[str], folder: str | None) -> None:
+    """Print the paired comparison of two report.json, and write its page into `folder` (None: results/)."""
+    comparison = compare(*paths)
+    print_comparison(comparison)
+    print(f"  {write_comparison(comparison, list(map(Path, paths)), folder)}")
+
+
+def rank_reports(paths: list[str], folder: str | None) -> None:
+    """Print the ranking of several report.json, and write its page into `folder` (None: results/)."""
+    ranked = rank(paths)
+    print_ranking([one.report for _, one in ranked])
+    print(f"  {write_ranking(ranked, folder)}")

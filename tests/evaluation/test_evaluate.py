@@ -421,7 +421,7 @@ def test_two_ranks_give_texts_of_one(run, checkpoints, gsm8k_data):
     run(*flags, "--output_dir", "one", data=False)
     printed = two_ranks(ROOT / "evaluate.py", *flags, "--output_dir", "two")
     assert printed.count("one sample, % right") == 1
-    assert sorted(os.listdir("two")) == ["graded.jsonl", "report.json", "samples.jsonl", "settings.json"]
+    assert sorted(os.listdir("two")) == ["graded.jsonl", "report.html", "report.json", "samples.jsonl", "settings.json"]
     assert texts_of("two") == texts_of("one")
 
 
@@ -446,7 +446,7 @@ def test_killed_evaluation_continues_where_it_stopped(run, checkpoints, monkeypa
     run(*flags, "--output_dir", "cut", "--batch_size", "8")
     assert asked == [1, 3]
     assert texts_of("cut") == texts_of("whole")
-    assert sorted(os.listdir("cut")) == ["graded.jsonl", "report.json", "samples.jsonl", "settings.json"]
+    assert sorted(os.listdir("cut")) == ["graded.jsonl", "report.html", "report.json", "samples.jsonl", "settings.json"]
     one, other = (json.loads(Path(f"{name}/report.json").read_text()) for name in ("whole", "cut"))
     assert one["thought_variance"] == pytest.approx(other["thought_variance"])
     assert one["vote_accuracy"] == other["vote_accuracy"]

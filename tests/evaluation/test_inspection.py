@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from lta_thinker.common import InputError
 from lta_thinker.evaluation import inspection
 from lta_thinker.evaluation.inspection import (
-    DRAWING_FILE,
+    DRAWING_FILES,
     INSPECTION_FILE,
     answer_losses,
     attention_mass,
@@ -200,7 +200,8 @@ def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dty
     folder, requests = tmp_path / "new" / "folder", make_requests(models.layout, EXAMPLES)
     figures = inspect_thoughts(models, requests, "number", N, greedy_settings(llm, 4), batch_size=2, folder=folder)
     assert json.loads((folder / INSPECTION_FILE).read_text()) == figures
-    assert (folder / DRAWING_FILE).read_text().rstrip().endswith("</svg>")
+    svg, png = (folder / name for name in DRAWING_FILES)
+    assert svg.read_text().rstrip().endswith("</svg>") and png.read_bytes()[1:4] == b"PNG"
     assert llm.config._attn_implementation == own
     assert figures["questions"] == [7, 8, 9]
     assert [len(slots) for slots in figures["nearest_words"]] == [N] * 3

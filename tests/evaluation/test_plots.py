@@ -79,7 +79,7 @@ def test_plot_shows_log_and_reports(flags, figures, capsys):
     capsys.readouterr()
     evaluate.main(["--plot", "run", "bare/report.json"])
     paths = capsys.readouterr().out.split()
-    assert paths == [f"results/plot-run-large-without-thoughts.{suffix}" for suffix in ("svg", "png")]
+    assert paths == [f"results/plot-run-large-without-thoughts.{suffix}" for suffix in ("svg", "png", "html")]
     assert Path(paths[0]).read_text().startswith("<?xml") and Path(paths[1]).read_bytes()[1:4] == b"PNG"
 
     log = json.loads(Path("results/run/trainer_state.json").read_text())["log_history"]
@@ -119,7 +119,7 @@ def test_same_runs_plot_same_bytes(figures):
     for folder in ("one", "other"):
         evaluate.main(["--plot", "a", "--output_dir", folder])
         files.append([path.read_bytes() for path in sorted(Path(folder).iterdir())])
-    assert len(files[0]) == 2 and files[0] == files[1]
+    assert len(files[0]) == 3 and files[0] == files[1]
 
 
 def complete(step: int) -> None:
@@ -180,7 +180,32 @@ def test_many_runs_look_different(figures, capsys):
     assert len(titles) == len(set(titles)) == 13  # two evaluations that read alike say where they are
     said = capsys.readouterr().out
     assert f"note: {names[0]}: no report of its weights" in said and "not of the same questions" in said
-    assert [len(path) for path in said.split()[-2:]] == [len("results/") + 200 + len("-12345678.svg")] * 2
+    assert [len(path) for path in said.split()[-3:-1]] == [len("results/") + 200 + len("-12345678.svg")] * 2
+
+
+def test_baseline_is_drawn_unasked(figures, capsys):
+    """The LLM without thoughts on the same questions with the same sampling is drawn beside a run, and no other one: of
+    another LLM, other questions, with an adapter or worked examples, other sampling. The file's name is the run's."""
+    bare = {"thought_generator": "none", "num_thought_tokens": 0}
+    write("results/eval-a/n4/report.json", report("a"))
+    write("results/bare/report.json", report(None, **bare))
+    others = ({"base_model_id": "x/other"}, {"questions": "0b"}, {"base_model/adapter_config.json": "0"})
+    for i, other in enumerate((*others, {"num_fewshot": 2}, {"sampling": {"num_return_sequences": 3, "seed": 7}})):
+        write(f"results/other{i}/report.json", report(None, **bare | other))
+    evaluate.main(["--plot", "a"])
+    titles = [text.get_text() for text in figures[0].legends[0].get_texts()][:-1]
+    assert titles == ["a: 4 thoughts, step 20, 12 test questions", "large without thoughts: 12 test questions"]
+    assert capsys.readouterr().out.split() == [f"results/plot-a.{suffix}" for suffix in ("svg", "png", "html")]
+    evaluate.main(["--plot", "a", "results/bare/report.json"])  # named, it is drawn once
+    assert len(figures[1].legends[0].get_texts()) == 3
+
+
+def test_every_point_has_a_marker(figures):
+    """A marker stands at every logged step, of a long run too."""
+    write("results/a/trainer_state.json", state(400))
+    evaluate.main(["--plot", "a"])
+    lines = [line for axes in figures[0].axes for line in axes.get_lines()]
+    assert len(lines) == 3 and all(line.get_markevery() is None and line.get_marker() in "o*" for line in lines)
 
 
 FOREIGN = ["{}", "[]", "7", "", '{"a": NaN}', "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "\ud83d", '"\\ud800"']

@@ -57,7 +57,7 @@ def test_what_has_changed_is_printed_and_written(run, old):
         (["of", "6", "changed"], "2"),
     ]
     assert "samples without an answer  50.0%                -> 16.7%" in printed[7]
-    assert printed[8:] == ["  graded.jsonl and report.json are written anew"]
+    assert printed[8:] == ["  graded.jsonl, report.json and report.html are written anew"]
 
     graded = [report.grade(line, "number") for line in LINES]
     figures = json.loads(json.dumps(asdict(report.make_figures(graded))))
@@ -65,7 +65,7 @@ def test_what_has_changed_is_printed_and_written(run, old):
     after = contents(old)
     assert json.loads(after["report.json"]) == known | figures | own
     assert after["graded.jsonl"] == "".join(json.dumps(asdict(one.found)) + "\n" for one in graded)
-    assert after.keys() == before.keys() and after["samples.jsonl"] == before["samples.jsonl"]
+    assert after.keys() == before.keys() | {"report.html"} and after["samples.jsonl"] == before["samples.jsonl"]
     assert run("--regrade", old, data=False).splitlines()[1:] == ["  nothing has changed, and nothing is written"]
     assert contents(old) == after
 

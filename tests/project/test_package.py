@@ -58,13 +58,14 @@ def test_dependencies_match_the_requirements_files():
 
 
 def test_wheel_holds_one_package(wheel):
-    """The wheel holds all modules and samples in one package, and nothing else at the top."""
+    """The wheel holds all modules, samples and the page's parts in one package, and nothing else at the top."""
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
     samples = {f"lta_thinker/{path.relative_to(ROOT)}" for path in ROOT.glob("data/*/sample.jsonl")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "lta_thinker").rglob("*.py")}
     assert {f"lta_thinker/{name}.py" for name in MODULES} < modules
-    assert inside == {*modules, "lta_thinker/data/convert.py", *samples}
+    page = {f"lta_thinker/evaluation/page.{end}" for end in ("html", "css", "js")}
+    assert inside == {*modules, *page, "lta_thinker/data/convert.py", *samples}
     assert len(samples) == 8 and MODULES == ["data_loader", "evaluate", "losses", "model", "train"]
 
 
