@@ -250,6 +250,16 @@ def _read_value(wanted, value, where: str):
     raise InputError(f"{where}: is {value!r:.60}, not {' or '.join(names)}")
 
 
+LONGEST_NAME = 200  # bytes of a file's name that is made of others: 255 is what file systems take
+
+
+def shortened(name: str) -> str:
+    """A file's name that file systems take; a digest tells two long ones apart."""
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def sha256_of(path: Path) -> str:
     """Digest of a file; InputError where it cannot be read."""
     try:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lta_thinker.checkpoint import CHECKPOINT_NAME
-from lta_thinker.common import InputError, flatten, read_json, sha256_of, write_json
+from lta_thinker.common import InputError, flatten, read_json, sha256_of, shortened, write_json
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.plan import Plan, base_name, lm_dtype
 from lta_thinker.evaluation.report import ADAPTER_FILES, GRADED_FILE, KNOWN_STATES, REPORT_FILE, Report
@@ -23,9 +23,7 @@ from lta_thinker.llm.lora import ROLES
 from lta_thinker.rows.examples import Example
 
 SETTINGS_FILE = "settings.json"
-INSPECTION_FILE = "inspection.json"  # of --inspect (inspection.py)
 SAMPLES_FORMAT = 2  # 1 had answers in samples.jsonl, and other noise
-LONGEST_NAME = 200  # bytes of a file's name that is made of others: 255 is what file systems take
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Its name
@@ -68,13 +66,6 @@ def checkpoint_name(plan: Plan) -> str:
         folder = adapter.files[0].resolve().parent
         name += f"-{folder.parent.name if folder.name in ROLES else folder.name}"
     return name
-
-
-def shortened(name: str) -> str:
-    """A file's name that file systems take; a digest tells two long ones apart."""
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    return f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def digest(value) -> str:

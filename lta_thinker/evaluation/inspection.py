@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lta_thinker.common import InputError, write_json
-from lta_thinker.evaluation.folder import INSPECTION_FILE
 from lta_thinker.evaluation.intervals import Interval, mean_interval, nats, share_interval
 from lta_thinker.evaluation.plots import load_matplotlib
+from lta_thinker.evaluation.report import INSPECTION_FILE
 from lta_thinker.generation.decoding import decode
 from lta_thinker.generation.prompts import PromptEmbedder, Request
 from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_ids

@@ -23,11 +23,10 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from lta_thinker.common import flatten, make_folder, read_json, read_record, write_text
+from lta_thinker.common import flatten, make_folder, read_json, read_record, shortened, write_text
 from lta_thinker.evaluation.compare import Comparison, Evaluated, ranking_notes, ranking_rows
 from lta_thinker.evaluation.flags import EvaluationArguments
-from lta_thinker.evaluation.folder import INSPECTION_FILE, shortened
-from lta_thinker.evaluation.report import Graded, Report, figure_rows, mixed_versions, version_texts
+from lta_thinker.evaluation.report import INSPECTION_FILE, Graded, Report, figure_rows, mixed_versions, version_texts
 
 PAGE_FILE = "report.html"
 MOST_TEXT = 100_000_000  # characters of samples on a page: what a browser still opens

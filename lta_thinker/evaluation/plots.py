@@ -10,8 +10,7 @@ plot_runs writes an SVG and a PNG (needs matplotlib), and a page of a browser.
 from itertools import cycle
 from pathlib import Path
 
-from lta_thinker.common import InputError
-from lta_thinker.evaluation.folder import shortened
+from lta_thinker.common import InputError, shortened
 from lta_thinker.evaluation.report import Report
 from lta_thinker.evaluation.run_page import write_run_page
 from lta_thinker.evaluation.runs import TITLES, Run, evaluation_titles, read_runs

@@ -22,6 +22,7 @@ from lta_thinker.generation.collapse import collapsed
 from lta_thinker.rows.examples import gold_answer
 
 REPORT_FILE, GRADED_FILE = "report.json", "graded.jsonl"
+INSPECTION_FILE = "inspection.json"  # of --inspect (inspection.py)
 KNOWN_STATES = "known_states"  # the setting: of the LMs by role, Models.known_states
 ADAPTER_FILES = ("/adapter_model.safetensors", "/adapter_config.json")  # ends of settings: an adapter's files
 
