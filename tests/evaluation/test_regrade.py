@@ -11,6 +11,7 @@ from helpers import line_of, write_evaluation
 from lta_thinker.answers import extract_answer
 from lta_thinker.common import versions
 from lta_thinker.evaluation import report
+from lta_thinker.evaluation.regrade import Pair
 from lta_thinker.generation.samplers import Sampler
 
 LINES = [line_of(0, ["18", "18.5", "7"]), line_of(1, ["18.5", "7", None], gold="18.5")]
@@ -159,3 +160,11 @@ def test_regrade_runs_alone(run, old, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert run("--regrade", old, data=False).startswith("error: --regrade runs in one process")
+
+
+def test_what_changed_is_shown_with_the_texts_end():
+    """A changed answer is printed with both answers and the last 60 characters of its text, on one line."""
+    text = "".join(f"word {i}\n" for i in range(40))
+    line = Pair("[3.0]", ("7", False), (None, False), text).line()
+    assert line == f"[3.0] 7 (wrong) -> none (wrong)  …{' '.join(text.split())[-60:]}"
+    assert Pair("[3]", ("7", False), ("8", True)).line() == "[3] 7 (wrong) -> 8 (right)"
