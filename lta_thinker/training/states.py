@@ -92,7 +92,7 @@ def keep_states(
     collator: TrainingCollator,
     path: Path,
     process: Ranks,
-    quiet: bool = False,
+    quiet: bool,
 ) -> Any:
     """`rows` with the small LM's states from the file `path` (RowsWithStates), or unchanged where the disk has no room.
 

@@ -309,10 +309,13 @@ def test_node_processes_fill_one_file(tiny_models, tmp_path, monkeypatch, small_
     assert len(small_lm_calls) == 2 * 6, "each row was read by one of them"
 
 
-def test_full_disk_keeps_no_states(tiny_models, tmp_path, monkeypatch, capsys):
-    """Where the disk has no room, a line says so and no states are kept."""
+@pytest.mark.parametrize("after", [0, 1], ids=["at once", "half-way"])
+def test_full_disk_keeps_no_states(tiny_models, tmp_path, monkeypatch, capsys, after):
+    """Where the disk has no room, or not for all of a file, a line says so, no states are kept and no file is left."""
 
-    def full(*_):
+    def full(path, mode):
+        if after:
+            Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(states, "open", full, raising=False)

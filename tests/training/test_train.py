@@ -1,6 +1,7 @@
 """train.py: what a run promises, on the tiny pair. Runs are in this process where that shows the same."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -385,7 +386,9 @@ def test_max_len_and_k_shot_limit_rows(flags):
 def test_thoughts_see_steps_prints_a_warning(flags, capsys):
     """--thoughts_see_steps prints a warning."""
     train.run([*flags, "--output_name", "leak", "--thoughts_see_steps", "--max_steps", "1"])
-    assert "warning: --thoughts_see_steps" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "warning: --thoughts_see_steps" in printed
+    assert re.search(r"^  padding: [\d.]+% of the LLM's tokens \([\d.]+% with rows in random order\)$", printed, re.M)
 
 
 def test_attn_implementation_reaches_both_lms(flags, monkeypatch):
