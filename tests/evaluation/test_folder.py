@@ -15,6 +15,7 @@ from helpers import line_of, write_evaluation
 from lta_thinker import evaluate
 from lta_thinker.common import LOCK_FILE, InputError
 from lta_thinker.evaluation import report as reports
+from lta_thinker.evaluation.compare import compare
 from lta_thinker.evaluation.samples import SET_ASIDE_FILE, merge_samples, read_samples
 from lta_thinker.generation.samplers import Sampler
 from lta_thinker.rows.examples import Example
@@ -190,7 +191,7 @@ def test_answers_are_found_anew_for_each_report(run, checkpoints, asked, monkeyp
     shutil.copytree("out", "before")
     monkeypatch.setattr(reports, "extract_answer", lambda text, answer_type, options, finished: "18")
     monkeypatch.setattr(reports, "gold_answer", lambda text, answer_type, options: "18")
-    assert evaluate.compare("before/report.json", "out/report.json").sample.a.value == 1
+    assert compare("before/report.json", "out/report.json").sample.a.value == 1
     del asked[:]
     run(*flags)
     assert asked == [] and report_of("out")["sample_accuracy"]["value"] == 1

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from helpers import line_of, write_evaluation
 
-from lta_thinker import evaluate
 from lta_thinker.answers import verifier
 from lta_thinker.common import InputError
 from lta_thinker.evaluation import report
+from lta_thinker.evaluation.compare import compare
 
 
 def test_report_figures_match_hand_calculation():
@@ -82,7 +82,7 @@ def test_compare_pairs_the_questions(run, tmp_path):
     good = [line_of(i, ["18", "18"] if i % 2 else ["18", "7"]) for i in range(60)]
     a = write_evaluation(tmp_path / "a", poor)
     b = write_evaluation(tmp_path / "b", good, num_thought_tokens=2, thought_generator="small_block")
-    figures = evaluate.compare(a, b)
+    figures = compare(a, b)
     difference = figures.sample.difference
     assert difference.value == 0.5 and 0.35 < difference.low < 0.5 < difference.high < 0.65
     assert figures.sample.a.value == 0.25 and figures.vote.difference.value == 0.5
@@ -123,17 +123,17 @@ def test_compare_names_other_settings(run, tmp_path):
     records = [line_of(i, ["18", "7"]) for i in range(4)]
     a = write_evaluation(tmp_path / "a", records, base_model_id="one")
     b = write_evaluation(tmp_path / "b", records, base_model_id="other", thought_generator="small")
-    assert evaluate.compare(a, b).differ == {"base_model_id": ["one", "other"]}
+    assert compare(a, b).differ == {"base_model_id": ["one", "other"]}
     assert "note: base_model_id differs: A 'one', B 'other'" in run("--compare", a, b, data=False)
     same = {"fingerprints": {"large": "0" * 16}}  # one LLM, by two paths
     c = write_evaluation(tmp_path / "c", records, base_model_id="one", **same)
     d = write_evaluation(tmp_path / "d", records, base_model_id="../one", **same)
-    assert evaluate.compare(c, d).differ == {}
+    assert compare(c, d).differ == {}
     for number, (text, differ) in enumerate((("1 2.001", 0), ("1 2.2", 1), (5, 1), (None, 0))):
         known = ({"known_states": {"large": one, "small": one}} for one in ("1 2", text))
         places = (tmp_path / f"{name}{number}" for name in "ef")
         pair = [write_evaluation(place, records, **more) for place, more in zip(places, known, strict=True)]
-        assert list(evaluate.compare(*pair).differ) == ["known_states.large"] * differ
+        assert list(compare(*pair).differ) == ["known_states.large"] * differ
 
 
 def test_compare_refuses_other_questions(run, tmp_path):
@@ -141,7 +141,7 @@ def test_compare_refuses_other_questions(run, tmp_path):
     a = write_evaluation(tmp_path / "a", [line_of(i, ["18", "7"]) for i in range(3)])
     b = write_evaluation(tmp_path / "b", [line_of(i, ["18", "7"], gold="19") for i in range(3)])
     with pytest.raises(InputError, match="not about the same gold answers"):
-        evaluate.compare(a, b)
+        compare(a, b)
     (tmp_path / "c").mkdir()
     shutil.copy(a, tmp_path / "c")
     assert "c/samples.jsonl: no such file" in run("--compare", a, tmp_path / "c" / "report.json", data=False)
@@ -157,12 +157,12 @@ def test_compare_knows_its_report_beside_longer_samples(tmp_path):
     values = json.loads(a.read_text())
     a.write_text(json.dumps(values | {"samples": report.lines_digest(lines[:2])}))
     (tmp_path / "a" / "samples.jsonl").write_text("".join(line.json() for line in lines))
-    figures = evaluate.compare(a, b)
+    figures = compare(a, b)
     assert figures.num_questions == 2 and figures.sample.difference.value == 0
     for wrong in ([lines[0], line_of(1, ["18", "18"]), lines[2]], [lines[1], lines[0]], lines[:1]):
         (tmp_path / "a" / "samples.jsonl").write_text("".join(line.json() for line in wrong))
         with pytest.raises(InputError, match="a/samples.jsonl: not the samples that report.json is about"):
-            evaluate.compare(a, b)
+            compare(a, b)
 
 
 FOREIGN = {

@@ -38,8 +38,10 @@ def named(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_lists_each_own_flag_once(script, capsys):
-    """--help has each of the program's own flags once, in groups, the ten that matter first, and no other's."""
+def test_help_lists_each_own_flag_once(script, capsys, monkeypatch):
+    """--help has each of the program's own flags once, in groups, the ten that matter first, and no other's; in a
+    terminal of 120 columns on under 130 lines."""
+    monkeypatch.setenv("COLUMNS", "120")
     printed, own = help_of(script, capsys), {field.name: field for field in fields(SCRIPTS[script][1])}
     assert sorted(named(printed)) == sorted(map(flag_name, own.values()))
     assert named(printed)[:10] == [flag_name(own[name]) for name in FIRST[script]] and len(FIRST[script]) == 10
