@@ -1,5 +1,6 @@
 """evaluate.py: which thoughts run, what is an error, resuming, one rank against two."""
 
+import itertools
 import json
 import os
 import re
@@ -287,6 +288,14 @@ def test_flags_say_where_lms_are_now(run, trained, tiny_pair, tmp_path):
     assert "/gone/large" in run(*flags)
     printed = run(*flags, *pair_flags(tiny_pair))
     assert "one sample" in printed
+
+
+def test_speed_is_questions_over_seconds(run, checkpoints, tiny_pair, monkeypatch):
+    """The report's speed is that of this start: its questions over the seconds in which they were answered."""
+    clock = itertools.count(100, 2)  # two seconds between a look at it and the next
+    monkeypatch.setattr(evaluate, "time", SimpleNamespace(time=lambda: next(clock)))
+    run("--checkpoint", checkpoints / "small", "--base_model_id", tiny_pair / "large", "--output_dir", "out")
+    assert json.loads(Path("out/report.json").read_text())["speed"]["questions"] == 4 / 2
 
 
 def test_auto_counts_prompt_and_thoughts(monkeypatch):
