@@ -282,10 +282,11 @@ def test_flags_say_where_lms_are_now(run, trained, tiny_pair, tmp_path):
     """LMs whose folders are gone since the training are found where flags say; without these the line names them."""
     shutil.copytree(trained, tmp_path / "moved")
     values = json.loads((tmp_path / "moved" / META_FILE).read_text())
-    gone = {f"{role}_model_{what}": f"/gone/{role}" for role in ("large", "small") for what in ("id", "path")}
+    gone = {f"{role}_model_id": f"pair/{role}" for role in ("large", "small")}
+    gone |= {f"{role}_model_path": f"/gone/pair/{role}" for role in ("large", "small")}
     (tmp_path / "moved" / META_FILE).write_text(json.dumps(values | gone))
     flags = ("--checkpoint", tmp_path / "moved", "--task_name", "gsm8k")
-    assert "/gone/large" in run(*flags)
+    assert "/gone/pair/large: no such folder" in run(*flags)
     printed = run(*flags, *pair_flags(tiny_pair))
     assert "one sample" in printed
 
