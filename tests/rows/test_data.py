@@ -11,6 +11,7 @@ from helpers import SHARED, gsm8k_row, write_jsonl
 from lta_thinker import data_loader
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import TASKS, get_task, load_split, worked_examples
+from lta_thinker.rows.examples import gold_answer
 
 GSM8K = TASKS["gsm8k"]
 
@@ -100,6 +101,12 @@ BAD_ROWS = {
     'no final answer: "nothing here"': {"question": "How many?", "answer": "3 + 4 = 7\n#### nothing here"},
     '"several" is not a number answer': {"question": "How many?", "answer": "3 + 4 = 7\n#### several"},
 }
+
+
+def test_bad_gold_is_shown_by_its_last_line():
+    """Of a gold answer of several lines that has none the last line is shown."""
+    with pytest.raises(ValueError, match='no final answer: "no idea" is not a number answer'):
+        gold_answer("It is late.\nno idea", "number")
 
 
 @pytest.mark.parametrize("reason", BAD_ROWS)
