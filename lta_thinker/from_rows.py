@@ -72,7 +72,10 @@ def rows_file(text: str) -> Path:
 
 
 def rows_text(rows: Rows, split: str) -> str:
-    """Rows as lines of JSON. InputError for a row that is no dict, or has a value that JSON has not."""
+    """Rows as lines of JSON. InputError where there are none, for a row that is no dict, or has a value that JSON has
+    not."""
+    if not isinstance(rows, Iterable):
+        raise InputError(f"lta_thinker.train: {split} rows are {rows!r:.40}, not dicts in a list or a datasets.Dataset")
     lines = []
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
@@ -81,4 +84,6 @@ def rows_text(rows: Rows, split: str) -> str:
             lines.append(json.dumps(dict(row)))
         except (TypeError, ValueError) as error:
             raise InputError(f"lta_thinker.train: {split} row {number}: {error}") from None
+    if not lines:
+        raise InputError(f"lta_thinker.train: there are no {split} rows")
     return "".join(line + "\n" for line in lines)

@@ -71,7 +71,7 @@ JOINED = re.compile(  # between two numbers: "2 or 3", "3-5", "5 hours 30 minute
 )
 REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|unable to|not possible to|impossible to)\s(?:be\s)?(?:\w+ly\s)?(?:determine|answer"
-    r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot\s(?:\w+\s)?enough\b|\A\W*(?:none|unknown|undefined)\b",
+    r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot\s(?:\w+\s)?enough\s(?:information|data|detail)|\A\W*(?:none|unknown|undefined)\b",
     re.IGNORECASE,
 )
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")

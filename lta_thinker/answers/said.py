@@ -132,9 +132,10 @@ def last_boxes(text: str) -> tuple[int, int, str]:
 
 
 def conclusion(turn: str) -> Iterator[str]:
-    """The sentences at the end of turn_of's text, the last one first, without those of an afterword."""
-    text = BEHIND.split(turn[-MAX_CONCLUSION:], maxsplit=1)[0]
-    sentences = [one for one in SENTENCE_END.split(text) if one.strip()]
-    while len(sentences) > 1 and AFTERWORD.search(sentences[-1]):
-        sentences.pop()
-    return reversed(sentences)
+    """The sentences at the end of turn_of's text, the last one first, without those of an afterword; what
+    stands behind a heading like "Explanation:" comes after what stands before it."""
+    for text in BEHIND.split(turn[-MAX_CONCLUSION:], maxsplit=1):
+        sentences = [one for one in SENTENCE_END.split(text) if one.strip()]
+        while len(sentences) > 1 and AFTERWORD.search(sentences[-1]):
+            sentences.pop()
+        yield from reversed(sentences)

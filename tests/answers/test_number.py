@@ -121,9 +121,12 @@ NUMBERS = {
     "refusals": [
         ("I cannot determine this without knowing the price of 1 ticket.", None),
         ("There is not enough information about the 3 boxes.", None),
+        ("He does not have enough: he is $5 short.", "5"),
         ("It cannot be said how many there are; 5 were counted.", None),
     ],
     "behind the answer": [
+        ("So she has 8 pens.\n\nExplanation: 5 pens and 3 pens.", "8"),
+        ("Let's see.\n\nExplanation: we add them.\nShe has 8 pens.", "8"),
         ("18\n\nQuestion: How many legs do 6 dogs have?\nAnswer: 24", "18"),
         ("So Carla earns **$510**.\n\n*Note:* Without Saturdays she would earn $450.", "510"),
     ],

@@ -50,6 +50,8 @@ def test_rows_train_as_a_file_of_them(pair):
         (ROWS, {"output_name": None}, "--output_name is required"),
         (ROWS, {"seed": object}, "lta_thinker.train: seed: <class 'object'> is no flag's value"),
         ("text", {}, "lta_thinker.train: train row 1 is of str, not a dict"),
+        (5, {}, "lta_thinker.train: train rows are 5, not dicts in a list"),
+        ([], {}, "lta_thinker.train: there are no train rows"),
         ([{"question": torch}], {}, "lta_thinker.train: train row 1: Object of type module is not JSON serializable"),
     ],
 )
