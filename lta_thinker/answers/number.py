@@ -3,9 +3,10 @@ r"""Number answers: the number that a text says, and equality by exact value.
     extract_answer("She sells 9 eggs, so she makes 9 * 2 = $18.00.", "number")  ->  "18"
 
 A box, or the first sentence behind a mark, says the value of its arithmetic ("2^5"), or the number that stands right
-there or right behind the last "="; where words stand first ("the bill is"), and in the conclusion, the last number, of
-several the one that was worked out ("= 9"), a bold one before others. Brackets are asides. Two numbers that are joined
-("2 or 3", "3-5 days", "5 hours and 30 minutes") are no answer, nor is what a refusal says.
+there or right behind the last "=". Where words stand first ("the bill is"), and in the last sentence with a number, of
+several the one counts that was worked out last ("= 9") or stands behind the verb, else none; a bold one before others.
+Brackets are asides. Two numbers that are joined ("2 or 3", "3-5 days", "5 hours and 30 minutes") are no answer, nor is
+what a refusal says.
 Percent signs, currencies and units are dropped: "50%" is 50. Canonical: "18", "-0.5", and "1/3" where decimals do not
 end. 1/3 is not 0.33.
 """

@@ -2,11 +2,10 @@
 
     said("It is 5. The answer is 6, not 7.", number.read)   ->  what `number.read` finds in " 6, not 7."
 
-1. What counts stands behind the last `</think>`, up to a token that ends a turn.
+1. What counts stands behind the last `</think>`, up to a token that ends a turn or the next question of a base model.
 2. The answer is said in the boxes of the conclusion and behind marks ("the answer is", "Answer:", "####", `<answer>`)
-   in the languages of the common benchmarks; the later place counts. What is asked, denied, supposed or said by others
-   is no mark, and behind a box only a mark that begins a sentence is one. Behind "wait" in the words after a mark
-   stands the answer that counts, or none.
+   in the languages of the common benchmarks; the last place counts. What is asked, denied, supposed or said by others
+   is no mark. Behind "wait" in the words after a mark stands the answer that counts, or none.
 3. Else it is said in the conclusion, the end of the text without an afterword ("I hope this helps").
 A text that was cut off says it only in a box, or behind a mark in a sentence that ends before the text does.
 """
