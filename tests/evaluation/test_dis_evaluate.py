@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from lta_thinker import evaluate, train
 from lta_thinker.checkpoint import RESUME_FILE, beside, run_checkpoints, save_checkpoint, write_complete
+from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.plan import FILE_FLAGS, Thoughts, weight_names
 from lta_thinker.weights import ATT_FILE, PARAMS_FILE, read_resume_weights, read_weights
 
 STEPS = (2, 4, 6)
@@ -133,6 +135,17 @@ def test_resume_checkpoint_holds_same_tensors(tiny_models, tmp_path, kind):
         wanted = read_weights(path, "") if path.exists() else None
         assert (read is None) == (wanted is None) == (kind == "small" and i == 1)
         assert read is None or read.keys() == wanted.keys() and all(read[k].equal(wanted[k]) for k in read)
+
+
+def test_messages_name_the_files_of_the_weights(tmp_path):
+    """Of a folder in ckpt/ the file of the projection and that of the block, of a resume checkpoint its one file, of
+    files that flags named the flags."""
+    weights, params, att = (tmp_path / name for name in (RESUME_FILE, PARAMS_FILE, ATT_FILE))
+    args = EvaluationArguments(checkpoint="x")
+    assert weight_names(args, Thoughts(None, None, [weights], tmp_path)) == (str(weights), str(weights))
+    assert weight_names(args, Thoughts(None, None, [params, att], tmp_path)) == (str(params), str(att))
+    flags = EvaluationArguments(params_file_name=str(params), att_file_name=str(att))
+    assert weight_names(flags, Thoughts(None, None, [params, att], tmp_path)) == FILE_FLAGS
 
 
 def test_unusable_resume_checkpoints_are_refused(folder, trained, flags, monkeypatch):

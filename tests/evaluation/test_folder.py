@@ -16,6 +16,7 @@ from lta_thinker import evaluate
 from lta_thinker.common import LOCK_FILE, InputError
 from lta_thinker.evaluation import report as reports
 from lta_thinker.evaluation.compare import compare
+from lta_thinker.evaluation.folder import check_folder
 from lta_thinker.evaluation.samples import SET_ASIDE_FILE, merge_samples, read_samples
 from lta_thinker.generation.samplers import Sampler
 from lta_thinker.rows.examples import Example
@@ -42,6 +43,16 @@ def own_data(gsm8k_data, tmp_path) -> Path:
     return Path(shutil.copytree(gsm8k_data, tmp_path / "own"))
 
 
+def test_settings_are_compared_after_an_lm_elsewhere(tmp_path):
+    """An LM that lies elsewhere is no other LM; what is set after it is compared all the same."""
+    settings = {"backend": "hf", "base_model_id": "here/large", "dtype": "float32", "num_fewshot": 2}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "samples.jsonl").write_text(line_of(0, ["18"]).json())
+    check_folder(tmp_path, settings | {"base_model_id": "there/large"})
+    with pytest.raises(InputError, match="made with num_fewshot = 2, now it is 3; use another --output_dir"):
+        check_folder(tmp_path, settings | {"base_model_id": "there/large", "num_fewshot": 3})
+
+
 def report_of(folder) -> dict:
     return json.loads(Path(folder, "report.json").read_text())
 
@@ -65,6 +76,20 @@ def test_files_of_the_user_stay(tmp_path, name):
     assert list(merge_samples(tmp_path, EXAMPLES, 1)) == [1, 2]
     assert sorted(os.listdir(tmp_path)) == sorted([name, "samples.jsonl"])
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_one_process_writes_samples_itself(run, checkpoints, monkeypatch):
+    """One process adds its lines to samples.jsonl, a question at a time: no file of a rank is there while it runs."""
+    seen, answers = [], Sampler.answers
+
+    def watch(sampler, requests):
+        for answer in answers(sampler, requests):
+            yield answer
+            seen.append((len(Path("out/samples.jsonl").read_text().splitlines()), list(Path("out").glob("*.rank*"))))
+
+    monkeypatch.setattr(Sampler, "answers", watch)
+    run("--checkpoint", checkpoints / "small", "--batch_size", "2", "--test_k", "3", "--output_dir", "out")
+    assert seen == [(1, []), (2, []), (3, [])]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

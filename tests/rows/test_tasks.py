@@ -144,6 +144,12 @@ def test_bad_row_says_what_is_wrong(name):
         parse_row(TASKS[task], row)
 
 
+def test_row_without_an_answer_names_the_tasks_own_field():
+    """Of a task with rows in two forms, a row that is in neither is told what the project's own form lacks."""
+    with pytest.raises(ValueError, match='^field "answer" is missing or not a text$'):
+        parse_row(TASKS["math"], {"question": "How many?"})
+
+
 def test_published_folders_load_unchanged(tmp_path):
     """The published file and folder names load as they are, JSON lists under a .jsonl name too. The task's own folder
     comes first, and dev is never the test file."""

@@ -112,6 +112,16 @@ def test_preempted_ranks_stop_at_one_step(flags):
     assert [point["step"] for point in meta("cut")["dev_curve"]] == [20, 40]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_workers_come_from_a_server(flags, workers, monkeypatch):
+    """With --dataloader_num_workers they come from a process without threads; without, nothing is started."""
+    started = []
+    monkeypatch.setattr(preemption, "start_workers_from_server", lambda: started.append(True))
+    with pytest.raises(InputError, match="--shard_llm"):  # the flag that is looked at next
+        train.run([*flags, "--output_name", "x", "--dataloader_num_workers", str(workers), "--shard_llm"])
+    assert started == [True] * (workers > 0)
+
+
 def test_data_workers_ignore_the_signals_that_stop_training():
     """A signal that reaches all processes of a job is for the training process: workers ignore it, then do their own
     start."""
