@@ -44,13 +44,16 @@ def own_data(gsm8k_data, tmp_path) -> Path:
 
 
 def test_settings_are_compared_after_an_lm_elsewhere(tmp_path):
-    """An LM that lies elsewhere is no other LM; what is set after it is compared all the same."""
-    settings = {"backend": "hf", "base_model_id": "here/large", "dtype": "float32", "num_fewshot": 2}
+    """An LM that lies elsewhere, or was computed on another device, is no other LM; what is set after it is compared all
+    the same."""
+    known = {"known_states": {"large": "1.0 2.0"}}
+    settings = {"backend": "hf", "base_model_id": "here/large", "dtype": "float32", **known, "num_fewshot": 2}
+    elsewhere = {"base_model_id": "there/large", "known_states": {"large": "1.0 2.0000001"}}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     (tmp_path / "samples.jsonl").write_text(line_of(0, ["18"]).json())
-    check_folder(tmp_path, settings | {"base_model_id": "there/large"})
+    check_folder(tmp_path, settings | elsewhere)
     with pytest.raises(InputError, match="made with num_fewshot = 2, now it is 3; use another --output_dir"):
-        check_folder(tmp_path, settings | {"base_model_id": "there/large", "num_fewshot": 3})
+        check_folder(tmp_path, settings | elsewhere | {"num_fewshot": 3})
 
 
 def report_of(folder) -> dict:
