@@ -44,8 +44,8 @@ def own_data(gsm8k_data, tmp_path) -> Path:
 
 
 def test_settings_are_compared_after_an_lm_elsewhere(tmp_path):
-    """An LM that lies elsewhere, or was computed on another device, is no other LM; what is set after it is compared all
-    the same."""
+    """An LM that lies elsewhere, or was computed on another device, is no other LM; what is set after it is compared
+    all the same."""
     known = {"known_states": {"large": "1.0 2.0"}}
     settings = {"backend": "hf", "base_model_id": "here/large", "dtype": "float32", **known, "num_fewshot": 2}
     elsewhere = {"base_model_id": "there/large", "known_states": {"large": "1.0 2.0000001"}}
