@@ -404,7 +404,9 @@ def test_departures_from_training_are_noted(run, checkpoints, tmp_path):
     assert "note: the prompt" not in printed and printed.count("Well: Solve the problem") >= 4
     (tmp_path / "prompts.json").write_text(json.dumps({"problem": "Oh: {question}"}))
     asked = ["--checkpoint", folder, "--prompt_file", tmp_path / "prompts.json", "--print_input"]
-    printed = run(*asked, "--output_dir", "other")
+    printed = run(*asked)
+    (of_prompts,) = Path("results/eval-small").glob("*-prompts-*")  # their own folder, by eight digits of their digest
+    assert re.fullmatch("[0-9a-f]{8}", of_prompts.name.rpartition("-prompts-")[2])
     assert "note: the prompt 'problem' is not the one that the thoughts were trained with" in printed
     assert "note: the prompt 'generator'" not in printed
     assert printed.count("Oh: ") >= 4 and "Well: Solve" not in printed

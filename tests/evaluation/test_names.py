@@ -7,7 +7,7 @@ import pytest
 from helpers import fails, one_line
 
 from lta_thinker import LatentThoughtModel, train
-from lta_thinker.checkpoint import find_checkpoint
+from lta_thinker.checkpoint import beside, find_checkpoint
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 
@@ -69,3 +69,17 @@ def test_ten_is_one_folder_however_it_is_written(flags):
         args = parse_flags(train.TrainArguments, [*flags, "--output_name", "x", "--n_epochs", number], "train.py")
         names.add(train.final_folder(args))
     assert names == {Path("ckpt/x-gsm8k-small_block-10-4-large-small")}
+
+
+def test_the_longest_name_fills_what_a_file_system_takes(flags, tmp_path, monkeypatch):
+    """A name whose folder has 255 bytes while it is written is taken, and can be made; one byte more is refused."""
+    monkeypatch.chdir(tmp_path)
+
+    def folder_of(length: int) -> Path:
+        named = [*flags, "--output_name", "x" * length]
+        return beside(train.final_folder(parse_flags(train.TrainArguments, named, "train.py")), "partial")
+
+    longest = 255 - len(folder_of(1).name) + 1
+    folder_of(longest).mkdir(parents=True)
+    with pytest.raises(InputError, match="--output_name: 1 bytes too long"):
+        folder_of(longest + 1)
