@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What one GPU shows in under 10 minutes: the speed benchmarks of training and evaluation, shapes 8b and cpu, batches 1, 4,
-# 16, 32; the toy pair trained and evaluated there, whole and with --shard_llm; where $PYTHON has vLLM, also evaluate.py
-# --backend vllm beside hf, at the last shape.
+# What one GPU shows in under 10 minutes: the toy pair trained and evaluated there, whole and with --shard_llm; the speed
+# benchmarks of evaluation and training, shapes 8b and cpu, batches 1, 4, 16, 32; where $PYTHON has vLLM, also evaluate.py
+# --backend vllm beside hf, at the last shape. PARTS names what of this is done.
 # A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
 #   bash benchmarks/gpu.sh
 #   DATA_DIR=../shared/data bash benchmarks/gpu.sh         # rows of GSM8K's test set instead of this project's sample
+#   PARTS="evaluate train" SHAPES=8b bash benchmarks/gpu.sh
 #   SHAPES=tiny BATCHES="1 4" bash benchmarks/gpu.sh       # tries the script itself on a CPU
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +14,7 @@ OUT=${OUT:-results/gpu}
 DATA_DIR=${DATA_DIR:-data}
 SHAPES=${SHAPES:-8b cpu}
 BATCHES=${BATCHES:-16 4 1 32}
+PARTS=${PARTS:-toy evaluate train backends}
 SECONDS_IN_ALL=${SECONDS_IN_ALL:-570}
 mkdir -p "$OUT"
 failed=0
@@ -60,17 +62,22 @@ train() { # shape, generator, batch
     run "train-$1-$2-$3" "${flags[@]}" || run "train-$1-$2-$3-ours" "${flags[@]}" --baseline none || failed=1
 }
 
+part() { # name: whether it was asked for
+    [[ " $PARTS " == *" $1 "* ]]
+}
+
+if part toy; then toy || failed=1; fi
 for shape in $SHAPES; do
-    for batch in $BATCHES; do train "$shape" block "$batch"; done
-    train "$shape" small_block 16
-    answers=(--questions 16 --rounds 1 --checked 2 --mean 30 --longest 100)
+    answers=(--questions 32 --rounds 1 --checked 2 --mean 100 --longest 300)
     if [ "$shape" = tiny ]; then answers=(--questions 8 --rounds 1 --checked 2); fi
     for batch in 16 4; do
+        part evaluate || continue
         run "evaluate-$shape-$batch" benchmarks/evaluate.py --shape "$shape" --batch_size "$batch" "${answers[@]}" || failed=1
     done
+    part train || continue
+    train "$shape" small_block 16
+    for batch in $BATCHES; do train "$shape" block "$batch"; done
 done
-
-toy || failed=1
 
 # hf beside vLLM, without thoughts: there is no trained generator here
 backends() { # shape
@@ -93,6 +100,7 @@ backends() { # shape
     return $status
 }
 
+part backends || exit $failed
 if "$PYTHON" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("vllm") is None)'; then
     backends "${SHAPES##* }" || failed=1
 else
