@@ -336,7 +336,7 @@ class Study:
         do to the information of the thoughts."""
         steps: dict = {"max_steps": 360, "eval_steps": 60}
         fitted, after = {"standardize_states": True}, {"projection": "after"}
-        most = (DEFAULT, "prompt", "softcot", "lora")
+        most = (DEFAULT, "prompt", "softcot", "block-three", "lora")
         runs = [self.tuned(ASDIV.name, name, seed, **steps) for seed in REAL_SEEDS for name in most]
         runs += [self.tuned(ASDIV.name, "small_block-sft", seed, **steps, **after) for seed in REAL_SEEDS]
         runs += [self.tuned(ASDIV.name, name, SEEDS[0], **steps) for name in ("small_block-sft", "lora-three")]
