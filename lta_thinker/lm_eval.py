@@ -236,12 +236,22 @@ def register() -> None:
         register_model(NAME)(ThoughtLM)
 
 
-def load_tasks(args: HarnessArguments) -> list:
-    """The harness's tasks and groups, with their questions. InputError for what there is not, and for tasks that this
-    model does not answer: before an LM is loaded."""
+def task_manager(args: HarnessArguments) -> Any:
+    """What finds the harness's tasks. Its own are thousands of files, which take seconds to read: where --include_path
+    has all of --tasks they are not read."""
     from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
-    manager, found = TaskManager(include_path=args.include_path), []
+    if args.include_path is not None:
+        own = TaskManager(include_path=args.include_path, include_defaults=False)
+        if set(args.task_names) <= set(own.all_subtasks):
+            return own
+    return TaskManager(include_path=args.include_path)
+
+
+def load_tasks(args: HarnessArguments, manager) -> list:
+    """The harness's tasks and groups, with their questions. InputError for what there is not, and for tasks that this
+    model does not answer: before an LM is loaded."""
+    found = []
     for name in args.task_names:
         try:
             loaded = manager.load(name)
@@ -273,7 +283,8 @@ def run(argv: list[str]) -> None:
     register()
     if args.output_path:
         make_folder(Path(args.output_path))
-    tasks = load_tasks(args)
+    manager = task_manager(args)
+    tasks = load_tasks(args, manager)
     model_args = args.of_model() | {"seed": SEED if args.seed is None else args.seed}
     if args.max_new_tokens is not None:
         model_args["max_new_tokens"] = args.max_new_tokens
@@ -282,6 +293,7 @@ def run(argv: list[str]) -> None:
         model=model,
         model_args=model_args,
         tasks=tasks,
+        task_manager=manager,
         num_fewshot=args.num_fewshot,
         batch_size=args.batch_size,
         limit=args.limit,
@@ -295,16 +307,35 @@ def run(argv: list[str]) -> None:
 
 
 def print_results(model: ThoughtRequests, results: dict) -> None:
-    """The harness's tables, and what they do not say."""
-    from lm_eval.utils import make_table  # pyright: ignore[reportMissingImports]
-
-    injected = model.plan.num_injected
+    """The harness's figures, and what they do not say."""
+    injected, shots = model.plan.num_injected, results["n-shot"]
     print(f"{NAME}: {model.plan.spec.kind}, {injected} of {model.plan.spec.num_thoughts} thoughts in the prompt")
-    print(make_table(results))
-    if "groups" in results:
-        print(make_table(results, "groups"))
+    rows = figure_rows(results)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    with_shots = [name for name, count in shots.items() if count]
+    if with_shots and injected:
+        why = "the thoughts are made from these too; --num_fewshot 0 asks the question alone"
+        print(f"note: {', '.join(with_shots)}: examples stand before the question, and {why}")
     if model.cut_off:
-        print(f"note: {model.cut_off} of {model.answered} answers were cut off before their end; --max_new_tokens")
+        print(f"note: {model.cut_off} of {model.answered} answers were cut off before their end (--max_new_tokens)")
+
+
+def figure_rows(results: dict) -> list[tuple[str, ...]]:
+    """The rows of the table of the harness's results, its titles first."""
+    rows = [("task", "questions", "examples", "filter", "metric", "value", "standard error")]
+    for task, figures in results["results"].items():
+        asked, shots = (results[key].get(task, "") for key in ("n-samples", "n-shot"))
+        questions = str(asked["effective"]) if asked else ""
+        for key, value in figures.items():
+            metric, comma, chosen_by = key.partition(",")
+            if not comma or metric.endswith("_stderr"):
+                continue
+            numbers = (value, figures.get(f"{metric}_stderr,{chosen_by}", ""))
+            texts = [f"{number:.4f}" if isinstance(number, float) else str(number) for number in numbers]
+            rows.append((task, questions, str(shots), chosen_by, metric, *texts))
+    return rows
 
 
 def write_results(args: HarnessArguments, results: dict) -> None:
