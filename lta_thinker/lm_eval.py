@@ -309,7 +309,8 @@ def run(argv: list[str]) -> None:
 def print_results(model: ThoughtRequests, results: dict) -> None:
     """The harness's figures, and what they do not say."""
     injected, shots = model.plan.num_injected, results["n-shot"]
-    print(f"{NAME}: {model.plan.spec.kind}, {injected} of {model.plan.spec.num_thoughts} thoughts in the prompt")
+    thoughts = f"{injected} of {model.plan.num_made} thoughts" if injected else "no thoughts"
+    print(f"{NAME}: {thoughts} in the prompt")
     rows = figure_rows(results)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

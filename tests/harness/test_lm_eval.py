@@ -96,8 +96,8 @@ def test_greedy_answers_are_those_of_our_own_evaluation(toy_checkpoint, way, tmp
     written = json.loads(results.read_text())
     value = written["results"]["toy_arithmetic"]["exact_match,boxed"]
     assert value == report["sample_accuracy"]["value"] and f"exact_match  {value:.4f}" in printed
-    injected = 2 if way == "thoughts" else 0
-    assert written["config"]["num_thought_tokens"] == injected and f"{injected} of " in printed
+    injected, said = (2, "2 of 4 thoughts in the prompt") if way == "thoughts" else (0, "no thoughts in the prompt")
+    assert written["config"]["num_thought_tokens"] == injected and said in printed
     assert written["config"]["model"] == "lta-thinker" and str(results) in printed
 
 
