@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
     answer_at_once()  # --help and a wrong flag do not wait for the imports
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -283,6 +284,8 @@ def run(argv: list[str]) -> None:
     register()
     if args.output_path:
         make_folder(Path(args.output_path))
+    with contextlib.redirect_stdout(None):  # its notes are printed when the model is made
+        make_plan(EvaluationArguments(**args.of_model()))  # a wrong checkpoint does not wait for the tasks
     manager = task_manager(args)
     tasks = load_tasks(args, manager)
     model_args = args.of_model() | {"seed": SEED if args.seed is None else args.seed}

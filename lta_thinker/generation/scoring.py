@@ -1,7 +1,8 @@
 """How likely given texts are as the starts of answers: one forward pass over prompt, thoughts and text.
 
     embed = PromptEmbedder(models, num_chains=1, num_injected=2)
-    scores = score_continuations(embed, [("How many ...?", "42"), ("How many ...?", "24")], batch_size=4)
+    questions = group_by_question(embed, [("How many ...?", "42"), ("How many ...?", "24")])
+    first, second = score_continuations(embed, questions, batch_size=4)
 
 Shapes: R rows, T columns of the prompts, A columns of the continuations, K tokens, V vocabulary.
 """

@@ -24,7 +24,6 @@ HARNESS = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason="lm_eval is not installed: requirements-lm-eval.txt"
 )
 TASK_FILES = ["--include_path", str(ROOT / "tests" / "harness")]
-WITHOUT = {"thought_generator": "none", "base_model_id": TOY["large"]}
 QUESTIONS = [
     "I had 5 cups. I gave 2 cups to Sam. How many in the end?",
     "Tom had 70 coins. I gave Tom 8 coins. How many in the end?",
@@ -155,15 +154,25 @@ def test_examples_before_the_question_are_noted(toy_checkpoint, tmp_path, at_top
     ],
 )
 def test_tasks_that_do_not_fit_are_refused_before_an_lm_is_loaded(task, parts, at_top, monkeypatch):
-    """A perplexity task and a task that there is not get one line; no LM is looked for."""
+    """A perplexity task and a task that there is not get one line."""
     from lm_eval import tasks
 
     own = functools.partial(tasks.TaskManager, include_defaults=False)  # reading the harness's own takes a minute here
     monkeypatch.setattr(tasks, "TaskManager", lambda include_path, **_: own(include_path=include_path))
-    flags = ["--thought_generator", "none", "--base_model_id", "no/where"]
+    monkeypatch.setattr(lm_eval, "load_models", None)
+    flags = ["--thought_generator", "none", "--base_model_id", TOY["large"]]
     with pytest.raises(InputError) as error:
         lm_eval.run([*TASK_FILES, *flags, "--tasks", task])
     one_line(error, *parts)
+
+
+@HARNESS
+def test_wrong_checkpoint_does_not_wait_for_the_tasks(monkeypatch):
+    """A checkpoint that there is not is said before the harness's thousands of task files are read."""
+    monkeypatch.setattr(lm_eval, "task_manager", None)
+    with pytest.raises(InputError) as error:
+        lm_eval.run(["--checkpoint", "no/where", "--tasks", "gsm8k"])
+    one_line(error, "--checkpoint no/where: no such folder")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -274,3 +274,10 @@ def test_texts_need_a_tracker_that_holds_them(flags, more, line):
     """A tracker that holds no table, and a sharded LLM, are one line before anything is loaded."""
     with pytest.raises(InputError, match=f"^{line}"):
         train.run([*flags, "--output_name", "run", *more])
+
+
+def test_texts_must_fit(flags, wandb):
+    """Texts that do not fit into the LLM's positions behind the longest question are refused before the first step."""
+    more = ["--report_to", "wandb", "--log_texts", "1", "--max_new_tokens", "1000"]
+    with pytest.raises(InputError, match=r"--max_new_tokens 1000: .*row \d+ has .* fit behind it"):
+        train.run([*flags, "--output_name", "run", *more])
