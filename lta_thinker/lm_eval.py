@@ -65,6 +65,8 @@ class ThoughtRequests:
     whatever the task says; device: as in LatentThoughtModel.from_pretrained. Raises InputError.
     """
 
+    cache_hook: Any  # the harness's, of its class LM
+
     def __init__(
         self,
         batch_size: int | str = 4,
@@ -336,9 +338,9 @@ def figure_rows(results: dict) -> list[tuple[str, ...]]:
             metric, comma, chosen_by = key.partition(",")
             if not comma or metric.endswith("_stderr"):
                 continue
-            numbers = (value, figures.get(f"{metric}_stderr,{chosen_by}", ""))
-            texts = [f"{number:.4f}" if isinstance(number, float) else str(number) for number in numbers]
-            rows.append((task, questions, str(shots), chosen_by, metric, *texts))
+            error = figures.get(f"{metric}_stderr,{chosen_by}", "")
+            shown, sure = (f"{number:.4f}" if isinstance(number, float) else str(number) for number in (value, error))
+            rows.append((task, questions, str(shots), chosen_by, metric, shown, sure))
     return rows
 
 

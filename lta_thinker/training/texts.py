@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 from pandas import DataFrame
 from transformers import TrainerCallback
@@ -37,7 +38,7 @@ class LogTexts(TrainerCallback):
         """examples: the questions that are asked, each time the same."""
         self.models, self.examples, self.answer_type = models, examples, answer_type
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, args: Any, state, control, **kwargs):  # args: TrainArguments
         """Write the table, of the weights after this step. The model is in eval mode."""
         if not state.is_world_process_zero:
             return
