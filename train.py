@@ -249,6 +249,7 @@ def run(argv: list[str]) -> int:
     args = parse_flags(TrainArguments, argv, "train.py", REFUSED, flags_of_run)
     # imported here: transformers' Trainer takes two seconds, and a wrong flag does not need it
     from lta_thinker.training.preemption import StopAtSignal, start_workers_from_server
+    from lta_thinker.training.texts import LogTexts
     from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer, check_optimizer
 
     check_optimizer(args)
@@ -302,6 +303,9 @@ def run(argv: list[str]) -> int:
     if checkpoint:
         check_same_lms(args, record, TrainingRecord.read(checkpoint))
     stop = StopAtSignal(functools.partial(library_can_resume, args, len(rows.train)))
+    callbacks = [EvaluateLastStep(), stop]
+    if args.log_texts:
+        callbacks.append(LogTexts(models, rows.dev_examples[: args.log_texts], args.task.answer_type))
     trainer = ThoughtTrainer(
         args=args,
         models=models,
@@ -309,7 +313,7 @@ def run(argv: list[str]) -> int:
         record=record,
         dev_losses=dev_losses,
         data_collator=collator,
-        callbacks=[EvaluateLastStep(), stop],
+        callbacks=callbacks,
     )
     if only_writes:
         print(f"all steps of this run are done; what is left is to write {final}")

@@ -4,4 +4,5 @@ GENERATOR_NAMES = ("small_block", "block", "small", "prompt")  # the keys of mod
 KIND_NAMES = (*GENERATOR_NAMES, "none")  # of model.KINDS
 MAX_BLOCKS = 64  # TransformerBlocks of a generator: each stands in the one behind it
 META_FILE = "thoughts.json"  # of every checkpoint
+TABLE_TRACKERS = ("wandb", "trackio")  # those that hold a table: both have Table(dataframe=) and log
 RESUME_FILE = "model.safetensors"  # the weights of a resume checkpoint

@@ -22,8 +22,11 @@ FIRST = {
         per_device_train_batch_size learning_rate num_train_epochs resume""".split(),
     "evaluate.py": """checkpoint task_name split test_k thought_generator num_thought_tokens num_return_sequences
         max_new_tokens batch_size output_dir""".split(),
+    "-m lta_thinker.lm_eval": """checkpoint tasks limit num_fewshot include_path thought_generator num_thought_tokens
+        max_new_tokens batch_size output_path""".split(),
 }
 PAGES = {"train.py": "docs/training.md", "evaluate.py": "docs/evaluation.md"}
+PAGES |= {"-m lta_thinker.lm_eval": "docs/evaluation.md"}
 WIDEST = 120  # columns of --help
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,16 @@ from huggingface_hub import ModelCardData
 from lta_thinker.checkpoint import NUMBERS, TrainingRecord
 from lta_thinker.data_loader import TASKS
 from lta_thinker.evaluation.compare import compare
-from lta_thinker.evaluation.report import Report
+from lta_thinker.evaluation.report import (
+    INFORMATION_TITLE,
+    SAMPLE_TITLE,
+    SPEED_TITLE,
+    VOTE_TITLE,
+    Report,
+    figure_rows,
+    information_text,
+    mixed_versions,
+)
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PAPER = "[arXiv 2509.12875](https://arxiv.org/abs/2509.12875)"
@@ -108,6 +117,10 @@ def training_facts(record: TrainingRecord) -> dict[str, str]:
         facts["dev losses"] = ", ".join(
             f"{key.removeprefix('eval_').removesuffix('_loss')} {value:.4g}" for key, value in losses.items()
         )
+        if "eval_accuracy" in record.dev:
+            facts["dev accuracy, greedy"] = f"{record.dev['eval_accuracy']:.4g}"
+        if information := information_text(record.dev):
+            facts[INFORMATION_TITLE] = f"{information} (on dev; normal interval)"
     if record.best and record.dev_curve:
         facts["chosen by"] = f"the best dev {record.best.metric}, of {len(record.dev_curve)} dev evaluations"
     if record.versions:
@@ -135,13 +148,12 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
         notes = [f"{key}: {before!r} there, {now!r} here" for key, (before, now) in paired.differ.items()]
         notes += paired.notes
     head, *lines = [f"| {title} | {sample} | {vote} |" for title, (sample, vote) in rows.items()]
-    facts = {
-        "sampling": listed(sampling),
-        "samples without an answer, cut off": f"{report.no_answer:.1%}, {report.cut_off:.1%}",
-        "tokens a sample": f"{report.tokens_per_sample:.1f}",
-        "dtype": settings["dtype"],
-        "made with": listed(report.versions),
-    }
+    # the two accuracies are in the table, the information in that of the training; a speed is of one machine
+    elsewhere = {VOTE_TITLE.format(sampling["num_return_sequences"]), SAMPLE_TITLE, INFORMATION_TITLE, SPEED_TITLE}
+    facts = {title: value for title, value in figure_rows(report).items() if title not in elsewhere}
+    facts |= {"sampling": listed(sampling), "dtype": settings["dtype"], "made with": listed(report.versions)}
+    if mixed := mixed_versions(report):
+        facts["note"] = mixed
     if notes:
         facts["the two differ beyond the thoughts"] = "; ".join(notes)
     asked = f"{report.num_questions} {settings['split']} questions of {settings['task_name']}"

@@ -256,13 +256,17 @@ def mixed_versions(report: Report) -> str | None:
     return f"the texts are of several versions: {'; '.join(mixed)}" if mixed else None
 
 
+VOTE_TITLE, SAMPLE_TITLE = "vote of {}, % right", "one sample, % right"
+SPEED_TITLE, INFORMATION_TITLE = "questions, tokens a second", "information of the thoughts"
+
+
 def figure_rows(report: Report) -> dict[str, str]:
     """The report's figures as they are shown, by their titles."""
     samples = report.settings["sampling"]["num_return_sequences"]
     speed, variance = report.speed, report.thought_variance
     rows = {
-        f"vote of {samples}, % right": report.vote_accuracy.percent,
-        "one sample, % right": report.sample_accuracy.percent,
+        VOTE_TITLE.format(samples): report.vote_accuracy.percent,
+        SAMPLE_TITLE: report.sample_accuracy.percent,
         "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.maj_at_k.items()),
         "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.pass_at_k.items()),
         "tied votes": str(report.ties),
@@ -273,7 +277,7 @@ def figure_rows(report: Report) -> dict[str, str]:
     if report.unsettled:
         rows["comparisons given up"] = f"{report.unsettled}: these formulas took too long, and count as unequal"
     if speed and speed.keys() >= {"questions", "tokens"}:
-        rows["questions, tokens a second"] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
+        rows[SPEED_TITLE] = f"{speed['questions']:.2f}, {speed['tokens']:.1f}"
     if variance and variance.keys() >= VARIANCE_KEYS:
         over = f"{variance['over_questions']:.3g} over questions, {variance['over_slots']:.3g} over slots"
         if variance["over_chains"] is not None:
@@ -282,12 +286,16 @@ def figure_rows(report: Report) -> dict[str, str]:
         reads_question = report.settings["thought_generator"] != "prompt"
         if reads_question and collapsed(variance):
             rows["collapsed"] = "the thoughts are the same for every question"
-    dev = report.checkpoint.dev or {}
-    keys = [f"eval_information{end}" for end in ("", "_low", "_high")]
-    if all(key in dev for key in keys):
-        value, low, high = (dev[key] for key in keys)
-        rows["information of the thoughts"] = f"{nats(value, low, high)} (of training, on dev; normal interval)"
+    if information := information_text(report.checkpoint.dev or {}):
+        rows[INFORMATION_TITLE] = f"{information} (of training, on dev; normal interval)"
     return rows
+
+
+def information_text(dev: dict[str, float]) -> str | None:
+    """The information of the thoughts with its interval from the dev figures of a training; None where they have
+    none."""
+    keys = [f"eval_information{end}" for end in ("", "_low", "_high")]
+    return nats(*(dev[key] for key in keys)) if all(key in dev for key in keys) else None
 
 
 def print_report(report: Report) -> None:

@@ -377,6 +377,25 @@ class Layout:
         """`prompts` of one question."""
         return self.prompts([question])[0]
 
+    def continuations(self, pairs: list[tuple[str, str]]) -> list[dict[str, list[int]]]:
+        """`prompts` of the questions of pairs (question, text), each with `target`: the text's tokens as the start of
+        an answer, without an end of turn. Raises InputError as `training_rows` does."""
+        return self._with_targets(pairs, "")
+
+    def _with_targets(self, pairs: list[tuple[str, str]], end: str) -> list[dict[str, list[int]]]:
+        """`prompts` of the questions of pairs (question, answer), each with `target`: the answer's tokens and those of
+        `end` behind it."""
+        rows, mark = self.prompts([question for question, _ in pairs]), [] if self.mark is None else [self.mark]
+        lead, user = self._llm.lead, self.llm_encoder.user
+        wholes = self._conversations([(question, lead + user(answer) + end) for question, answer in pairs])
+        for row, (_, answer), whole in zip(rows, pairs, wholes, strict=True):
+            prompt = row["prefix"] + mark + row["suffix"]
+            if whole[: len(prompt)] != prompt:
+                name = self.llm_tokenizer.name_or_path
+                raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {answer!r:.40}")
+            row["target"] = whole[len(prompt) :]
+        return rows
+
     def training_rows(self, examples: list[Example]) -> list[dict[str, list]]:
         """`prompts`, and `target` (with the end of turn), `answer` (LLM); `header`, `steps` where there is a generator
         (with steps_as_turns the header is empty, and each of the steps is a whole turn).
@@ -384,19 +403,8 @@ class Layout:
         With many examples at once the tokenizers use all cores. Raises InputError as `prompts` does, and where an
         answer changes the tokens of the prompt before it.
         """
-        rows, user = self.prompts([example.question for example in examples]), self.llm_encoder.user
-        targets = [target_text(example, self.separator) for example in examples]
-        pairs = [
-            (example.question, self._llm.lead + user(target) + self._llm.end)
-            for example, target in zip(examples, targets, strict=True)
-        ]
-        mark = [] if self.mark is None else [self.mark]
-        for row, target, whole in zip(rows, targets, self._conversations(pairs), strict=True):
-            prompt = row["prefix"] + mark + row["suffix"]
-            if whole[: len(prompt)] != prompt:
-                name = self.llm_tokenizer.name_or_path
-                raise InputError(f"{name}: its tokenizer merges the end of the prompt with the answer {target!r:.40}")
-            row["target"] = whole[len(prompt) :]
+        targets = [(example.question, target_text(example, self.separator)) for example in examples]
+        rows, user = self._with_targets(targets, self._llm.end), self.llm_encoder.user
         if self.mark is not None:
             for row, steps in zip(rows, self._steps(examples), strict=True):
                 row |= {"header": self.header, "steps": steps}

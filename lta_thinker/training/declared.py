@@ -141,7 +141,7 @@ class TrainFlags(TaskArguments):
     best_metric: str = flag(
         "sft_loss", "chooses the best weights: dev SFT loss, or greedy dev accuracy", choices=("sft_loss", "accuracy")
     )
-    max_new_tokens: int = flag(512, "longest dev answer of --best_metric accuracy", at_least=1)
+    max_new_tokens: int = flag(512, "longest dev answer of --best_metric accuracy and --log_texts", at_least=1)
     params_file_name: str | None = flag(None, "start from this projection.bin")
     att_file_name: str | None = flag(None, "start from this TransformerBlock.bin")
     thought_cache: bool = flag(
@@ -156,6 +156,13 @@ class TrainFlags(TaskArguments):
     )
     report_to: str = flag(
         "none", "tracker (tensorboard, wandb, trackio, ...); its files go to logs/<output_name>", decides_weights=False
+    )
+    log_texts: int = flag(
+        0,
+        "at each dev evaluation answer the first K dev questions greedily, as a table in wandb or trackio; takes as "
+        "long as K answers of --max_new_tokens, on one process",
+        decides_weights=False,
+        at_least=0,
     )
     run_name: str | None = flag(None, "the run's name in a tracker (default: --output_name)", decides_weights=False)
     project: str = flag("lta-thinker", "the project's name in a tracker that has projects", decides_weights=False)

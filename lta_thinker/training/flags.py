@@ -23,6 +23,7 @@ from lta_thinker.llm.frozen import LmSource
 from lta_thinker.llm.lora import ROLES, Lora, check_peft
 from lta_thinker.losses import LOSSES, AlignForm, Objective
 from lta_thinker.model import KINDS, Design
+from lta_thinker.names import TABLE_TRACKERS
 from lta_thinker.training.declared import REFUSED, SET_HERE, TrainFlags
 
 # the library's flags that decide no weights: they may differ between a run and its resumption
@@ -86,6 +87,9 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
                 tracker()  # Trainer does so too, but only after the LMs are loaded
         except (ValueError, RuntimeError) as error:  # RuntimeError: it is not installed
             raise InputError(f"--report_to: {' '.join(str(error).split())}") from None
+        if self.log_texts and not self.table_trackers:
+            wanted = " or ".join(TABLE_TRACKERS)
+            raise InputError(f"--log_texts {self.log_texts}: needs a tracker that holds tables, --report_to {wanted}")
 
     def _recompute_layers(self) -> bool:
         """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: the model does it, not the
@@ -161,8 +165,12 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             raise InputError(f"--warmup_steps {self.warmup_steps}: whole steps; a share is --warmup_ratio")
         if self.eval_steps is not None and self.eval_strategy != "steps":
             raise InputError(f"--eval_steps {self.eval_steps}: needs --eval_strategy steps")
-        if self.shard_llm and self.best_metric == "accuracy":
-            raise InputError("--best_metric accuracy with --shard_llm: ranks would wait for each other at every token")
+        for wanted, given in (
+            ("--best_metric accuracy", self.best_metric == "accuracy"),
+            ("--log_texts", self.log_texts),
+        ):
+            if self.shard_llm and given:
+                raise InputError(f"{wanted} with --shard_llm: ranks would wait for each other at every token")
 
     def _check_start(self, generator: Any):
         given = [bool(self.params_file_name), bool(self.att_file_name)]
@@ -238,6 +246,11 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         check_peft(f"--tune_{tuned[0]}")
         for name, value in vars(lora).items():
             setattr(self, f"lora_{name}", value)
+
+    @property
+    def table_trackers(self) -> list[str]:
+        """Those of --report_to that hold a table."""
+        return [name for name in TABLE_TRACKERS if name in self.report_to]
 
     @property
     def run_folder(self) -> Path:

@@ -125,7 +125,7 @@ def check_lengths(args: TrainArguments, layout: Layout, encoded, fits: list[int]
     longest, positions = max(fits, key=columns.__getitem__), num_positions(llm_config)
     remedy = f"; --max_len {positions} leaves longer rows out, and counts them"
     check_context(layout, llm_config, columns[longest], places[longest], remedy=remedy)
-    if args.best_metric == "accuracy":
+    if args.best_metric == "accuracy" or args.log_texts:  # answers are written
         longest = max(fits, key=prompts.__getitem__)
         check_context(layout, llm_config, n + prompts[longest], places[longest], args.max_new_tokens)
     if reader is not None:

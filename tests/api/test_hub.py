@@ -20,6 +20,7 @@ from lta_thinker.checkpoint import META_FILE, TrainingRecord
 from lta_thinker.common import InputError
 from lta_thinker.evaluation.card import model_card
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.report import Report, figure_rows
 from lta_thinker.llm.lora import Lora
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.weights import ATT_FILE, PARAMS_FILE
@@ -281,6 +282,45 @@ def test_card_figures_are_the_reports(model, reports, tmp_path):
     for title, cell in {"compared with: no thoughts, 3 samples": own, "with 2 thoughts": own}.items():
         assert re.search(rf"\| {title} \| {cell} \| {cell} \|\n", card)
     assert re.search(rf"\| difference, paired \| {difference} \|", card)
+
+
+def test_card_leaves_no_figure_of_the_report_out(model, reports, trained, tmp_path):
+    """Every figure that report.json has and that is of no one machine is in the card: maj@k, pass@k, ties, samples
+    without an answer and cut off, tokens, comparisons given up, the thoughts' variance, and of the training their
+    information; a text of several versions is noted."""
+    values = json.loads(reports["thoughts"].read_text())
+    values |= {"unsettled": 2, "ties": 3, "speed": {"questions": 9.25, "tokens": 99.5}}
+    values["maj_at_k"], values["pass_at_k"] = {"1": 0.4, "2": 0.5, "3": 0.6}, {"1": 0.4, "2": 0.7, "3": 0.8}
+    values["starts"] = [values["versions"], values["versions"] | {"torch": "0.1"}]
+    information = {"eval_information": 1.25, "eval_information_low": 1.0, "eval_information_high": 1.5}
+    values["checkpoint"]["dev"] |= information
+    shutil.copytree(reports["thoughts"].parent, tmp_path / "all")
+    path = tmp_path / "all" / "report.json"
+    path.write_text(json.dumps(values))
+    record = TrainingRecord.read(trained)
+    card = model_card(replace(record, dev=record.dev | information | {"eval_accuracy": 0.25}), "x", path)
+    for row in (
+        "maj@k, % | 1: 40.0  2: 50.0  3: 60.0",
+        "pass@k, % | 1: 40.0  2: 70.0  3: 80.0",
+        "tied votes | 3",
+        "information of the thoughts | 1.25 nats an answer [1, 1.5] (on dev; normal interval)",
+        "dev accuracy, greedy | 0.25",
+    ):
+        assert card.count(f"| {row} |") == 1
+    for start in (
+        "samples without an answer | ",
+        "samples cut off | ",
+        "tokens a sample | ",
+        "comparisons given up | 2",
+    ):
+        assert f"\n| {start}" in card
+    assert "| variance of the 4 thoughts | " in card and "torch " in card and "0.1" in card.partition("| note | ")[2]
+    shown = {title for title in figure_rows(Report.read(path)) if title in card}
+    assert figure_rows(Report.read(path)).keys() - shown == {
+        "questions, tokens a second",
+        "vote of 3, % right",  # both with their intervals in the table above
+        "one sample, % right",
+    }
 
 
 def test_foreign_reports_make_no_card(model, reports, trained, tmp_path):

@@ -15,7 +15,7 @@ LAYERS = (
     {"checkpoint", "flags"},
     {"build", "generation"},
     {"training", "evaluation"},
-    {"train", "evaluate", "api", "data"},
+    {"train", "evaluate", "api", "lm_eval", "data"},
     {"commands", "from_rows"},
 )
 LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}

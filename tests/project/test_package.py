@@ -52,7 +52,8 @@ def test_dependencies_match_the_requirements_files():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = {"requirements.txt": project["dependencies"]}
-    lists |= {f"requirements-{name}.txt": project["optional-dependencies"][name] for name in ("lora", "vllm")}
+    extras = ("lora", "vllm", "lm-eval")
+    lists |= {f"requirements-{name}.txt": project["optional-dependencies"][name] for name in extras}
     for name, texts in lists.items():
         assert sorted(str(Requirement(text)) for text in texts) == wanted(name)
 

@@ -10,8 +10,10 @@ from transformers import TrainingArguments
 
 from lta_thinker import model
 from lta_thinker.common import InputError
+from lta_thinker.evaluation import harness
 from lta_thinker.evaluation import start as evaluation_start
 from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.harness import HarnessArguments
 from lta_thinker.names import GENERATOR_NAMES, KIND_NAMES
 from lta_thinker.parser import Parser
 from lta_thinker.training import start as training_start
@@ -22,6 +24,7 @@ from lta_thinker.usage import FIRST, flag_name, flag_words
 SCRIPTS = {
     "train.py": (training_start.answer, TrainFlags),
     "evaluate.py": (evaluation_start.answer, EvaluationArguments),
+    "-m lta_thinker.lm_eval": (harness.answer, HarnessArguments),
 }
 
 
@@ -79,9 +82,8 @@ def test_known_words_are_those_of_the_parser():
     assert library_words() == parsers[TrainingArguments]
     assert parsers[TrainArguments] <= known
     assert all(word.startswith("--no") for word in known - parsers[TrainArguments])  # of switches with our own defaults
-    assert flag_words(fields(EvaluationArguments)) == set(
-        Parser(EvaluationArguments, add_help=False)._option_string_actions
-    )
+    for cls in (EvaluationArguments, HarnessArguments):
+        assert flag_words(fields(cls)) == set(Parser(cls, add_help=False)._option_string_actions)
     assert tuple(model.GENERATORS) == GENERATOR_NAMES and tuple(model.KINDS) == KIND_NAMES
 
 

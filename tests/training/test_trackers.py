@@ -2,21 +2,25 @@
 
 import itertools
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import PROGRAMS, logs, two_ranks, weights
+from helpers import EXAMPLES, PROGRAMS, logs, sampled, two_ranks, weights
 
 from lta_thinker import train
+from lta_thinker.answers import extract_answer
 from lta_thinker.common import InputError
 from lta_thinker.flags import parse_flags
 from lta_thinker.generation.prompts import PromptEmbedder, make_requests
+from lta_thinker.generation.samplers import greedy_settings
 from lta_thinker.model import Models
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.examples import Example
+from lta_thinker.training.texts import LogTexts, dev_texts
 from lta_thinker.training.trainer import ThoughtTrainer, thought_spread
 
 PARTS = ("projection", "block", "prior")
@@ -193,3 +197,87 @@ def test_finished_run_keeps_whole_log(flags):
     state = json.loads(Path("results/run/trainer_state.json").read_text())
     assert state["log_history"][:-1] == logs("run") and "train_loss" in state["log_history"][-1]
     assert state["best_global_step"] == 5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# --log_texts
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    """A stand-in for wandb in Trainer and in ours: what it was told, in `told`."""
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+
+    told = []
+    stand_in = SimpleNamespace(Table=lambda dataframe: dataframe, log=told.append, told=told)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", TrainerCallback)
+    return stand_in
+
+
+EVERY_TWO = ["--max_steps", "4", "--learning_rate", "0.1", "--eval_strategy", "steps", "--eval_steps", "2"]
+
+
+def test_texts_are_told_and_change_no_bit(flags, wandb):
+    """--log_texts K: each dev evaluation tells the tracker a table of the first K dev questions with what is written
+    for them at this step, and the weights, the dev losses and the random state of the run are those without it."""
+    states = []
+    for name, more in (("plain", []), ("told", ["--report_to", "wandb", "--log_texts", "2", "--max_new_tokens", "12"])):
+        train.run([*flags, *EVERY_TWO, "--output_name", name, *more])
+        states.append(torch.get_rng_state())
+    one, other = weights("plain"), weights("told")
+    assert all(torch.equal(one[name], other[name]) for name in one) and torch.equal(*states)
+    losses = [Path("results", name, "dev_losses.jsonl").read_bytes() for name in ("plain", "told")]
+    assert losses[0] == losses[1]
+    assert [log["train/global_step"] for log in wandb.told] == [2, 4]
+    tables = [log["dev_texts"] for log in wandb.told]
+    for step, table in zip((2, 4), tables, strict=True):
+        assert list(table.columns) == ["step", "question", "gold", "text", "answer", "right"]
+        assert len(table) == 2 and set(table["step"]) == {step}
+    assert list(tables[0]["question"]) == list(tables[1]["question"])
+    assert list(tables[0]["text"]) != list(tables[1]["text"])  # of other weights
+
+
+def test_texts_are_those_of_an_evaluation(tiny_models):
+    """A row has the question, the reference's answer, the text that greedy decoding writes behind all thoughts, its
+    answer and whether that is right, in the order of the questions."""
+    models, settings = tiny_models.models("small_block"), greedy_settings(tiny_models.llm, 8)
+    rows = dev_texts(models, EXAMPLES, "number", 8, batch_size=2)
+    texts = {example.index: texts[0] for example, _, texts in sampled(models, EXAMPLES, settings, 1)}
+    assert [row[:3] for row in rows] == [[one.question, one.answer, texts[one.index]] for one in EXAMPLES]
+    found = [extract_answer(row[2], "number", (), False) for row in rows]
+    assert [row[3:] for row in rows] == [
+        [answer or "", answer == row[1]] for answer, row in zip(found, rows, strict=True)
+    ]
+
+
+def test_only_the_first_rank_tells_the_texts(tiny_models, wandb):
+    """Other ranks write no texts: one table an evaluation."""
+    callback = LogTexts(tiny_models.models("small_block"), EXAMPLES[:1], "number")
+    args = SimpleNamespace(max_new_tokens=2, per_device_eval_batch_size=1, table_trackers=["wandb"])
+    for first in (False, True):
+        callback.on_evaluate(args, SimpleNamespace(is_world_process_zero=first, global_step=3), None)
+        assert len(wandb.told) == first
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--log_texts", "3"], "--log_texts 3: needs a tracker that holds tables, --report_to wandb or trackio"),
+        (["--log_texts", "3", "--report_to", "tensorboard"], "--log_texts 3: needs a tracker"),
+        (["--log_texts", "-1"], "--log_texts -1: must be at least 0"),
+        (["--log_texts", "3", "--shard_llm"], "--log_texts with --shard_llm: "),
+    ],
+)
+def test_texts_need_a_tracker_that_holds_them(flags, more, line):
+    """A tracker that holds no table, and a sharded LLM, are one line before anything is loaded."""
+    with pytest.raises(InputError, match=f"^{line}"):
+        train.run([*flags, "--output_name", "run", *more])
+
+
+def test_texts_must_fit(flags, wandb):
+    """Texts that do not fit into the LLM's positions behind the longest question are refused before the first step."""
+    more = ["--report_to", "wandb", "--log_texts", "1", "--max_new_tokens", "1000"]
+    with pytest.raises(InputError, match=r"--max_new_tokens 1000: .*row \d+ has .* fit behind it"):
+        train.run([*flags, "--output_name", "run", *more])
