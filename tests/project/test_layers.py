@@ -6,7 +6,7 @@ from pathlib import Path
 from helpers import ROOT
 
 LAYERS = (
-    {"common", "names", "losses"},
+    {"common", "names", "progress", "losses"},
     {"answers"},
     {"rows", "llm"},
     {"data_loader"},
