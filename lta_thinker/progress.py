@@ -1,4 +1,4 @@
-"""How far something is: a bar in a terminal, a plain line every so often in a file or a pipe, and never one in the other.
+"""How far something is: a bar in a terminal, a plain line every so often in a file or a pipe.
 
 with Progress("questions", total=600) as progress:
     for ...:

@@ -1,6 +1,6 @@
 """What a person reads while train.py trains. trainer_state.json and the trackers have all of it, as numbers.
 
-    step  25/300  epoch 0.13  loss 0.0157 = sft 0.0121 + align ... + focus ...  lr 1.6e-3  grad 0.011  12.4k tok/s  ETA 1:03
+    step  25/300  epoch 0.13  loss 0.0157 = sft 0.0121 + align ... + focus ...  lr 1.6e-3  grad 0.01  9k tok/s  ETA 1:03
     dev   50/300  epoch 0.27  sft 0.00111  align 0.000139  focus 1.6  loss 0.53  information 9.11 [7.28, 10.9]  * best
 
 A line comes with every log, so --logging_steps and --eval_steps say how often. In a terminal a bar stands below.

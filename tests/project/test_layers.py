@@ -11,7 +11,7 @@ LAYERS = (
     {"rows", "llm"},
     {"data_loader"},
     {"model", "usage"},
-    {"weights", "config", "parser"},
+    {"weights", "config", "parser", "console"},
     {"checkpoint", "flags"},
     {"build", "generation"},
     {"training", "evaluation"},
