@@ -253,7 +253,8 @@ def run(args: EvaluationArguments) -> None:
     reports = []
     for work in works:
         settings = work.settings if args.verbose else None
-        print_plan(work.plan, work.sampling, work.split, len(work.examples), settings)
+        sampling = None if args.inspect else work.sampling
+        print_plan(work.plan, sampling, work.split, len(work.examples), settings)
         if models is None:
             models = load_models(work.plan, work.layout)
             print(parameters_text(work.plan, models))

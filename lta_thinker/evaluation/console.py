@@ -30,12 +30,14 @@ def print_flags(args: EvaluationArguments) -> None:
         print(line, flush=True)
 
 
-def print_plan(plan: Plan, sampling: SamplingSettings, split: Split, asked: int, settings: dict | None) -> None:
-    """What is asked, how, and with which thoughts. settings: with --verbose, all of them."""
+def print_plan(plan: Plan, sampling: SamplingSettings | None, split: Split, asked: int, settings: dict | None) -> None:
+    """What is asked, how, and with which thoughts. sampling: None for --inspect, which answers greedily; settings: with
+    --verbose, all of them."""
     for name, value in flatten(settings or {}).items():
         print(f"  {name} = {value!r}")
     print(f"  {models_text(plan)}, {plan.dtype}")
-    print(f"  {sampling_text(sampling)}")
+    if sampling is not None:
+        print(f"  {sampling_text(sampling)}")
     print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
     if shown := len(split.examples) - len(without_worked(split.examples, plan.worked_examples)):
         print(f"note: {shown} of these questions are worked examples in the prompt (--num_fewshot) and are not asked")
@@ -82,10 +84,12 @@ def parameters_text(plan: Plan, models: Models) -> str:
 # The next command
 
 
-def bare_arguments(args: EvaluationArguments) -> EvaluationArguments:
-    """The evaluation of the LLM without thoughts that this one is compared with."""
+def bare_arguments(args: EvaluationArguments, plan: Plan) -> EvaluationArguments:
+    """The evaluation of the LLM without thoughts that this one, of the plan, is compared with."""
     defaults = {field.name: field.default for field in fields(args) if field.default is not MISSING}
     bare = {name: defaults[name] for name in OF_THOUGHTS}
+    if not args.checkpoint:  # the files that are left out may have named them
+        bare |= {"base_model_id": plan.spec.large.model_id, "task_name": plan.task.name}
     folder = f"{args.output_dir}-bare" if args.output_dir else None
     return replace(args, thought_generator="none", output_dir=folder, **bare)
 
@@ -96,7 +100,7 @@ def next_command(args: EvaluationArguments, plan: Plan, sampling: SamplingSettin
     if not plan.num_injected:
         return None
     try:
-        bare = bare_arguments(args)
+        bare = bare_arguments(args, plan)
         with contextlib.redirect_stdout(None):  # its notes are printed when it runs
             plan = make_plan(bare)
     except InputError:  # an LLM that cannot be asked without thoughts by these flags
