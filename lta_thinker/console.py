@@ -21,7 +21,7 @@ MOST_LINES = 5  # of flags, at the start
 def last_value(words: Sequence[str], name: str) -> str | None:
     """The value of a flag on a command line, the last where it is there several times."""
     value = None
-    for word, behind in zip(words, [*words[1:], ""], strict=True):
+    for word, behind in zip(words, [*words, ""][1:], strict=True):
         own, given, inside = word.partition("=")
         if own.replace("-", "_") == f"__{name}":
             value = inside if given else behind
