@@ -51,7 +51,7 @@ from lta_thinker.common import InputError, lock_folder, make_folder, ranks, run_
 from lta_thinker.console import disk_line
 from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import Evaluated
-from lta_thinker.evaluation.console import next_command, parameters_text, print_flags, print_plan
+from lta_thinker.evaluation.console import parameters_text, print_flags, print_next, print_plan
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
     check_folder,
@@ -97,7 +97,7 @@ from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config, num_positions
 from lta_thinker.model import Models
-from lta_thinker.progress import Progress, has_bars, say, track
+from lta_thinker.progress import Progress, say, track
 from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
 
@@ -230,14 +230,16 @@ def ask(args: EvaluationArguments) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluation of one task, settled before an LM is loaded: its flags, plan, split, examples to ask, sampling,
-    output folder, settings so far, versions, and the layout of its prompts."""
+    """An evaluation of one task, settled before an LM is loaded: its flags, plan, split, examples to ask, sampling with
+    and without flags (None: there could be none), output folder, settings so far, versions, and the layout of its
+    prompts."""
 
     args: EvaluationArguments
     plan: Plan
     split: Split
     examples: list[Example]
     sampling: SamplingSettings
+    usual: SamplingSettings | None
     folder: Path
     settings: dict
     used: dict[str, str]
@@ -266,8 +268,9 @@ def run(args: EvaluationArguments) -> None:
         return
     if len(works) > 1:
         print_tasks(reports)
-    elif behind := next_command(args, works[0].plan, works[0].sampling, works[0].folder):
-        print(f"next: {behind}")
+    else:
+        (work,) = works
+        print_next(work.args, work.plan, work.sampling, work.usual, work.folder)
 
 
 def prepare(args: EvaluationArguments, plan: Plan) -> Work:
@@ -294,7 +297,7 @@ def prepare(args: EvaluationArguments, plan: Plan) -> Work:
     layout = load_layout(plan)
     placed = [(example, f"{split.source}: row {example.index + 1}") for example in examples]
     check_prompts(plan.spec, layout, placed, plan.num_injected, sampling.max_new_tokens)
-    return Work(args, plan, split, examples, sampling, folder, settings, used, layout)
+    return Work(args, plan, split, examples, sampling, usual, folder, settings, used, layout)
 
 
 def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | None:
@@ -382,8 +385,6 @@ def checkpoint_facts(plan: Plan) -> CheckpointFacts:
 def main(argv: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     huggingface_hub.logging.set_verbosity_error()  # else a missing network is five retries before the one line
-    if not (has_bars() and ranks().is_first):
-        transformers.logging.disable_progress_bar()  # its own one of the weights
     argv = sys.argv[1:] if argv is None else argv
     kept = "nothing was written" if any(word.startswith(WRITES_NOTHING) for word in argv) else KEPT
     if any(word.startswith("--regrade") for word in argv):

@@ -43,7 +43,6 @@ from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
 from lta_thinker.model import KINDS, LatentThoughtModel, Models, prior_row_ids
-from lta_thinker.progress import has_bars
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.declared import REFUSED
@@ -389,8 +388,6 @@ def run_rank(argv: list[str]) -> int:
 def main() -> None:
     """The command: reads sys.argv, exits with run's status, prints an InputError as one line."""
     huggingface_hub.logging.set_verbosity_error()  # without a network it would print five retries before the one line
-    if not (has_bars() and ranks().is_first):
-        transformers.logging.disable_progress_bar()  # its own one of the weights
     with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
         status = run_program(run_rank, sys.argv[1:], KEPT)
     if torch.distributed.is_initialized():

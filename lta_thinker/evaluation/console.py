@@ -94,18 +94,20 @@ def bare_arguments(args: EvaluationArguments, plan: Plan) -> EvaluationArguments
     return replace(args, thought_generator="none", output_dir=folder, **bare)
 
 
-def next_command(args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, folder: Path) -> str | None:
-    """What to type behind an evaluation with thoughts: the same without them, or the comparison where that is there.
-    None where there is nothing to compare with."""
+def print_next(
+    args: EvaluationArguments, plan: Plan, sampling: SamplingSettings, usual: SamplingSettings | None, folder: Path
+) -> None:
+    """What to type behind an evaluation with thoughts, of this folder: the same without them, or the comparison where
+    that is there. Nothing where these flags have no bare LLM. usual: as output_folder takes it."""
     if not plan.num_injected:
-        return None
+        return
     try:
         bare = bare_arguments(args, plan)
         with contextlib.redirect_stdout(None):  # its notes are printed when it runs
             plan = make_plan(bare)
-    except InputError:  # an LLM that cannot be asked without thoughts by these flags
-        return None
-    there = output_folder(bare, plan, sampling, sampling) / REPORT_FILE
-    if there.exists():
-        return command("evaluate.py", ["--compare", str(there), str(folder / REPORT_FILE)])
-    return command("evaluate.py", [word for flag in flag_words_of(bare, departures(bare)) for word in flag])
+    except InputError:  # files of a task of the user's own, whose record is left out with them
+        return
+    there = output_folder(bare, plan, sampling, usual) / REPORT_FILE
+    words = [word for flag in flag_words_of(bare, departures(bare)) for word in flag]
+    words = ["--compare", str(there), str(folder / REPORT_FILE)] if there.exists() else words
+    print(f"next: {command('evaluate.py', words)}")

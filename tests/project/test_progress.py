@@ -53,7 +53,7 @@ def test_eta_is_the_rest_at_the_mean_speed_since_the_start():
 
 
 def test_a_pipe_gets_a_plain_line_every_so_often(capsys):
-    """One every 30 seconds, with what is done, the note and the time that is left; no bar, no \\r, nothing at the end."""
+    """One every 30 seconds: what is done, the note, the time that is left. No bar, no \\r, nothing at the end."""
     clock = Clock()
     with Progress("questions", 8, clock=clock) as told:
         for number in range(8):
