@@ -15,6 +15,7 @@ from lta_thinker.common import ranks
 from lta_thinker.usage import flag_name, groups_of
 
 UNSAID = {"verbose", "config"}  # flags that are not told; what a --config holds is
+EMPTY = (None, False, "", "no")  # as a default one of these, by the library's parser another one
 MOST_LINES = 5  # of flags, at the start
 
 
@@ -47,7 +48,9 @@ def departures(args: Any) -> dict[str, Any]:
     for name in dict.fromkeys([*own, *fields]):
         field, value = fields[name], getattr(args, name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if value != default and name not in UNSAID and not name.endswith("token"):
+        if value == default or value in EMPTY and default in EMPTY:
+            continue
+        if name not in UNSAID and not name.endswith("token"):
             found[name] = value
     return found
 
@@ -61,7 +64,9 @@ def flag_words_of(args: Any, values: dict[str, Any]) -> list[list[str]]:
         if switch and value != fields[name].default:
             flags.append([flag_name(fields[name])])
         else:
-            flags.append([flag_name(fields[name]), *map(str, value if isinstance(value, list) else [value])])
+            values_of = value if isinstance(value, list) else [value]
+            texts = [f"{item:g}" if isinstance(item, float) else str(item) for item in values_of]
+            flags.append([flag_name(fields[name]), *texts])
     return flags
 
 

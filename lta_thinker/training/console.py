@@ -1,7 +1,7 @@
 """What a person reads while train.py trains. trainer_state.json and the trackers have all of it, as numbers.
 
     step  25/300  epoch 0.13  loss 0.0157 = sft 0.0121 + align ... + focus ...  lr 1.6e-3  grad 0.01  9k tok/s  ETA 1:03
-    dev   50/300  epoch 0.27  sft 0.00111  align 0.000139  focus 1.6  loss 0.53  information 9.11 [7.28, 10.9]  * best
+    dev   50/300  epoch 0.27  sft 0.00111  align 1.39e-4  focus 1.6  loss 0.53  information 9.11 [7.28, 10.9]  * best
 
 A line comes with every log, so --logging_steps and --eval_steps say how often. In a terminal a bar stands below.
 """
@@ -21,7 +21,7 @@ BEST = "  * best"  # the end of a dev line whose weights are the best so far
 
 def number(value: float) -> str:
     """Three digits: 0.0157, 1.6, 9.03e-5."""
-    mantissa, e, exponent = f"{value:.3g}".partition("e")
+    mantissa, e, exponent = f"{value:{'.3g' if value == 0 or abs(value) >= 1e-3 else '.2e'}}".partition("e")
     return f"{mantissa}{e}{int(exponent)}" if e else mantissa
 
 
@@ -89,10 +89,10 @@ class Console(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         say(length_line(args, state.max_steps, self.rows))
-        extra = [name for name in LOSSES if name != "sft" and args.loss_weights[name]]
         if args.balances:
-            pulls = f"the gradient of {' and '.join(extra)} is scaled down to sft's (--balance_losses)"
-            say(f"  loss: the weighted sum of its parts; {pulls}, so a large part pulls no harder")
+            say(
+                "  loss: the weighted sum of its parts; whatever its size, none pulls harder than sft (--balance_losses)"
+            )
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.progress is None:  # the first step of this start: rows that a resumed run passes over are no steps

@@ -53,13 +53,13 @@ def printed(ran, monkeypatch):
 def test_a_training_line_is_read_by_a_person():
     """Step of steps, epoch, loss and its parts, learning rate, gradient, speed, time that is left: in one line."""
     assert training_line("25/300", LOGS, WEIGHTS, False, "1:03") == (
-        "step 25/300  epoch 0.13  loss 0.0157 = sft 0.0121 + align 0.00312 + focus 0.000478  lr 1.6e-3  grad 0.0111  "
+        "step 25/300  epoch 0.13  loss 0.0157 = sft 0.0121 + align 0.00312 + focus 4.78e-4  lr 1.6e-3  grad 0.0111  "
         "12.4k tok/s  ETA 1:03"
     )
 
 
 def test_a_dev_line_is_marked_and_the_best_is_starred():
-    line = "dev  50/300  epoch 0.27  sft 0.00111  align 0.000139  focus 1.6  loss 0.53  information 9.11 [7.28, 10.9]"
+    line = "dev  50/300  epoch 0.27  sft 0.00111  align 1.39e-4  focus 1.6  loss 0.53  information 9.11 [7.28, 10.9]"
     assert dev_line("50/300", DEV, False) == line
     assert dev_line("50/300", DEV | {"eval_accuracy": 0.875}, True).endswith(
         "loss 0.53  accuracy 87.5%  information 9.11 [7.28, 10.9]  * best"
@@ -78,6 +78,8 @@ def test_loss_stands_alone_where_it_is_one_part_and_never_adds_up_falsely():
     [
         (number, 0.000090312, "9.03e-5"),
         (number, 1.0, "1"),
+        (number, 0.0, "0"),
+        (number, -0.0007261, "-7.26e-4"),
         (number, 0.43061, "0.431"),
         (rate, 0.0001, "1.0e-4"),
         (rate, 0.0, "0.0e0"),
