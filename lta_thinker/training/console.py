@@ -91,7 +91,7 @@ class Console(TrainerCallback):
         say(length_line(args, state.max_steps, self.rows))
         if args.balances:
             say(
-                "  loss: the weighted sum of its parts; whatever its size, none pulls harder than sft (--balance_losses)"
+                "  loss: the weighted sum of its parts; a large one pulls no harder than sft by its weight (--balance_losses)"
             )
 
     def on_step_begin(self, args, state, control, **kwargs):
