@@ -90,9 +90,7 @@ class Console(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         say(length_line(args, state.max_steps, self.rows))
         if args.balances:
-            say(
-                "  loss: the weighted sum of its parts; a large one pulls no harder than sft by its weight (--balance_losses)"
-            )
+            say("  loss: the weighted sum of its parts; a large part pulls no harder than sft (--balance_losses)")
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.progress is None:  # the first step of this start: rows that a resumed run passes over are no steps

@@ -169,7 +169,7 @@ def test_given_flags_stand_in_five_lines(monkeypatch):
         top_k=7,
         seed=3,
         min_p=0.1,
-        ask="?",
+        output_dir="a folder",
         task_name="aqua",
     )
     monkeypatch.setenv("COLUMNS", "40")
