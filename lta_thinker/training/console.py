@@ -8,13 +8,13 @@ A line comes with every log, so --logging_steps and --eval_steps say how often. 
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import transformers.trainer
 from transformers import PrinterCallback, TrainerCallback
 
 from lta_thinker.losses import LOSSES
 from lta_thinker.progress import Progress, duration, say
-from lta_thinker.training.flags import TrainArguments
 
 BEST = "  * best"  # the end of a dev line whose weights are the best so far
 
@@ -72,8 +72,8 @@ def dev_line(step: str, logs: dict[str, float], is_best: bool) -> str:
     return "  ".join(parts) + (BEST if is_best else "")
 
 
-def length_line(args: TrainArguments, max_steps: int, rows: int) -> str:
-    """How long the run is. No epochs where --max_steps decides."""
+def length_line(args: Any, max_steps: int, rows: int) -> str:
+    """How long the run of these flags (TrainArguments) is. No epochs where --max_steps decides."""
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     epochs = "" if args.max_steps > 0 else f" ({args.num_train_epochs:g} epochs)"
     often = "epoch" if args.eval_strategy == "epoch" else f"{args.eval_steps:g} steps"
@@ -87,7 +87,7 @@ class Console(TrainerCallback):
         self.rows, self.clock = rows, clock
         self.progress: Progress | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: Any, state, control, **kwargs):
         say(length_line(args, state.max_steps, self.rows))
         if args.balances:
             say("  loss: the weighted sum of its parts; a large part pulls no harder than sft (--balance_losses)")
@@ -103,7 +103,7 @@ class Console(TrainerCallback):
         assert self.progress is not None
         self.progress.update(state.global_step - self.progress.done)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args: Any, state, control, logs=None, **kwargs):
         if self.progress is None or logs is None:
             return
         step = f"{state.global_step:{len(str(state.max_steps))}}/{state.max_steps}"

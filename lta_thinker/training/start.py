@@ -36,8 +36,8 @@ def answer(argv: list[str]) -> None:
 def what_is_loaded(words: list[str]) -> str:
     """The LMs that a command line names."""
     recipe = RECIPES["train.py"].get(last_value(words, "recipe") or "", "").split()
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainFlags)}
-    large, small = (last_value(words, name) or defaults[name] for name in ("large_model_id", "small_model_id"))
+    names = ("large_model_id", "small_model_id")
+    large, small = (last_value(words, name) or getattr(TrainFlags, name) for name in names)
     kind = last_value([*recipe, *words], "thought_generator") or "small_block"
     return f"{large} and {small}" if kind in READ_SMALL_LM else large
 

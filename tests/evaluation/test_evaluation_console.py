@@ -12,6 +12,7 @@ from helpers import line_of, write_evaluation
 from lta_thinker import evaluate, progress
 from lta_thinker.evaluation.console import sampling_text
 from lta_thinker.evaluation.report import Report, figure_rows
+from lta_thinker.evaluation.tasks import print_tasks
 from lta_thinker.generation.sampling import resolve_sampling
 
 
@@ -74,13 +75,17 @@ def test_answered_questions_are_told(run, checkpoints):
     assert "  3 questions are answered already, 1 are left\n" in run(*flags, "--test_k", "4")
 
 
-def test_a_vote_of_one_is_not_told_twice(tmp_path):
+def test_a_vote_of_one_is_not_told_twice(tmp_path, capsys):
     """One sample a question is told as one sample; several as vote, sample, maj@k and pass@k."""
     for count in (1, 2):
         path = write_evaluation(tmp_path / str(count), [line_of(0, [18, 17][:count]), line_of(1, [18, 18][:count])])
         titles = [title for title in figure_rows(Report.read(path)) if "@k" in title or "right" in title]
         vote = ["vote of 2, % right", "one sample, % right", "maj@k, %", "pass@k, %"]
         assert titles == (vote if count == 2 else ["one sample, % right"])
+        evaluate.main(["--compare", str(path), str(path), "--output_dir", str(tmp_path)])
+        evaluate.main(["--rank", str(path), "--output_dir", str(tmp_path)])
+        print_tasks([Report.read(path)])
+        assert len(re.findall(r"  vote\b", capsys.readouterr().out)) == (0 if count == 1 else 3)
 
 
 def next_words(printed: str) -> list[str]:
