@@ -56,7 +56,8 @@ def training_line(step: str, logs: dict[str, float], weights: dict[str, float], 
     parts = [f"step {step}", f"epoch {logs['epoch']:.2f}", loss_text(logs, weights, decays)]
     parts += [f"lr {rate(logs['learning_rate'])}"]
     parts += [f"grad {number(logs['grad_norm'])}"] if "grad_norm" in logs else []
-    return "  ".join([*parts, f"{thousands(logs['tokens_per_second'])} tok/s", f"ETA {eta}"])
+    parts += [f"{thousands(logs['tokens_per_second'])} tok/s"] if "tokens_per_second" in logs else []
+    return "  ".join([*parts, f"ETA {eta}"])
 
 
 def dev_line(step: str, logs: dict[str, float], is_best: bool) -> str:
