@@ -62,7 +62,7 @@ ONLY_ELSEWHERE = {"lta_thinker/generation/vllm.py", "lta_thinker/generation/reap
 LOOKS = {"lta_thinker/evaluation/plots.py"}  # sizes, colours, places of labels: its tests look at what is drawn
 # of which no mutant is a fault of what is computed: speed, memory, bars, drawings
 SAME = re.compile(
-    r"frozen=True|strict=(True|False)|@(lru_)?cache|daemon=True|@torch\.(inference_mode|no_grad)|flush=|tqdm\(|\baxes\."
+    r"frozen=True|strict=(True|False)|@(lru_)?cache|daemon=True|@torch\.(inference_mode|no_grad)|flush=|(tqdm|track)\(|\baxes\."
 )
 AT_IMPORT = ("error during collection", "errors during collection", "ImportError while loading conftest")
 
