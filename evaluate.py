@@ -30,7 +30,7 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
     from lta_thinker.evaluation.start import answer_at_once
 
-    answer_at_once()  # --help and a wrong flag do not wait for the imports
+    answer_at_once()  # --help, a wrong flag and the first word do not wait for the imports
 
 import contextlib
 import datetime
@@ -44,13 +44,14 @@ from pathlib import Path
 import huggingface_hub
 import torch.distributed as dist
 import transformers
-from tqdm import tqdm
 
 from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import run_checkpoints
-from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
+from lta_thinker.common import InputError, lock_folder, make_folder, ranks, run_program, versions
+from lta_thinker.console import disk_line
 from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import Evaluated
+from lta_thinker.evaluation.console import parameters_text, print_flags, print_next, print_plan
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
     check_folder,
@@ -96,6 +97,7 @@ from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.solve import as_example, solve
 from lta_thinker.llm.frozen import load_generation_config, num_positions
 from lta_thinker.model import Models
+from lta_thinker.progress import Progress, say, track
 from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
 
@@ -141,7 +143,8 @@ def answer_questions(
     path = folder / (SAMPLES_FILE if here.world == 1 else f"samples.rank{here.rank}.jsonl")
     share = pending[here.rank :: here.world]
     graded: dict[int, Graded] = {}
-    with tqdm(total=len(share), desc="questions", disable=not here.is_first) as bar:
+    what = "questions" if here.world == 1 else f"questions of process 0 of {here.world}"
+    with Progress(what, len(share), quiet=not here.is_first) as progress:
         for answer in sampler.answers(share):
             line = sample_line(answer)
             append_line(path, line)
@@ -149,13 +152,12 @@ def answer_questions(
                 continue
             own = graded[line.index] = grade(line, answer_type)
             if args.print_input:
-                tqdm.write(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
+                say(f"[{line.index}] {prompt_text(sampler.layout, line.question, sampler.embed.num_injected)}\n")
             if args.print_response:
                 for i, (text, extracted) in enumerate(zip(line.responses, own.answers, strict=True)):
-                    tqdm.write(f"[{line.index}.{i}] answer {extracted}, gold {own.gold}\n{text}\n")
+                    say(f"[{line.index}.{i}] answer {extracted}, gold {own.gold}\n{text}\n")
             right = sum(one.correct for one in graded.values())
-            bar.set_postfix_str(f"vote {right / len(graded):.1%}")
-            bar.update()
+            progress.update(note=f"{right / len(graded):.1%} right so far, the longest questions first")
     wait_for_all()
     return time.time() - start, graded
 
@@ -174,7 +176,8 @@ def thought_variance(embed: PromptEmbedder, done_before: Sequence[Request], batc
         return None
     here = ranks()
     share = done_before[here.rank :: here.world]
-    for start in tqdm(range(0, len(share), batch_size), desc="variance of the thoughts", leave=False):
+    starts = range(0, len(share), batch_size)
+    for start in track(starts, "variance of the thoughts", len(starts), quiet=not here.is_first):
         embed.make_thoughts(share[start : start + batch_size])
     variance = embed.variance
     if here.world > 1:
@@ -227,14 +230,16 @@ def ask(args: EvaluationArguments) -> None:
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluation of one task, settled before an LM is loaded: its flags, plan, split, examples to ask, sampling,
-    output folder, settings so far, versions, and the layout of its prompts."""
+    """An evaluation of one task, settled before an LM is loaded: its flags, plan, split, examples to ask, sampling with
+    and without flags (None: there could be none), output folder, settings so far, versions, and the layout of its
+    prompts."""
 
     args: EvaluationArguments
     plan: Plan
     split: Split
     examples: list[Example]
     sampling: SamplingSettings
+    usual: SamplingSettings | None
     folder: Path
     settings: dict
     used: dict[str, str]
@@ -244,19 +249,28 @@ class Work:
 def run(args: EvaluationArguments) -> None:
     """Evaluate a split of one or several tasks, or look into the thoughts of its first questions (--inspect)."""
     start, works, models, lms = time.time(), [], None, {}
+    print_flags(args)
     for one in args.tasks:
         works.append(prepare(one, for_task(works[0].plan, one) if works else make_plan(one)))
     reports = []
     for work in works:
-        print_settings(work)
+        settings = work.settings if args.verbose else None
+        sampling = None if args.inspect else work.sampling
+        print_plan(work.plan, sampling, work.split, len(work.examples), settings)
         if models is None:
             models = load_models(work.plan, work.layout)
+            print(parameters_text(work.plan, models))
             lms = lm_settings(work.plan, models)  # refuses other LMs than those of the training
         models = replace(models, layout=work.layout)
         reports.append(evaluate(work, models, lms, start))
         start = time.time()
-    if len(works) > 1 and ranks().is_first:
+    if not ranks().is_first or args.inspect:
+        return
+    if len(works) > 1:
         print_tasks(reports)
+    else:
+        (work,) = works
+        print_next(work.args, work.plan, work.sampling, work.usual, work.folder)
 
 
 def prepare(args: EvaluationArguments, plan: Plan) -> Work:
@@ -283,7 +297,7 @@ def prepare(args: EvaluationArguments, plan: Plan) -> Work:
     layout = load_layout(plan)
     placed = [(example, f"{split.source}: row {example.index + 1}") for example in examples]
     check_prompts(plan.spec, layout, placed, plan.num_injected, sampling.max_new_tokens)
-    return Work(args, plan, split, examples, sampling, folder, settings, used, layout)
+    return Work(args, plan, split, examples, sampling, usual, folder, settings, used, layout)
 
 
 def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | None:
@@ -310,6 +324,9 @@ def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | No
     wait_for_all()  # nobody writes before everybody has read
     pending = [request for request in requests if request.example.index not in lines]
     done = [request for request in requests if request.example.index in lines]
+    print(disk_line(folder), flush=True)
+    if done and pending:
+        print(f"  {len(done)} questions are answered already, {len(pending)} are left", flush=True)
     sampler = open_sampler(plan.backend, models, sampling, batch_size, plan.num_injected, pending)
     with contextlib.closing(sampler):
         seconds, known = answer_questions(args, sampler, pending, plan.task.answer_type, folder)
@@ -343,24 +360,6 @@ def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | No
     print(f"  {folder / REPORT_FILE}")
     print(f"  {folder / PAGE_FILE}")
     return report
-
-
-def print_settings(work: Work) -> None:
-    """What an evaluation begins with: its settings and its questions."""
-    plan, split = work.plan, work.split
-    for name, value in flatten(work.settings).items():
-        print(f"  {name} = {value!r}")
-    asked = len(work.examples)
-    print(f"  {split.source}: {split.read} rows, {split.bad} left out as broken, {asked} asked", flush=True)
-    if shown := len(split.examples) - len(without_worked(split.examples, plan.worked_examples)):
-        print(f"note: {shown} of these questions are worked examples in the prompt (--num_fewshot) and are not asked")
-    if split.warning:
-        print(f"warning: {split.warning}")
-    made, injected = plan.num_made, plan.num_injected
-    if made < plan.spec.num_thoughts:
-        print(f"note: {made} thoughts are made, {plan.spec.num_thoughts} were trained together (--make_only_n)")
-    elif injected < made:
-        print(f"note: {injected} of {made} thoughts go into the prompt; in our study a few of many answered worse")
 
 
 def choose_batch_size(

@@ -17,7 +17,7 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a Ctrl-C during the imports, which take seconds, is no traceback
     from lta_thinker.training.start import answer_at_once
 
-    answer_at_once()  # --help and a wrong flag do not wait for the imports
+    answer_at_once()  # --help, a wrong flag and the first word do not wait for the imports
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ import gc
 import math
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -37,6 +37,7 @@ import lta_thinker
 from lta_thinker.build import build_layout, build_models
 from lta_thinker.checkpoint import META_FILE, STATE_FILE, Best, TrainingRecord, save_checkpoint, step_of
 from lta_thinker.common import InputError, ranks, run_program, versions, writing
+from lta_thinker.console import command, departure_lines, disk_line
 from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
@@ -194,10 +195,22 @@ def absolute_path(model_id: str) -> str | None:
     return os.path.abspath(model_id) if os.path.isdir(model_id) else None
 
 
-def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) -> None:
-    """Flags, parameters and rows, at the start of a run."""
-    for name, value in args.worth_printing().items():
-        print(f"  {name} = {value}")
+def print_flags(args: TrainArguments) -> None:
+    """The flags that were given; with --verbose all that decide the weights."""
+    lines = [f"  {name} = {value}" for name, value in args.worth_printing().items()] if args.verbose else []
+    print("\n".join(lines or departure_lines(args, args.departures)), flush=True)
+
+
+def print_rows(args: TrainArguments, rows: RunRows) -> None:
+    """The rows of each split, and what was left out."""
+    for split, counts in rows.counts.items():
+        left_out = {"broken": counts.bad, "too long": counts.too_long}
+        parts = [f"{counts.kept:,} of {counts.source}"] + [f"{n:,} {why}" for why, n in left_out.items() if n]
+        print(f"  {split} rows: {', '.join(parts)}", flush=True)
+
+
+def print_start(args: TrainArguments, model: LatentThoughtModel, final: Path) -> None:
+    """Parameters, disk, and what a flag has against it, at the start of a run."""
     if args.thoughts_see_steps:
         print("warning: --thoughts_see_steps: thoughts read the gold steps in training and have none in evaluation")
     if args.freeze_prior and model.generator.has_prior:
@@ -216,9 +229,15 @@ def print_start(args: TrainArguments, model: LatentThoughtModel, rows: RunRows) 
     if args.shard_llm:
         whole = sum(p.numel() for p in model.llm.parameters())
         print(f"  --shard_llm: this rank holds {parameters_here(model.llm):,} of the LLM's {whole:,} parameters")
-    for split, counts in rows.counts.items():
-        parts = [f"{key} {value}" for key, value in asdict(counts).items() if key != "sha256"]
-        print(f"  {split} rows: {', '.join(parts)}", flush=True)
+    print(disk_line(args.run_folder, final), flush=True)
+
+
+def print_next(args: TrainArguments, final: Path) -> None:
+    """The command that evaluates the weights."""
+    words = ["--checkpoint", str(final), "--num_return_sequences", "10"]
+    words += ["--data_dir", args.data_dir] if args.data_dir != "data" else []
+    words += ["--trust_remote_code"] if args.trust_remote_code else []
+    print(f"next: {command('evaluate.py', words)}")
 
 
 def save_best(args: TrainArguments, trainer, model: LatentThoughtModel, final: Path) -> None:
@@ -247,6 +266,7 @@ def show_curves(args: TrainArguments, state: transformers.TrainerState) -> None:
 def run(argv: list[str]) -> int:
     """A whole run; returns the exit status. InputError for whatever the user gave that is wrong."""
     args = parse_flags(TrainArguments, argv, "train.py", REFUSED, flags_of_run)
+    print_flags(args)
     # imported here: transformers' Trainer takes two seconds, and a wrong flag does not need it
     from lta_thinker.training.preemption import StopAtSignal, start_workers_from_server
     from lta_thinker.training.texts import LogTexts
@@ -272,6 +292,7 @@ def run(argv: list[str]) -> int:
         names_in_text=args.special_tokens_in_text,
     )
     rows = prepare_rows(args, layout)
+    print_rows(args, rows)
     check_some_step(args, len(rows.train))
     if finished:
         check_same_as_record(args, rows, finished, str(final / META_FILE))
@@ -283,6 +304,7 @@ def run(argv: list[str]) -> int:
         args.params_file_name, args.att_file_name = before["params_file_name"], before["att_file_name"]
     only_writes = checkpoint is not None and is_at_last_step(checkpoint)
     if checkpoint and not only_writes:
+        print(f"  goes on from {checkpoint}", flush=True)
         check_library_can_resume(args, checkpoint, len(rows.train))
 
     models = build_models(args.spec, layout, weights, args.adapters)
@@ -321,7 +343,7 @@ def run(argv: list[str]) -> int:
         trainer.stand_at(checkpoint)
     else:
         if trainer.is_world_process_zero():
-            print_start(args, model, rows)
+            print_start(args, model, final)
             record_start(args, rows, before.get("starts", []))
         with stop.catching():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -337,6 +359,7 @@ def run(argv: list[str]) -> int:
         save_best(args, trainer, model, final)
         forget_states(args.run_folder)
         show_curves(args, trainer.state)
+        print_next(args, final)
     return 0
 
 

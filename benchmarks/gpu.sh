@@ -31,7 +31,7 @@ step() { # name, script, flags; its output goes to a log, and what matters of it
         tail -1 "$OUT/$name.log"
         return 1
     fi
-    grep -E "eval_sft_loss|one sample|--shard_llm:" "$OUT/$name.log"
+    grep -E "^dev |one sample|--shard_llm:" "$OUT/$name.log"
     return 0
 }
 

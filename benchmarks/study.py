@@ -43,7 +43,7 @@ from benchmarks.study_worlds import (  # noqa: E402
     Evaluation,
     Run,
 )
-from lta_thinker.checkpoint import DEV_LOSSES_FILE, TrainingRecord  # noqa: E402
+from lta_thinker.checkpoint import DEV_LOSSES_FILE, STATE_FILE, TrainingRecord  # noqa: E402
 from lta_thinker.common import make_folder, write_text  # noqa: E402
 
 # glibc keeps the memory of the growing KV cache instead of giving it back at every step: a fifth of the time
@@ -159,9 +159,8 @@ def trained(checkpoint: Path, resumable: Path, log: str) -> dict:
     """What is kept of a training: of its weights' folder, its results/ folder and what it printed."""
     record = TrainingRecord.read(checkpoint)
     losses = [json.loads(line) for line in (resumable / DEV_LOSSES_FILE).read_text().splitlines()]
-    states = resumable.glob("checkpoint-*/trainer_state.json")
-    last = max(states, key=lambda path: int(path.parent.name.split("-")[1]))
-    logs = [log for log in json.loads(last.read_text())["log_history"] if "sft_loss" in log]
+    history = json.loads((resumable / STATE_FILE).read_text())["log_history"]
+    logs = [log for log in history if "sft_loss" in log]
     return {
         "best_sft_loss": record.best.value,
         "best_step": record.best.step,
@@ -169,7 +168,7 @@ def trained(checkpoint: Path, resumable: Path, log: str) -> dict:
         "dev_curve": [{key: point[key] for key in DEV_FIGURES if key in point} for point in record.dev_curve or []],
         "curve": [[log["step"], log["sft_loss"]] for log in logs[:: max(1, len(logs) // CURVE_POINTS)]],
         "trained_parameters": int(re.search(r"parameters: ([\d,]+) trained", log)[1].replace(",", "")),
-        "seconds": float(re.search(r"'train_runtime': '?([\d.]+)", log)[1]),
+        "seconds": next(log["train_runtime"] for log in reversed(history) if "train_runtime" in log),
         "versions": record.versions,
     }
 

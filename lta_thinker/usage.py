@@ -153,7 +153,7 @@ def name_with_neighbours(word: str, known: Collection[str], unwanted: Collection
 
 def wanted_help(argv: list[str]) -> str | None:
     """What the command line asks of --help: "all" for --help all, "" for --help or -h; None where it does not ask."""
-    for word, behind in zip(argv, [*argv[1:], ""], strict=True):
+    for word, behind in zip(argv, [*argv, ""][1:], strict=True):
         if word in ("--help", "-h"):
             return behind if behind == "all" else ""
     return None

@@ -214,9 +214,9 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 def print_comparison(comparison: Comparison) -> None:
     """The table of `compare`."""
     print(f"{comparison.num_questions} questions, % right [95 % interval over questions]")
-    print(f"  {'':44s} {'one sample':22s} vote")
-    for title, sample, vote in comparison.rows():
-        print(f"  {title:44s} {sample:22s} {vote}")
+    has_votes = any(one.num_samples > 1 for one in comparison.evaluated)  # a vote of one is that sample
+    for title, sample, vote in (("", "one sample", "vote"), *comparison.rows()):
+        print(f"  {title:44s} {sample:22s} {vote if has_votes else ''}".rstrip())
     for note in comparison.all_notes():
         print(f"  note: {note}")
 
@@ -244,8 +244,10 @@ def rank(paths: list[str]) -> list[tuple[Path, Evaluated]]:
 
 def ranking_rows(reports: list[Report]) -> list[list[str]]:
     """The table of a ranking, its header first."""
-    vote = f"vote of {reports[0].settings['sampling']['num_return_sequences']}"
-    rows = [["", "checkpoint", "step", "thoughts", vote, "one sample", "no answer", "tokens a sample", "dev SFT loss"]]
+    samples = reports[0].settings["sampling"]["num_return_sequences"]
+    vote = [f"vote of {samples}"] if samples > 1 else []  # a vote of one is that sample
+    figures = ["one sample", "no answer", "tokens a sample", "dev SFT loss"]
+    rows = [["", "checkpoint", "step", "thoughts", *vote, *figures]]
     for place, report in enumerate(reports, 1):
         dev = report.checkpoint.dev or {}
         rows.append(
@@ -254,7 +256,7 @@ def ranking_rows(reports: list[Report]) -> list[list[str]]:
                 report.checkpoint.name,
                 str(dev.get("step", "-")),
                 str(report.settings["num_thought_tokens"]),
-                report.vote_accuracy.percent,
+                *([report.vote_accuracy.percent] if vote else []),
                 report.sample_accuracy.percent,
                 f"{report.no_answer:.1%}",
                 f"{report.tokens_per_sample:.1f}",

@@ -19,6 +19,7 @@ from lta_thinker.flags import (
 from lta_thinker.names import KIND_NAMES
 
 VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the engine makes its own batches
+DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 
 
 @dataclass
@@ -93,6 +94,7 @@ class EvaluationArguments(TaskArguments):
         group="output",
     )
     replace_report: bool = flag(False, "let a report of fewer questions replace that of more")
+    verbose: bool = flag(False, "print all settings at the start, not only the flags that were given")
     print_input: bool = flag(False, "print every prompt (under torchrun: of rank 0)")
     print_response: bool = flag(False, "print every answer (under torchrun: of rank 0)")
     ask: str | None = flag(

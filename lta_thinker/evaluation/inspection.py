@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from lta_thinker.common import InputError, write_json
 from lta_thinker.evaluation.intervals import Interval, mean_interval, nats, share_interval
@@ -32,6 +31,7 @@ from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_i
 from lta_thinker.generation.sampling import Sample, SamplingSettings, check_log_probs
 from lta_thinker.llm.forward import body, position_ids
 from lta_thinker.model import Models, llm_inputs
+from lta_thinker.progress import track
 from lta_thinker.rows.batch import TrainingCollator, sum_by_row
 
 DRAWING_FILES = ("inspection.svg", "inspection.png")
@@ -229,7 +229,7 @@ def greedy_answers(
     llm, written = embed.llm, {}
     given = [replace(request, thoughts=own) for request, own in zip(requests, thoughts, strict=True)]
     answers = decode(llm, settings, stop_token_ids(llm, embed.models.layout), given, embed, batch_size)
-    for request, [sample] in tqdm(answers, desc=title, total=len(requests), leave=False):
+    for request, [sample] in track(answers, title, len(requests)):
         written[request.example.index] = sample
     return [written[request.example.index] for request in requests]
 
@@ -261,7 +261,7 @@ def attention_by_layer(
     """attention_mass of every request with its thoughts (K, n, d) and its answer: {"mass", "uniform": [K][L]}."""
     shares = {"mass": [], "uniform": []}
     with eager_attention(embed.llm):
-        for i in tqdm(range(len(requests)), desc="attention", leave=False):
+        for i in track(range(len(requests)), "attention", len(requests)):
             mass, uniform = attention_mass(embed, requests[i], thoughts[i], answers[i].tokens)
             shares["mass"].append(mass)
             shares["uniform"].append(uniform)

@@ -24,7 +24,7 @@ from lta_thinker.checkpoint import (
 )
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
-from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.evaluation.flags import DEFAULT_MODEL_IDS, EvaluationArguments
 from lta_thinker.evaluation.report import KNOWN_STATES
 from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
@@ -46,7 +46,6 @@ from lta_thinker.weights import (
 
 PUBLISHED_NUM_THOUGHTS = 32  # of published weights without a prior, which do not say it
 FILE_FLAGS = ("--params_file_name", "--att_file_name")
-DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qwen/Qwen3-0.6B"}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The checkpoint and the flags

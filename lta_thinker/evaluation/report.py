@@ -264,12 +264,15 @@ def figure_rows(report: Report) -> dict[str, str]:
     """The report's figures as they are shown, by their titles."""
     samples = report.settings["sampling"]["num_return_sequences"]
     speed, variance = report.speed, report.thought_variance
-    rows = {
-        VOTE_TITLE.format(samples): report.vote_accuracy.percent,
-        SAMPLE_TITLE: report.sample_accuracy.percent,
-        "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.maj_at_k.items()),
-        "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.pass_at_k.items()),
-        "tied votes": str(report.ties),
+    rows = {SAMPLE_TITLE: report.sample_accuracy.percent}
+    if samples > 1:  # a vote of one is that sample
+        rows = {VOTE_TITLE.format(samples): report.vote_accuracy.percent} | rows
+        rows |= {
+            "maj@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.maj_at_k.items()),
+            "pass@k, %": "  ".join(f"{k}: {100 * value:.1f}" for k, value in report.pass_at_k.items()),
+            "tied votes": str(report.ties),
+        }
+    rows |= {
         "samples without an answer": f"{report.no_answer:.1%}",
         "samples cut off": f"{report.cut_off:.1%}",
         "tokens a sample": f"{report.tokens_per_sample:.1f}",

@@ -24,11 +24,12 @@ def for_task(plan: Plan, args: EvaluationArguments) -> Plan:
 def print_tasks(reports: Sequence[Report]) -> None:
     """The table of several tasks' reports."""
     samples = reports[0].settings["sampling"]["num_return_sequences"]
-    rows = [("task", "questions", f"vote of {samples}", "one sample", "no answer", "tokens a sample")]
+    vote = [f"vote of {samples}"] if samples > 1 else []  # a vote of one is that sample
+    rows = [["task", "questions", *vote, "one sample", "no answer", "tokens a sample"]]
     for report in reports:
-        accuracies = (report.vote_accuracy.percent, report.sample_accuracy.percent)
-        figures = (f"{report.no_answer:.1%}", f"{report.tokens_per_sample:.1f}")
-        rows.append((report.settings["task_name"], f"{report.num_questions:,}", *accuracies, *figures))
+        accuracies = [report.vote_accuracy.percent, report.sample_accuracy.percent][0 if vote else 1 :]
+        figures = [f"{report.no_answer:.1%}", f"{report.tokens_per_sample:.1f}"]
+        rows.append([report.settings["task_name"], f"{report.num_questions:,}", *accuracies, *figures])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"{len(reports)} tasks, % right [95 % intervals over questions]")
     for row in rows:

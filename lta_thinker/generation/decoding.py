@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 from transformers import DynamicCache
 
 from lta_thinker.common import InputError
@@ -28,6 +27,7 @@ from lta_thinker.generation.sampling import (
     noise_keys,
 )
 from lta_thinker.llm.forward import CACHE_BY_LAYERS, attention_mask, body, position_ids, read_prefix
+from lta_thinker.progress import say
 
 ROOM = 64  # columns that a full cache grows by
 
@@ -349,5 +349,5 @@ def smaller_batch(batch_size: int, settings: SamplingSettings) -> int:
             f"{settings.max_new_tokens} tokens; fewer --num_return_sequences, fewer --max_new_tokens, or more GPUs"
         )
     batch_size //= 2
-    tqdm.write(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
+    say(f"out of GPU memory: going on with --batch_size {batch_size}; running questions start again")
     return batch_size

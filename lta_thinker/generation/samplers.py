@@ -20,7 +20,6 @@ from typing import Any
 
 import psutil
 import torch
-from tqdm import tqdm
 
 from lta_thinker.answers import answers_equal, extract_answer
 from lta_thinker.common import ranks
@@ -29,6 +28,7 @@ from lta_thinker.generation.prompts import PromptEmbedder, Request, make_request
 from lta_thinker.generation.sampling import Sample, SamplingSettings, resolve_sampling
 from lta_thinker.llm.frozen import num_positions
 from lta_thinker.model import Models
+from lta_thinker.progress import track
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout, encode
 
@@ -179,7 +179,7 @@ def count_right(
     """How many of the questions the LLM answers right, decoding greedily behind all N thoughts (of the first chain)."""
     settings = greedy_settings(models.llm, max_new_tokens)
     answers = TransformersSampler(models, settings, batch_size).answers(make_requests(models.layout, examples))
-    bar = tqdm(answers, desc="answers", total=len(examples), disable=quiet, leave=False)
+    tracked = track(answers, "answers", len(examples), quiet)
     return sum(
-        is_right(answer.texts[0], answer.samples[0].finished, answer.request.example, answer_type) for answer in bar
+        is_right(answer.texts[0], answer.samples[0].finished, answer.request.example, answer_type) for answer in tracked
     )

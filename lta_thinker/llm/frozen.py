@@ -4,6 +4,7 @@ source = LmSource("Qwen/Qwen3-8B", "--large_model_id", torch.bfloat16, "cuda")
 llm, tokenizer = load_frozen_lm(source), load_tokenizer(source)
 """
 
+import contextlib
 import difflib
 import hashlib
 import inspect
@@ -23,9 +24,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from lta_thinker.common import InputError, first_line, read_json
+from lta_thinker.common import InputError, first_line, ranks, read_json
 from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors, pickled_dtypes
 from lta_thinker.llm.forward import body, first_layers
+from lta_thinker.progress import has_bars
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 ADAPTER_WEIGHT = re.compile(r"\.lora_[AB]\.default\.")  # as peft names them
@@ -69,9 +71,23 @@ CONFIG_NUMBERS = """
 LOADED = {AutoConfig: "config", AutoTokenizer: "tokenizer", AutoModelForCausalLM: "weights"}
 
 
+@contextlib.contextmanager
+def library_bars() -> Iterator[None]:
+    """Within it the library's own bars are where ours are: in a terminal, of one process."""
+    shown = transformers.logging.is_progress_bar_enabled()
+    if shown and not (has_bars() and ranks().is_first):
+        transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.logging.enable_progress_bar()
+
+
 def _load(loader, source: LmSource, **kwargs):
     try:
-        return loader.from_pretrained(source.model_id, trust_remote_code=source.trust_remote_code, **kwargs)
+        with library_bars():
+            return loader.from_pretrained(source.model_id, trust_remote_code=source.trust_remote_code, **kwargs)
     except Exception as error:  # missing, broken and unfit models fail in many ways, from OSError to SafetensorError
         reason = first_line(error)
         if reason.endswith(":"):  # the reason itself is on the next lines

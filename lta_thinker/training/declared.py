@@ -154,6 +154,7 @@ class TrainFlags(TaskArguments):
     save_total_limit: int | None = flag(
         2, "resume checkpoints kept (the best is always one)", decides_weights=False, at_least=1
     )
+    verbose: bool = flag(False, "print all flags at the start, not only those that were given", decides_weights=False)
     report_to: str = flag(
         "none", "tracker (tensorboard, wandb, trackio, ...); its files go to logs/<output_name>", decides_weights=False
     )

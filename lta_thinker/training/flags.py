@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 
 from lta_thinker.build import ModelSpec
 from lta_thinker.common import InputError
+from lta_thinker.console import departures
 from lta_thinker.data_loader import PROMPTS, read_prompts
 from lta_thinker.flags import LARGEST, RUN_NAME, TaskArguments, check_ranges
 from lta_thinker.llm.frozen import LmSource
@@ -39,6 +40,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
     """Flags of train.py; those of Hugging Face's TrainingArguments pass through under their own names."""
 
     def __post_init__(self):
+        self.departures = departures(self)  # before other flags and the machine fill in the rest
         self._refuse()
         self._check()
         self.output_dir = f"results/{self.output_name}"

@@ -9,7 +9,7 @@ from lta_thinker.usage import flag_words
 
 # of flags.json: what is no flag, and flags that are about one start or stand for others, which are there too
 NO_FLAGS = {"starts", "dtype", "recompute_layers", "world_size", "train_sha256", "dev_sha256"}
-ONE_START = SET_HERE - {"eval_steps", "disable_tqdm"} | {"resume", "recipe", "config", "local_rank"}
+ONE_START = SET_HERE - {"eval_steps", "disable_tqdm"} | {"resume", "recipe", "config", "local_rank", "verbose"}
 ONE_START |= {"bf16", "gradient_checkpointing", "activation_checkpointing"}
 
 

@@ -21,6 +21,7 @@ from lta_thinker.checkpoint import RowCounts
 from lta_thinker.common import InputError, first_line, make_folder
 from lta_thinker.data_loader import load_split, without_worked
 from lta_thinker.llm.frozen import num_positions
+from lta_thinker.progress import has_bars
 from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows import tokens as tokens_module
 from lta_thinker.rows.examples import Example
@@ -78,7 +79,7 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str):
         shots = " and --num_fewshot" if layout.worked_examples else ""
         raise InputError(f"{split.source}, {name}: no row is left beside the dev rows{shots}")
     tell_of_names(layout, examples, name)
-    encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm))
+    encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm) or not has_bars())
     longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
     fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
     if not fits:

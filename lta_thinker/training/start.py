@@ -1,5 +1,5 @@
 """What train.py answers before its imports, which take seconds: --help and a flag that there is not,
-in a --config too."""
+in a --config too; and what it is about to load."""
 
 import contextlib
 import dataclasses
@@ -7,13 +7,17 @@ import sys
 
 from lta_thinker.common import run_program
 from lta_thinker.config import with_config
+from lta_thinker.console import first_word, last_value
+from lta_thinker.flags import RECIPES
+from lta_thinker.names import READ_SMALL_LM
 from lta_thinker.training.declared import REFUSED, TrainFlags, library_words
 from lta_thinker.training.repeat import flags_of_run
 from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
 
 
 def answer_at_once() -> None:
-    """End the process where the command line asks for --help, or has a flag that there is not; else do nothing."""
+    """End the process where the command line asks for --help, or has a flag that there is not; else say what is
+    loaded."""
     run_program(answer, sys.argv[1:], "nothing was written")
 
 
@@ -25,7 +29,17 @@ def answer(argv: list[str]) -> None:
     known = flag_words(dataclasses.fields(TrainFlags)) | library_words()
     check_words(argv, known, "train.py", REFUSED)
     with contextlib.redirect_stdout(None):  # its notes are printed by the run
-        with_config(argv, known, "train.py", REFUSED, flags_of_run)
+        words = with_config(argv, known, "train.py", REFUSED, flags_of_run)
+    first_word("train.py", what_is_loaded(words))
+
+
+def what_is_loaded(words: list[str]) -> str:
+    """The LMs that a command line names."""
+    recipe = RECIPES["train.py"].get(last_value(words, "recipe") or "", "").split()
+    names = ("large_model_id", "small_model_id")
+    large, small = (last_value(words, name) or getattr(TrainFlags, name) for name in names)
+    kind = last_value([*recipe, *words], "thought_generator") or "small_block"
+    return f"{large} and {small}" if kind in READ_SMALL_LM else large
 
 
 def library_flags() -> list[dataclasses.Field]:

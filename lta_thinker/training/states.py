@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from tqdm import tqdm
 
 from lta_thinker.common import NO_ROOM, InputError, Ranks, read_json, write_text
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.model import LatentThoughtModel
+from lta_thinker.progress import track
 from lta_thinker.rows.batch import TrainingCollator
 
 STATES_FILE = re.compile(r"states-(?:train|dev)-node\d+\.(?:bin|json)")
@@ -157,7 +157,7 @@ def fill(kept: RowsWithStates, model: LatentThoughtModel, process: Ranks, quiet:
     by_length = sorted(range(len(kept)), key=lambda i: -sum(kept.widths[i]))
     starts = range(process.in_node * ROWS_AT_ONCE, len(kept), process.node_size * ROWS_AT_ONCE)
     are_finite = True
-    for start in tqdm(starts, desc="small LM's states", disable=quiet, leave=False):
+    for start in track(starts, "small LM's states", len(starts), quiet):
         group = by_length[start : start + ROWS_AT_ONCE]
         batch = kept.collator([kept.rows[i] for i in group])
         batch = {name: value.to(device) for name, value in batch.items()}

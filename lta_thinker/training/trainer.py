@@ -18,7 +18,6 @@ from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, get_scheduler
 from transformers.trainer_callback import TrainerState
 
@@ -40,8 +39,10 @@ from lta_thinker.generation.prompts import ThoughtVariance
 from lta_thinker.generation.samplers import count_right
 from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models
+from lta_thinker.progress import say, track
 from lta_thinker.rows.batch import TrainingCollator, loss_counts, sum_by_row
 from lta_thinker.training.balance import LossBalance
+from lta_thinker.training.console import use_console
 from lta_thinker.training.finite import Finite
 from lta_thinker.training.flags import TrainArguments, library_flags
 from lta_thinker.training.folders import WRITING, DevLosses, begin_checkpoint, is_half_written, remove_checkpoint
@@ -169,6 +170,7 @@ class ThoughtTrainer(Trainer):
         far. kwargs: Trainer's."""
         with library_flags(kwargs["args"]):
             super().__init__(model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
+        use_console(self, len(rows.train))
         self.widths = rows.widths
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
         self.models, self.dev_examples, self.record = models, rows.dev_examples, record
@@ -316,7 +318,8 @@ class ThoughtTrainer(Trainer):
         totals, variance = torch.zeros(2, len(LOSSES), dtype=torch.float64), ThoughtVariance()
         information, last, by_row = Information(), None, {}
         quiet = self.args.disable_tqdm or not self.is_world_process_zero()
-        for start in tqdm(range(0, len(rows), size * ranks), desc="dev losses", disable=quiet, leave=False):
+        starts = range(0, len(rows), size * ranks)
+        for start in track(starts, "dev losses", len(starts), quiet):
             own_rows = rows[start : start + size * ranks][rank::ranks]
             # a rank without rows computes too: the others may need its part of a sharded LLM
             batch = self.dev_collator([self.eval_dataset[i] for i in own_rows or rows[:1]])
@@ -350,7 +353,7 @@ class ThoughtTrainer(Trainer):
         if self.model.num_thoughts:
             metrics |= {f"eval_thought_variance_{over}": figures[f"over_{over}"] for over in ("questions", "slots")}
         if self.model.generator.reads_question and collapsed(figures) and self.is_world_process_zero():
-            print(self._collapse_line(figures, losses), flush=True)
+            say(self._collapse_line(figures, losses))
         sums = self.accelerator.reduce(information.sums.to(self.args.device), "sum")
         metrics |= {f"eval_{name}": value for name, value in Information(sums).figures().items()}
         if self.args.best_metric == "accuracy":

@@ -126,12 +126,12 @@ def test_generator_is_found_from_files(run, tiny_pair, tmp_path):
     is required."""
     files = published(tmp_path / "weights", D_SMALL, True)
     printed = run(*pair_flags(tiny_pair), *files, "--num_thought_tokens", "2")
-    assert "thought_generator = 'small_block'" in printed
+    assert " with 2 thoughts of small_block behind " in printed
     files = published(tmp_path / "equal", D_LARGE, True)
     equal = ["--base_model_id", tiny_pair / "large", "--assistant_model_id", tiny_pair / "large", *files]
     assert "error: --thought_generator is needed" in run(*equal, "--num_thought_tokens", "2")
     printed = run(*equal, "--num_thought_tokens", "2", "--thought_generator", "small_block")
-    assert "thought_generator = 'small_block'" in printed
+    assert " thoughts of small_block behind " in printed
 
 
 def test_prior_rows_count_the_thoughts(run, checkpoints, tiny_pair, tmp_path):

@@ -97,7 +97,7 @@ def test_evaluation_writes_its_page(run, checkpoints):
     """evaluate.py writes report.html beside report.json and says where; --regrade writes one where there is none; the
     words that --inspect found are in it."""
     said = run("--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", "out")
-    assert said.splitlines()[-2:] == ["  out/report.json", "  out/report.html"]
+    assert said.splitlines()[-3:-1] == ["  out/report.json", "  out/report.html"]
     path = Path("out/report.html")
     text = path.read_text(encoding="utf-8")
     assert text == page_text(report_page(Evaluated.read(Path("out/report.json")), path.parent))

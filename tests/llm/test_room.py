@@ -57,7 +57,7 @@ def test_long_training_rows_can_be_left_out(flags, tmp_path, capsys):
     """--max_len leaves them out and counts them, and the run goes on."""
     data = rows_with(tmp_path / "rows", "train", question=LONG)
     train.run([*flags, "--data_dir", str(data), "--output_name", "x", "--max_len", "1024", "--max_steps", "1"])
-    assert "too_long 1" in capsys.readouterr().out
+    assert "1 too long" in capsys.readouterr().out
 
 
 def test_small_lm_has_positions_too(flags, tiny_pair, tiny_models, tmp_path, no_lm):

@@ -6,12 +6,12 @@ from pathlib import Path
 from helpers import ROOT
 
 LAYERS = (
-    {"common", "names", "losses"},
+    {"common", "names", "progress", "losses"},
     {"answers"},
     {"rows", "llm"},
     {"data_loader"},
     {"model", "usage"},
-    {"weights", "config", "parser"},
+    {"weights", "config", "parser", "console"},
     {"checkpoint", "flags"},
     {"build", "generation"},
     {"training", "evaluation"},
