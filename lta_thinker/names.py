@@ -5,3 +5,4 @@ KIND_NAMES = (*GENERATOR_NAMES, "none")  # of model.KINDS
 MAX_BLOCKS = 64  # TransformerBlocks of a generator: each stands in the one behind it
 META_FILE = "thoughts.json"  # of every checkpoint
 RESUME_FILE = "model.safetensors"  # the weights of a resume checkpoint
+CARD_NAMES = ("a100", "h100", "h200", "4090")  # of estimate.cards.CARDS, which imports torch

@@ -12,6 +12,7 @@ from lta_thinker.flags import (
     RECIPE_HELP,
     RECIPES,
     RUN_NAME,
+    EstimateArguments,
     TaskArguments,
     check_ranges,
     flag,
@@ -22,7 +23,7 @@ VLLM_BATCH = "64"  # --batch_size auto with vLLM: thoughts made at a time; the e
 
 
 @dataclass
-class EvaluationArguments(TaskArguments):
+class EvaluationArguments(TaskArguments, EstimateArguments):
     """Flags of evaluate.py. What thoughts.json says need not be given; a flag that contradicts it is an InputError."""
 
     checkpoint: str | None = flag(

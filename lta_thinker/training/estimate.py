@@ -1,0 +1,385 @@
+"""train.py --estimate: what a training takes on a GPU, from its flags, its rows and the LMs' config.json.
+
+The model, the losses, their balance and the optimiser are the run's own; they run over fake tensors (estimate/cost.py).
+A micro-batch of the longest rows says the memory, one of the mean length the operations.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from lta_thinker.build import build_layout, build_models
+from lta_thinker.common import InputError
+from lta_thinker.data_loader import TASKS, load_split, worked_examples
+from lta_thinker.estimate.cards import seconds_of
+from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
+from lta_thinker.estimate.text import chosen, disk_lines, fits, hours_text, memory_lines, rates_lines, work_line
+from lta_thinker.llm.forward import body
+from lta_thinker.losses import LOSSES
+from lta_thinker.model import LatentThoughtModel
+from lta_thinker.rows.batch import TrainingCollator, loss_counts
+from lta_thinker.rows.layout import Layout
+from lta_thinker.training.balance import LossBalance, weighted_sum
+from lta_thinker.training.flags import TrainArguments
+from lta_thinker.training.rows import prepare_rows
+from lta_thinker.training.states import ROWS_AT_ONCE, RowsWithStates, can_keep_states
+
+UNKNOWN_ROWS = 1000  # where neither the rows nor --rows are there
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows (Layout.training) whose lengths are those of the run, and how many the run has. note: where they are not the
+    run's own."""
+
+    rows: Sequence[dict]
+    train: int
+    dev: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """What a training takes.
+
+    peak: of the longest micro-batch; micro, update, dev, states: of a mean micro-batch (forward and backward), of what
+    is done once a step, of a batch of dev rows, and of ROWS_AT_ONCE rows of the small LM's states (None: not kept).
+    a_row: bytes of the peak for each row of a micro-batch. trained: parameters. disk: bytes by what they are for.
+    """
+
+    rows: Rows
+    columns: dict[str, int]
+    peak: Cost
+    a_row: float
+    micro: Cost
+    update: Cost
+    dev: Cost
+    states: Cost | None
+    trained: int
+    disk: dict[str, float]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows
+
+
+def rows_of(args: TrainArguments, layout: Layout) -> Rows:
+    """The run's rows, else our own sample of the task. InputError for rows that are there and cannot be used."""
+    try:
+        load_split(args.task, "train", args.data_dir, args.skip_bad_rows)
+    except InputError as error:
+        if args.task_name not in TASKS:
+            raise
+        reason = str(error).partition(":")[0]
+    else:
+        prepared = prepare_rows(args, layout)
+        return Rows(prepared.train, len(prepared.train), len(prepared.dev))
+    examples = load_split(args.task, "sample", args.data_dir).examples
+    count = args.rows or UNKNOWN_ROWS
+    given = "--rows" if args.rows else "a number of no meaning: --rows says it"
+    sample = f"lengths of the {len(examples)} in data/{args.task_name}/sample.jsonl"
+    note = f"no rows in {reason}: {sample}; {count:,} rows ({given})"
+    return Rows(layout.training_rows(examples), count, math.ceil(count / 20), note)
+
+
+def columns_of(row: dict) -> int:
+    """The LLM's columns of a row, without thoughts."""
+    return len(row["prefix"]) + len(row["suffix"]) + len(row["target"])
+
+
+def longest_rows(rows: Sequence[dict], count: int) -> list[dict]:
+    """The `count` longest rows; over again where there are fewer."""
+    lengths = [columns_of(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: -lengths[i])
+    return [rows[order[i % len(rows)]] for i in range(count)]
+
+
+def mean_rows(args: TrainArguments, rows: Sequence[dict]) -> list[dict]:
+    """The rows of the run's own micro-batch whose padded size is nearest to the mean, of one epoch in random order,
+    sorted by length within steps as the Trainer has them."""
+    size, lengths = args.per_device_train_batch_size, [columns_of(row) for row in rows]
+    order = random.Random(args.seed).sample(range(len(rows)), len(rows))
+    order += order[: -len(rows) % size]  # fewer rows than a micro-batch: over again
+    order = (order * math.ceil(size / len(order)))[: max(size, len(order))]
+    in_step, batches = size * args.gradient_accumulation_steps * gpus_of(args), []
+    for start in range(0, len(order), in_step):
+        step = sorted(order[start : start + in_step], key=lambda i: -lengths[i])
+        batches += [step[at : at + size] for at in range(0, len(step), size)]
+    batches = [batch for batch in batches if len(batch) == size]
+    columns = [max(lengths[i] for i in batch) for batch in batches]
+    mean = sum(columns) / len(columns)
+    nearest = min(range(len(batches)), key=lambda i: abs(columns[i] - mean))
+    return [rows[i] for i in batches[nearest]]
+
+
+def gpus_of(args: TrainArguments) -> int:
+    """Processes of the run."""
+    return args.gpus or args.world_size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One step on fake tensors
+
+
+class OneRank:
+    """What LossBalance needs of an Accelerator, of a run of one process."""
+
+    @staticmethod
+    def reduce(tensors, how: str):
+        return tensors
+
+
+class Step:
+    """A training step of a model on fake tensors, as the Trainer makes it."""
+
+    def __init__(self, args: TrainArguments, model: LatentThoughtModel, counter: Counter):
+        self.args, self.model, self.counter = args, model, counter
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        counter.hold("LLM", [*model.llm.parameters(), *model.llm.buffers()])
+        if model.small_lm is not None:
+            counter.hold("small LM", [*model.small_lm.parameters(), *model.small_lm.buffers()])
+        counter.hold("trained weights", [*model.parameters(), *model.buffers()])
+        self.balance = LossBalance(model, OneRank()) if args.balances else None  # type: ignore[arg-type]
+        kind, arguments = Trainer.get_optimizer_cls_and_kwargs(args)
+        with counter.holding("optimiser"):
+            self.optimizer = kind(self.trained, **arguments)
+        for parameter in self.trained:
+            parameter.register_post_accumulate_grad_hook(lambda p: counter.hold("gradients", [p.grad]))
+        self.start()
+        self.update()  # the optimiser makes its states in the first step
+
+    def start(self) -> None:
+        """As behind an earlier micro-batch of the same step: there are gradients already."""
+        with self.counter.holding("gradients"):
+            for parameter in self.trained:
+                parameter.grad = torch.zeros_like(parameter)
+            if self.balance is not None:
+                extra = [name for name in self.model.losses if name != "sft" and self.model.weights[name]]
+                self.balance.gradients = {name: [torch.zeros_like(p) for p in self.trained] for name in extra}
+
+    def micro_batch(self, batch: dict[str, Tensor]) -> None:
+        """Forward and backward; gradients are added to those that there are."""
+        sums = self.model(**batch)
+        counts = dict(zip(LOSSES, loss_counts(batch).clamp(min=1e-9), strict=True))
+        parts = {name: total / counts[name] for name, total in sums.items()}
+        weighted_sum(parts, self.model.weights.__getitem__, self.balance).backward()
+
+    def update(self) -> None:
+        """What is done once a step."""
+        if self.balance is not None:
+            self.balance.finish(self.model.weights)
+        if self.args.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.trained, self.args.max_grad_norm)
+        with self.counter.holding("optimiser"):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def fake_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A fake tensor for each tensor of a batch."""
+    return {name: torch.empty(value.shape, dtype=value.dtype) for name, value in batch.items()}
+
+
+def with_fake_states(model: LatentThoughtModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A fake batch with the small LM's states, as they are read from the run's file."""
+    rows, d, dtype = len(batch["question_ids"]), model.sizes.d_small, model.small_lm.dtype
+    shapes = {"thought_states": batch["question_ids"].shape[1] + model.num_thoughts}
+    if "step_ids" in batch:
+        shapes["step_states"] = batch["step_ids"].shape[1]
+    return batch | {name: torch.empty(rows, columns, d, dtype=dtype) for name, columns in shapes.items()}
+
+
+def build_empty(args: TrainArguments, layout: Layout) -> LatentThoughtModel:
+    """The run's model on fake tensors."""
+    design = replace(args.design, match_scale=False)
+    model = build_models(replace(args.spec, design=design, large_part="whole"), layout, None, args.adapters).thoughts
+    assert model is not None
+    model.scale = 1.0 if args.match_scale else None  # the mean norm of a table is a value, and there are none
+    if args.freeze_prior and model.generator.has_prior:
+        model.generator.prior.requires_grad_(False)
+    if args.recompute_layers:
+        model.recompute_layers()
+    return model.train()
+
+
+def estimate(args: TrainArguments, like: str = "cuda", rows: Rows | None = None, layout: Layout | None = None):
+    """Run a training's steps on fake tensors -> TrainingEstimate. like: as on_fake_tensors takes it. InputError as the
+    run would raise before it loads weights, and for what cannot be run without values."""
+    if layout is None:
+        shots = worked_examples(args.task, args.num_fewshot, args.data_dir, args.skip_bad_rows)
+        layout = build_layout(
+            args.spec,
+            args.prompts,
+            separator=args.task.separator,
+            steps_as_turns=args.steps_as_turns,
+            worked_examples=shots,
+            names_in_text=args.special_tokens_in_text,
+        )
+    rows = rows or rows_of(args, layout)
+    size, has_steps = args.per_device_train_batch_size, bool(args.focus_loss_weight) or args.thoughts_see_steps
+    other = size // 2 if size > 1 else 2
+    collator, dev_collator = TrainingCollator(layout, has_steps), TrainingCollator(layout, steps=True)
+    dev_rows = (mean_rows(args, rows.rows) * args.per_device_eval_batch_size)[: args.per_device_eval_batch_size]
+    groups = {
+        "longest": longest_rows(rows.rows, size),
+        "other": longest_rows(rows.rows, other),
+        "mean": mean_rows(args, rows.rows),
+        "dev": dev_rows,
+        "states": (dev_rows * ROWS_AT_ONCE)[:ROWS_AT_ONCE],
+    }
+    batches = {name: (dev_collator if name == "dev" else collator)(group) for name, group in groups.items()}
+    keeps = can_keep_states(args, rows.train, gpus_of(args))
+    with on_fake_tensors(like):
+        model, found = build_empty(args, layout), {}
+        fakes = {name: fake_batch(batch) for name, batch in batches.items()}
+        of_states = fakes.pop("states")
+        if keeps:
+            fakes = {name: with_fake_states(model, batch) for name, batch in fakes.items()}
+        with Counter() as counter:
+            step = Step(args, model, counter)
+            for name in ("longest", "other", "mean"):
+                if args.gradient_accumulation_steps > 1:
+                    step.start()
+                counter.restart()
+                step.micro_batch(fakes[name])
+                found[name] = counter.restart()
+                step.update()
+                found[f"{name} update"] = counter.restart()
+            with torch.no_grad():
+                model.eval()
+                model(**fakes["dev"])
+                if model.generator.reads_question:
+                    model.target_losses(
+                        fakes["dev"],
+                        model.last_thoughts[:, None] if model.design.num_chains == 1 else model.last_thoughts,
+                    )
+                found["dev"] = counter.restart()
+                if keeps:
+                    model.states(of_states)
+                    found["states"] = counter.restart()
+        trained = sum(parameter.numel() for parameter in step.trained)
+        shared = shared_bytes(args, model)
+    peaks = {
+        name: max((found[name], found[f"{name} update"]), key=lambda cost: cost.peak) for name in ("longest", "other")
+    }
+    largest = max((peaks["longest"], found["dev"], found.get("states", Cost())), key=lambda cost: cost.peak)
+    return TrainingEstimate(
+        rows=rows,
+        columns={name: columns_in(batches[name], args.num_thought_tokens) for name in ("longest", "mean")},
+        peak=with_ranks(args, largest, trained, shared),
+        a_row=(peaks["longest"].peak - peaks["other"].peak) / (size - other),
+        micro=found["mean"],
+        update=found["mean update"],
+        dev=found["dev"],
+        states=found.get("states"),
+        trained=trained,
+        disk=disk_of(args, rows, model, collator, dev_collator, trained, keeps),
+    )
+
+
+def columns_in(batch: dict[str, Tensor], num_thoughts: int) -> int:
+    """The LLM's columns of a batch of TrainingCollator, with padding."""
+    return batch["prefix_ids"].shape[1] + num_thoughts + batch["suffix_ids"].shape[1]
+
+
+def shared_bytes(args: TrainArguments, model: LatentThoughtModel) -> int:
+    """Bytes of the LLM that --shard_llm spares this process: of its layers those of the other ranks, but for two layers
+    that are whole while one of them runs. By arithmetic: the sharding itself needs the processes."""
+    layers = getattr(body(model.llm), "layers", None)
+    if not args.shard_llm or not layers:
+        return 0
+    sizes = [sum(weight.numel() * weight.element_size() for weight in layer.parameters()) for layer in layers]
+    return max(0, round(sum(sizes) * (1 - 1 / gpus_of(args)) - 2 * max(sizes)))
+
+
+def with_ranks(args: TrainArguments, cost: Cost, trained: int, shared: int) -> Cost:
+    """A peak with what several processes add to it: DDP's copy of the gradients, and a sharded LLM. By arithmetic."""
+    parts = dict(cost.parts)
+    parts["LLM"] -= shared
+    buckets = 4 * trained if gpus_of(args) > 1 else 0
+    if buckets:
+        parts["gradients sent between GPUs"] = buckets
+    return replace(cost, peak=cost.peak - shared + buckets, parts=parts)
+
+
+def disk_of(args, rows: Rows, model, collator, dev_collator, trained: int, keeps: bool) -> dict[str, float]:
+    """Bytes on disk by what they are for: a node's states while the run lasts, resume checkpoints, final weights."""
+    disk = {}
+    if keeps:
+        d, dtype = model.small_lm.config.get_text_config().hidden_size, model.small_lm.dtype
+        share = {
+            name: RowsWithStates(rows.rows, model.num_thoughts, one, d, dtype).size
+            for name, one in (("train", collator), ("dev", dev_collator))
+        }
+        numbers = (share["train"] * rows.train + share["dev"] * rows.dev) / len(rows.rows)
+        disk["the small LM's states, a node, while the run lasts"] = numbers * dtype.itemsize
+    limit = args.checkpoint_limit or evaluations_of(args, steps_of(args, rows.train))
+    disk[f"{limit} resume checkpoints (one more while it is written)"] = (limit + 1) * 12 * trained
+    disk["the final weights"] = 4 * trained
+    return disk
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The run: steps and hours
+
+
+def steps_of(args: TrainArguments, rows: int) -> int:
+    """Optimiser steps of the run."""
+    micro_batches = math.ceil(rows / (args.per_device_train_batch_size * gpus_of(args)))
+    an_epoch = math.ceil(micro_batches / args.gradient_accumulation_steps)
+    return args.max_steps if args.max_steps > 0 else math.ceil(an_epoch * args.num_train_epochs)
+
+
+def evaluations_of(args: TrainArguments, steps: int) -> int:
+    """Dev evaluations of the run."""
+    if args.eval_strategy == "steps" and args.eval_steps >= 1:
+        return math.ceil(steps / args.eval_steps)
+    return math.ceil(1 / args.eval_steps) if args.eval_strategy == "steps" else math.ceil(args.num_train_epochs)
+
+
+def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dict[str, float]:
+    """Hours of the run by what they go to. seconds: Cost -> seconds on the card."""
+    gpus, steps = gpus_of(args), steps_of(args, found.rows.train)
+    a_step = args.gradient_accumulation_steps * seconds(found.micro) + seconds(found.update)
+    dev_batches = math.ceil(found.rows.dev / (args.per_device_eval_batch_size * gpus))
+    hours = {"steps": steps * a_step}
+    hours["dev"] = evaluations_of(args, steps) * dev_batches * seconds(found.dev)
+    if found.states is not None:
+        hours["states"] = math.ceil((found.rows.train + found.rows.dev) / (ROWS_AT_ONCE * gpus)) * seconds(found.states)
+    return {name: value / 3600 for name, value in hours.items()}
+
+
+def print_estimate(args: TrainArguments) -> None:
+    """Run the estimate, and print it."""
+    found = estimate(args)
+    size, gpus, steps = args.per_device_train_batch_size, gpus_of(args), steps_of(args, found.rows.train)
+    lms = [args.large_model_id, *([args.small_model_id] if args.spec.small else [])]
+    print(f"estimate of a training: {args.thought_generator}, {' with '.join(lms)}, {args.dtype}")
+    print(f"  {args.task_name}: {found.rows.train:,} rows of train, {found.rows.dev:,} of dev")
+    if found.rows.note:
+        print(f"    {found.rows.note}")
+    accumulation, epochs = args.gradient_accumulation_steps, f"{args.num_train_epochs:g} epochs"
+    length = f"--max_steps {args.max_steps}" if args.max_steps > 0 else epochs
+    print(f"  {steps:,} steps ({length}) of {size} rows x {accumulation} micro-batches x {gpus} GPUs")
+    longest, mean = found.columns["longest"], found.columns["mean"]
+    print(*memory_lines(found.peak, f"the longest rows: {size} x {longest:,} columns"), sep="\n")
+    print("  work on one GPU:")
+    print(work_line(f"a micro-batch, {size} x {mean:,} columns (the mean)", found.micro))
+    print(work_line("once a step", found.update))
+    print(work_line(f"{args.per_device_eval_batch_size} dev rows", found.dev))
+    if found.states is not None:
+        print(work_line(f"{ROWS_AT_ONCE} rows through the small LM, once", found.states))
+    print(*disk_lines(found.disk), sep="\n")
+    for card in chosen(args.card):
+        hours = hours_of(args, found, lambda cost, card=card: seconds_of(cost, card, args.dtype))
+        room = fits(card, found.peak.peak, size, found.a_row, "row")
+        print(f"  {card.name}: {room}; {hours_text(hours, gpus)}")
+    print(*rates_lines(chosen(args.card), args.dtype), sep="\n")
+    if args.best_metric == "accuracy":
+        print("  the written dev answers of --best_metric accuracy are not in it: evaluate.py --estimate --split dev")
