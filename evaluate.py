@@ -14,6 +14,7 @@
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
     python evaluate.py --regrade results/A results/B                                # answers of old texts found anew
     python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
+    python evaluate.py --estimate --num_return_sequences 10                         # what it would take on a GPU
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
@@ -51,6 +52,7 @@ from lta_thinker.checkpoint import run_checkpoints
 from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import Evaluated
+from lta_thinker.evaluation.estimate import print_estimate
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
     check_folder,
@@ -100,7 +102,15 @@ from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
 
 KEPT = "what was answered is kept, and the same command answers the rest"
-WRITES_NOTHING = ("--ask", "--compare", "--rank", "--plot", "--checkpoints_of", "--inspect")  # before its end
+WRITES_NOTHING = (
+    "--ask",
+    "--estimate",
+    "--compare",
+    "--rank",
+    "--plot",
+    "--checkpoints_of",
+    "--inspect",
+)  # before its end
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Ranks
@@ -414,6 +424,10 @@ def dispatch(argv: list[str]) -> None:
         print(*run_checkpoints(args.checkpoints_of), sep="\n")
     elif args.ask is not None:
         ask(args)
+    elif args.estimate:
+        for one in args.tasks:
+            plan = make_plan(one, device="cpu")
+            print_estimate(one, plan, sampling_settings(one, plan))
     else:
         run(args)
 

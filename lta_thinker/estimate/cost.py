@@ -19,12 +19,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from lta_thinker import losses
+from lta_thinker.common import InputError, first_line
 
 ROUNDED_TO = 512  # bytes: PyTorch's allocator on CUDA
 ACTIVATIONS = "activations"
@@ -61,15 +67,24 @@ CPU_ATTENTION = {
 
 
 @contextlib.contextmanager
-def on_fake_tensors(like: str = "cuda") -> Iterator[None]:
+def on_fake_tensors(like: str = "cuda", tables: Iterable[dict] = (losses.BLOCK,)) -> Iterator[None]:
     """Within it new tensors have shapes and no memory. They say "cpu", so that it works without a GPU; like: the device
-    ("cpu", "cuda") whose block of logits the SFT loss takes."""
-    before, losses.BLOCK["cpu"] = losses.BLOCK["cpu"], losses.BLOCK[like]
+    ("cpu", "cuda") whose way is taken where `tables`, by type of device, say that there are two.
+
+    InputError for what cannot be run without values.
+    """
+    before = [(table, table["cpu"]) for table in tables]
+    for table, _ in before:
+        table["cpu"] = table[like]
     try:
         with FakeTensorMode():
             yield
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"--estimate: this model or optimizer looks at values, and here are none ({what})") from None
     finally:
-        losses.BLOCK["cpu"] = before
+        for table, value in before:
+            table["cpu"] = value
 
 
 class Counter(TorchDispatchMode):

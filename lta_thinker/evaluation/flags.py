@@ -88,6 +88,9 @@ class EvaluationArguments(TaskArguments, EstimateArguments):
     max_model_len: int | None = flag(
         None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
     )
+    mean_new_tokens: int | None = flag(
+        None, "with --estimate: tokens of a mean answer (default: of the rows' written solutions)", at_least=1
+    )
     output_dir: str | None = flag(
         None,
         "default results/eval-<checkpoint>/<split>-n<n>-x<samples>-seed<seed>, and what departs from the defaults",
@@ -216,8 +219,12 @@ class EvaluationArguments(TaskArguments, EstimateArguments):
         for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_model_len"):
             if getattr(self, name) is not None and self.backend != "vllm":
                 raise InputError(f"--{name} is for --backend vllm")
+        if self.mean_new_tokens and not self.estimate:
+            raise InputError("--mean_new_tokens is for --estimate; --max_new_tokens limits an answer")
         if self.backend != "vllm":
             return
+        if self.estimate:
+            raise InputError("--estimate is of --backend hf: how vLLM fills a GPU, vLLM says itself")
         if self.inspect:
             raise InputError("--inspect looks into the LLM's own layers: it needs --backend hf")
         if ranks().world > 1:
