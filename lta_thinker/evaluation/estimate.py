@@ -125,8 +125,10 @@ def lengthen(rows: Rows, columns: int) -> None:
     shapes = [[tensor.shape for tensor in layer] for layer in keys_and_values(rows.cache)]
     dtype = keys_and_values(rows.cache)[0][0].dtype
     del rows.cache
-    rows.cache = cache_of([[torch.empty(*s[:2], columns, s[3], dtype=dtype) for s in layer] for layer in shapes])
-    rows.mask = torch.empty(len(rows.mask), columns + 1, dtype=torch.bool)
+    rows.cache = cache_of(
+        [[torch.zeros(*s[:2], columns, s[3], dtype=dtype, device=rows.device) for s in layer] for layer in shapes]
+    )
+    rows.mask = torch.ones(len(rows.mask), columns + 1, dtype=torch.bool, device=rows.device)
 
 
 def hold_models(counter: Counter, models: Models) -> None:
