@@ -26,8 +26,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from lta_thinker import losses
 from lta_thinker.common import InputError, first_line
@@ -36,7 +35,6 @@ ROUNDED_TO = 512  # bytes: PyTorch's allocator on CUDA
 ACTIVATIONS = "activations"
 READ_BY_ROW = {"embedding", "gather", "index", "index_select"}  # they read what they return, not the whole table
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-aten = torch.ops.aten
 
 
 @dataclass
@@ -51,18 +49,20 @@ class Cost:
     parts: dict[str, int] = field(default_factory=dict)
 
 
-def _attention_operations(query, key, value, *args, out_shape=None, **kwargs) -> int:
-    return sdpa_flop_count(query, key, value)
+def _attention(query, key, value, *args, **kwargs) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
 
 
-def _attention_backward_operations(grad_out, query, key, value, *args, out_shape=None, **kwargs) -> int:
-    return sdpa_backward_flop_count(grad_out, query, key, value)
+def _attention_backward(gradient, query, key, value, *args, **kwargs) -> int:
+    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
 
 
-# the CPU's kernels, which fake tensors take: PyTorch's counter knows those of CUDA
-CPU_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_operations,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_operations,
+aten: Any = torch.ops.aten
+# operations of a call, by operator: PyTorch's formulas (those of its FlopCounterMode), which lack the CPU's attention,
+# and that is what fake tensors take
+FORMULAS: dict[Any, Any] = dict(flop_registry) | {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
 
 
@@ -96,15 +96,6 @@ class Counter(TorchDispatchMode):
         self._live: dict[int, tuple[str, int]] = {}  # part and bytes, by the address of a storage
         self._now: dict[str, int] = {}  # bytes by part
         self._all = 0
-        self._operations = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
-
-    def __enter__(self):
-        self._operations.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        self._operations.__exit__(*error)
 
     @contextlib.contextmanager
     def holding(self, part: str) -> Iterator[None]:
@@ -130,9 +121,7 @@ class Counter(TorchDispatchMode):
 
     def restart(self) -> Cost:
         """What was counted so far; from now on it counts anew, with what lives."""
-        self.cost.operations = float(self._operations.get_total_flops())
         done, self.cost = self.cost, Cost()
-        self._operations.flop_counts.clear()
         self._look()
         return done
 
@@ -154,25 +143,34 @@ class Counter(TorchDispatchMode):
             self.cost.peak, self.cost.parts = self._all, {part: size for part, size in self._now.items() if size}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        made = 0
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._live:
-                    self._add(storage, self.part)
-                    made += _bytes(tensor)
+        kwargs = kwargs or {}
+        out, made = func(*args, **kwargs), 0
+        for tensor in _tensors((out,)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._live:
+                self._add(storage, self.part)
+                made += _bytes(tensor)
         self._look()
+        formula = FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.cost.operations += formula(*args, **kwargs, out_val=out)
         name = func._schema.name.rpartition("::")[2]
         if (made or func._schema.is_mutable) and name not in NO_KERNEL:
             self.cost.kernels += 1
-            read = made if name in READ_BY_ROW else sum(map(_bytes, tree_leaves((args, kwargs))))
+            read = made if name in READ_BY_ROW else sum(map(_bytes, _tensors((*args, *kwargs.values()))))
             self.cost.moved += made + read
         return out
 
 
-def _bytes(value: Any) -> int:
-    """A tensor's bytes, of an expanded one those that there are; 0 of anything else."""
-    if not isinstance(value, Tensor):
-        return 0
-    return min(value.numel() * value.element_size(), value.untyped_storage().nbytes())
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among an operator's arguments or results, and in their lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _bytes(tensor: Tensor) -> int:
+    """A tensor's bytes, of an expanded one those that there are."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())

@@ -5,7 +5,7 @@ The thoughts, the prompts and a step of the decode loop are the run's own; they 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from lta_thinker.llm.lora import inject
 from lta_thinker.losses import BLOCK
 from lta_thinker.model import LatentThoughtModel, Models, llm_inputs
 from lta_thinker.rows.batch import PromptCollator
+from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
 
 UNKNOWN_QUESTIONS = 1000  # where neither the questions nor --rows are there
@@ -62,23 +63,35 @@ class EvaluationEstimate:
 
 def questions_of(args: EvaluationArguments, plan: Plan, layout: Layout) -> Questions:
     """The evaluation's questions, else our own sample of the task."""
-    note, count = "", None
     try:
-        split = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows)
+        examples = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows).examples
     except InputError as error:
         if plan.task.name not in TASKS:
             raise
-        split, count = load_split(plan.task, "sample", args.data_dir), args.rows or UNKNOWN_QUESTIONS
-        given = "--rows" if args.rows else "a number of no meaning: --rows says it"
-        note = f"no rows in {str(error).partition(':')[0]}: lengths of data/{plan.task.name}/sample.jsonl; {given}"
-    examples = without_worked(split.examples, plan.worked_examples)
-    if count is None:
-        examples = examples[: args.test_k or None]
+        missing, count = str(error).partition(":")[0], args.rows or UNKNOWN_QUESTIONS
+    else:
+        examples = without_worked(examples, plan.worked_examples)[: args.test_k or None]
+        return made_of(args, layout, examples, len(examples))
+    examples = load_split(plan.task, "sample", args.data_dir).examples
+    given = "--rows" if args.rows else "a number of no meaning: --rows says it"
+    note = f"no rows in {missing}: lengths of the {len(examples)} in data/{plan.task.name}/sample.jsonl; {given}"
+    return made_of(args, layout, examples, min(count, args.test_k or count), note)
+
+
+def some_questions(args: EvaluationArguments, plan: Plan, layout: Layout, most: int) -> Questions:
+    """Up to `most` of the evaluation's questions, evenly spaced, and how many there are. InputError as load_split
+    raises it."""
+    examples = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows).examples
+    examples = without_worked(examples, plan.worked_examples)[: args.test_k or None]
+    return made_of(args, layout, examples[:: math.ceil(len(examples) / most)], len(examples))
+
+
+def made_of(args, layout: Layout, examples: Sequence[Example], asked: int, note: str = "") -> Questions:
+    """Questions with the lengths of these examples."""
     if not examples:
-        raise InputError(f"--num_fewshot {len(plan.worked_examples)}: {split.source} has no other question")
+        raise InputError(f"--num_fewshot {len(layout.worked_examples)}: there is no other question")
     targets = [len(row["target"]) for row in layout.training_rows(examples)]
     mean = args.mean_new_tokens or sum(targets) / len(targets)
-    asked = min(count, args.test_k or count) if count else len(examples)
     return Questions(make_requests(layout, examples), asked, mean, note)
 
 
@@ -147,11 +160,16 @@ def hold_cache(counter: Counter, rows: Rows) -> None:
 
 
 def estimate(
-    args: EvaluationArguments, plan: Plan, settings: SamplingSettings, like: str = "cuda"
+    args: EvaluationArguments,
+    plan: Plan,
+    settings: SamplingSettings,
+    questions: Questions,
+    layout: Layout,
+    memory: bool = True,
 ) -> EvaluationEstimate:
-    """Run an evaluation's parts on fake tensors. InputError for what cannot be run without values."""
-    layout = load_layout(plan)
-    questions, size = questions_of(args, plan, layout), batch_size_of(args)
+    """Run an evaluation's parts on fake tensors. memory: whether the longest answers are run; without them the peak is
+    that of mean ones. InputError for what cannot be run without values."""
+    size = batch_size_of(args)
     by_length = sorted(questions.requests, key=lambda request: -request.length)
     costs: dict[str, Cost] = {}
 
@@ -173,21 +191,23 @@ def estimate(
         rows.step()
         costs[f"{name} step"] = counter.restart()
 
-    with on_fake_tensors(like, TABLES), torch.no_grad():
+    with on_fake_tensors("cuda", TABLES), torch.no_grad():
         models = build_empty(plan, layout)
         with Counter() as counter:
             hold_models(counter, models)
             middle = by_length[len(by_length) // 2 :] * size
             write(counter, models, middle[:size], questions.mean_tokens / 2, "mean")
-            write(counter, models, (by_length * size)[:size], settings.max_new_tokens, "longest")
             other = size // 2 if size > 1 else 2
-            write(counter, models, (by_length * other)[:other], settings.max_new_tokens, "other")
+            if memory:
+                write(counter, models, (by_length * size)[:size], settings.max_new_tokens, "longest")
+                write(counter, models, (by_length * other)[:other], settings.max_new_tokens, "other")
 
     def largest(name: str) -> Cost:
         return max((costs[f"{name} {part}"] for part in ("prompts", "growing", "step")), key=lambda cost: cost.peak)
 
-    a_question = (largest("longest").peak - largest("other").peak) / (size - other)
-    return EvaluationEstimate(questions, largest("longest"), a_question, costs["mean prompts"], costs["mean step"])
+    longest, less = (largest("longest"), largest("other")) if memory else (largest("mean"), Cost())
+    a_question = (longest.peak - less.peak) / (size - other)
+    return EvaluationEstimate(questions, longest, a_question, costs["mean prompts"], costs["mean step"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,7 +226,8 @@ def hours_of(args, settings: SamplingSettings, found: EvaluationEstimate, second
 
 def print_estimate(args: EvaluationArguments, plan: Plan, settings: SamplingSettings) -> None:
     """Run the estimate, and print it."""
-    found = estimate(args, plan, settings)
+    layout = load_layout(plan)
+    found = estimate(args, plan, settings, questions_of(args, plan, layout), layout)
     spec, size, samples, gpus = (
         plan.spec,
         batch_size_of(args),

@@ -16,7 +16,7 @@ from transformers import Trainer
 
 from lta_thinker.build import build_layout, build_models
 from lta_thinker.common import InputError
-from lta_thinker.data_loader import TASKS, load_split, worked_examples
+from lta_thinker.data_loader import DEV_SHARE, TASKS, load_split, without_worked, worked_examples
 from lta_thinker.estimate.cards import seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
 from lta_thinker.estimate.text import chosen, disk_lines, fits, hours_text, memory_lines, rates_lines, work_line
@@ -31,6 +31,7 @@ from lta_thinker.training.rows import prepare_rows
 from lta_thinker.training.states import ROWS_AT_ONCE, RowsWithStates, can_keep_states
 
 UNKNOWN_ROWS = 1000  # where neither the rows nor --rows are there
+SPLITS = ("train", "dev")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,19 @@ class TrainingEstimate:
 # Rows
 
 
+def layout_of(args: TrainArguments) -> Layout:
+    """The layout of the run's prompts."""
+    shots = worked_examples(args.task, args.num_fewshot, args.data_dir, args.skip_bad_rows)
+    return build_layout(
+        args.spec,
+        args.prompts,
+        separator=args.task.separator,
+        steps_as_turns=args.steps_as_turns,
+        worked_examples=shots,
+        names_in_text=args.special_tokens_in_text,
+    )
+
+
 def rows_of(args: TrainArguments, layout: Layout) -> Rows:
     """The run's rows, else our own sample of the task. InputError for rows that are there and cannot be used."""
     try:
@@ -76,7 +90,7 @@ def rows_of(args: TrainArguments, layout: Layout) -> Rows:
     except InputError as error:
         if args.task_name not in TASKS:
             raise
-        reason = str(error).partition(":")[0]
+        missing = str(error).partition(":")[0]
     else:
         prepared = prepare_rows(args, layout)
         return Rows(prepared.train, len(prepared.train), len(prepared.dev))
@@ -84,8 +98,16 @@ def rows_of(args: TrainArguments, layout: Layout) -> Rows:
     count = args.rows or UNKNOWN_ROWS
     given = "--rows" if args.rows else "a number of no meaning: --rows says it"
     sample = f"lengths of the {len(examples)} in data/{args.task_name}/sample.jsonl"
-    note = f"no rows in {reason}: {sample}; {count:,} rows ({given})"
-    return Rows(layout.training_rows(examples), count, math.ceil(count / 20), note)
+    note = f"no rows in {missing}: {sample}; {count:,} rows ({given})"
+    return Rows(layout.training_rows(examples), count, math.ceil(DEV_SHARE * count), note)
+
+
+def some_rows(args: TrainArguments, layout: Layout, most: int) -> Rows:
+    """Up to `most` rows of the run, evenly spaced, and how many there are; nothing is kept on disk. InputError as
+    load_split raises it."""
+    examples, dev = (load_split(args.task, name, args.data_dir, args.skip_bad_rows).examples for name in SPLITS)
+    examples = without_worked(examples, layout.worked_examples)[: args.k_shot or None]
+    return Rows(layout.training_rows(evenly(examples, most)), len(examples), len(dev))
 
 
 def columns_of(row: dict) -> int:
@@ -98,6 +120,11 @@ def longest_rows(rows: Sequence[dict], count: int) -> list[dict]:
     lengths = [columns_of(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: -lengths[i])
     return [rows[order[i % len(rows)]] for i in range(count)]
+
+
+def evenly(values: Sequence, most: int) -> list:
+    """Up to `most` of the values, evenly spaced."""
+    return [values[i] for i in range(0, len(values), math.ceil(len(values) / most))]
 
 
 def mean_rows(args: TrainArguments, rows: Sequence[dict]) -> list[dict]:
@@ -208,20 +235,10 @@ def build_empty(args: TrainArguments, layout: Layout) -> LatentThoughtModel:
     return model.train()
 
 
-def estimate(args: TrainArguments, like: str = "cuda", rows: Rows | None = None, layout: Layout | None = None):
-    """Run a training's steps on fake tensors -> TrainingEstimate. like: as on_fake_tensors takes it. InputError as the
-    run would raise before it loads weights, and for what cannot be run without values."""
-    if layout is None:
-        shots = worked_examples(args.task, args.num_fewshot, args.data_dir, args.skip_bad_rows)
-        layout = build_layout(
-            args.spec,
-            args.prompts,
-            separator=args.task.separator,
-            steps_as_turns=args.steps_as_turns,
-            worked_examples=shots,
-            names_in_text=args.special_tokens_in_text,
-        )
-    rows = rows or rows_of(args, layout)
+def estimate(args: TrainArguments, rows: Rows, layout: Layout, memory: bool = True, like: str = "cuda"):
+    """Run a training's steps on fake tensors -> TrainingEstimate. memory: whether the longest micro-batch is run; else
+    peak and a_row are those of the mean one. like: as on_fake_tensors takes it. InputError as the run would raise
+    before it loads weights, and for what cannot be run without values."""
     size, has_steps = args.per_device_train_batch_size, bool(args.focus_loss_weight) or args.thoughts_see_steps
     other = size // 2 if size > 1 else 2
     collator, dev_collator = TrainingCollator(layout, has_steps), TrainingCollator(layout, steps=True)
@@ -233,6 +250,8 @@ def estimate(args: TrainArguments, like: str = "cuda", rows: Rows | None = None,
         "dev": dev_rows,
         "states": (dev_rows * ROWS_AT_ONCE)[:ROWS_AT_ONCE],
     }
+    if not memory:
+        groups["longest"] = groups["mean"]
     batches = {name: (dev_collator if name == "dev" else collator)(group) for name, group in groups.items()}
     keeps = can_keep_states(args, rows.train, gpus_of(args))
     with on_fake_tensors(like):
@@ -243,7 +262,7 @@ def estimate(args: TrainArguments, like: str = "cuda", rows: Rows | None = None,
             fakes = {name: with_fake_states(model, batch) for name, batch in fakes.items()}
         with Counter() as counter:
             step = Step(args, model, counter)
-            for name in ("longest", "other", "mean"):
+            for name in ("longest", "other", "mean") if memory else ("mean",):
                 if args.gradient_accumulation_steps > 1:
                     step.start()
                 counter.restart()
@@ -265,15 +284,17 @@ def estimate(args: TrainArguments, like: str = "cuda", rows: Rows | None = None,
                     found["states"] = counter.restart()
         trained = sum(parameter.numel() for parameter in step.trained)
         shared = shared_bytes(args, model)
-    peaks = {
-        name: max((found[name], found[f"{name} update"]), key=lambda cost: cost.peak) for name in ("longest", "other")
-    }
-    largest = max((peaks["longest"], found["dev"], found.get("states", Cost())), key=lambda cost: cost.peak)
+
+    def peak(name: str) -> Cost:
+        return max((found[name], found[f"{name} update"]), key=lambda cost: cost.peak)
+
+    longest, less = (peak("longest"), peak("other")) if memory else (peak("mean"), Cost())
+    largest = max((longest, found["dev"], found.get("states", Cost())), key=lambda cost: cost.peak)
     return TrainingEstimate(
         rows=rows,
         columns={name: columns_in(batches[name], args.num_thought_tokens) for name in ("longest", "mean")},
         peak=with_ranks(args, largest, trained, shared),
-        a_row=(peaks["longest"].peak - peaks["other"].peak) / (size - other),
+        a_row=(longest.peak - less.peak) / (size - other),
         micro=found["mean"],
         update=found["mean update"],
         dev=found["dev"],
@@ -357,7 +378,8 @@ def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dic
 
 def print_estimate(args: TrainArguments) -> None:
     """Run the estimate, and print it."""
-    found = estimate(args)
+    layout = layout_of(args)
+    found = estimate(args, rows_of(args, layout), layout)
     size, gpus, steps = args.per_device_train_batch_size, gpus_of(args), steps_of(args, found.rows.train)
     lms = [args.large_model_id, *([args.small_model_id] if args.spec.small else [])]
     print(f"estimate of a training: {args.thought_generator}, {' with '.join(lms)}, {args.dtype}")
