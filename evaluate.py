@@ -52,7 +52,6 @@ from lta_thinker.checkpoint import run_checkpoints
 from lta_thinker.common import InputError, flatten, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import Evaluated
-from lta_thinker.evaluation.estimate import print_estimate
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.folder import (
     check_folder,
@@ -425,6 +424,8 @@ def dispatch(argv: list[str]) -> None:
     elif args.ask is not None:
         ask(args)
     elif args.estimate:
+        from lta_thinker.evaluation.estimate import print_estimate  # here: nothing else needs it
+
         for one in args.tasks:
             plan = make_plan(one, device="cpu")
             print_estimate(one, plan, sampling_settings(one, plan))

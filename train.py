@@ -245,7 +245,7 @@ def run(argv: list[str]) -> int:
 
     check_optimizer(args)
     if args.estimate:
-        from lta_thinker.training.estimate import print_estimate
+        from lta_thinker.training.estimate import print_estimate  # here: nothing else needs it
 
         print_estimate(args)
         return 0

@@ -2,10 +2,11 @@
 
     bash bash/reproduce_paper.sh [--list | --measure | --table]    # has the settings, and says what it does
 
-Hours are measured, else estimated where the card is known (paper_hours.py), else absent. A measured training's are steps x seconds a step + dev evaluations x their seconds. An evaluation's
-are questions x seconds a question of the LLM without thoughts: before training there are no thoughts worth timing, and
-what takes the time is writing the answers. Loading the models is left out, and a command that was begun counts as a
-whole. A command that ran here to its end has its own time instead.
+Hours are measured, else estimated where the card is known (paper_hours.py), else absent. A training's are measured as
+steps x seconds a step + dev evaluations x their seconds, an evaluation's as questions x seconds a question of the LLM
+without thoughts: before training there are no thoughts worth timing, and what takes the time is writing the answers.
+Loading the models is left out, and a command that was begun counts as a whole. A command that ran here to its end has
+its own time instead.
 """
 
 import argparse

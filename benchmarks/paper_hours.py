@@ -79,7 +79,7 @@ def check_here(task: Task, split: str, data_dir: str) -> None:
 
 
 def estimated_seconds(items, card: str, gpus: int) -> dict[str, float]:
-    """Seconds of each kind of item (paper.Item), by its kind; without those whose models' config or rows are not here."""
+    """Seconds of each kind of item (paper.Item); without those whose models' config or rows are not here."""
     pairs: dict[tuple, Pair] = {}
     found: dict[str, float] = {}
     for item in items:

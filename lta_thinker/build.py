@@ -174,7 +174,7 @@ def build_models(
             assert spec.small is not None
             lm, source = small_lm, spec.small
         if isinstance(adapter, Lora):
-            model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target")
+            model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target", source.empty)
         else:
             model.adapters[role] = load_adapter(lm, adapter)
     return Models(llm, model, layout, states)

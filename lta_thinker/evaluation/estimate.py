@@ -110,7 +110,7 @@ def build_empty(plan: Plan, layout: Layout) -> Models:
     for role, saved in plan.adapters.items():
         assert models.thoughts is not None or role == "base_model"
         lm = models.llm if role == "base_model" else models.thoughts.small_lm  # type: ignore[union-attr]
-        inject(lm, saved.config, saved.flag)
+        inject(lm, saved.config, saved.flag, empty=True)
     if models.thoughts is not None:
         models.thoughts.eval()
         models.thoughts.make_only(plan.num_made)

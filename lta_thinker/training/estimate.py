@@ -51,7 +51,8 @@ class TrainingEstimate:
 
     peak: of the longest micro-batch; micro, update, dev, states: of a mean micro-batch (forward and backward), of what
     is done once a step, of a batch of dev rows, and of ROWS_AT_ONCE rows of the small LM's states (None: not kept).
-    a_row: bytes of the peak for each row of a micro-batch. trained: parameters. disk: bytes by what they are for.
+    a_row: bytes of the peak for each row of a micro-batch. columns: of the LLM's input, by group of rows. disk: bytes by
+    what they are for.
     """
 
     rows: Rows
@@ -62,7 +63,6 @@ class TrainingEstimate:
     update: Cost
     dev: Cost
     states: Cost | None
-    trained: int
     disk: dict[str, float]
 
 
@@ -235,72 +235,87 @@ def build_empty(args: TrainArguments, layout: Layout) -> LatentThoughtModel:
     return model.train()
 
 
-def estimate(args: TrainArguments, rows: Rows, layout: Layout, memory: bool = True, like: str = "cuda"):
-    """Run a training's steps on fake tensors -> TrainingEstimate. memory: whether the longest micro-batch is run; else
-    peak and a_row are those of the mean one. like: as on_fake_tensors takes it. InputError as the run would raise
-    before it loads weights, and for what cannot be run without values."""
-    size, has_steps = args.per_device_train_batch_size, bool(args.focus_loss_weight) or args.thoughts_see_steps
-    other = size // 2 if size > 1 else 2
-    collator, dev_collator = TrainingCollator(layout, has_steps), TrainingCollator(layout, steps=True)
-    dev_rows = (mean_rows(args, rows.rows) * args.per_device_eval_batch_size)[: args.per_device_eval_batch_size]
-    groups = {
-        "longest": longest_rows(rows.rows, size),
-        "other": longest_rows(rows.rows, other),
-        "mean": mean_rows(args, rows.rows),
-        "dev": dev_rows,
-        "states": (dev_rows * ROWS_AT_ONCE)[:ROWS_AT_ONCE],
-    }
-    if not memory:
-        groups["longest"] = groups["mean"]
-    batches = {name: (dev_collator if name == "dev" else collator)(group) for name, group in groups.items()}
-    keeps = can_keep_states(args, rows.train, gpus_of(args))
+@dataclass(frozen=True)
+class Found:
+    """Costs by group of rows, and of the update behind each (GROUP + " update"); trained parameters; bytes that
+    --shard_llm spares (shared_bytes)."""
+
+    costs: dict[str, Cost]
+    trained: int
+    shared: int
+
+    def peak(self, name: str) -> Cost:
+        """The larger peak of a micro-batch and of the update behind it."""
+        return max((self.costs[name], self.costs[f"{name} update"]), key=lambda cost: cost.peak)
+
+
+def run_steps(args: TrainArguments, layout: Layout, batches: dict[str, dict], keeps: bool, like: str = "cuda") -> Found:
+    """Run batches of TrainingCollator on fake tensors: each a training step's micro-batch, but for "dev", which is
+    evaluated, and "states", whose rows the small LM reads. keeps: whether the others have its states."""
     with on_fake_tensors(like):
-        model, found = build_empty(args, layout), {}
+        model, costs = build_empty(args, layout), {}
         fakes = {name: fake_batch(batch) for name, batch in batches.items()}
-        of_states = fakes.pop("states")
         if keeps:
-            fakes = {name: with_fake_states(model, batch) for name, batch in fakes.items()}
+            fakes |= {name: with_fake_states(model, fakes[name]) for name in fakes.keys() - {"states"}}
         with Counter() as counter:
             step = Step(args, model, counter)
-            for name in ("longest", "other", "mean") if memory else ("mean",):
+            for name in [name for name in fakes if name not in ("dev", "states")]:
                 if args.gradient_accumulation_steps > 1:
                     step.start()
                 counter.restart()
                 step.micro_batch(fakes[name])
-                found[name] = counter.restart()
+                costs[name] = counter.restart()
                 step.update()
-                found[f"{name} update"] = counter.restart()
+                costs[f"{name} update"] = counter.restart()
             with torch.no_grad():
                 model.eval()
-                model(**fakes["dev"])
-                if model.generator.reads_question:
-                    model.target_losses(
-                        fakes["dev"],
-                        model.last_thoughts[:, None] if model.design.num_chains == 1 else model.last_thoughts,
-                    )
-                found["dev"] = counter.restart()
-                if keeps:
-                    model.states(of_states)
-                    found["states"] = counter.restart()
-        trained = sum(parameter.numel() for parameter in step.trained)
-        shared = shared_bytes(args, model)
+                if "dev" in fakes:
+                    evaluate_dev(model, fakes["dev"])
+                    costs["dev"] = counter.restart()
+                if "states" in fakes:
+                    model.states(fakes["states"])
+                    costs["states"] = counter.restart()
+        return Found(costs, sum(parameter.numel() for parameter in step.trained), shared_bytes(args, model))
 
-    def peak(name: str) -> Cost:
-        return max((found[name], found[f"{name} update"]), key=lambda cost: cost.peak)
 
-    longest, less = (peak("longest"), peak("other")) if memory else (peak("mean"), Cost())
-    largest = max((longest, found["dev"], found.get("states", Cost())), key=lambda cost: cost.peak)
+def evaluate_dev(model: LatentThoughtModel, batch: dict[str, Tensor]) -> None:
+    """As the Trainer evaluates a batch of dev rows: with their own thoughts, and with those of others."""
+    model(**batch)
+    if model.generator.reads_question:
+        thoughts = model.last_thoughts
+        model.target_losses(batch, thoughts[:, None] if model.design.num_chains == 1 else thoughts)
+
+
+def estimate(args: TrainArguments, rows: Rows, layout: Layout, memory: bool = True) -> TrainingEstimate:
+    """What a training with these rows takes. memory: whether the longest micro-batches are run; else peak and a_row are
+    those of the mean one. InputError for what cannot be run without values."""
+    size = args.per_device_train_batch_size
+    other = size // 2 if size > 1 else 2
+    collator = TrainingCollator(layout, bool(args.focus_loss_weight) or args.thoughts_see_steps)
+    mean, keeps = mean_rows(args, rows.rows), can_keep_states(args, rows.train, gpus_of(args))
+    dev_rows = (mean * args.per_device_eval_batch_size)[: args.per_device_eval_batch_size]
+    batches = {"mean": collator(mean), "dev": TrainingCollator(layout, steps=True)(dev_rows)}
+    if keeps:
+        batches["states"] = collator((mean * ROWS_AT_ONCE)[:ROWS_AT_ONCE])
+    if memory:
+        batches |= {
+            "longest": collator(longest_rows(rows.rows, size)),
+            "other": collator(longest_rows(rows.rows, other)),
+        }
+    found = run_steps(args, layout, batches, keeps)
+    longest, less = (found.peak("longest"), found.peak("other")) if memory else (found.peak("mean"), Cost())
+    costs = found.costs
+    largest = max((longest, costs["dev"], costs.get("states", Cost())), key=lambda cost: cost.peak)
     return TrainingEstimate(
         rows=rows,
-        columns={name: columns_in(batches[name], args.num_thought_tokens) for name in ("longest", "mean")},
-        peak=with_ranks(args, largest, trained, shared),
+        columns={name: columns_in(batch, args.num_thought_tokens) for name, batch in batches.items()},
+        peak=with_ranks(args, largest, found),
         a_row=(longest.peak - less.peak) / (size - other),
-        micro=found["mean"],
-        update=found["mean update"],
-        dev=found["dev"],
-        states=found.get("states"),
-        trained=trained,
-        disk=disk_of(args, rows, model, collator, dev_collator, trained, keeps),
+        micro=costs["mean"],
+        update=costs["mean update"],
+        dev=costs["dev"],
+        states=costs.get("states"),
+        disk=disk_of(args, rows, layout, found.trained, keeps),
     )
 
 
@@ -319,29 +334,27 @@ def shared_bytes(args: TrainArguments, model: LatentThoughtModel) -> int:
     return max(0, round(sum(sizes) * (1 - 1 / gpus_of(args)) - 2 * max(sizes)))
 
 
-def with_ranks(args: TrainArguments, cost: Cost, trained: int, shared: int) -> Cost:
+def with_ranks(args: TrainArguments, cost: Cost, found: Found) -> Cost:
     """A peak with what several processes add to it: DDP's copy of the gradients, and a sharded LLM. By arithmetic."""
-    parts = dict(cost.parts)
-    parts["LLM"] -= shared
-    buckets = 4 * trained if gpus_of(args) > 1 else 0
-    if buckets:
-        parts["gradients sent between GPUs"] = buckets
-    return replace(cost, peak=cost.peak - shared + buckets, parts=parts)
+    parts, sent = dict(cost.parts), 4 * found.trained if gpus_of(args) > 1 else 0
+    parts["LLM"] -= found.shared
+    if sent:
+        parts["gradients sent between GPUs"] = sent
+    return replace(cost, peak=cost.peak - found.shared + sent, parts=parts)
 
 
-def disk_of(args, rows: Rows, model, collator, dev_collator, trained: int, keeps: bool) -> dict[str, float]:
+def disk_of(args: TrainArguments, rows: Rows, layout: Layout, trained: int, keeps: bool) -> dict[str, float]:
     """Bytes on disk by what they are for: a node's states while the run lasts, resume checkpoints, final weights."""
-    disk = {}
+    disk: dict[str, float] = {}
     if keeps:
-        d, dtype = model.small_lm.config.get_text_config().hidden_size, model.small_lm.dtype
-        share = {
-            name: RowsWithStates(rows.rows, model.num_thoughts, one, d, dtype).size
-            for name, one in (("train", collator), ("dev", dev_collator))
-        }
-        numbers = (share["train"] * rows.train + share["dev"] * rows.dev) / len(rows.rows)
-        disk["the small LM's states, a node, while the run lasts"] = numbers * dtype.itemsize
-    limit = args.checkpoint_limit or evaluations_of(args, steps_of(args, rows.train))
-    disk[f"{limit} resume checkpoints (one more while it is written)"] = (limit + 1) * 12 * trained
+        d, dtype = args.spec.load_configs()[1].get_text_config().hidden_size, getattr(torch, args.dtype)
+        has_steps, numbers = bool(args.focus_loss_weight), 0.0
+        for count, steps in ((rows.train, has_steps), (rows.dev, True)):
+            of_rows = RowsWithStates(rows.rows, args.num_thought_tokens, TrainingCollator(layout, steps), d, dtype)
+            numbers += of_rows.size * count / len(rows.rows)
+        disk["the small LM's states (a node, while the run lasts)"] = numbers * dtype.itemsize
+    kept = args.checkpoint_limit or evaluations_of(args, steps_of(args, rows.train))
+    disk[f"{kept + 1} resume checkpoints (one is being written)"] = (kept + 1) * 12 * trained
     disk["the final weights"] = 4 * trained
     return disk
 
