@@ -114,6 +114,12 @@ class EstimateArguments:
         at_least=1,
     )
 
+    def check_estimate(self, *more: str) -> None:
+        """InputError for a flag of --estimate without it; more: those that a script has besides."""
+        for name in ("card", "gpus", "rows", *more):
+            if getattr(self, name) is not None and not self.estimate:
+                raise InputError(f"--{name} is for --estimate, which only says what the run would take")
+
 
 @dataclass
 class TaskArguments:

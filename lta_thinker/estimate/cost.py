@@ -12,6 +12,7 @@ seen: an allocator's rounding to 512 bytes is counted, its gaps and a library's 
 """
 
 import contextlib
+import gc
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -119,8 +120,13 @@ class Counter(TorchDispatchMode):
                 self._add(storage, part)
         self._look()
 
+    def live(self, part: str) -> int:
+        """Bytes of a part that live now."""
+        return self._now.get(part, 0)
+
     def restart(self) -> Cost:
         """What was counted so far; from now on it counts anew, with what lives."""
+        gc.collect()  # a prefix's cache refers to itself, and would live on for a while
         done, self.cost = self.cost, Cost()
         self._look()
         return done

@@ -15,7 +15,7 @@ from lta_thinker.build import build_models
 from lta_thinker.common import InputError, ranks
 from lta_thinker.data_loader import TASKS, load_split, without_worked
 from lta_thinker.estimate.cards import seconds_of
-from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
+from lta_thinker.estimate.cost import ACTIVATIONS, Cost, Counter, on_fake_tensors
 from lta_thinker.estimate.text import chosen, fits, hours_text, memory_lines, rates_lines, work_line
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.plan import Plan, load_layout
@@ -185,8 +185,11 @@ def estimate(
         hold_cache(counter, rows)
         counter.restart()
         rows.step()
-        costs[f"{name} growing"] = counter.restart()
+        grown = counter.restart()
         hold_cache(counter, rows)
+        grown.parts[ACTIVATIONS] -= counter.live("cache") - grown.parts.get("cache", 0)  # what it has grown by
+        grown.parts["cache"] = counter.live("cache")
+        costs[f"{name} growing"] = grown
         counter.restart()
         rows.step()
         costs[f"{name} step"] = counter.restart()

@@ -219,8 +219,7 @@ class EvaluationArguments(TaskArguments, EstimateArguments):
         for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_model_len"):
             if getattr(self, name) is not None and self.backend != "vllm":
                 raise InputError(f"--{name} is for --backend vllm")
-        if self.mean_new_tokens and not self.estimate:
-            raise InputError("--mean_new_tokens is for --estimate; --max_new_tokens limits an answer")
+        self.check_estimate("mean_new_tokens")
         if self.backend != "vllm":
             return
         if self.estimate:

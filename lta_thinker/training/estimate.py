@@ -51,8 +51,8 @@ class TrainingEstimate:
 
     peak: of the longest micro-batch; micro, update, dev, states: of a mean micro-batch (forward and backward), of what
     is done once a step, of a batch of dev rows, and of ROWS_AT_ONCE rows of the small LM's states (None: not kept).
-    a_row: bytes of the peak for each row of a micro-batch. columns: of the LLM's input, by group of rows. disk: bytes by
-    what they are for.
+    a_row: bytes of the peak for each row of a micro-batch. columns: of the LLM's input, by group of rows. disk: bytes
+    by what they are for.
     """
 
     rows: Rows

@@ -119,6 +119,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             if not getattr(self, name).strip():
                 raise InputError(f"--{name} is empty")
         self._check_library_numbers()
+        self.check_estimate()
         if self.estimate and not self.output_name:  # nothing is written
             self.output_name = "estimate"
         if not RUN_NAME.fullmatch(self.output_name or ""):
