@@ -2,21 +2,24 @@
 
     python benchmarks/estimate.py --shape cpu --dtype float32 --rows 40        # live bytes and operations; JSON last
     python benchmarks/estimate.py --shape 8b --batches 4,16 --rows 40,160      # on a GPU: its peak, seconds, shares
+    python benchmarks/estimate.py --shape 8b --recorded --data_dir ../shared/data    # the steps of docs/results/speed.md
 
 real       the models with random weights on the device: of a CPU the bytes of live tensors, of a GPU PyTorch's own peak
            and the seconds (the median of --rounds)
 estimated  the same code over fake tensors, as train.py and evaluate.py --estimate run it
 
 The three losses are balanced, the optimiser is the library's default, gradients are there already: a micro-batch in the
-middle of a step. A decode step writes a token in each of --rows rows behind --columns columns of cache.
+middle of a step. A decode step writes a token in each of --rows rows behind --columns columns of cache. --recorded needs
+no GPU: it estimates the steps that benchmarks/train_step.py has timed on an H200, beside what was measured.
 """
 
 import contextlib
 import gc
 import json
+import re
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -26,7 +29,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from benchmarks.train_step import row_length  # noqa: E402
+from benchmarks.train_step import our_loss, row_length  # noqa: E402
 from lta_thinker.common import versions, write_text  # noqa: E402
 from lta_thinker.data_loader import PROMPTS  # noqa: E402
 from lta_thinker.estimate.cards import CARDS, MEASURED, seconds_of  # noqa: E402
@@ -45,6 +48,12 @@ from lta_thinker.training.flags import TrainArguments  # noqa: E402
 
 OBJECTIVE = Objective({"sft": 1.0, "align": 0.33, "focus": 0.33, "diversity": 0.0})
 CARD = {"H100": "h100", "H200": "h200", "A100": "a100", "4090": "4090"}  # by what a device's name has in it
+
+
+# a row of speed.md's table: generator, batch, our seconds, our peak above the models in GB
+RECORDED = re.compile(
+    r"^\| `(\w+)`, (\d+)[^|]*\|[^|]*\|[^|]*\| ([\d.]+) \|[^|]*\| [\d.]+, ([\d.]+): .*TFLOP/s", re.MULTILINE
+)
 
 
 class Side:
@@ -144,6 +153,32 @@ class Side:
         kept["seconds"].append(start.elapsed_time(end) / 1000)
 
 
+def recorded(args, layout: Layout, examples: list) -> list[dict]:
+    """The steps in speed.md's table of the 8B shape (the plain sum of the losses, no gradients before): peak above the
+    LMs and seconds, measured and estimated."""
+    page = (shapes.ROOT / "docs" / "results" / "speed.md").read_text(encoding="utf-8")
+    lines = []
+    for generator, size, seconds, peak in RECORDED.findall(page):
+        args.generator, args.device = generator, "fake"
+        rows = sorted(layout.training_rows(examples[: int(size)]), key=row_length, reverse=True)
+        batch = TrainingCollator(layout, steps=True)(rows)
+        with on_fake_tensors("cuda"):
+            side = Side(args, layout, "fake")
+            batch = side.put(batch)
+            batch = batch if side.model.small_lm is None else with_fake_states(side.model, batch)
+            with Counter() as counter:
+                counter.hold("LMs", [weight for lm in side.lms for weight in lm.parameters()])
+                counter.hold("generator", side.model.parameters())
+                our_loss(side.model.train(), batch).backward()
+                cost, lms = counter.restart(), counter.live("LMs")
+        measured = {"measured_peak_above_lms": 1e9 * float(peak), "measured_seconds": float(seconds)}
+        estimated = {"estimated_peak_above_lms": cost.peak - lms}
+        estimated |= {"estimated_seconds": seconds_of(cost, CARDS["h200"], args.dtype)}
+        ratio = {"peak_ratio": (cost.peak - lms) / (1e9 * float(peak))}
+        lines.append({"what": f"{generator} {size}"} | measured | estimated | ratio | {"operations": cost.operations})
+    return lines
+
+
 def compare(name: str, real, estimated: Cost, card: str | None, dtype: str) -> dict:
     """One line of the comparison."""
     line: dict = {"what": name, "estimated_peak": estimated.peak, "operations": estimated.operations}
@@ -164,6 +199,19 @@ def compare(name: str, real, estimated: Cost, card: str | None, dtype: str) -> d
     return line
 
 
+def both_sides(args, layout: Layout, run: Callable[[Side], dict]) -> list[dict]:
+    """What `run` finds over real tensors and over fake ones, line by line."""
+    # a CPU would count how many candidates tie, and fake ones have no values
+    with mock.patch.dict(sampling.ALL_TIES, cpu=False):
+        real = run(Side(args, layout, args.device))
+        gc.collect()
+        with on_fake_tensors(args.device, TABLES if args.device == "cuda" else ()):
+            estimated = run(Side(args, layout, "fake"))
+    named = [card for word, card in CARD.items() if word in shapes.machine(args.device)]
+    card = named[0] if named else None
+    return [compare(name, real[name], estimated[name], card, args.dtype) for name in real]
+
+
 def main(argv: list[str] | None = None) -> list[dict]:
     parser = shapes.flags(__doc__)
     parser.add_argument("--generator", choices=("block", "small", "small_block"), default="small_block")
@@ -172,6 +220,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--columns", type=shapes.positive, default=400, help="of the cache in a decode step")
     parser.add_argument("--num_thoughts", type=shapes.positive, default=32)
     parser.add_argument("--rounds", type=shapes.positive, default=3, help="timed, on a GPU")
+    parser.add_argument("--recorded", action="store_true", help="estimate the steps of docs/results/speed.md instead")
     args = shapes.read_flags(parser, argv)
     batches, decoded = ([int(word) for word in words.split(",") if word] for words in (args.batches, args.rows))
     toy = shapes.load_tokenizer(shapes.LmSource(str(shapes.ROOT / "toy" / "large"), "--shape"))
@@ -198,20 +247,16 @@ def main(argv: list[str] | None = None) -> list[dict]:
             found[f"token {count}"] = side.decoding(batch, requests, count)["token"]
         return found
 
-    # a CPU would count how many candidates tie, and fake ones have no values
-    with mock.patch.dict(sampling.ALL_TIES, cpu=False):
-        real = run(Side(args, layout, args.device))
-        gc.collect()
-        with on_fake_tensors(args.device, TABLES if args.device == "cuda" else ()):
-            estimated = run(Side(args, layout, "fake"))
-    named = [card for word, card in CARD.items() if word in shapes.machine(args.device)]
-    card = named[0] if named else None
-    lines = [compare(name, real[name], estimated[name], card, args.dtype) for name in real]
+    lines = recorded(args, layout, examples) if args.recorded else both_sides(args, layout, run)
     for line in lines:
         words = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()]
         print(f"  {', '.join(words)}")
     result = {"benchmark": "estimate", "shape": args.shape, "dtype": args.dtype, "generator": args.generator}
-    result |= {"lines": lines, "device": shapes.machine(args.device), "versions": versions()}
+    result |= {
+        "lines": lines,
+        "device": args.device if args.recorded else shapes.machine(args.device),
+        "versions": versions(),
+    }
     result |= {
         "measured": MEASURED.what,
         "columns": args.columns,
