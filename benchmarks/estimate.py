@@ -9,8 +9,8 @@ real       the models with random weights on the device: of a CPU the bytes of l
 estimated  the same code over fake tensors, as train.py and evaluate.py --estimate run it
 
 The three losses are balanced, the optimiser is the library's default, gradients are there already: a micro-batch in the
-middle of a step. A decode step writes a token in each of --rows rows behind --columns columns of cache. --recorded needs
-no GPU: it estimates the steps that benchmarks/train_step.py has timed on an H200, beside what was measured.
+middle of a step. A decode step writes a token in each of --rows rows behind --columns columns of cache. --recorded
+needs no GPU: it estimates the steps that benchmarks/train_step.py has timed on an H200, beside what was measured.
 """
 
 import contextlib
