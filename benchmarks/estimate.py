@@ -2,7 +2,7 @@
 
     python benchmarks/estimate.py --shape cpu --dtype float32 --rows 40        # live bytes and operations; JSON last
     python benchmarks/estimate.py --shape 8b --batches 4,16 --rows 40,160      # on a GPU: its peak, seconds, shares
-    python benchmarks/estimate.py --shape 8b --recorded --data_dir ../shared/data    # the steps of docs/results/speed.md
+    python benchmarks/estimate.py --shape 8b --recorded --data_dir ../shared/data   # the steps of docs/results/speed.md
 
 real       the models with random weights on the device: of a CPU the bytes of live tensors, of a GPU PyTorch's own peak
            and the seconds (the median of --rounds)
@@ -34,7 +34,7 @@ from lta_thinker.common import versions, write_text  # noqa: E402
 from lta_thinker.data_loader import PROMPTS  # noqa: E402
 from lta_thinker.estimate.cards import CARDS, MEASURED, seconds_of  # noqa: E402
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors  # noqa: E402
-from lta_thinker.evaluation.estimate import TABLES, lengthen  # noqa: E402
+from lta_thinker.evaluation.estimate import TABLES, hold_cache, lengthen  # noqa: E402
 from lta_thinker.generation import sampling  # noqa: E402
 from lta_thinker.generation.decoding import ReadPrompts, Rows  # noqa: E402
 from lta_thinker.generation.prompts import make_requests  # noqa: E402
@@ -117,7 +117,7 @@ class Side:
         del read, inputs, thoughts
         lengthen(rows, self.args.columns)
         counter.hold("models", [*(p for lm in self.lms for p in lm.parameters()), *self.model.parameters()])
-        counter.hold("cache", [tensor for layer in rows.cache.layers for tensor in layer.stores])
+        hold_cache(counter, rows)
         rows.step()  # the cache grows
         for _ in range(1 if self.counts else 1 + self.args.rounds):
             with self.measuring(counter, found, "token"):

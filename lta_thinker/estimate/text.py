@@ -65,12 +65,13 @@ def chosen(card: str | None) -> list[Card]:
 
 def rates_lines(cards: Iterable[Card], dtype: str) -> list[str]:
     """Where hours come from: the cards' rates and what was measured."""
-    rates = "; ".join(
-        f"{card.name} {card.rates[dtype] / 1e12:g} TFLOP/s, {card.bandwidth / 1e12:.3g} TB/s ({card.source})"
+    rates = [
+        f"    {card.name}: {card.rates[dtype] / 1e12:g} TFLOP/s, {card.bandwidth / 1e12:.3g} TB/s ({card.source})"
         for card in cards
-    )
+    ]
     return [
-        f"  peak rates in {dtype}: {rates}",
-        f"  times {MEASURED.arithmetic:.0%}, and at least {MEASURED.seconds_a_kernel * 1e6:g} us a kernel: measured, "
-        f"{MEASURED.what}",
+        f"  hours: the slowest of operations at {MEASURED.arithmetic:.0%} of the card's peak in {dtype}, bytes at its peak,",
+        f"    and {MEASURED.seconds_a_kernel * 1e6:g} us a kernel; loading the models is not in them. The share and the us:",
+        f"    {MEASURED.what}",
+        *rates,
     ]

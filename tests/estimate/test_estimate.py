@@ -5,12 +5,13 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import ROOT, TOY, one_line, train_flags
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from transformers import Qwen3Config
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import estimate as benchmark
 from benchmarks import paper, shapes
@@ -208,6 +209,22 @@ def test_hours_are_those_of_the_run(flags):
     hours = of_training.hours_of(args, found, lambda cost: 3600.0)
     steps = 3 * 11  # 21 micro-batches of 2 rows x 2 GPUs, two to a step
     assert hours == {"steps": steps * (2 + 1), "dev": 3 * 3, "states": 2}
+
+
+def test_what_several_gpus_add_and_spare(flags):
+    """Several GPUs hold a copy of the gradients; with --shard_llm each has its share of the LLM's layers, and two whole
+    ones."""
+    args = arguments(*flags, "--gpus", "4", "--shard_llm")
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 8, "vocab_size": 100, "head_dim": 8}
+    with torch.device("meta"):
+        llm = Qwen3ForCausalLM(Qwen3Config(**sizes, num_attention_heads=2, num_key_value_heads=1))
+    layer = sum(4 * weight.numel() for weight in llm.model.layers[0].parameters())
+    shared = of_training.shared_bytes(args, SimpleNamespace(llm=llm))
+    assert shared == 8 * layer * 3 / 4 - 2 * layer
+    whole = Cost(peak=10**6, parts={"LLM": 10**6})
+    peak = of_training.with_ranks(args, whole, of_training.Found({}, trained=100, shared=shared))
+    assert peak.peak == 10**6 - shared + 400
+    assert peak.parts == {"LLM": 10**6 - shared, "gradients sent between GPUs": 400}
 
 
 def test_list_of_the_paper_has_estimated_hours(tmp_path, monkeypatch, capsys):
