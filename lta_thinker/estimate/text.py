@@ -37,6 +37,7 @@ def disk_lines(disk: Mapping[str, float]) -> list[str]:
 
 def largest_batch(card: Card, peak: float, size: int, a_row: float) -> int:
     """The largest batch that fits on a card, from the peak at batch `size` and the bytes of one row more; 0: none."""
+    a_row = max(a_row, 1.0)
     without = peak - size * a_row
     return max(0, int((room(card) - without) // a_row))
 
@@ -69,9 +70,9 @@ def rates_lines(cards: Iterable[Card], dtype: str) -> list[str]:
         f"    {card.name}: {card.rates[dtype] / 1e12:g} TFLOP/s, {card.bandwidth / 1e12:.3g} TB/s ({card.source})"
         for card in cards
     ]
+    share, kernel = f"{MEASURED.arithmetic:.0%}", f"{MEASURED.seconds_a_kernel * 1e6:g} us"
     return [
-        f"  hours: the slowest of operations at {MEASURED.arithmetic:.0%} of the card's peak in {dtype}, bytes at its peak,",
-        f"    and {MEASURED.seconds_a_kernel * 1e6:g} us a kernel; loading the models is not in them. The share and the us:",
-        f"    {MEASURED.what}",
+        f"  hours: the slowest of operations at {share} of the {dtype} peak, bytes at their peak, {kernel} a kernel;",
+        f"    loading the models is not in them. {share} and {kernel}: {MEASURED.what}",
         *rates,
     ]
