@@ -1,6 +1,7 @@
 """An estimate as a person reads it: one screen."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from lta_thinker.estimate.cards import CARDS, MEASURED, Card, room
 from lta_thinker.estimate.cost import Cost
@@ -35,18 +36,25 @@ def disk_lines(disk: Mapping[str, float]) -> list[str]:
     return [f"  disk: {'; '.join(f'{gigabytes(size)} {name}' for name, size in disk.items())}"] if disk else []
 
 
-def largest_batch(card: Card, peak: float, size: int, a_row: float) -> int:
-    """The largest batch that fits on a card, from the peak at batch `size` and the bytes of one row more; 0: none."""
-    a_row = max(a_row, 1.0)
-    without = peak - size * a_row
-    return max(0, int((room(card) - without) // a_row))
+def largest_batch(card: Card, peaks: Mapping[int, float]) -> int:
+    """The largest batch that fits on a card, from the peaks at 1 and at some larger sizes; 0: none. Between two sizes a
+    peak is no higher than their chord: at each moment it grows evenly with the rows, and it is the largest of these."""
+    sizes, largest = sorted(peaks), 0
+    if peaks[sizes[0]] > room(card):
+        return 0
+    for less, more in pairwise(sizes):
+        a_row = max((peaks[more] - peaks[less]) / (more - less), 1.0)
+        largest = less + int((room(card) - peaks[less]) // a_row)
+        if largest < more:
+            break
+    return largest
 
 
-def fits(card: Card, peak: float, size: int, a_row: float, unit: str) -> str:
+def fits(card: Card, peaks: Mapping[int, float], size: int, unit: str) -> str:
     """Which batches fit on a card, in words."""
-    largest = largest_batch(card, peak, size, a_row)
+    largest = largest_batch(card, peaks)
     if largest == 0:
-        return f"does not fit: one {unit} takes {gigabytes(peak - (size - 1) * a_row)}"
+        return f"does not fit: one {unit} takes {gigabytes(peaks[1])}"
     verdict = "fits" if largest >= size else "does not fit"
     return f"--batch_size {size} {verdict}, up to {largest:,} does" if largest < 10000 else f"--batch_size {size} fits"
 
@@ -73,6 +81,6 @@ def rates_lines(cards: Iterable[Card], dtype: str) -> list[str]:
     share, kernel = f"{MEASURED.arithmetic:.0%}", f"{MEASURED.seconds_a_kernel * 1e6:g} us"
     return [
         f"  hours: the slowest of operations at {share} of the {dtype} peak, bytes at their peak, {kernel} a kernel;",
-        f"    loading the models is not in them. {share} and {kernel}: {MEASURED.what}",
+        f"    loading the models is not in them. {share}, {kernel} measured: {MEASURED.what}",
         *rates,
     ]

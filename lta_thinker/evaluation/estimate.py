@@ -30,6 +30,7 @@ from lta_thinker.rows.batch import PromptCollator
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
 
+MANY_QUESTIONS = 16  # of a large batch, whose peak says what a question more takes
 UNKNOWN_QUESTIONS = 1000  # where neither the questions nor --rows are there
 IDLE = 1 / 16  # of the rows: a finished answer's row waits until an eighth of them are finished
 TABLES = (BLOCK, sampling.BEYOND_TOP_K, sampling.NUMBERS_AT_A_TIME, sampling.ALL_TIES)
@@ -50,13 +51,13 @@ class Questions:
 class EvaluationEstimate:
     """What an evaluation takes.
 
-    peak: with every answer at its longest; prompts: of reading a batch of questions, with their thoughts; step: of a
-    token in every row, at half of a mean answer. a_question: bytes of the peak for each question of a batch.
+    peaks: with every answer at its longest, by the questions of a batch, 1, --batch_size and MANY_QUESTIONS among them;
+    prompts: of reading a batch of questions, with their thoughts; step: of a token in every row, at half of a mean
+    answer.
     """
 
     questions: Questions
-    peak: Cost
-    a_question: float
+    peaks: dict[int, Cost]
     prompts: Cost
     step: Cost
 
@@ -167,8 +168,8 @@ def estimate(
     layout: Layout,
     memory: bool = True,
 ) -> EvaluationEstimate:
-    """Run an evaluation's parts on fake tensors. memory: whether the longest answers are run; without them the peak is
-    that of mean ones. InputError for what cannot be run without values."""
+    """Run an evaluation's parts on fake tensors. memory: whether the longest answers are run; else there are no
+    peaks. InputError for what cannot be run without values."""
     size = batch_size_of(args)
     by_length = sorted(questions.requests, key=lambda request: -request.length)
     costs: dict[str, Cost] = {}
@@ -200,17 +201,14 @@ def estimate(
             hold_models(counter, models)
             middle = by_length[len(by_length) // 2 :] * size
             write(counter, models, middle[:size], questions.mean_tokens / 2, "mean")
-            other = size // 2 if size > 1 else 2
-            if memory:
-                write(counter, models, (by_length * size)[:size], settings.max_new_tokens, "longest")
-                write(counter, models, (by_length * other)[:other], settings.max_new_tokens, "other")
+            for count in {1, size, MANY_QUESTIONS} if memory else ():
+                write(counter, models, (by_length * count)[:count], settings.max_new_tokens, f"longest {count}")
 
     def largest(name: str) -> Cost:
         return max((costs[f"{name} {part}"] for part in ("prompts", "growing", "step")), key=lambda cost: cost.peak)
 
-    longest, less = (largest("longest"), largest("other")) if memory else (largest("mean"), Cost())
-    a_question = (longest.peak - less.peak) / (size - other)
-    return EvaluationEstimate(questions, longest, a_question, costs["mean prompts"], costs["mean step"])
+    peaks = {count: largest(f"longest {count}") for count in ({1, size, MANY_QUESTIONS} if memory else ())}
+    return EvaluationEstimate(questions, peaks, costs["mean prompts"], costs["mean step"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -246,12 +244,12 @@ def print_estimate(args: EvaluationArguments, plan: Plan, settings: SamplingSett
         print(f"    {questions.note}")
     of_what = "--mean_new_tokens" if args.mean_new_tokens else "the mean of the written solutions"
     print(f"  an answer: {questions.mean_tokens:.0f} tokens ({of_what}), at most {most:,}")
-    print(*memory_lines(found.peak, f"{size} questions, every answer {most:,} tokens"), sep="\n")
+    print(*memory_lines(found.peaks[size], f"{size} questions, every answer {most:,} tokens"), sep="\n")
     print("  work on one GPU:")
     print(work_line(f"{size} questions read", found.prompts))
     print(work_line(f"a token in {size * samples} rows", found.step))
     for card in chosen(args.card):
         hours = hours_of(args, settings, found, lambda cost, card=card: seconds_of(cost, card, plan.dtype))
-        verdict = fits(card, found.peak.peak, size, found.a_question, "question")
+        verdict = fits(card, {count: peak.peak for count, peak in found.peaks.items()}, size, "question")
         print(f"  {card.name}: {verdict}; {hours_text(hours, gpus)}")
     print(*rates_lines(chosen(args.card), plan.dtype), sep="\n")

@@ -30,6 +30,7 @@ from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.rows import prepare_rows
 from lta_thinker.training.states import ROWS_AT_ONCE, RowsWithStates, can_keep_states
 
+MANY_ROWS = 64  # of a large micro-batch, whose peak says what a row more takes
 UNKNOWN_ROWS = 1000  # where neither the rows nor --rows are there
 SPLITS = ("train", "dev")
 
@@ -49,16 +50,15 @@ class Rows:
 class TrainingEstimate:
     """What a training takes.
 
-    peak: of the longest micro-batch; micro, update, dev, states: of a mean micro-batch (forward and backward), of what
-    is done once a step, of a batch of dev rows, and of ROWS_AT_ONCE rows of the small LM's states (None: not kept).
-    a_row: bytes of the peak for each row of a micro-batch. columns: of the LLM's input, by group of rows. disk: bytes
-    by what they are for.
+    peaks: of micro-batches of the longest rows, by their number, 1, --batch_size and MANY_ROWS among them; micro,
+    update, dev, states: of a mean micro-batch (forward and backward), of what is done once a step, of a batch of dev
+    rows, and of ROWS_AT_ONCE rows of the small LM's states (None: not kept). columns: of the LLM's input, by group of
+    rows. disk: bytes by what they are for.
     """
 
     rows: Rows
     columns: dict[str, int]
-    peak: Cost
-    a_row: float
+    peaks: dict[int, Cost]
     micro: Cost
     update: Cost
     dev: Cost
@@ -245,8 +245,13 @@ class Found:
     shared: int
 
     def peak(self, name: str) -> Cost:
-        """The larger peak of a micro-batch and of the update behind it."""
-        return max((self.costs[name], self.costs[f"{name} update"]), key=lambda cost: cost.peak)
+        """Whichever has the larger peak, a micro-batch or the update behind it."""
+        return largest_of(self.costs[name], self.costs[f"{name} update"])
+
+
+def largest_of(*costs: Cost) -> Cost:
+    """The one with the largest peak."""
+    return max(costs, key=lambda cost: cost.peak)
 
 
 def run_steps(args: TrainArguments, layout: Layout, batches: dict[str, dict], keeps: bool, like: str = "cuda") -> Found:
@@ -287,10 +292,9 @@ def evaluate_dev(model: LatentThoughtModel, batch: dict[str, Tensor]) -> None:
 
 
 def estimate(args: TrainArguments, rows: Rows, layout: Layout, memory: bool = True) -> TrainingEstimate:
-    """What a training with these rows takes. memory: whether the longest micro-batches are run; else peak and a_row are
-    those of the mean one. InputError for what cannot be run without values."""
+    """What a training with these rows takes. memory: whether the longest micro-batches are run; else there are no
+    peaks. InputError for what cannot be run without values."""
     size = args.per_device_train_batch_size
-    other = size // 2 if size > 1 else 2
     collator = TrainingCollator(layout, bool(args.focus_loss_weight) or args.thoughts_see_steps)
     mean, keeps = mean_rows(args, rows.rows), can_keep_states(args, rows.train, gpus_of(args))
     dev_rows = (mean * args.per_device_eval_batch_size)[: args.per_device_eval_batch_size]
@@ -298,19 +302,16 @@ def estimate(args: TrainArguments, rows: Rows, layout: Layout, memory: bool = Tr
     if keeps:
         batches["states"] = collator((mean * ROWS_AT_ONCE)[:ROWS_AT_ONCE])
     if memory:
-        batches |= {
-            "longest": collator(longest_rows(rows.rows, size)),
-            "other": collator(longest_rows(rows.rows, other)),
-        }
+        batches |= {f"longest {count}": collator(longest_rows(rows.rows, count)) for count in {1, size, MANY_ROWS}}
     found = run_steps(args, layout, batches, keeps)
-    longest, less = (found.peak("longest"), found.peak("other")) if memory else (found.peak("mean"), Cost())
     costs = found.costs
-    largest = max((longest, costs["dev"], costs.get("states", Cost())), key=lambda cost: cost.peak)
+    others = [costs["dev"], costs.get("states", Cost())]
+    peaks = {count: found.peak(f"longest {count}") for count in ({1, size, MANY_ROWS} if memory else ())}
+    peaks = {count: with_ranks(args, largest_of(cost, *others), found) for count, cost in peaks.items()}
     return TrainingEstimate(
         rows=rows,
         columns={name: columns_in(batch, args.num_thought_tokens) for name, batch in batches.items()},
-        peak=with_ranks(args, largest, found),
-        a_row=(longest.peak - less.peak) / (size - other),
+        peaks=peaks,
         micro=costs["mean"],
         update=costs["mean update"],
         dev=costs["dev"],
@@ -402,8 +403,8 @@ def print_estimate(args: TrainArguments) -> None:
     accumulation, epochs = args.gradient_accumulation_steps, f"{args.num_train_epochs:g} epochs"
     length = f"--max_steps {args.max_steps}" if args.max_steps > 0 else epochs
     print(f"  {steps:,} steps ({length}) of {size} rows x {accumulation} micro-batches x {gpus} GPUs")
-    longest, mean = found.columns["longest"], found.columns["mean"]
-    print(*memory_lines(found.peak, f"the longest rows: {size} x {longest:,} columns"), sep="\n")
+    longest, mean = found.columns[f"longest {size}"], found.columns["mean"]
+    print(*memory_lines(found.peaks[size], f"the longest rows: {size} x {longest:,} columns"), sep="\n")
     print("  work on one GPU:")
     print(work_line(f"a micro-batch, {size} x {mean:,} columns (the mean)", found.micro))
     print(work_line("once a step", found.update))
@@ -413,7 +414,7 @@ def print_estimate(args: TrainArguments) -> None:
     print(*disk_lines(found.disk), sep="\n")
     for card in chosen(args.card):
         hours = hours_of(args, found, lambda cost, card=card: seconds_of(cost, card, args.dtype))
-        room = fits(card, found.peak.peak, size, found.a_row, "row")
+        room = fits(card, {count: peak.peak for count, peak in found.peaks.items()}, size, "row")
         print(f"  {card.name}: {room}; {hours_text(hours, gpus)}")
     print(*rates_lines(chosen(args.card), args.dtype), sep="\n")
     if args.best_metric == "accuracy":

@@ -20,7 +20,7 @@ from lta_thinker.build import build_models
 from lta_thinker.common import InputError
 from lta_thinker.estimate.cards import CARDS, LEFT_FREE, MEASURED, seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
-from lta_thinker.estimate.text import largest_batch
+from lta_thinker.estimate.text import fits, largest_batch
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.flags import parse_flags
 from lta_thinker.names import CARD_NAMES
@@ -91,11 +91,11 @@ def test_rows_that_are_not_here_are_said(configs):
 def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys):
     """evaluate.py --estimate says the cache, the work of a prompt and of a token, and hours, without any weights."""
     flags = ["--base_model_id", "large", "--assistant_model_id", "small", "--data_dir", str(gsm8k_data)]
-    flags += ["--num_return_sequences", "3", "--max_new_tokens", "64", "--num_thought_tokens", "2"]
+    flags += ["--num_return_sequences", "3", "--max_new_tokens", "512", "--num_thought_tokens", "2"]
     evaluate.main([*flags, "--estimate", "--card", "a100", "--mean_new_tokens", "20"])
     printed = capsys.readouterr().out
     assert lines_with(printed, "small_block, 2 of 32 thoughts") and lines_with(printed, "12 questions x 3 samples")
-    assert lines_with(printed, "20 tokens (--mean_new_tokens), at most 64")
+    assert lines_with(printed, "20 tokens (--mean_new_tokens), at most 512")
     assert lines_with(printed, "cache", "LLM") and lines_with(printed, "4 questions read")
     assert lines_with(printed, "a token in 12 rows") and lines_with(printed, "A100", "fits", "prompts", "tokens")
     assert sorted(os.listdir(configs)) == ["large", "small"]
@@ -196,8 +196,19 @@ def test_a_step_waits_for_the_slowest():
     assert seconds_of(Cost(operations=989e12), card, "bfloat16") == pytest.approx(1 / MEASURED.arithmetic)
     assert seconds_of(Cost(moved=round(3.35e12)), card, "bfloat16") == pytest.approx(1 / MEASURED.bandwidth)
     assert seconds_of(Cost(kernels=1000), card, "bfloat16") == pytest.approx(1000 * MEASURED.seconds_a_kernel)
-    assert largest_batch(card, peak=20e9, size=4, a_row=1e9) == int((card.memory - LEFT_FREE - 16e9) // 1e9)
-    assert largest_batch(CARDS["4090"], peak=60e9, size=4, a_row=1e9) == 0
+
+
+def test_batches_that_fit_are_named():
+    """The largest batch is found between and beyond the sizes whose peaks are known; what stays free is left."""
+    peaks = {1: 20e9, 4: 23e9, 64: 143e9}  # 1 GB a row, then 2
+    card = CARDS["h100"]
+    assert largest_batch(CARDS["4090"], peaks) == 4 + int((24 * 2**30 - LEFT_FREE - 23e9) // 2e9)
+    assert largest_batch(CARDS["4090"], peaks | {1: 22e9, 4: 25e9}) == 1 + int((24 * 2**30 - LEFT_FREE - 22e9) // 1e9)
+    assert largest_batch(card, peaks) == 4 + int((card.memory - LEFT_FREE - 23e9) // 2e9)
+    assert largest_batch(CARDS["h200"], {1: 20e9, 4: 23e9}) == 4 + int((141e9 - LEFT_FREE - 23e9) // 1e9)
+    assert largest_batch(CARDS["4090"], {1: 25e9, 4: 26e9}) == 0
+    assert fits(card, peaks, 64, "row") == "--batch_size 64 does not fit, up to 34 does"
+    assert fits(CARDS["4090"], {1: 25e9, 4: 26e9}, 4, "row") == "does not fit: one row takes 25 GB"
 
 
 def test_hours_are_those_of_the_run(flags):
@@ -205,7 +216,7 @@ def test_hours_are_those_of_the_run(flags):
     args = arguments(*flags, "--max_steps", "-1", "--n_epochs", "3", "--gpus", "2")
     rows = of_training.Rows([], train=81, dev=40)
     one = Cost(kernels=1)
-    found = of_training.TrainingEstimate(rows, {}, one, 1.0, one, one, one, one, {})
+    found = of_training.TrainingEstimate(rows, {}, {1: one}, one, one, one, one, {})
     hours = of_training.hours_of(args, found, lambda cost: 3600.0)
     steps = 3 * 11  # 21 micro-batches of 2 rows x 2 GPUs, two to a step
     assert hours == {"steps": steps * (2 + 1), "dev": 3 * 3, "states": 2}
