@@ -213,7 +213,7 @@ def both_sides(args, layout: Layout, run: Callable[[Side], dict]) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
-    parser = shapes.flags(__doc__)
+    parser = shapes.flags(str(__doc__))
     parser.add_argument("--generator", choices=("block", "small", "small_block"), default="small_block")
     parser.add_argument("--batches", default="4", help="rows of a micro-batch, several with commas between them")
     parser.add_argument("--rows", default="", help="rows of a decode step, several with commas between them")
@@ -225,9 +225,8 @@ def main(argv: list[str] | None = None) -> list[dict]:
     batches, decoded = ([int(word) for word in words.split(",") if word] for words in (args.batches, args.rows))
     toy = shapes.load_tokenizer(shapes.LmSource(str(shapes.ROOT / "toy" / "large"), "--shape"))
     examples = shapes.benchmark_rows(args.shape, 1319, args.data_dir)
-    tokenizer = shapes.bpe_tokenizer(
-        ["\n".join([row.question, *row.steps, row.answer]) for row in examples], toy.chat_template
-    )
+    texts = ["\n".join([row.question, *row.steps, row.answer]) for row in examples]
+    tokenizer = shapes.bpe_tokenizer(texts, str(toy.chat_template))
     layout = Layout(tokenizer, tokenizer, PROMPTS["number"])
     collator, prompts = TrainingCollator(layout, steps=True), {}
     training = {}

@@ -5,7 +5,7 @@ The thoughts, the prompts and a step of the decode loop are the run's own; they 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def some_questions(args: EvaluationArguments, plan: Plan, layout: Layout, most: 
     return made_of(args, layout, examples[:: math.ceil(len(examples) / most)], len(examples))
 
 
-def made_of(args, layout: Layout, examples: Sequence[Example], asked: int, note: str = "") -> Questions:
+def made_of(args, layout: Layout, examples: list[Example], asked: int, note: str = "") -> Questions:
     """Questions with the lengths of these examples."""
     if not examples:
         raise InputError(f"--num_fewshot {len(layout.worked_examples)}: there is no other question")

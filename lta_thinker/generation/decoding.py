@@ -145,9 +145,9 @@ class ReadPrompts:
         self.mask = mask.bool()
         # on the CPU: the layers of a spread LLM lie on several devices
         self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
-        if widths is None:
-            widths = (mask.shape[1] - mask.int().argmax(1)).tolist()  # without the padding before them
-        columns = [widths[place * chains + i % chains] for place in range(len(places)) for i in range(s)]
+        # without the padding before them
+        of_rows = (mask.shape[1] - mask.int().argmax(1)).tolist() if widths is None else widths
+        columns = [of_rows[place * chains + i % chains] for place in range(len(places)) for i in range(s)]
         samples = [(place, i, request.example.question) for place, request in requests.items() for i in range(s)]
         self.drafts = [Draft(*sample, count) for sample, count in zip(samples, columns, strict=True)]
         noise = [request.noise for request in requests.values()]

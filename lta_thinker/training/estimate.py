@@ -216,6 +216,7 @@ def fake_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def with_fake_states(model: LatentThoughtModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """A fake batch with the small LM's states, as they are read from the run's file."""
     rows, d, dtype = len(batch["question_ids"]), model.sizes.d_small, model.small_lm.dtype
+    assert d is not None
     shapes = {"thought_states": batch["question_ids"].shape[1] + model.num_thoughts}
     if "step_ids" in batch:
         shapes["step_states"] = batch["step_ids"].shape[1]
@@ -373,9 +374,10 @@ def steps_of(args: TrainArguments, rows: int) -> int:
 
 def evaluations_of(args: TrainArguments, steps: int) -> int:
     """Dev evaluations of the run."""
-    if args.eval_strategy == "steps" and args.eval_steps >= 1:
-        return math.ceil(steps / args.eval_steps)
-    return math.ceil(1 / args.eval_steps) if args.eval_strategy == "steps" else math.ceil(args.num_train_epochs)
+    if args.eval_strategy == "epoch":
+        return math.ceil(args.num_train_epochs)
+    every = float(args.eval_steps or args.logging_steps)  # below 1 it is a share of all steps
+    return math.ceil(steps / every) if every >= 1 else math.ceil(1 / every)
 
 
 def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dict[str, float]:
