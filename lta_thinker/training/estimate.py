@@ -355,7 +355,7 @@ def disk_of(args: TrainArguments, rows: Rows, layout: Layout, trained: int, keep
             of_rows = RowsWithStates(rows.rows, args.num_thought_tokens, TrainingCollator(layout, steps), d, dtype)
             numbers += of_rows.size * count / len(rows.rows)
         disk["the small LM's states (a node, while the run lasts)"] = numbers * dtype.itemsize
-    kept = args.checkpoint_limit or evaluations_of(args, steps_of(args, rows.train))
+    kept = args.checkpoint_limit or evaluations_of(args, rows.train)
     disk[f"{kept + 1} resume checkpoints (one is being written)"] = (kept + 1) * 12 * trained
     disk["the final weights"] = 4 * trained
     return disk
@@ -365,19 +365,23 @@ def disk_of(args: TrainArguments, rows: Rows, layout: Layout, trained: int, keep
 # The run: steps and hours
 
 
+def steps_an_epoch(args: TrainArguments, rows: int) -> int:
+    """Optimiser steps of an epoch of that many rows."""
+    micro_batches = math.ceil(rows / (args.per_device_train_batch_size * gpus_of(args)))
+    return math.ceil(micro_batches / args.gradient_accumulation_steps)
+
+
 def steps_of(args: TrainArguments, rows: int) -> int:
     """Optimiser steps of the run."""
-    micro_batches = math.ceil(rows / (args.per_device_train_batch_size * gpus_of(args)))
-    an_epoch = math.ceil(micro_batches / args.gradient_accumulation_steps)
-    return args.max_steps if args.max_steps > 0 else math.ceil(an_epoch * args.num_train_epochs)
+    return args.max_steps if args.max_steps > 0 else math.ceil(steps_an_epoch(args, rows) * args.num_train_epochs)
 
 
-def evaluations_of(args: TrainArguments, steps: int) -> int:
+def evaluations_of(args: TrainArguments, rows: int) -> int:
     """Dev evaluations of the run."""
-    if args.eval_strategy == "epoch":
-        return math.ceil(args.num_train_epochs)
-    every = float(args.eval_steps or args.logging_steps)  # below 1 it is a share of all steps
-    return math.ceil(steps / every) if every >= 1 else math.ceil(1 / every)
+    steps, every = steps_of(args, rows), float(steps_an_epoch(args, rows))
+    if args.eval_strategy == "steps":
+        every = float(args.eval_steps or args.logging_steps)
+    return math.ceil(steps / every) if every >= 1 else math.ceil(1 / every)  # below 1 it is a share of all steps
 
 
 def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dict[str, float]:
@@ -386,7 +390,7 @@ def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dic
     a_step = args.gradient_accumulation_steps * seconds(found.micro) + seconds(found.update)
     dev_batches = math.ceil(found.rows.dev / (args.per_device_eval_batch_size * gpus))
     hours = {"steps": steps * a_step}
-    hours["dev"] = evaluations_of(args, steps) * dev_batches * seconds(found.dev)
+    hours["dev"] = evaluations_of(args, found.rows.train) * dev_batches * seconds(found.dev)
     if found.states is not None:
         hours["states"] = math.ceil((found.rows.train + found.rows.dev) / (ROWS_AT_ONCE * gpus)) * seconds(found.states)
     return {name: value / 3600 for name, value in hours.items()}
