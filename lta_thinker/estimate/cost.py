@@ -98,6 +98,14 @@ class Counter(TorchDispatchMode):
         self._now: dict[str, int] = {}  # bytes by part
         self._all = 0
 
+    def __enter__(self):
+        gc.freeze()  # what is there already need not be looked through at every restart
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        gc.unfreeze()
+
     @contextlib.contextmanager
     def holding(self, part: str) -> Iterator[None]:
         """Within it new tensors belong to that part."""

@@ -21,6 +21,7 @@ from lta_thinker.common import InputError
 from lta_thinker.estimate.cards import CARDS, LEFT_FREE, MEASURED, seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
 from lta_thinker.estimate.text import fits, largest_batch
+from lta_thinker.evaluation import estimate as of_evaluation
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.flags import parse_flags
 from lta_thinker.names import CARD_NAMES
@@ -60,10 +61,11 @@ def lines_with(printed: str, *words: str) -> list[str]:
 # What is printed
 
 
-def test_training_is_estimated_from_configs_alone(configs, gsm8k_data, capsys):
+def test_training_is_estimated_from_configs_alone(configs, gsm8k_data, capsys, monkeypatch):
     """With a config.json for each LM, and no weights, tokenizer or GPU, train.py --estimate says memory by part,
     operations, disk, the batches that fit and the hours on the card; it writes nothing."""
-    flags = train_flags(configs, gsm8k_data)
+    monkeypatch.setattr(of_training, "MANY_ROWS", 2)  # is quicker
+    flags = [*train_flags(configs, gsm8k_data), "--align_loss_weight", "0", "--focus_loss_weight", "0"]
     assert train.run([*flags, "--estimate", "--card", "h100", "--gpus", "2", *EVAL_1]) == 0
     printed = capsys.readouterr().out
     assert len(lines_with(printed, "no tokenizer there")) == 2
@@ -88,8 +90,9 @@ def test_rows_that_are_not_here_are_said(configs):
     assert "no rows in none/gsm8k" in rows.note and "data/gsm8k/sample.jsonl; 7,473 rows (--rows)" in rows.note
 
 
-def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys):
+def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys, monkeypatch):
     """evaluate.py --estimate says the cache, the work of a prompt and of a token, and hours, without any weights."""
+    monkeypatch.setattr(of_evaluation, "MANY_QUESTIONS", 4)  # is quicker
     flags = ["--base_model_id", "large", "--assistant_model_id", "small", "--data_dir", str(gsm8k_data)]
     flags += ["--num_return_sequences", "3", "--max_new_tokens", "512", "--num_thought_tokens", "2"]
     evaluate.main([*flags, "--estimate", "--card", "a100", "--mean_new_tokens", "20"])
