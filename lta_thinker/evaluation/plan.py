@@ -236,13 +236,13 @@ def choose_examples(args: EvaluationArguments, task: Task, record: TrainingRecor
     return worked_examples(task, count or 0, args.data_dir, args.skip_bad_rows)
 
 
-def lm_dtype(given: str, record: TrainingRecord | None, on_cuda: bool) -> str:
-    """The LMs' dtype: --dtype, else (auto) the training's, else bfloat16 on CUDA."""
+def lm_dtype(given: str, record: TrainingRecord | None, estimate: bool = False) -> str:
+    """The LMs' dtype: --dtype, else (auto) the training's, else bfloat16 on CUDA, which an --estimate is of."""
     if given != "auto":
         return given
     if record:
         return record.dtype
-    return "bfloat16" if on_cuda else "float32"
+    return "bfloat16" if estimate or torch.cuda.is_available() else "float32"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
     elif thoughts.weights is None and args.thought_generator != "none" and not args.estimate:
         raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
     task = choose_task(args, record)
-    dtype = lm_dtype(args.dtype, record, on_cuda=args.estimate or torch.cuda.is_available())
+    dtype = lm_dtype(args.dtype, record, args.estimate)
     spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
     if args.inspect and spec.kind == "none":
         raise InputError(f"--inspect {args.inspect}: there are no thoughts to look into")
