@@ -292,7 +292,7 @@ def run(argv: list[str]) -> int:
     collator = TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps)
     if args.standardize_states and not (weights or checkpoint):
         fit_states(model, rows.train, collator)
-    if can_keep_states(args, len(rows.train), args.world_size) and not only_writes:
+    if can_keep_states(args, len(rows.train)) and not only_writes:
         collators = {"train": collator, "dev": TrainingCollator(layout, steps=True)}
         rows = with_states(args, model, rows, collators)
     record = training_record(args, models, rows, shots)

@@ -297,7 +297,7 @@ def estimate(args: TrainArguments, rows: Rows, layout: Layout, memory: bool = Tr
     peaks. InputError for what cannot be run without values."""
     size = args.per_device_train_batch_size
     collator = TrainingCollator(layout, bool(args.focus_loss_weight) or args.thoughts_see_steps)
-    mean, keeps = mean_rows(args, rows.rows), can_keep_states(args, rows.train, gpus_of(args))
+    mean, keeps = mean_rows(args, rows.rows), can_keep_states(args, rows.train)
     dev_rows = (mean * args.per_device_eval_batch_size)[: args.per_device_eval_batch_size]
     batches = {"mean": collator(mean), "dev": TrainingCollator(layout, steps=True)(dev_rows)}
     if keeps:

@@ -78,8 +78,9 @@ class RowsWithStates(torch.utils.data.Dataset):
         return row | {"step_states": steps} if self.collator.steps else row
 
 
-def can_keep_states(args: TrainArguments, num_rows: int, processes: int) -> bool:
+def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
     """Whether the small LM's states of a row are always the same, and read more than once."""
+    processes = args.gpus or args.world_size
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
     epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
     always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps and not args.tune_assistant_model
