@@ -14,6 +14,7 @@
     python evaluate.py --rank A/report.json B/report.json C/report.json             # best vote first
     python evaluate.py --regrade results/A results/B                                # answers of old texts found anew
     python evaluate.py --plot RUN RUN                                               # loss curves and maj@k of runs
+    python evaluate.py --estimate --num_return_sequences 10                         # what it would take on a GPU
     python evaluate.py --checkpoint ckpt/NAME --inspect 20                          # look into the thoughts
     python evaluate.py --checkpoint ckpt/NAME --ask "How many ...?" --num_return_sequences 10    # one question
 
@@ -102,7 +103,15 @@ from lta_thinker.rows.examples import Example, Split
 from lta_thinker.rows.layout import Layout
 
 KEPT = "what was answered is kept, and the same command answers the rest"
-WRITES_NOTHING = ("--ask", "--compare", "--rank", "--plot", "--checkpoints_of", "--inspect")  # before its end
+WRITES_NOTHING = (
+    "--ask",
+    "--estimate",
+    "--compare",
+    "--rank",
+    "--plot",
+    "--checkpoints_of",
+    "--inspect",
+)  # before its end
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Ranks
@@ -413,6 +422,12 @@ def dispatch(argv: list[str]) -> None:
         print(*run_checkpoints(args.checkpoints_of), sep="\n")
     elif args.ask is not None:
         ask(args)
+    elif args.estimate:
+        from lta_thinker.evaluation.estimate import print_estimate  # here: nothing else needs it
+
+        for one in args.tasks:
+            plan = make_plan(one, device="cpu")
+            print_estimate(one, plan, sampling_settings(one, plan))
     else:
         run(args)
 

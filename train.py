@@ -4,6 +4,7 @@
         --large_model_id Qwen/Qwen3-8B --small_model_id Qwen/Qwen3-0.6B --output_name NAME \
         --gradient_accumulation_steps 4 --batch_size 4 --task_name gsm8k --learning_rate 1e-4 \
         --num_thought_tokens 32 --n_epochs 10.0
+    python train.py --estimate --gpus 4 ...    # what it would take: memory, hours; from config.json alone, on a CPU
 
 flags -> rows -> frozen LMs and generator -> Trainer -> the best weights in ckpt/. Checkpoints to resume from are in
 results/<output_name>/, tracker files in logs/<output_name>/. SIGTERM (a preempted job), SIGHUP and Ctrl-C save one more
@@ -42,7 +43,7 @@ from lta_thinker.data_loader import TASKS, worked_examples
 from lta_thinker.flags import parse_flags
 from lta_thinker.llm.frozen import fingerprint
 from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_tensor
-from lta_thinker.model import KINDS, LatentThoughtModel, Models, prior_row_ids
+from lta_thinker.model import LatentThoughtModel, Models, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
 from lta_thinker.training.declared import REFUSED
@@ -63,7 +64,7 @@ from lta_thinker.training.folders import (
 )
 from lta_thinker.training.repeat import flags_of_run
 from lta_thinker.training.rows import RunRows, prepare_rows
-from lta_thinker.training.states import fit_states, forget_states, keep_states
+from lta_thinker.training.states import can_keep_states, fit_states, forget_states, keep_states
 from lta_thinker.weights import GeneratorWeights, check_weights, read_weights
 
 KEPT = "what was saved is kept, and --resume goes on from the last checkpoint, where there is one"
@@ -118,15 +119,6 @@ def read_start(args: TrainArguments) -> GeneratorWeights | None:
     weights = GeneratorWeights(*(read_weights(path, flag) if path else None for flag, path in files.items()))
     check_weights(args.thought_generator, args.spec.sizes(llm_config, small_config), weights, args.design)
     return weights
-
-
-def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
-    """Whether the small LM's states of a row are always the same, and read more than once."""
-    step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
-    always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps and not args.tune_assistant_model
-    uses_small_lm = KINDS[args.thought_generator].uses_small_lm
-    return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
 
 
 def with_states(args: TrainArguments, model: LatentThoughtModel, rows: RunRows, collators: dict) -> RunRows:
@@ -273,6 +265,11 @@ def run(argv: list[str]) -> int:
     from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer, check_optimizer
 
     check_optimizer(args)
+    if args.estimate:
+        from lta_thinker.training.estimate import print_estimate  # here: nothing else needs it
+
+        print_estimate(args)
+        return 0
     if args.dataloader_num_workers:
         start_workers_from_server()
     if args.shard_llm:

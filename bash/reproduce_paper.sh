@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The paper's main table: every training and every evaluation, one after another, each on all visible GPUs.
 #   bash bash/reproduce_paper.sh             # runs what is not done yet, then prints the table
-#   bash bash/reproduce_paper.sh --list      # every command, what is done, GPU hours spent or expected
+#   bash bash/reproduce_paper.sh --list      # every command, what is done, GPU hours spent, expected (measured) or
+#                                            # estimated (of CARD; from the models' config.json and the rows)
 #   bash bash/reproduce_paper.sh --measure   # for --list: 12 steps of each training, 8 questions a GPU of each task
 #   bash bash/reproduce_paper.sh --table     # the table of what is there (Markdown; also $OUT/table-seed$SEED.md)
 # Nothing of this was run with the real models yet (no GPU was at hand), only with the toy pair on a CPU:
@@ -27,6 +28,7 @@ DATA_DIR=${DATA_DIR:-data}
 OUT=${OUT:-results/paper} # its last name begins the names of the runs
 TRAIN_FLAGS=${TRAIN_FLAGS:-} # more of train.py's flags, and of evaluate.py's: they win over all others
 EVALUATE_FLAGS=${EVALUATE_FLAGS:-}
+CARD=${CARD:-} # a100, h100, h200 or 4090, for --list: hours of this card before anything is measured (else the visible one)
 
 # the published settings, for both scripts (flags.py); flags given besides win
 PAPER=(--recipe paper)
@@ -42,4 +44,4 @@ fi
 exec "$PYTHON" benchmarks/paper.py "$@" --python "$PYTHON" --gpus "$NUM_GPUS" --pairs "$PAIRS" --tasks "$TASKS" \
     --generators "$GENERATORS" --num_thoughts "$NUM_THOUGHTS" --du_trained_on "$DU_TRAINED_ON" --seed "$SEED" \
     --data_dir "$DATA_DIR" --out "$OUT" --paper="${PAPER[*]}" --sft_alone="${SFT_ALONE[*]}" \
-    --train_flags="$TRAIN_FLAGS" --evaluate_flags="$EVALUATE_FLAGS"
+    --train_flags="$TRAIN_FLAGS" --evaluate_flags="$EVALUATE_FLAGS" --card "$CARD"

@@ -2,10 +2,11 @@
 
     bash bash/reproduce_paper.sh [--list | --measure | --table]    # has the settings, and says what it does
 
-Hours are measured or absent. A training's are steps x seconds a step + dev evaluations x their seconds. An evaluation's
-are questions x seconds a question of the LLM without thoughts: before training there are no thoughts worth timing, and
-what takes the time is writing the answers. Loading the models is left out, and a command that was begun counts as a
-whole. A command that ran here to its end has its own time instead.
+Hours are measured, else estimated where the card is known (paper_hours.py), else absent. A training's are measured as
+steps x seconds a step + dev evaluations x their seconds, an evaluation's as questions x seconds a question of the LLM
+without thoughts: before training there are no thoughts worth timing, and what takes the time is writing the answers.
+Loading the models is left out, and a command that was begun counts as a whole. A command that ran here to its end has
+its own time instead.
 """
 
 import argparse
@@ -23,10 +24,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
+from benchmarks.runner import Command, Runner, stop_on_signals, visible_card  # noqa: E402
 from lta_thinker.common import write_text  # noqa: E402
 from lta_thinker.data_loader import TASKS, get_task, load_split  # noqa: E402
 from lta_thinker.flags import RECIPES  # noqa: E402
+from lta_thinker.names import CARD_NAMES  # noqa: E402
 
 MEASURED_QUESTIONS = 8  # a GPU
 
@@ -50,6 +52,7 @@ class Settings:
     sft_alone: list[str]  # flags of train.py for `small` and `prompt`
     train_flags: list[str]
     evaluate_flags: list[str]
+    card: str  # of estimate.cards.CARDS; "": the visible one
 
     @property
     def processes(self) -> int:
@@ -304,9 +307,28 @@ def measure_evaluation(settings: Settings, item: Item, folder: Path, execute: Ca
     return {"questions": questions, "seconds_a_question": seconds, "seconds": questions * seconds}
 
 
+def estimated(settings: Settings, items: list[Item]) -> tuple[str | None, dict[str, float]]:
+    """The card of --estimate (None: no GPU of a known kind is visible, and CARD names none), and seconds by kind of
+    those items that are to do and were not measured."""
+    measured = read(settings.out / "hours.json")
+    wanted = [item for item in items if not is_done(settings, item)]
+    wanted = [item for item in wanted if measured.get(item.kind, {}).get("gpus") != settings.gpus]
+    bare = Row("none", None)  # as they are measured
+    wanted = [
+        item if item.script == "train.py" else evaluation(settings, item.pair, item.task, bare) for item in wanted
+    ]
+    card = settings.card or visible_card()
+    if not wanted or card is None:
+        return card, {}
+    from benchmarks.paper_hours import estimated_seconds  # imported here: torch takes seconds
+
+    return card, estimated_seconds(wanted, card, settings.processes)
+
+
 def print_list(settings: Settings, items: list[Item]) -> None:
     """A shell script of all commands, a comment before each."""
     measured, spent = read(settings.out / "hours.json"), read(settings.out / "spent.json")
+    card, guessed = estimated(settings, items)
     sums, unknown, done = {"spent": 0.0, "expected": 0.0}, 0, 0
     for item in items:
         state = "done" if is_done(settings, item) else "begun" if begun(settings, item) else "to do"
@@ -316,18 +338,22 @@ def print_list(settings: Settings, items: list[Item]) -> None:
             hours["spent"] = spent[item.name]
         if state != "done" and found.get("gpus") == settings.gpus:
             hours["expected"] = found["seconds"] * settings.processes / 3600
+        elif state != "done" and item.kind in guessed:
+            hours["estimated"] = guessed[item.kind] * settings.processes / 3600
         words = [state, *(f"{value:.3g} hours {what}" for what, value in hours.items())]
-        if state != "done" and "expected" not in hours:
+        if state != "done" and not hours.keys() & {"expected", "estimated"}:
             words.append("not measured")
             unknown += 1
         for what, value in hours.items():
-            sums[what] += value
+            sums[what] = sums.get(what, 0.0) + value
         print(f"# {', '.join(words)}: {item.name}")
         print(re.sub(r"'(ckpt/\S+-\*)'", r"\1", shlex.join(arguments_of(settings, item))))
-    words = [f"{value:.3g} {what}" for what, value in sums.items()]
+    on = {"estimated": f" on {card} (train.py --estimate)"}
+    words = [f"{value:.3g} {what}{on.get(what, '')}" for what, value in sums.items()]
     if unknown:
         words.append(f"{unknown} commands not measured (--measure)")
-    print(f"# {done} of {len(items)} commands done; {'GPU' if settings.gpus else 'CPU'} hours: {', '.join(words)}")
+    unit = "GPU" if settings.gpus or card else "CPU"
+    print(f"# {done} of {len(items)} commands done; {unit} hours: {', '.join(words)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -428,6 +454,8 @@ def check(settings: Settings) -> None:
             sys.exit(f"error: NUM_THOUGHTS: {n} is not a number of thoughts")
     if not settings.seed.isdecimal():
         sys.exit(f"error: SEED: {settings.seed} is not a number")
+    if settings.card not in ("", *CARD_NAMES):
+        sys.exit(f"error: CARD: {settings.card} is none of {', '.join(CARD_NAMES)}")
     if settings.du_trained_on == "du":
         sys.exit("error: DU_TRAINED_ON: du is for evaluation only")
     out = settings.out

@@ -13,6 +13,7 @@ import contextlib
 import os
 import queue
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -21,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lta_thinker.names import CARD_NAMES
 
 SECONDS_TO_END = 60  # from SIGTERM to SIGKILL
 
@@ -145,3 +148,11 @@ def stop_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
+
+
+def visible_card() -> str | None:
+    """The name in CARD_NAMES of the first visible GPU; None where there is none or another."""
+    if not shutil.which("nvidia-smi"):
+        return None
+    found = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    return next((name for name in CARD_NAMES if name.upper() in found.stdout), None)

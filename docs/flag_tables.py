@@ -18,11 +18,11 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
 from lta_thinker.evaluation.flags import EvaluationArguments  # noqa: E402
-from lta_thinker.flags import TaskArguments  # noqa: E402
+from lta_thinker.flags import EstimateArguments, TaskArguments  # noqa: E402
 from lta_thinker.training.declared import TrainFlags  # noqa: E402
 from lta_thinker.usage import default_text, flag_name, meaning  # noqa: E402
 
-CLASSES = {cls.__name__: cls for cls in (TrainFlags, EvaluationArguments, TaskArguments)}
+CLASSES = {cls.__name__: cls for cls in (TrainFlags, EvaluationArguments, TaskArguments, EstimateArguments)}
 PAGES = [DOCS / "training.md", DOCS / "evaluation.md"]
 TABLE = re.compile(r"(<!-- flags: (\w+) -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 

@@ -163,8 +163,8 @@ def build_models(
     model = None if spec.kind == "none" and not adapters else build_thoughts(spec, llm, layout, weights)
     small_lm = None if model is None else model.small_lm
     states = (
-        None if spec.large_part == "embeddings" else known_states(llm),
-        None if small_lm is None else known_states(small_lm),
+        None if spec.large_part == "embeddings" or spec.large.empty else known_states(llm),
+        None if small_lm is None or spec.large.empty else known_states(small_lm),
     )
     # adapters come last: the generator starts as it would without
     for role, adapter in (adapters or {}).items():
@@ -174,7 +174,7 @@ def build_models(
             assert spec.small is not None
             lm, source = small_lm, spec.small
         if isinstance(adapter, Lora):
-            model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target")
+            model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target", source.empty)
         else:
             model.adapters[role] = load_adapter(lm, adapter)
     return Models(llm, model, layout, states)
@@ -201,5 +201,6 @@ def build_thoughts(spec: ModelSpec, llm, layout: Layout, weights: GeneratorWeigh
     )
     if weights is not None:
         load_weights(model, weights)
-    model.generator.to(device)
+    if not spec.large.empty:  # fake tensors cannot be moved, and are where they are used
+        model.generator.to(device)
     return model

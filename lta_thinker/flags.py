@@ -16,6 +16,7 @@ from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError
 from lta_thinker.config import with_config
 from lta_thinker.data_loader import TASKS, OwnTask, get_task, own_task
+from lta_thinker.names import CARD_NAMES
 from lta_thinker.rows.examples import Fields, Task
 from lta_thinker.usage import check_words, flag_words
 
@@ -85,6 +86,39 @@ STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num
 ATTENTION_HELP = "attention of the frozen LMs: sdpa, flash_attention_2, eager, ... (default: the library's choice)"
 CONFIG_HELP = "YAML or JSON file of flags (examples/train.yaml); flags given besides win"
 RECIPE_HELP = "paper: the published settings (docs/published.md); flags given besides win"
+
+
+@dataclass
+class EstimateArguments:
+    """Flags of both scripts that ask what the run would take, and say on what."""
+
+    estimate: bool = flag(
+        False,
+        "only say what this run would take: memory, operations, disk, hours; from config.json alone, without a GPU",
+        decides_weights=False,
+        group="estimate",
+    )
+    card: str | None = flag(
+        None, "with --estimate: the GPU of the run (default: all of them)", decides_weights=False, choices=CARD_NAMES
+    )
+    gpus: int | None = flag(
+        None,
+        "with --estimate: processes of the run, one a GPU (default: torchrun's)",
+        decides_weights=False,
+        at_least=1,
+    )
+    rows: int | None = flag(
+        None,
+        "with --estimate, where the rows are not here: how many there are (their lengths: our own sample's)",
+        decides_weights=False,
+        at_least=1,
+    )
+
+    def check_estimate(self, *more: str) -> None:
+        """InputError for a flag of --estimate without it; more: those that a script has besides."""
+        for name in ("card", "gpus", "rows", *more):
+            if getattr(self, name) is not None and not self.estimate:
+                raise InputError(f"--{name} is for --estimate, which only says what the run would take")
 
 
 @dataclass

@@ -7,3 +7,4 @@ MAX_BLOCKS = 64  # TransformerBlocks of a generator: each stands in the one behi
 META_FILE = "thoughts.json"  # of every checkpoint
 TABLE_TRACKERS = ("wandb", "trackio")  # those that hold a table: both have Table(dataframe=) and log
 RESUME_FILE = "model.safetensors"  # the weights of a resume checkpoint
+CARD_NAMES = ("a100", "h100", "h200", "4090")  # of estimate.cards.CARDS, which imports torch

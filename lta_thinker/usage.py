@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from lta_thinker.common import InputError, ranks
 
-GROUPS = ("models", "data", "method", "training", "sampling", "output", "instead of an evaluation")
+GROUPS = ("models", "data", "method", "training", "sampling", "output", "instead of an evaluation", "estimate")
 # the ten flags that --help begins with
 FIRST = {
     "train.py": """output_name large_model_id small_model_id task_name thought_generator num_thought_tokens

@@ -12,6 +12,7 @@ from lta_thinker.flags import (
     RECIPE_HELP,
     RECIPES,
     RUN_NAME,
+    EstimateArguments,
     TaskArguments,
     check_ranges,
     flag,
@@ -23,7 +24,7 @@ DEFAULT_MODEL_IDS = {"base_model_id": "Qwen/Qwen3-8B", "assistant_model_id": "Qw
 
 
 @dataclass
-class EvaluationArguments(TaskArguments):
+class EvaluationArguments(TaskArguments, EstimateArguments):
     """Flags of evaluate.py. What thoughts.json says need not be given; a flag that contradicts it is an InputError."""
 
     checkpoint: str | None = flag(
@@ -87,6 +88,9 @@ class EvaluationArguments(TaskArguments):
     )
     max_model_len: int | None = flag(
         None, "with --backend vllm: longest prompt and answer together (default: what the questions need)", at_least=1
+    )
+    mean_new_tokens: int | None = flag(
+        None, "with --estimate: tokens of a mean answer (default: of the rows' written solutions)", at_least=1
     )
     output_dir: str | None = flag(
         None,
@@ -217,8 +221,11 @@ class EvaluationArguments(TaskArguments):
         for name in ("tensor_parallel_size", "data_parallel_size", "gpu_memory_utilization", "max_model_len"):
             if getattr(self, name) is not None and self.backend != "vllm":
                 raise InputError(f"--{name} is for --backend vllm")
+        self.check_estimate("mean_new_tokens")
         if self.backend != "vllm":
             return
+        if self.estimate:
+            raise InputError("--estimate is of --backend hf: how vLLM fills a GPU, vLLM says itself")
         if self.inspect:
             raise InputError("--inspect looks into the LLM's own layers: it needs --backend hf")
         if ranks().world > 1:

@@ -235,13 +235,13 @@ def choose_examples(args: EvaluationArguments, task: Task, record: TrainingRecor
     return worked_examples(task, count or 0, args.data_dir, args.skip_bad_rows)
 
 
-def lm_dtype(given: str, record: TrainingRecord | None) -> str:
-    """The LMs' dtype: --dtype, else (auto) the training's, else bfloat16 on CUDA."""
+def lm_dtype(given: str, record: TrainingRecord | None, estimate: bool = False) -> str:
+    """The LMs' dtype: --dtype, else (auto) the training's, else bfloat16 on CUDA, which an --estimate is of."""
     if given != "auto":
         return given
     if record:
         return record.dtype
-    return "bfloat16" if torch.cuda.is_available() else "float32"
+    return "bfloat16" if estimate or torch.cuda.is_available() else "float32"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -284,10 +284,10 @@ def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
     record = thoughts.record
     if record:
         check_flags(args, record)
-    elif thoughts.weights is None and args.thought_generator != "none":
+    elif thoughts.weights is None and args.thought_generator != "none" and not args.estimate:
         raise InputError("which thoughts? --checkpoint, or --params_file_name, or --thought_generator none")
     task = choose_task(args, record)
-    dtype = lm_dtype(args.dtype, record)
+    dtype = lm_dtype(args.dtype, record, args.estimate)
     spec, num_injected = choose_models(args, thoughts, dtype, device or choose_device(args.backend))
     if args.inspect and spec.kind == "none":
         raise InputError(f"--inspect {args.inspect}: there are no thoughts to look into")
@@ -363,11 +363,15 @@ def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, dev
             device=device,
             trust_remote_code=args.trust_remote_code,
             attn_implementation=args.attn_implementation,
+            empty=args.estimate,
         )
         for name in DEFAULT_MODEL_IDS
     )
     kind = args.thought_generator or (record.thought_generator if record else None)
-    if weights is None:
+    if weights is None and args.estimate and kind != "none":  # thoughts that are not trained yet
+        kind, given = kind or "small_block", args.num_thought_tokens
+        num_thoughts, num_injected = max(PUBLISHED_NUM_THOUGHTS, given or 0), given or PUBLISHED_NUM_THOUGHTS
+    elif weights is None:
         kind, num_thoughts, num_injected = "none", 0, 0
     else:
         kind = kind or find_generator(weights, large, small)

@@ -127,9 +127,16 @@ class ReadPrompts:
     """Prompts of some requests, read by the LLM, and the drafts behind them that have no row yet (all R = B x S at
     first)."""
 
-    def __init__(self, llm, settings: SamplingSettings, requests: dict[int, Request], inputs: dict):
+    def __init__(
+        self,
+        llm,
+        settings: SamplingSettings,
+        requests: dict[int, Request],
+        inputs: dict,
+        widths: list[int] | None = None,
+    ):
         """requests: by place; inputs: of model.llm_inputs, left-padded, a row for each chain of each request. Sample s
-        takes chain s modulo C."""
+        takes chain s modulo C. widths: columns of each row of the inputs without padding (None: read from the mask)."""
         places = list(requests)
         s, mask = settings.num_return_sequences, inputs["attention_mask"]
         chains = len(mask) // len(places)
@@ -138,7 +145,9 @@ class ReadPrompts:
         self.mask = mask.bool()
         # on the CPU: the layers of a spread LLM lie on several devices
         self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)
-        columns = (mask.shape[1] - mask.int().argmax(1)).cpu()[self.row_of].tolist()  # without the padding before them
+        # without the padding before them
+        of_rows = (mask.shape[1] - mask.int().argmax(1)).tolist() if widths is None else widths
+        columns = [of_rows[place * chains + i % chains] for place in range(len(places)) for i in range(s)]
         samples = [(place, i, request.example.question) for place, request in requests.items() for i in range(s)]
         self.drafts = [Draft(*sample, count) for sample, count in zip(samples, columns, strict=True)]
         noise = [request.noise for request in requests.values()]

@@ -143,6 +143,7 @@ def gumbel_noise(keys: Tensor, positions: Tensor, token_ids: Tensor) -> Tensor:
 
 # candidates beyond top_k that are looked at for others as likely as the last; on a CPU all of these are found
 BEYOND_TOP_K = {"cpu": 16, "cuda": 256}
+ALL_TIES = {"cpu": True, "cuda": False}  # whether all are found that are as likely as the last: they are counted
 NUMBERS_AT_A_TIME = {"cpu": 1 << 19, "cuda": 1 << 25}  # logits whose normaliser is computed at a time
 
 
@@ -191,7 +192,7 @@ def candidates(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         return scores.topk(size)
     width = min(size, top_k + BEYOND_TOP_K[device])
     values, tokens = scores.topk(width)
-    if device == "cpu":
+    if ALL_TIES[device]:
         kept = int((values >= values[:, top_k - 1, None]).sum(-1).max())
         if kept == width < size:
             kept = int((scores >= values[:, top_k - 1, None]).sum(-1).max())

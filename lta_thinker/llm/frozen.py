@@ -27,6 +27,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from lta_thinker.common import InputError, first_line, ranks, read_json
 from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors, pickled_dtypes
 from lta_thinker.llm.forward import body, first_layers
+from lta_thinker.llm.standin import ASSUMPTION, stand_in_tokenizer
 from lta_thinker.progress import has_bars
 
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
@@ -42,7 +43,8 @@ class LmSource:
     """An LM to load: a hub id or a folder, the flag that named it (for messages), and how it is loaded.
 
     device: "auto" spreads it over the visible GPUs. attn_implementation: sdpa, flash_attention_2, eager, ...; None is
-    the library's choice. num_layers: how many of its first layers are kept (None: all).
+    the library's choice. num_layers: how many of its first layers are kept (None: all). empty: it is made from its
+    config.json alone, and no weights are read (--estimate).
     """
 
     model_id: str
@@ -52,6 +54,7 @@ class LmSource:
     trust_remote_code: bool = False
     attn_implementation: str | None = None
     num_layers: int | None = None
+    empty: bool = False
 
     def __post_init__(self):
         """InputError for an empty id."""
@@ -136,12 +139,18 @@ def load_config(source: LmSource):
 
 
 def load_tokenizer(source: LmSource):
-    """The LM's tokenizer; InputError when there is none."""
-    tokenizer = _load(AutoTokenizer, source)
-    # transformers 5 makes one without words where a folder has no file of it
-    if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
-        raise InputError(f"{source.name}: no tokenizer there; it belongs to the model's files")
-    return tokenizer
+    """The LM's tokenizer; InputError when there is none. An empty LM may have none: then it is a stand-in."""
+    try:
+        tokenizer = _load(AutoTokenizer, source)
+        # transformers 5 makes one without words where a folder has no file of it
+        if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
+            raise InputError(f"{source.name}: no tokenizer there; it belongs to the model's files")
+        return tokenizer
+    except InputError:
+        if not source.empty:
+            raise
+    print(f"note: {source.name}: {ASSUMPTION}")
+    return stand_in_tokenizer()
 
 
 def num_positions(config) -> int | None:
@@ -231,6 +240,8 @@ def load_frozen_lm(source: LmSource):
     """
     config = load_config(source)  # unfit models are refused before their weights are read
     generation_config = load_generation_config(source.model_id, config)
+    if source.empty:
+        return check_reads(source, empty_lm(source, config), generation_config)
     arguments: dict[str, Any] = {DTYPE_ARGUMENT: source.dtype, "output_loading_info": True}
     if Version(transformers.__version__) >= Version("5"):
         arguments["ignore_mismatched_sizes"] = True  # check_loaded names them, and its own error does not
@@ -246,6 +257,24 @@ def load_frozen_lm(source: LmSource):
         check_files(source, WeightFiles(source), lm)
     else:
         check_dtypes(source, pickled_dtypes(source), lm)
+    return check_reads(source, lm, generation_config)
+
+
+def empty_lm(source: LmSource, config):
+    """The LM of a config, its weights as the library makes new ones: of fake tensors no memory is taken."""
+    arguments: dict[str, Any] = {DTYPE_ARGUMENT: source.dtype, "trust_remote_code": source.trust_remote_code}
+    if source.attn_implementation is not None:
+        arguments["attn_implementation"] = source.attn_implementation
+    try:
+        lm = AutoModelForCausalLM.from_config(config, **arguments)
+    except (ImportError, ValueError) as error:  # no such attention here, or no such model
+        raise InputError(f"{source.name}: cannot be made from its config ({first_line(error)})") from None
+    return lm
+
+
+def check_reads(source: LmSource, lm, generation_config: GenerationConfig):
+    """load_frozen_lm's loaded LM as it is used; InputError for one that does not read embeddings or whose head is more
+    than a matrix product."""
     lm.generation_config = generation_config
     for part in (lm.config, lm.config.get_text_config()):
         part.return_dict = True  # what is read of an LM's output is read by its name

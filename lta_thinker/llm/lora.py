@@ -7,6 +7,7 @@ registered in LatentThoughtModel.adapters, where optimiser, DDP, checkpoints and
 unregistered and in eval mode. peft is imported only where there is an adapter.
 """
 
+import contextlib
 import copy
 import importlib.metadata
 import importlib.util
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -84,11 +86,12 @@ class Adapter(nn.Module):
                 place.add_module(part, getattr(layer, part)["default"])
 
 
-def inject(lm, config, flag: str) -> Adapter:
+def inject(lm, config, flag: str, empty: bool = False) -> Adapter:
     """Put a fresh adapter (lora_A random, lora_B zero, both float32) into a frozen LM in place; nothing else of the LM
-    changes. InputError where the LM has no such layers."""
+    changes. empty: the LM is on fake tensors, which peft cannot move. InputError where the LM has no such layers."""
     from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
 
     inside = {id(module) for module in body(lm).modules() if isinstance(module, nn.Linear)}
     linear = [name for name, module in lm.named_modules() if id(module) in inside]
@@ -98,7 +101,8 @@ def inject(lm, config, flag: str) -> Adapter:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise InputError(f"{flag}: {lm.config.name_or_path} has no linear layer {target!r} to tune; it has {known}")
     try:
-        inject_adapter_in_model(config, lm)
+        with unset_fake_temporarily() if empty else contextlib.nullcontext():
+            inject_adapter_in_model(config, lm)
     except ValueError as error:  # a regular expression in an adapter from elsewhere, that matches no layer
         raise InputError(f"{flag}: {' '.join(str(error).split())}") from None
     lm.eval()  # the injected dropout is in train mode
@@ -106,7 +110,10 @@ def inject(lm, config, flag: str) -> Adapter:
     for name in sorted(layers.keys() - set(linear)):  # the losses use the head's matrix itself, without an adapter
         raise InputError(f"{flag}: it tunes {name}; only linear layers below the head can be tuned")
     adapter = Adapter(layers, config)
-    for weight in adapter.parameters():
+    for module in adapter.modules() if empty else ():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(torch.empty(module.weight.shape))
+    for weight in () if empty else adapter.parameters():
         weight.data = weight.data.float()  # peft makes them in the LM's dtype
     return adapter
 

@@ -10,6 +10,7 @@ loss pulls harder than its weight's share of the SFT loss. None is scaled up: of
 only the rounding of its gradient would become larger. Where the SFT loss has nothing left to learn from, all vanish.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,17 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from lta_thinker.model import LatentThoughtModel
+
+
+def weighted_sum(parts: dict[str, Tensor], weight: Callable[[str], float], balance: "LossBalance | None") -> Any:
+    """The losses of a micro-batch, scalars by name -> their weighted sum. With a balance only the SFT loss's gradient
+    flows from it; those of the others are in the balance."""
+    if balance is not None:
+        extra = {name: part for name, part in parts.items() if name != "sft"}
+        for name, part in extra.items():
+            balance.add(name, part)
+        parts = parts | {name: part.detach() for name, part in extra.items()}
+    return sum(weight(name) * part for name, part in parts.items())
 
 
 class LossBalance:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lta_thinker.data_loader import TASKS
-from lta_thinker.flags import ATTENTION_HELP, CONFIG_HELP, RECIPE_HELP, TaskArguments, flag
+from lta_thinker.flags import ATTENTION_HELP, CONFIG_HELP, RECIPE_HELP, EstimateArguments, TaskArguments, flag
 from lta_thinker.names import KIND_NAMES, MAX_BLOCKS
 from lta_thinker.usage import words_of
 
@@ -59,7 +59,7 @@ SET_HERE |= {"eval_steps", "disable_tqdm", "do_eval"}
 
 
 @dataclass
-class TrainFlags(TaskArguments):
+class TrainFlags(TaskArguments, EstimateArguments):
     """This program's own flags of train.py; some are the library's under its names, with other defaults."""
 
     large_model_id: str = flag("Qwen/Qwen3-8B", "frozen LLM: hub id or folder", group="models")

@@ -46,7 +46,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         self.output_dir = f"results/{self.output_name}"
         self.use_cpu = not torch.cuda.is_available() or self.use_cpu  # torchrun without a GPU: gloo
         on_cuda = not self.use_cpu
-        in_bf16 = on_cuda if self.bf16 is None else self.bf16
+        in_bf16 = on_cuda or self.estimate if self.bf16 is None else self.bf16
         self.dtype = "bfloat16" if in_bf16 else "float32"
         self.bf16 = False  # Trainer's autocast would also change the frozen LMs; the model has its own
         self.recompute_layers = self._recompute_layers()
@@ -125,6 +125,9 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             if not getattr(self, name).strip():
                 raise InputError(f"--{name} is empty")
         self._check_library_numbers()
+        self.check_estimate()
+        if self.estimate and not self.output_name:  # nothing is written
+            self.output_name = "estimate"
         if not RUN_NAME.fullmatch(self.output_name or ""):
             given = f" {self.output_name}" if self.output_name else " is required"
             raise InputError(f"--output_name{given}: letters, digits, '.', '_' and '-' that name the run's folders")
@@ -291,6 +294,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             device=self.device,
             trust_remote_code=self.trust_remote_code,
             attn_implementation=self.attn_implementation,
+            empty=self.estimate,
         )
 
     @property

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from lta_thinker.common import NO_ROOM, InputError, Ranks, read_json, write_text
 from lta_thinker.llm.frozen import fingerprint
-from lta_thinker.model import LatentThoughtModel
+from lta_thinker.model import KINDS, LatentThoughtModel
 from lta_thinker.progress import track
 from lta_thinker.rows.batch import TrainingCollator
+from lta_thinker.training.flags import TrainArguments
 
 STATES_FILE = re.compile(r"states-(?:train|dev)-node\d+\.(?:bin|json)")
 ROWS_AT_ONCE = 32
@@ -75,6 +76,16 @@ class RowsWithStates(torch.utils.data.Dataset):
         thoughts, steps = self.states(i)
         row = self.rows[i] | {"thought_states": thoughts}
         return row | {"step_states": steps} if self.collator.steps else row
+
+
+def can_keep_states(args: TrainArguments, num_rows: int) -> bool:
+    """Whether the small LM's states of a row are always the same, and read more than once."""
+    processes = args.gpus or args.world_size
+    step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
+    epochs = args.max_steps * step_rows / num_rows if args.max_steps > 0 else args.num_train_epochs
+    always_the_same = args.num_thought_chains == 1 and not args.thoughts_see_steps and not args.tune_assistant_model
+    uses_small_lm = KINDS[args.thought_generator].uses_small_lm
+    return args.thought_cache and uses_small_lm and always_the_same and epochs > 1
 
 
 def fit_states(model: LatentThoughtModel, rows: Sequence[dict], collator: TrainingCollator) -> None:

@@ -41,7 +41,7 @@ from lta_thinker.losses import LOSSES
 from lta_thinker.model import Models
 from lta_thinker.progress import say, track
 from lta_thinker.rows.batch import TrainingCollator, loss_counts, sum_by_row
-from lta_thinker.training.balance import LossBalance
+from lta_thinker.training.balance import LossBalance, weighted_sum
 from lta_thinker.training.console import use_console
 from lta_thinker.training.finite import Finite
 from lta_thinker.training.flags import TrainArguments, library_flags
@@ -259,11 +259,7 @@ class ThoughtTrainer(Trainer):
         for i, name in enumerate(LOSSES):
             if name in parts:
                 self._parts[i] += parts[name].detach()
-        if self.balance is not None:
-            for name in [name for name in parts if name != "sft"]:
-                self.balance.add(name, parts[name])
-                parts[name] = parts[name].detach()
-        return sum(self.weight_now(name) * part for name, part in parts.items())
+        return weighted_sum(parts, self.weight_now, self.balance)
 
     def weight_now(self, name: str) -> float:
         """A loss's weight at this step."""

@@ -7,7 +7,7 @@ from helpers import ROOT
 
 LAYERS = (
     {"common", "names", "progress", "losses"},
-    {"answers"},
+    {"answers", "estimate"},
     {"rows", "llm"},
     {"data_loader"},
     {"model", "usage"},

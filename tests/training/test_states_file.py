@@ -128,8 +128,9 @@ def test_room_is_taken_to_the_byte(tmp_path, size):
 def test_states_are_kept_where_rows_are_read_again(steps, kept):
     """Within one epoch of steps every row is read once, and nothing is kept: 5 steps of 4 rows are 20 rows."""
     args = SimpleNamespace(
-        per_device_train_batch_size=2, gradient_accumulation_steps=2, world_size=1, max_steps=steps, num_train_epochs=2,
-        num_thought_chains=1, thoughts_see_steps=False, tune_assistant_model=False, thought_generator="small_block",
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, gpus=None, world_size=1, max_steps=steps,
+        num_train_epochs=2, num_thought_chains=1, thoughts_see_steps=False, tune_assistant_model=False,
+        thought_generator="small_block",
         thought_cache=True,
     )  # fmt: skip
     assert train.can_keep_states(args, num_rows=20) is kept
