@@ -88,11 +88,12 @@ class Side:
         if self.model.small_lm is not None:
             batch = with_fake_states(self.model, batch)
             batch = {name: value.to(self.device) for name, value in batch.items()}
-        counter = Counter()
-        step = Step(given, self.model.train(), counter)
-        found = {}
+        counter, found = Counter(), {}
+        with counter if self.counts else contextlib.nullcontext():  # the optimiser's states are made here
+            step = Step(given, self.model.train(), counter)
         for _ in range(1 if self.counts else 1 + self.args.rounds):
-            step.start()
+            with counter if self.counts else contextlib.nullcontext():
+                step.start()
             with self.measuring(counter, found, "micro"):
                 step.micro_batch(batch)
             with self.measuring(counter, found, "update"):
