@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from lta_thinker.answers import boolean, choice, latex, number
-from lta_thinker.answers.said import said, turn_of
+from lta_thinker.answers.said import places
 from lta_thinker.answers.verifier import Budget
 
 ANSWER_TYPES = ("number", "choice", "boolean", "latex")
@@ -27,7 +27,6 @@ class Kind:
     """
 
     read: Callable[..., str | None]
-    read_conclusion: Callable[..., str | None]
     equal: Callable[[str, str, Budget], bool]
     key: Callable[[str], Hashable]
     exact: bool = True
@@ -40,12 +39,12 @@ def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), f
     finished: False for a text that was cut off, which gives only an answer that it has concluded. The time is linear
     in the length of the text.
     """
-    kind, turn = answer_kind(answer_type), turn_of(text, finished)
-    more = (choice.Options(options),) if answer_type == "choice" else ()
-    found = said(turn, lambda place, boxed: kind.read(place, boxed, *more), finished)
-    if found is None and finished:
-        found = kind.read_conclusion(turn, *more)
-    return found or None
+    read = answer_kind(answer_type).read
+    for place, where in places(text, finished):
+        found = read(place, where, options)
+        if found is not None:
+            return found or None
+    return None
 
 
 def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget | None = None) -> bool:
@@ -69,8 +68,8 @@ def _same(a: str, b: str, budget: Budget) -> bool:
 
 
 KINDS = {
-    "number": Kind(number.read, number.read_conclusion, number.equal, number.key),
-    "choice": Kind(choice.read, choice.read_conclusion, _same, str),
-    "boolean": Kind(boolean.read, boolean.read_conclusion, _same, str),
-    "latex": Kind(latex.read, latex.read_conclusion, latex.equal, latex.key, exact=False),
+    "number": Kind(number.read, number.equal, number.key),
+    "choice": Kind(choice.read, _same, str),
+    "boolean": Kind(boolean.read, _same, str),
+    "latex": Kind(latex.read, latex.equal, latex.key, exact=False),
 }

@@ -32,7 +32,7 @@ WORD = re.compile(  # "no" not before a noun
 QUOTED = re.compile(r'"[^"\n]{1,200}\s[^"\n]{1,200}"')  # "Max is red" is false.
 
 
-def read(place: str, boxed: bool = True) -> str | None:
+def read_place(place, boxed) -> str | None:
     """The answer of the first sentence of a place."""
     return word.read(spelled(place))
 
@@ -52,3 +52,10 @@ def _yes_or_no(match: re.Match) -> str:
         return match[0]
     turned = len(re.findall("not|n't|nicht", match["nots"].lower())) % 2 == 1
     return "⟨yes⟩" if bool(match["yes"]) != turned else "⟨no⟩"
+
+
+def read(place, where, options):
+    
+    if where == "end":
+        return read_conclusion(place)
+    return read_place(place, where == "box")

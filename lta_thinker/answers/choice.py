@@ -90,7 +90,7 @@ def _key(text: str) -> str:
     return "".join(text.casefold().split()) if value is None else str(value)
 
 
-def read(place: str, boxed: bool, options: Options) -> str | None:
+def read_place(place, boxed, options) -> str | None:
     """The letter that the first sentence of a place names."""
     return word.read(options.spelled(place))
 
@@ -98,3 +98,10 @@ def read(place: str, boxed: bool, options: Options) -> str | None:
 def read_conclusion(turn: str, options: Options) -> str | None:
     """The letter that a text without a box and a mark concludes with."""
     return word.read_conclusion(turn, options.spelled)
+
+
+def read(place, where, options):
+    options = Options(options)
+    if where == "end":
+        return read_conclusion(place, options)
+    return read_place(place, where == "box", options)

@@ -74,7 +74,7 @@ PART = re.compile(rf"(?:(?![,;]){_INSIDE})+")
 LIST = re.compile(rf"([(\[{{]?)({PART.pattern}(?:[,;]{PART.pattern})+)([)\]}}]?)")
 
 
-def read(place: str, boxed: bool) -> str | None:
+def read_place(place, boxed) -> str | None:
     """The formula of a box, or of the words behind a mark."""
     if boxed:
         return canonical(place)
@@ -196,3 +196,10 @@ def _lists_equal(brackets: str, parts: list[str], others: str, left: list[str], 
             return False
         left.remove(same)
     return True
+
+
+def read(place, where, options):
+    
+    if where == "end":
+        return read_conclusion(place)
+    return read_place(place, where == "box")

@@ -81,7 +81,7 @@ BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 @lru_cache(2**14)
 def key(text: str) -> Fraction | None:
     """The exact value of the number that a text says; None without one."""
-    found = read(text)
+    found = read_place(text, True)
     return Fraction(found) if found else None
 
 
@@ -90,7 +90,7 @@ def equal(a: str, b: str, budget=None) -> bool:
     return key(a) is not None and key(a) == key(b)
 
 
-def read(place: str, boxed: bool = True) -> str | None:
+def read_place(place, boxed) -> str | None:
     """The number of a box, or of the first sentence behind a mark. Where words stand first, as in a solution behind
     "Answer:", the first sentence and the conclusion have to agree, or the conclusion is worked out."""
     place = _in_digits(place)
@@ -198,3 +198,10 @@ def _in_digits(text: str) -> str:
         return AT_END.sub(number, text)
     text = PART_IN_WORDS.sub(lambda match: f"{WORDS.get(match[1].lower(), 1)}/{PARTS[match[2].lower()]}", text)
     return IN_WORDS.sub(number, text)
+
+
+def read(place, where, options):
+    
+    if where == "end":
+        return read_conclusion(place)
+    return read_place(place, where == "box")

@@ -11,7 +11,7 @@ A text that was cut off says it only in a box, or behind a mark in a sentence th
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 MAX_MARKS = 50  # boxes and marks that are read, from the end of a text; more is a model in a loop
 MAX_PLACE = 1000  # characters that are read behind a mark
@@ -26,12 +26,14 @@ CHARACTERS |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", 
 CHARACTERS |= str.maketrans({"≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
 EMPHASIS = re.compile(r"\*\*|__|`")
 END_OF_TURN = re.compile(
-    r"<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:"
+    r"(?!\A)(?:<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:)"
 )
-BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|[{}]")
-BETWEEN_BOXES = re.compile(
-    r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|text|quad)\b){0,40}"
-)
+BETWEEN_BOXES = r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|text|quad)\b){0,40}"
+_CONTENT = r"[^{}\\]|\\(?!boxed|fbox)"  # of a box: no other box; braces in braces
+for _ in range(6):
+    _CONTENT = rf"(?:[^{{}}\\]++|\\(?!boxed|fbox)|\{{{_CONTENT}\}})*+"
+BOX = re.compile(rf"\\(?:boxed|fbox)\s*\{{({_CONTENT})\}}")
+BOXES = re.compile(rf"{BOX.pattern}(?:{BETWEEN_BOXES}{BOX.pattern})*")  # joined by commas or "and"
 _NOUN = (
     r"(?<![\w-])(?:answers?|ans|(?:correct|right|best|closest|final)\s(?:option|choice|one|letter|statement)|antwort|réponse"
     r"|respuesta|resposta|risposta|jawaban(?:nya)?|ответ)\b|答案|答え|正解|정답|답"
@@ -65,69 +67,32 @@ BEHIND = re.compile(  # a heading: what follows it is behind the conclusion
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
 
-# A place, and whether it is a box -> the answer there; None where it says none, "" where it is in doubt
-Reader = Callable[[str, bool], str | None]
+CUT = re.compile(r".*[.!?]\s|.*\n", re.DOTALL)  # the whole sentences of a text that was cut off
 
 
 def turn_of(text: str, finished: bool) -> str:
     """What counts of a text, in plain characters; empty where it was cut off while it was thinking."""
-    before, end, text = text.rpartition("</think>")
+    _, end, text = text.rpartition("</think>")
     if not end and not finished and "<think>" in text:
         return ""
-    end_of_turn = END_OF_TURN.search(text, 1)
-    return (text[: end_of_turn.start()] if end_of_turn else text).translate(CHARACTERS)
+    return CORRECTION.split(END_OF_TURN.split(text, maxsplit=1)[0].translate(CHARACTERS))[-1]
 
 
-def said(turn: str, read: Reader, finished: bool) -> str | None:
-    """The answer at the last place where there is one, of turn_of's text; None where there is none, "" for a doubt."""
+def places(text: str, finished: bool) -> Iterator[tuple[str, str]]:
+    """Where a text may say its answer, the best place first: what stands there, and "box", "mark" or "end"."""
+    turn = turn_of(text, finished)
     text = EMPHASIS.sub("", turn)
-    start, end, box = last_boxes(text)
-    marks = list(MARK.finditer(text))[-MAX_MARKS:]
-    ends = [*(mark.start() for mark in marks), len(text)]
-    behind = [(mark.end(), to) for mark, to in zip(marks, ends[1:], strict=True) if is_said(text, mark)]
-    places = [*behind, (end, 0)] if box else behind
-    for place, to in sorted(places, reverse=True):
-        found = read(box, True) if to == 0 else _read_mark(text, place, to, read, finished)
-        if found is not None:
-            return found
-    return None
-
-
-def is_said(text: str, mark: re.Match) -> bool:
-    """Whether a match is neither asked, denied, supposed nor said by others."""
-    clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
-    return not NOT_SAID.search(clause + mark[0])
-
-
-def _read_mark(text: str, start: int, end: int, read: Reader, finished: bool) -> str | None:
-    place = text[start : min(end, start + MAX_PLACE)]
-    if end == len(text) and not finished:
-        place = "".join(re.findall(r".*?[.!?]\s|.*?\n", place))
-    first, *corrected = CORRECTION.split(place)
-    return read(corrected[-1], False) or "" if corrected else read(first, False)
-
-
-def last_boxes(text: str) -> tuple[int, int, str]:
-    """The start, the end and the content of the last complete box, innermost; of several that are joined by commas or
-    "and", all contents, with commas. The text's end and nothing where there is no box."""
-    boxes, opened = [], []
-    for brace in BRACES.finditer(text) if "box" in text else ():
-        if brace[0] != "}":
-            opened.append(brace)
-        elif opened and len((start := opened.pop())[0]) > 1 and not (boxes and boxes[-1][0] > start.start()):
-            if brace.start() - start.end() > MAX_PLACE:
-                continue
-            boxes.append((start.start(), brace.end(), text[start.end() : brace.start()]))
-    if not boxes:
-        return len(text), 0, ""
-    joined = boxes[-1:]
-    for box in boxes[-2:-MAX_MARKS:-1]:
-        between = text[box[1] : joined[0][0]]
-        if len(between) > 40 or not BETWEEN_BOXES.fullmatch(between):
-            break
-        joined.insert(0, box)
-    contents = dict.fromkeys(content.strip() for _, _, content in joined)
-    return joined[0][0], joined[-1][1], ", ".join(filter(None, contents))
+    found = [(box.end(), "box", ", ".join(dict.fromkeys(map(str.strip, BOX.findall(box[0]))))) for box in BOXES.finditer(text)][-1:]
+    if not finished:
+        cut = CUT.match(text)
+        text = cut[0] if cut else ""
+    for mark in list(MARK.finditer(text))[-MAX_MARKS:]:
+        clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
+        if not NOT_SAID.search(clause + mark[0]):
+            found.append((mark.end(), "mark", text[mark.end() :][:MAX_PLACE]))
+    yield from ((place, where) for _, where, place in sorted(found, reverse=True))
+    if finished:
+        yield turn, "end"
 
 
 def conclusion(turn: str) -> Iterator[str]:
