@@ -19,17 +19,16 @@ ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 
 @dataclass(frozen=True)
 class Kind:
-    """An answer type's functions. The readers of choice also take the options.
+    """An answer type's functions.
 
-    read: what stands at a place, and whether it is a box -> canonical answer; None where there is none, "" for a doubt.
-    read_conclusion: the same of a text that has no such place. equal: whether two answers mean the same, within a
-    budget. key: answers with the same key are equal; where exact, those alone are.
+    read: what stands at a place, which place it is ("box", "mark" or "end", see said.py) and the options -> canonical
+    answer; None where there is none, "" for a doubt. key: answers with the same key are equal, without one to none.
+    equal: whether two answers of different keys mean the same, within a budget; None where they never do.
     """
 
-    read: Callable[..., str | None]
-    equal: Callable[[str, str, Budget], bool]
-    key: Callable[[str], Hashable]
-    exact: bool = True
+    read: Callable[[str, str, tuple[str, ...]], str | None]
+    key: Callable[[str], Hashable] = str
+    equal: Callable[[str, str, Budget], bool] | None = None
 
 
 def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), finished: bool = True) -> str | None:
@@ -52,8 +51,10 @@ def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget
 
     budget: what hard comparisons (of latex alone) may cost; many comparisons may share one. Works in any thread.
     """
-    equal = answer_kind(answer_type).equal
-    return a is not None and b is not None and equal(a, b, budget or Budget())
+    kind = answer_kind(answer_type)
+    if a is None or b is None or kind.key(a) is None:
+        return False
+    return kind.key(a) == kind.key(b) or bool(kind.equal and kind.equal(a, b, budget or Budget()))
 
 
 def answer_kind(answer_type: str) -> Kind:
@@ -63,13 +64,9 @@ def answer_kind(answer_type: str) -> Kind:
     return KINDS[answer_type]
 
 
-def _same(a: str, b: str, budget: Budget) -> bool:
-    return a == b
-
-
 KINDS = {
-    "number": Kind(number.read, number.equal, number.key),
-    "choice": Kind(choice.read, _same, str),
-    "boolean": Kind(boolean.read, _same, str),
-    "latex": Kind(latex.read, latex.equal, latex.key, exact=False),
+    "number": Kind(number.read, number.key),
+    "choice": Kind(choice.read),
+    "boolean": Kind(boolean.read),
+    "latex": Kind(latex.read, latex.key, latex.equal),
 }

@@ -13,22 +13,31 @@ from functools import lru_cache
 MAX_LENGTH = 300  # characters of a formula
 MAX_BITS = 10_000  # of a power
 
-SPELLINGS = (  # LaTeX as Python's grammar has it, in this order; \frac{1}{2} is frac(1)(2)
+
+def _root(match: re.Match) -> str:
+    root = math.isqrt(int(match[1]))
+    return f"({root})" if root**2 == int(match[1]) else match[0]
+
+
+SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alone, in this order
     (re.compile(r"\\[,; ]"), ""),
     *2 * ((re.compile(r"\\[dtc]?frac\s*(\{[^{}]*\})?\s*(\d)"), r"\\frac\1{\2}"),),  # \frac12
-    (re.compile(r"(?<![\d.])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"(\1+\2/\3)"),
-    (re.compile(r"(?<![\d./^])(\d+) +(\d+)\s?/\s?(\d+)(?![\d./])"), r"(\1+\2/\3)"),
+    (re.compile(r"(?<![\d./^])(\d+)(?: +(\d+)\s?/\s?(\d+)(?![\d./])|\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\})"), r"(\1+\2\4/\3\5)"),
     (  # 0.1\overline{6}
         re.compile(r"(\d*\.(\d*))\\overline\{(\d+)\}"),
         lambda match: f"({match[1]}0+{match[3]}/{'9' * len(match[3])}{'0' * len(match[2])})",
     ),
-    (re.compile(r"(\d+)\s*!"), r" fact(\1)"),
-    (re.compile(r"\\[dtc]?(frac|sqrt)\s*(?=\{)"), r" \1"),
+    (re.compile(r"(\d*)\.(\d+)"), lambda match: f"({match[1]}{match[2]}/1{'0' * len(match[2])})"),
+    (re.compile(r"(?<=[\d)])[eE]([-+]?\d{1,3})(?!\d)"), r"*10**(\1)"),
+    (re.compile(r"(?<!\d)(\d{1,3})\s*!"), lambda match: str(math.factorial(int(match[1])))),
+    (re.compile(r"\\sqrt\s*\{(\d+)\}"), _root),
+    (re.compile(r"\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)"), ""),
+    (re.compile(r"\}\s*\{"), ")/("),
     (re.compile(r"\\(?:cdot|times)(?![a-zA-Z])"), "*"),
-    (re.compile(r"(?<![\d.])0+(?=\d)"), ""),  # 007
+    (re.compile(r"(?<!\d)0+(?=\d)"), ""),  # 007
 )
 PYTHON = str.maketrans({"{": "(", "}": ")", "^": "**"})
-ARITHMETIC = re.compile(r"(?!.*\d/\d+/)(?:[\d\s.+*/()-]|frac|sqrt|fact|(?<=\d)[eE](?=[-+]?\d{1,3}(?!\d)))+")  # no date
+ARITHMETIC = re.compile(r"(?!.*\d/\d+/)[\d\s+*/()-]*\d[\d\s+*/()-]*")  # no date
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
@@ -36,38 +45,31 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 def value(formula: str) -> Fraction | None:
     """The value of numbers with + - * / ^ !, fractions, mixed numbers and square roots; None where it is not rational,
     is not only arithmetic or is too large."""
-    if len(formula) > MAX_LENGTH or not re.search(r"\d", formula):
+    if len(formula) > MAX_LENGTH:
         return None
     for pattern, spelling in SPELLINGS:
         formula = pattern.sub(spelling, formula)
     formula = formula.strip().translate(PYTHON)
     try:
-        return _evaluate(ast.parse(formula, mode="eval").body, formula) if ARITHMETIC.fullmatch(formula) else None
+        return _evaluate(ast.parse(formula, mode="eval").body) if ARITHMETIC.fullmatch(formula) else None
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
         return None
 
 
-def _evaluate(node: ast.expr, source: str) -> Fraction:
+def _evaluate(node: ast.expr) -> Fraction:
     """Raises ValueError for what has no rational value."""
     match node:
-        case ast.Constant():
-            return Fraction(ast.get_source_segment(source, node) or "")
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=part):
-            return _evaluate(part, source) * (-1 if isinstance(sign, ast.USub) else 1)
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            base, exponent = _evaluate(left, source), _evaluate(right, source)
-            bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-            if exponent.denominator == 1 and abs(exponent) * bits <= MAX_BITS:
-                return base**exponent.numerator
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](_evaluate(left, source), _evaluate(right, source))
-        case ast.Call(func=ast.Call(func=ast.Name(id="frac"), args=[top]), args=[bottom]):
-            return _evaluate(top, source) / _evaluate(bottom, source)
-        case ast.Call(func=ast.Name(id="sqrt"), args=[part]):
-            square = _evaluate(part, source)
-            root = Fraction(math.isqrt(square.numerator), math.isqrt(square.denominator))
-            if root**2 == square:
-                return root
-        case ast.Call(func=ast.Name(id="fact"), args=[ast.Constant(value=int(number))]) if number <= 1000:
-            return Fraction(math.factorial(number))
+        case ast.Constant(value=int(number)):
+            return Fraction(number)
+        case ast.UnaryOp(op=ast.USub(), operand=part):
+            return -_evaluate(part)
+        case ast.UnaryOp(op=ast.UAdd(), operand=part):
+            return _evaluate(part)
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _evaluate(left), _evaluate(right)
+            if not isinstance(op, ast.Pow):
+                return OPERATORS[type(op)](a, b)
+            bits = max(a.numerator.bit_length(), a.denominator.bit_length())
+            if b.denominator == 1 and abs(b) * bits <= MAX_BITS:
+                return a**b.numerator
     raise ValueError("not rational, or not arithmetic")

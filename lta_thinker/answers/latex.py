@@ -89,7 +89,7 @@ def read_place(place, boxed) -> str | None:
 def read_conclusion(turn: str) -> str | None:
     """The formula or number of the last sentence that has one."""
     end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), turn[-MAX_CONCLUSION:])
-    return next(filter(None, map(_said, conclusion(end))), None) or number.read_conclusion(turn)
+    return next(filter(None, map(_said, conclusion(end))), None) or number.read(turn, "end")
 
 
 def _said(sentence: str) -> str | None:
@@ -102,7 +102,7 @@ def _said(sentence: str) -> str | None:
     first = FORMULA.match(sentence) or FORMULA.match(IS.split(sentence)[-1].lstrip())
     formulas = [one for one in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", one[0])]  # not $n$
     after = sentence[formulas[-1].end() :] if formulas else sentence
-    if not first and re.search(r"\d", after) and (found := number.read_conclusion(after)):
+    if not first and re.search(r"\d", after) and (found := number.read(after, "end")):
         return found
     return canonical((first or formulas[-1])[0]) if first or formulas else None
 

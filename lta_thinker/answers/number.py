@@ -78,85 +78,57 @@ REFUSAL = re.compile(
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 
 
-@lru_cache(2**14)
-def key(text: str) -> Fraction | None:
-    """The exact value of the number that a text says; None without one."""
-    found = read_place(text, True)
-    return Fraction(found) if found else None
-
-
-def equal(a: str, b: str, budget=None) -> bool:
-    """Whether two texts say numbers of the same exact value. (It costs no budget.)"""
-    return key(a) is not None and key(a) == key(b)
-
-
-def read_place(place, boxed) -> str | None:
-    """The number of a box, or of the first sentence behind a mark. Where words stand first, as in a solution behind
-    "Answer:", the first sentence and the conclusion have to agree, or the conclusion is worked out."""
-    place = _in_digits(place)
-    found = _read(place if boxed else next(filter(str.strip, SENTENCE_END.split(place)), ""), first=True)
-    if not boxed and WORDS_FIRST.match(place):
-        solution = place.split("\n\n")[0]
-        concluded = read_conclusion(solution)
-        return concluded if concluded in (found, _worked_out(solution)) else ""
-    return found
-
-
-def read_conclusion(turn: str) -> str | None:
-    """The number of the last sentence that has one, a bold one before others."""
-    worked_out = _worked_out(turn)
-    for sentence in map(_in_digits, conclusion(turn)):
-        for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)):
-            found = _read(part, False, worked_out)
-            if found is not None:
-                return found
-    return None
-
-
-def _worked_out(text: str) -> str | None:
-    """The number behind the last "=" of arithmetic: of "3 boxes * 4 = 12", not of "y = 4"."""
-    before, _, _ = text.partition("=")
-    return _read(text.rpartition("=")[2], first=True) if before != text and re.search(r"\d", before) else None
+def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
+    """The number of a box, of the first sentence behind a mark, or of the last sentence that has one. Where words stand
+    behind the mark, as in a solution, the end of that has to say the same."""
+    if where == "box":
+        return _read(_in_digits(place), first=True)
+    if where == "mark":
+        found = _read(_in_digits(SENTENCE_END.split(place.strip())[0]), first=True)
+        solution = place.strip().split("\n\n")[0]
+        concluded = read(solution, "end") if WORDS_FIRST.match(place) else found
+        return concluded if concluded == found or "=" in solution else ""
+    parts = (part for sentence in conclusion(place) for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)))
+    worked_out = _read(place.rpartition("=")[2], first=True) if re.search(r"\d[^=]*=", place) else None
+    numbers = (_read(_in_digits(part), False, worked_out) for part in parts)
+    return next((number for number in numbers if number is not None), None)
 
 
 def _read(sentence: str, first: bool, worked_out: str | None = None) -> str | None:
     """The number of the last side of "=" that has one: None without a number, "" for a doubt. first: that which stands
-    right there counts, else the one that was worked out or the last."""
+    right there counts, else the one behind the last verb; of arithmetic's last side always the first one."""
     if REFUSAL.search(sentence):
         return ""
-    first = first or _worked_out(sentence) is not None
-    for side in SIDES.split(sentence)[::-1]:
+    sides = SIDES.split(sentence)
+    while sides:
+        side = sides.pop()
         exact = value(side.strip(" \n*:$").rstrip("."))
         if exact is not None and not re.search(r"\d-\d", side):
             return canonical(exact)
-        side = plain(side)
-        numbers = list(NUMBER.finditer(ASIDE.sub("", side))) or list(NUMBER.finditer(side))
+        text = plain(side)
+        numbers = list(NUMBER.finditer(ASIDE.sub("", text))) or list(NUMBER.finditer(text))
         if numbers:
-            return _chosen(numbers, first, worked_out)
+            return _chosen(numbers, first or bool(re.search(r"\d", "".join(sides))), worked_out)
     return None
 
 
 def _chosen(numbers: list[re.Match], first: bool, worked_out: str | None) -> str:
-    """Of several numbers the one that was worked out or stands behind the verb; "" where these differ, where there is
-    none, or two are joined."""
-    found, text = [_canonical(number) for number in numbers], numbers[0].string
+    """Of several numbers the first one behind the verb; "" where none is, or two are joined."""
+    found, text, start = [_canonical(number) for number in numbers], numbers[0].string, 0
     if len(set(found)) == 1:
         return found[0]
-    start = 0
     if not first or re.search(r"[^\W\d]{2}", text[: numbers[0].start()]):
         verb = VERB.match(text, 0, numbers[-1].start())
         start = verb.end() if verb else len(text)
-    chosen = next((i for i, number in enumerate(numbers) if number.start() >= start), len(numbers))
+    chosen = [i for i, number in enumerate(numbers) if number.start() >= start][:2]
     if worked_out in found:
-        return worked_out if chosen == len(numbers) or found[chosen] == worked_out else ""
-    if chosen == len(numbers):
-        return ""
-    behind = numbers[chosen + 1 :][:1]
-    joined = any(JOINED.fullmatch(text[numbers[chosen].end() : other.start()]) for other in behind)
-    return "" if joined else found[chosen]
+        return worked_out if not chosen or found[chosen[0]] == worked_out else ""
+    joined = len(chosen) == 2 and JOINED.fullmatch(text[numbers[chosen[0]].end() : numbers[chosen[1]].start()])
+    return found[chosen[0]] if chosen and not joined else ""
 
 
 def _canonical(number: re.Match) -> str:
+    """"" for a number with a power."""
     found = value(number["digits"]) if number.string[number.end() :].lstrip()[:1] != "^" else None
     scale = SCALES[number["scale"]] if number["scale"] else 1
     return "" if found is None else canonical(found * scale * (-1 if number["sign"] else 1))
@@ -176,6 +148,13 @@ def plain(text: str) -> str:
     for pattern, spelling in SPELLINGS:
         text = pattern.sub(spelling, text)
     return text
+
+
+@lru_cache(2**14)
+def key(text: str) -> Fraction | None:
+    """The exact value of the number that a text says; None without one."""
+    found = read(text, "box")
+    return Fraction(found) if found else None
 
 
 def value_of(text: str) -> Fraction | None:
@@ -198,10 +177,3 @@ def _in_digits(text: str) -> str:
         return AT_END.sub(number, text)
     text = PART_IN_WORDS.sub(lambda match: f"{WORDS.get(match[1].lower(), 1)}/{PARTS[match[2].lower()]}", text)
     return IN_WORDS.sub(number, text)
-
-
-def read(place, where, options):
-    
-    if where == "end":
-        return read_conclusion(place)
-    return read_place(place, where == "box")
