@@ -10,7 +10,7 @@ compares two answers: number.py, choice.py, boolean.py, latex.py. Where it is no
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from lta_thinker.answers import boolean, choice, latex, number
+from lta_thinker.answers import latex, number, word
 from lta_thinker.answers.said import places
 from lta_thinker.answers.verifier import Budget
 
@@ -66,7 +66,7 @@ def answer_kind(answer_type: str) -> Kind:
 
 KINDS = {
     "number": Kind(number.read, number.key),
-    "choice": Kind(choice.read),
-    "boolean": Kind(boolean.read),
+    "choice": Kind(word.read_choice),
+    "boolean": Kind(word.read_boolean),
     "latex": Kind(latex.read, latex.key, latex.equal),
 }
