@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from lta_thinker.answers import number
-from lta_thinker.answers.arithmetic import value
+from lta_thinker.answers.number import value
 from lta_thinker.answers.said import MAX_CONCLUSION, conclusion
 from lta_thinker.answers.verifier import Budget
 

@@ -1,22 +1,22 @@
-r"""Number answers: the number that a text says, and equality by exact value.
+r"""Number answers: the number that a text says, its exact value, and the exact value of arithmetic.
 
     extract_answer("She sells 9 eggs, so she makes 9 * 2 = $18.00.", "number")  ->  "18"
+    value(r"\frac{3!}{2^{2}}")                                                 ->  Fraction(3, 2)
 
-A box, or the first sentence behind a mark, says the value of its arithmetic ("2^5"), or the number that stands right
-there or right behind the last "=". Where words stand first ("the bill is"), and in the last sentence with a number, of
-several the one counts that was worked out last ("= 9") or stands behind the verb, else none; a bold one before others.
-Brackets are asides. Two numbers that are joined ("2 or 3", "3-5 days", "5 hours and 30 minutes") are no answer, nor is
-what a refusal says.
-Percent signs, currencies and units are dropped: "50%" is 50. Canonical: "18", "-0.5", and "1/3" where decimals do not
-end. 1/3 is not 0.33.
+A box, or the first sentence behind a mark, says the value of its arithmetic, or the number that stands right there or
+right behind the last "=". Of several numbers in another sentence the one counts that was worked out last in the text, or
+stands behind the verb. Brackets are asides. Joined numbers ("2 or 3", "3-5 days") are none, nor is what a refusal says.
+Canonical: "18", "-0.5", and "1/3" where decimals do not end.
 """
 
+import ast
+import math
+import operator
 import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
-from lta_thinker.answers.arithmetic import value
 from lta_thinker.answers.said import CHARACTERS, EMPHASIS, SENTENCE_END, conclusion
 
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
@@ -177,3 +177,69 @@ def _in_digits(text: str) -> str:
         return AT_END.sub(number, text)
     text = PART_IN_WORDS.sub(lambda match: f"{WORDS.get(match[1].lower(), 1)}/{PARTS[match[2].lower()]}", text)
     return IN_WORDS.sub(number, text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arithmetic
+
+MAX_FORMULA = 300  # characters of a formula
+MAX_BITS = 10_000  # of a power
+
+
+def _root(match: re.Match) -> str:
+    root = math.isqrt(int(match[1]))
+    return f"({root})" if root**2 == int(match[1]) else match[0]
+
+
+PYTHON_SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alone
+    (re.compile(r"\\[,; ]"), ""),
+    *2 * ((re.compile(r"\\[dtc]?frac\s*(\{[^{}]*\})?\s*(\d)"), r"\\frac\1{\2}"),),  # \frac12
+    (re.compile(r"(?<![\d./^])(\d+)(?: +(\d+)\s?/\s?(\d+)(?![\d./])|\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\})"), r"(\1+\2\4/\3\5)"),
+    (  # 0.1\overline{6}
+        re.compile(r"(\d*\.(\d*))\\overline\{(\d+)\}"),
+        lambda match: f"({match[1]}0+{match[3]}/{'9' * len(match[3])}{'0' * len(match[2])})",
+    ),
+    (re.compile(r"(\d*)\.(\d+)"), lambda match: f"({match[1]}{match[2]}/1{'0' * len(match[2])})"),
+    (re.compile(r"(?<=[\d)])[eE]([-+]?\d{1,3})(?!\d)"), r"*10**(\1)"),
+    (re.compile(r"(?<!\d)(\d{1,3})\s*!"), lambda match: str(math.factorial(int(match[1])))),
+    (re.compile(r"\\sqrt\s*\{(\d+)\}"), _root),
+    (re.compile(r"\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)"), ""),
+    (re.compile(r"\}\s*\{"), ")/("),
+    (re.compile(r"\\(?:cdot|times)(?![a-zA-Z])"), "*"),
+    (re.compile(r"(?<!\d)0+(?=\d)"), ""),  # 007
+)
+BRACES = str.maketrans({"{": "(", "}": ")", "^": "**"})
+ARITHMETIC = re.compile(r"(?!.*\d/\d+/)[\d\s+*/()-]*\d[\d\s+*/()-]*")  # no date
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+@lru_cache(2**14)
+def value(formula: str) -> Fraction | None:
+    """The value of numbers with + - * / ^ !, fractions, mixed numbers and square roots; None where it is not rational,
+    is not only arithmetic or is too large."""
+    if len(formula) > MAX_FORMULA:
+        return None
+    for pattern, spelling in PYTHON_SPELLINGS:
+        formula = pattern.sub(spelling, formula)
+    formula = formula.strip().translate(BRACES)
+    try:
+        return _evaluate(ast.parse(formula, mode="eval").body) if ARITHMETIC.fullmatch(formula) else None
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
+        return None
+
+
+def _evaluate(node: ast.expr) -> Fraction:
+    """Raises ValueError for what has no rational value."""
+    match node:
+        case ast.Constant(value=int(number)):
+            return Fraction(number)
+        case ast.UnaryOp(op=ast.USub(), operand=part):
+            return -_evaluate(part)
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _evaluate(left), _evaluate(right)
+            if not isinstance(op, ast.Pow):
+                return OPERATORS[type(op)](a, b)
+            bits = max(a.numerator.bit_length(), a.denominator.bit_length())
+            if b.denominator == 1 and abs(b) * bits <= MAX_BITS:
+                return a**b.numerator
+    raise ValueError("not rational, or not arithmetic")

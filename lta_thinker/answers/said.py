@@ -1,16 +1,13 @@
-"""Where a text says its answer: the same for all answer types.
+"""Where a text says its answer: the same for all answer types (docs/answers.md).
 
-    said("It is 5. The answer is 6, not 7.", number.read)   ->  what `number.read` finds in " 6, not 7."
+    places("It is 5. The answer is 6, not 7.", finished=True)   ->   (" 6, not 7.", "mark"), ("It is ... 7.", "end")
 
-1. What counts stands behind the last `</think>`, up to a token that ends a turn or the next question of a base model.
-2. The answer is said in the boxes of the conclusion and behind marks ("the answer is", "Answer:", "####", `<answer>`)
-   in the languages of the common benchmarks; the last place counts. What is asked, denied, supposed or said by others
-   is no mark. Behind "wait" in the words after a mark stands the answer that counts, or none.
-3. Else it is said in the conclusion, the end of the text without an afterword ("I hope this helps").
-A text that was cut off says it only in a box, or behind a mark in a sentence that ends before the text does.
+The last box or mark ("the answer is", "Answer:", "####", `<answer>`) comes first, the end of the text last. What is asked,
+denied, supposed or said by others is no mark. A text that was cut off has no end, and no mark in its last sentence.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 MAX_MARKS = 50  # boxes and marks that are read, from the end of a text; more is a model in a loop
@@ -20,10 +17,9 @@ MAX_CONCLUSION = 5000  # characters at a text's end
 # One spelling for full-width letters and digits, quotes, dashes, spaces, fractions and signs
 CHARACTERS: dict = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 CHARACTERS |= str.maketrans("’‘“”−–‐‑⁄∕、\u3000\u00a0\u2009\u202f", "''\"\"----//,    ")
-CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4"})
-CHARACTERS |= str.maketrans({"¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5", "⅛": " 1/8"})
-CHARACTERS |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge "})
-CHARACTERS |= str.maketrans({"≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
+CHARACTERS |= {ord(one): f" {unicodedata.normalize('NFKC', one).replace('⁄', '/')}" for one in "½⅓⅔¼¾⅕⅖⅗⅘⅛"}
+CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le "})
+CHARACTERS |= str.maketrans({"≥": r"\ge ", "≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
 EMPHASIS = re.compile(r"\*\*|__|`")
 END_OF_TURN = re.compile(
     r"(?!\A)(?:<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:)"
@@ -46,10 +42,10 @@ MARK = re.compile(  # "Answer: 5", "answer = 5", "Answer\n5", "the answer to thi
     r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?",
     re.IGNORECASE,
 )
-NOT_SAID = re.compile(  # in the clause up to the mark's end: "if the answer is", "some think the answer is"
-    r"n't\b|\b(?:not|cannot|never|if|whether|unless|assum\w+|suppose|wrong|incorrect|false|tempting|possible|common|other"
-    r"|others|another|people|students|some|they|thought|guessed|initial|previous|could|might|would be|says"
-    r"|express|than)\b",
+DENIED = re.compile(  # in the clause before an answer: "if the answer is 5", "some think it is B", "not B but C"
+    r"n't\b|\b(?:not|cannot|no(?! doubt)|never|neither|nor|if|whether|unless|assum\w+|suppose|wrong|incorrect|false|tempting|possible"
+    r"|common|others?|another|people|students|some|they|thought|guessed|initial|previous|says|express|than|unlike|(?<!no )doubt"
+    r"|eliminate|rules? out|anything but|(?<!I )(?:would|could|might|may))\b",
     re.IGNORECASE,
 )
 CORRECTION = re.compile(
@@ -66,8 +62,7 @@ BEHIND = re.compile(  # a heading: what follows it is behind the conclusion
     re.IGNORECASE,
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
-
-CUT = re.compile(r".*[.!?]\s|.*\n", re.DOTALL)  # the whole sentences of a text that was cut off
+WHOLE_SENTENCES = re.compile(r"\A.*[.!?]\s|\A.*\n", re.DOTALL)
 
 
 def turn_of(text: str, finished: bool) -> str:
@@ -82,13 +77,14 @@ def places(text: str, finished: bool) -> Iterator[tuple[str, str]]:
     """Where a text may say its answer, the best place first: what stands there, and "box", "mark" or "end"."""
     turn = turn_of(text, finished)
     text = EMPHASIS.sub("", turn)
-    found = [(box.end(), "box", ", ".join(dict.fromkeys(map(str.strip, BOX.findall(box[0]))))) for box in BOXES.finditer(text)][-1:]
+    found = []
+    for box in list(BOXES.finditer(text))[-1:]:
+        found.append((box.end(), "box", ", ".join(dict.fromkeys(map(str.strip, BOX.findall(box[0]))))))
     if not finished:
-        cut = CUT.match(text)
-        text = cut[0] if cut else ""
+        text = "".join(WHOLE_SENTENCES.findall(text))
     for mark in list(MARK.finditer(text))[-MAX_MARKS:]:
         clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
-        if not NOT_SAID.search(clause + mark[0]):
+        if not DENIED.search(clause + mark[0]):
             found.append((mark.end(), "mark", text[mark.end() :][:MAX_PLACE]))
     yield from ((place, where) for _, where, place in sorted(found, reverse=True))
     if finished:

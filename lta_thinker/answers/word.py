@@ -14,18 +14,13 @@ import re
 from functools import lru_cache
 
 from lta_thinker.answers.number import value_of
-from lta_thinker.answers.said import CHARACTERS, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion
+from lta_thinker.answers.said import CHARACTERS, DENIED, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion
 
 ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,()-]|option|choice){0,5}⟨~?\1⟩)*")  # also "C) 15 km": ⟨C⟩) ⟨~C⟩
 ANOTHER = re.compile(  # behind the answer: "A or B", "A, B", "Yes... or no", "15 (option C)"
     r"(?:[ ),:=(/&+*-]{0,5}|[\s).…,]{0,5}(?:or|and)\s)(?:option\s)?(?:⟨~?(\w*)⟩|[A-HJ](?![\w']))"
 )
 CLAUSE = re.compile(r"[.!?;:,\n—]|(?<!anything )\bbut\b")
-DENIED = re.compile(  # in the clause before the answer: "not B but C", "if it is C", "people say B", "it might be B"
-    r"\b(?:not|cannot|no|never|neither|nor|if|whether|than|unlike|doubt|eliminate|rules? out|wrong|people|some|others?"
-    r"|they|thought|anything but|(?<!I )(?:would|could|might|may))\b|n't\b",
-    re.IGNORECASE,
-)
 CALLED_WRONG = re.compile(  # behind the answer: "A is clearly wrong", "A, which is too small", "yes, if", "yes?"
     r"[ )\"':]{0,4}(?:\?|(?:if|unless|though|would)\b|(?:,\swhich\s)?"
     r"(?:(?:is|was|are|can|could|does|looks|seems)\b\s?)?(?:\w{2,9}ly\s)?"
