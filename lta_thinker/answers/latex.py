@@ -9,7 +9,6 @@ signs, or five words. Formulas joined by commas, "and" or "or" are a list. docs/
 """
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 
 from lta_thinker.answers import number
@@ -47,7 +46,6 @@ SPELLINGS = (  # in this order
     (re.compile(_DEGREES), ""),
     (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),  # sqrt(3)/2
     (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),  # \sqrt13
-    (re.compile(r"(?<![\d.,/^_])(\d+) (\d+)\s?/\s?(\d+)(?![\d./])"), r"\1\\frac{\2}{\3}"),  # 4 4/9
     (re.compile(r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx"), ""),  # \sqrt{2} \approx 1.41
     (re.compile(r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),  # \textbf{(C)} 12
     (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),  # \text{14 cm}
@@ -74,22 +72,19 @@ PART = re.compile(rf"(?:(?![,;]){_INSIDE})+")
 LIST = re.compile(rf"([(\[{{]?)({PART.pattern}(?:[,;]{PART.pattern})+)([)\]}}]?)")
 
 
-def read_place(place, boxed) -> str | None:
-    """The formula of a box, or of the words behind a mark."""
-    if boxed:
+def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
+    """The formula of a box, of the words behind a mark, or of the last sentence that has one; or that one's number."""
+    if where == "box":
         return canonical(place)
+    if where == "end":
+        end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), place[-MAX_CONCLUSION:])
+        return next(filter(None, map(_said, conclusion(end))), None) or number.read(place, where)
     place = place.lstrip(" \n*:_>")
     if not FORMULA.match(place):
         place = AFTERTHOUGHT.sub("", IS.split(SENTENCE_END.split(place)[0])[-1]).strip(" *")
     if FORMULA.search(place):
         return _said(place)
     return canonical(place) if len(WORDS.findall(place)) <= MAX_WORDS else None
-
-
-def read_conclusion(turn: str) -> str | None:
-    """The formula or number of the last sentence that has one."""
-    end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), turn[-MAX_CONCLUSION:])
-    return next(filter(None, map(_said, conclusion(end))), None) or number.read(turn, "end")
 
 
 def _said(sentence: str) -> str | None:
@@ -118,16 +113,10 @@ def canonical(formula: str) -> str | None:
     return formula if formula.strip("{} ") and len(formula) <= MAX_LENGTH else None
 
 
-def key(formula: str) -> tuple[Fraction | str, str]:
-    """A number's value, else the formula; and its unit. Answers with the same key are equal."""
-    formula, unit = form(formula)
-    exact = value(formula)
-    return formula if exact is None else exact, unit
-
-
 @lru_cache(2**14)
-def form(formula: str) -> tuple[str, str]:
-    """A formula without spaces and names in front of it, and the name of its unit or base; of words the letters."""
+def key(formula: str) -> tuple[str, str]:
+    """A number's value, else the formula without spaces and names in front of it, of words the letters; and the name of
+    its unit or base. Answers with the same key are equal."""
     parts = OR.split(canonical(formula) or formula)
     formula = parts[0] if len({value(part) or part for part in parts}) == 1 else ", ".join(parts)  # 0.5 or 1/2
     name = NAMED.match(formula)
@@ -139,20 +128,19 @@ def form(formula: str) -> tuple[str, str]:
         formula = re.sub(r"\\text|[\s{}().,;!'\"]", "", formula).casefold()
     words = re.findall(r"[a-z]+|/|\d+", unit[0].lower()) if unit else []
     names = (UNITS.get(word, UNITS.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words)
-    return re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula), " ".join(sorted(filter(None, names)))
+    formula = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula)
+    exact = value(formula)
+    return formula if exact is None else str(exact), " ".join(sorted(filter(None, names)))
 
 
 def equal(a: str, b: str, budget: Budget) -> bool:
     """Whether two canonical strings mean the same; False where that takes too long to say, which the budget counts."""
     a, b = sorted((a, b))
-    (one, unit), (other, other_unit) = form(a), form(b)
+    (one, unit), (other, other_unit) = key(a), key(b)
     if unit and other_unit and unit != other_unit:
         return False
-    values = value(one), value(other)
-    if one == other or None not in values:
-        return one == other or values[0] == values[1]
-    if WORDS.search(f"{one} {other}"):
-        return False
+    if one == other or None not in (value(one), value(other)) or WORDS.search(f"{one} {other}"):
+        return one == other
     list_a, list_b = _list(one), _list(other)
     if list_a and list_b:
         return _lists_equal(*list_a, *list_b, budget)
@@ -188,18 +176,10 @@ def _lists_equal(brackets: str, parts: list[str], others: str, left: list[str], 
     alike = brackets == others or {brackets, others} in ({"", "()"}, {"", "{}"})
     if not alike or not len(parts) == len(left) <= MAX_PARTS:
         return False
-    if not {brackets, others} <= {"", "{}"}:
-        return all(equal(one, other, budget) for one, other in zip(parts, left, strict=True))
+    ordered = not {brackets, others} <= {"", "{}"}
     for part in parts:
-        same = next((other for other in left if equal(part, other, budget)), None)
+        same = next((other for other in (left[:1] if ordered else left) if equal(part, other, budget)), None)
         if same is None:
             return False
         left.remove(same)
     return True
-
-
-def read(place, where, options):
-    
-    if where == "end":
-        return read_conclusion(place)
-    return read_place(place, where == "box")

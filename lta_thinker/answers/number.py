@@ -88,7 +88,9 @@ def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
         solution = place.strip().split("\n\n")[0]
         concluded = read(solution, "end") if WORDS_FIRST.match(place) else found
         return concluded if concluded == found or "=" in solution else ""
-    parts = (part for sentence in conclusion(place) for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)))
+    parts = (
+        part for sentence in conclusion(place) for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence))
+    )
     worked_out = _read(place.rpartition("=")[2], first=True) if re.search(r"\d[^=]*=", place) else None
     numbers = (_read(_in_digits(part), False, worked_out) for part in parts)
     return next((number for number in numbers if number is not None), None)
@@ -128,7 +130,7 @@ def _chosen(numbers: list[re.Match], first: bool, worked_out: str | None) -> str
 
 
 def _canonical(number: re.Match) -> str:
-    """"" for a number with a power."""
+    """ "" for a number with a power."""
     found = value(number["digits"]) if number.string[number.end() :].lstrip()[:1] != "^" else None
     scale = SCALES[number["scale"]] if number["scale"] else 1
     return "" if found is None else canonical(found * scale * (-1 if number["sign"] else 1))
@@ -194,7 +196,10 @@ def _root(match: re.Match) -> str:
 PYTHON_SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alone
     (re.compile(r"\\[,; ]"), ""),
     *2 * ((re.compile(r"\\[dtc]?frac\s*(\{[^{}]*\})?\s*(\d)"), r"\\frac\1{\2}"),),  # \frac12
-    (re.compile(r"(?<![\d./^])(\d+)(?: +(\d+)\s?/\s?(\d+)(?![\d./])|\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\})"), r"(\1+\2\4/\3\5)"),
+    (
+        re.compile(r"(?<![\d./^])(\d+)(?: +(\d+)\s?/\s?(\d+)(?![\d./])|\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\})"),
+        r"(\1+\2\4/\3\5)",
+    ),
     (  # 0.1\overline{6}
         re.compile(r"(\d*\.(\d*))\\overline\{(\d+)\}"),
         lambda match: f"({match[1]}0+{match[3]}/{'9' * len(match[3])}{'0' * len(match[2])})",

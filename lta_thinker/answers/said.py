@@ -18,7 +18,9 @@ MAX_CONCLUSION = 5000  # characters at a text's end
 CHARACTERS: dict = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 CHARACTERS |= str.maketrans("’‘“”−–‐‑⁄∕、\u3000\u00a0\u2009\u202f", "''\"\"----//,    ")
 CHARACTERS |= {ord(one): f" {unicodedata.normalize('NFKC', one).replace('⁄', '/')}" for one in "½⅓⅔¼¾⅕⅖⅗⅘⅛"}
-CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le "})
+CHARACTERS |= str.maketrans(
+    {"。": ". ", "²": "^2", "³": "^3", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le "}
+)
 CHARACTERS |= str.maketrans({"≥": r"\ge ", "≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
 EMPHASIS = re.compile(r"\*\*|__|`")
 END_OF_TURN = re.compile(
