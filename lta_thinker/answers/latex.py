@@ -18,7 +18,6 @@ from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
 MAX_WORDS = 5
-MAX_PARTS = 20  # of a list; longer ones are unequal
 
 FORMULA = re.compile(r"\$\$[^$]{1,999}\$\$|\$(?:[^$\\\n]|\\.){1,500}\$|\\\(.{1,500}?\\\)|\\\[.{1,999}?\\\]", re.S)
 JOINT = re.compile(r"(?:\$|\\\))\s*(?:[,;和或]|,?\s(?:and|or|und|oder|et|ou|y|o)\s)\s*(?:\$|\\\()")  # $2$ or $3$
@@ -55,7 +54,10 @@ NAMED = re.compile(  # f^{-1}(x) = ..., \angle ABC = ..., (x, y) = ..., \text{Th
     r"|\\text\{[^{}]*(?:[:=]|\bis)\s*\})\s*(?=\S)"
 )
 EQUALS = re.compile(r"(?<![<>])=(?![^{}()]*[})])")  # not that of \sum_{k=1} and P(X = 1)
-OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")  # 2 \text{ and } 3
+COMMA = re.compile(  # between the parts of a list; also 2 \text{ and } 3
+    r"[,;]?\s?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;](?![^(\[{]*[)\]}])"
+)
+TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
 WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
 UNIT = re.compile(  # 12 million and 10 a.m. have none
     r"(?:(?<=[\d})!])|(?<=\\pi))(?!\s*(?:\\text\{\s*)?(?:hundred|thousand|\w*illion|dozen|half|[ap]\.?m\b))(?:_\{?\d+\}?"
@@ -65,11 +67,6 @@ UNIT = re.compile(  # 12 million and 10 a.m. have none
 _UNITS = """mm:millimeter cm:centimeter km:kilometer m:meter inche:inch in:inch feet:foot ft:foot mi:mile kg:kilogram
     g:gram lb:pound s:second min:minute hr:hour h:hour per:/ square:2 sq:2 cubic:3 unit: degree: text:"""
 UNITS = {short: name for short, _, name in (pair.partition(":") for pair in _UNITS.split())}
-_INSIDE = r"[^()\[\]{}]"
-for _ in range(4):  # brackets in brackets
-    _INSIDE = rf"(?:[^()\[\]{{}}]|[(\[{{]{_INSIDE}*[)\]}}])"
-PART = re.compile(rf"(?:(?![,;]){_INSIDE})+")
-LIST = re.compile(rf"([(\[{{]?)({PART.pattern}(?:[,;]{PART.pattern})+)([)\]}}]?)")
 
 
 def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
@@ -78,7 +75,7 @@ def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
         return canonical(place)
     if where == "end":
         end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), place[-MAX_CONCLUSION:])
-        return next(filter(None, map(_said, conclusion(end))), None) or number.read(place, where)
+        return next(filter(None, map(_said, conclusion(end))), None)
     place = place.lstrip(" \n*:_>")
     if not FORMULA.match(place):
         place = AFTERTHOUGHT.sub("", IS.split(SENTENCE_END.split(place)[0])[-1]).strip(" *")
@@ -117,11 +114,16 @@ def canonical(formula: str) -> str | None:
 def key(formula: str) -> tuple[str, str]:
     """A number's value, else the formula without spaces and names in front of it, of words the letters; and the name of
     its unit or base. Answers with the same key are equal."""
-    parts = OR.split(canonical(formula) or formula)
-    formula = parts[0] if len({value(part) or part for part in parts}) == 1 else ", ".join(parts)  # 0.5 or 1/2
-    name = NAMED.match(formula)
-    if name and not ("," in formula and EQUALS.search(formula, name.end())):  # x = 2, y = 3
-        formula = EQUALS.split(formula[name.end() :])[-1]  # A = \pi r^2 = 9\pi
+    parts = COMMA.split(canonical(formula) or formula)
+    if formula.count(r"\pm") == 1 and len(parts) == 1:
+        parts = [parts[0].replace(r"\pm", sign) for sign in "+-"]
+    names = [NAMED.match(part) for part in parts]
+    parts = [EQUALS.split(part[len(name[0]) :])[-1] if name else part for name, part in zip(names, parts, strict=True)]
+    named = {"".join(name[0].split()): part for name, part in zip(names, parts, strict=True) if name}
+    if len(named) == len(parts) > 1:  # y = 4, x = 3
+        formula = f"({','.join(part for _, part in sorted(named.items()))})"
+    else:
+        formula = ",".join(parts) if len({value(part) or part for part in parts}) > 1 else parts[0]  # 0.5 or 1/2
     unit = UNIT.search(formula.rstrip())
     formula = formula[: unit.start()] if unit else formula
     if WORDS.search(formula):
@@ -130,7 +132,7 @@ def key(formula: str) -> tuple[str, str]:
     names = (UNITS.get(word, UNITS.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words)
     formula = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula)
     exact = value(formula)
-    return formula if exact is None else str(exact), " ".join(sorted(filter(None, names)))
+    return formula if exact is None else number.canonical(exact) or formula, " ".join(sorted(filter(None, names)))
 
 
 def equal(a: str, b: str, budget: Budget) -> bool:
@@ -139,16 +141,20 @@ def equal(a: str, b: str, budget: Budget) -> bool:
     (one, unit), (other, other_unit) = key(a), key(b)
     if unit and other_unit and unit != other_unit:
         return False
-    if one == other or None not in (value(one), value(other)) or WORDS.search(f"{one} {other}"):
-        return one == other
-    list_a, list_b = _list(one), _list(other)
-    if list_a and list_b:
-        return _lists_equal(*list_a, *list_b, budget)
+    values = value(one), value(other)
+    if one == other or None not in values:
+        return one == other or values[0] == values[1]
+    if WORDS.search(f"{one} {other}"):
+        return False
     if EQUALS.search(one + other):
         if "=" in a and "=" in b:  # y = 2x and 2x - y = 0
             return budget.same(a, b)
         one, other = _stated(one), _stated(other)
         return not EQUALS.search(one + other) and equal(one, other, budget)
+    if TUPLE.fullmatch(one) or TUPLE.fullmatch(other):
+        if r"\{" in (one[:2], other[:2]):
+            return False
+        one, other = (f"({text})" if COMMA.search(text) else text for text in (one, other))  # 3, 4 and (3, 4)
     return budget.same(one.replace(",", ", "), other.replace(",", ", "))  # "100,200" is one number to the library
 
 
@@ -159,27 +165,3 @@ def _stated(formula: str) -> str:
     function, multiple = re.search(r"\\(?!frac|sqrt|pi)", left), re.search(r"\d[a-zA-Z]", left)
     to_solve = not exact or "," in left or not function and (len(letters) == 1 or multiple)
     return formula if exact is None or letters and to_solve else right
-
-
-def _list(formula: str) -> tuple[str, list[str]] | None:
-    """The brackets and the parts of a tuple, an interval or a set; no brackets for a list. None for all else."""
-    if formula.count(r"\pm") == 1:
-        return "", [formula.replace(r"\pm", sign) for sign in "+-"]
-    if not (match := LIST.fullmatch(re.sub(r"\\([{}])", r"\1", formula))):
-        return None
-    parts = PART.findall(match[2])
-    names = {name[0] for part in parts if (name := NAMED.match(part))}
-    return ("()", sorted(parts)) if len(names) == len(parts) else (match[1] + match[3], parts)  # x = 3, y = 4
-
-
-def _lists_equal(brackets: str, parts: list[str], others: str, left: list[str], budget: Budget) -> bool:
-    alike = brackets == others or {brackets, others} in ({"", "()"}, {"", "{}"})
-    if not alike or not len(parts) == len(left) <= MAX_PARTS:
-        return False
-    ordered = not {brackets, others} <= {"", "{}"}
-    for part in parts:
-        same = next((other for other in (left[:1] if ordered else left) if equal(part, other, budget)), None)
-        if same is None:
-            return False
-        left.remove(same)
-    return True
