@@ -3,8 +3,8 @@
     extract_answer("So she makes 9 * 2 = $18.00 a day.", "number")   ->  "18"
     answers_equal("3/4", "0.75", "number")                           ->  True
 
-said.py finds where a text says its answer, for all types. An answer type is a module that reads what is said there and
-compares two answers: number.py, choice.py, boolean.py, latex.py. Where it is not clear, there is no answer.
+said.py finds where a text says its answer; number.py, word.py and latex.py read what is said there and compare answers
+(docs/answers.md). Where it is not clear, there is no answer.
 """
 
 from collections.abc import Callable, Hashable
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from lta_thinker.answers import latex, number, word
 from lta_thinker.answers.said import places
 from lta_thinker.answers.verifier import Budget
-
-ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,15 @@ class Kind:
     read: Callable[[str, str, tuple[str, ...]], str | None]
     key: Callable[[str], Hashable] = str
     equal: Callable[[str, str, Budget], bool] | None = None
+
+
+KINDS = {
+    "number": Kind(number.read, number.key),
+    "choice": Kind(word.read_choice),
+    "boolean": Kind(word.read_boolean),
+    "latex": Kind(latex.read, latex.key, latex.equal),
+}
+ANSWER_TYPES = tuple(KINDS)
 
 
 def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), finished: bool = True) -> str | None:
@@ -62,11 +69,3 @@ def answer_kind(answer_type: str) -> Kind:
     if answer_type not in KINDS:
         raise ValueError(f"unknown answer type {answer_type!r}: one of {', '.join(ANSWER_TYPES)}")
     return KINDS[answer_type]
-
-
-KINDS = {
-    "number": Kind(number.read, number.key),
-    "choice": Kind(word.read_choice),
-    "boolean": Kind(word.read_boolean),
-    "latex": Kind(latex.read, latex.key, latex.equal),
-}

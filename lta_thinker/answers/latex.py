@@ -3,9 +3,8 @@ r"""LaTeX answers: the formula that a text says, its canonical string, and equal
     read(r" $\dfrac{1}{2}$, as $x = 1$.", boxed=False)    ->  r"\frac{1}{2}"
     equal(r"\frac{1}{2}", "0.5", Budget())               ->  True
 
-A box says the formula. Else a sentence says the formula between dollar signs that it begins with, or that stands right
-behind its last "is", or its last formula or number. Behind a mark (said.py) it may also be a formula without dollar
-signs, or five words. Formulas joined by commas, "and" or "or" are a list. docs/answers.md has the policy of equality.
+A box says the formula. Else a sentence says the one between dollar signs that it begins with, or that stands behind its
+last "is", or its last formula or number; behind a mark also one without dollar signs, or five words.
 """
 
 import re
@@ -60,9 +59,8 @@ COMMA = re.compile(  # between the parts of a list; also 2 \text{ and } 3
 TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
 WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
 UNIT = re.compile(  # 12 million and 10 a.m. have none
-    r"(?:(?<=[\d})!])|(?<=\\pi))(?!\s*(?:\\text\{\s*)?(?:hundred|thousand|\w*illion|dozen|half|[ap]\.?m\b))(?:_\{?\d+\}?"
-    r"|\s*\\text\{[^{}]*\}|\s+(?:[ckm]m|kg|ft|lb|oz|m/s|[a-z]{3,})\b[a-z /]*)\s*(?:\^\s?\{?\s?[23]\s?\}?)?\Z",
-    re.IGNORECASE,
+    r"(?i)(?:(?<=[\d})!])|(?<=\\pi))(?!\s*(?:\\text\{\s*)?(?:hundred|thousand|\w*illion|dozen|half|[ap]\.?m\b))(?:_\{?\d+\}?"
+    r"|\s*\\text\{[^{}]*\}|\s+(?:[ckm]m|kg|ft|lb|oz|m/s|[a-z]{3,})\b[a-z /]*)\s*(?:\^\s?\{?\s?[23]\s?\}?)?\Z"
 )
 _UNITS = """mm:millimeter cm:centimeter km:kilometer m:meter inche:inch in:inch feet:foot ft:foot mi:mile kg:kilogram
     g:gram lb:pound s:second min:minute hr:hour h:hour per:/ square:2 sq:2 cubic:3 unit: degree: text:"""

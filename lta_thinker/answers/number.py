@@ -4,9 +4,8 @@ r"""Number answers: the number that a text says, its exact value, and the exact 
     value(r"\frac{3!}{2^{2}}")                                                 ->  Fraction(3, 2)
 
 A box, or the first sentence behind a mark, says the value of its arithmetic, or the number that stands right there or
-right behind the last "=". Of several numbers in another sentence the one counts that was worked out last in the text, or
-stands behind the verb. Brackets are asides. Joined numbers ("2 or 3", "3-5 days") are none, nor is what a refusal says.
-Canonical: "18", "-0.5", and "1/3" where decimals do not end.
+right behind the last "=". Of several numbers in another sentence the one counts that was worked out last in the text,
+or stands behind the verb; of joined ones none. Canonical: "18", "-0.5", and "1/3" where decimals do not end.
 """
 
 import ast
@@ -27,8 +26,9 @@ WORDS |= {word: 10 * i for i, word in enumerate("twenty thirty forty fifty sixty
 SCALES = {"k": 10**3, "K": 10**3, "M": 10**6, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5}
 _WORD = f"(?:{'|'.join([*WORDS, 'hundred', 'thousand', 'million', 'billion'][::-1])})"
-IN_WORDS = re.compile(rf"\b{_WORD}(?:(?:-|\s|\sand\s){_WORD})*\b", re.IGNORECASE)
-AT_END = re.compile(rf"(?<!\d\s)\b(?!one\b|hundred|thousand|million|billion){IN_WORDS.pattern}(?=\W*\Z)", re.IGNORECASE)
+_IN_WORDS = rf"{_WORD}(?:(?:-|\s|\sand\s){_WORD})*\b"
+IN_WORDS = re.compile(rf"(?i)\b{_IN_WORDS}")
+AT_END = re.compile(rf"(?i)(?<!\d\s)\b(?!one\b|hundred|thousand|million|billion){_IN_WORDS}(?=\W*\Z)")
 PART_IN_WORDS = re.compile(rf"\b({'|'.join(WORDS)}|and a)[ -]({'|'.join(PARTS)})s?\b", re.IGNORECASE)
 
 _DECIMAL = r"(?:\d++(?:\.\d++)?|(?<![\w.])\.\d++)"
@@ -37,13 +37,10 @@ NUMBER = re.compile(
     rf"(?P<digits>(?:\d{{1,3}}[ ])?{_DECIMAL}[ ]?/[ ]?{_DECIMAL}|{_DECIMAL}(?:[eE][-+]?\d++)?)"
     rf"(?:[ ]?(?P<scale>(?<=\d)[kKM]|(?<=[ ])(?:{'|'.join(SCALES)}))\b)?"
 )
-GROUPS = (
-    re.compile(  # 1,234 and 12,34,567; 1 234 and 1'234; 1.234,5; 1.234.567; with a currency that is so written 1.234
-        r"(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?!\d)|\d{1,3}(?:[ ']\d{3})+(?!\d)|\d{1,3}(?:\.\d{3})+(?=,\d)"
-        r"|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)|(?:(?<=€)|(?<=€ )|(?<=Rp)|(?<=Rp ))\d{1,3}\.\d{3}(?!\d)"
-        r"|\d{1,3}\.\d{3}(?=\s?(?:€|euro|rupiah|reais|pesos)))",
-        re.IGNORECASE,
-    )
+GROUPS = re.compile(  # 1,234 and 12,34,567; 1 234; 1'234; 1.234,5; 1.234.567; 1.234 with a currency that is so written
+    r"(?i)(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?!\d)|\d{1,3}(?:[ ']\d{3})+(?!\d)|\d{1,3}(?:\.\d{3})+(?=,\d)"
+    r"|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)|(?:(?<=€)|(?<=€ )|(?<=Rp)|(?<=Rp ))\d{1,3}\.\d{3}(?!\d)"
+    r"|\d{1,3}\.\d{3}(?=\s?(?:€|euro|rupiah|reais|pesos)))"
 )
 SPELLINGS = (  # in this order
     (re.compile(r"\{,\}"), ","),  # 1{,}234
@@ -60,20 +57,19 @@ SPELLINGS = (  # in this order
 )
 ASIDE = re.compile(r"\([^()]*\)")
 SIDES = re.compile(r"=|\\approx|→|\brounds?(?:\s\w+)?\sto\b")
+WORKED_OUT = re.compile(r"\d[^=]*=[^=]*\d[^=]*\Z")  # 3 boxes * 4 = 12 pens
 WORDS_FIRST = re.compile(r"\s*(?:[^\W\d_]+[',]?\s+){2}")
 VERB = re.compile(  # the number behind the last one is said: "In 2030, she will be 27", "not 5 but 7"
-    r".*(?:\b(?:is|are|was|were|be|equals?|ha[sd]|have|needs?|takes?|gets?|gives?|costs?|makes?|earns?|pays?|so|but|ist|est"
-    r"|es|adalah)\b|[是为は])",
-    re.DOTALL,
+    r"(?s).*(?:\b(?:is|are|was|were|be|equals?|ha[sd]|have|needs?|takes?|gets?|gives?|costs?|makes?|earns?|pays?|so|but|ist|est"
+    r"|es|adalah)\b|[是为は])"
 )
 JOINED = re.compile(  # between two numbers: "2 or 3", "3-5", "5 hours 30 minutes", "3:5"
     r"%?(?:\s[^\d\W]+){0,2}\s?(?:[-+*/,x:]|\\times|\b(?:to|and|or|und|oder|bis|et|ou)\b)[\s,]*(?:(?:and|or)\s)?"
     r"|\s?(?:hours?|h|minutes?|min|days?|weeks?|years?|feet|foot|ft|pounds?)\s"
 )
 REFUSAL = re.compile(
-    r"\b(?:can(?:no|')t|cannot|unable to|not possible to|impossible to)\s(?:be\s)?(?:\w+ly\s)?(?:determine|answer"
-    r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot\s(?:\w+\s)?enough\s(?:information|data|detail)|\A\W*(?:none|unknown|undefined)\b",
-    re.IGNORECASE,
+    r"(?i)\b(?:can(?:no|')t|cannot|unable to|not possible to|impossible to)\s(?:be\s)?(?:\w+ly\s)?(?:determine|answer"
+    r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot\s(?:\w+\s)?enough\s(?:information|data|detail)|\A\W*(?:none|unknown|undefined)\b"
 )
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 
@@ -88,12 +84,13 @@ def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
         solution = place.strip().split("\n\n")[0]
         concluded = read(solution, "end") if WORDS_FIRST.match(place) else found
         return concluded if concluded == found or "=" in solution else ""
-    parts = (
-        part for sentence in conclusion(place) for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence))
-    )
-    worked_out = _read(place.rpartition("=")[2], first=True) if re.search(r"\d[^=]*=", place) else None
-    numbers = (_read(_in_digits(part), False, worked_out) for part in parts)
-    return next((number for number in numbers if number is not None), None)
+    worked_out = _read(place.rpartition("=")[2], first=True) if WORKED_OUT.search(place) else None
+    for sentence in conclusion(place):
+        for part in (*BOLD.findall(sentence)[::-1], EMPHASIS.sub("", sentence)):
+            found = _read(_in_digits(part), False, worked_out)
+            if found is not None:
+                return found
+    return None
 
 
 def _read(sentence: str, first: bool, worked_out: str | None = None) -> str | None:
@@ -110,7 +107,7 @@ def _read(sentence: str, first: bool, worked_out: str | None = None) -> str | No
         text = plain(side)
         numbers = list(NUMBER.finditer(ASIDE.sub("", text))) or list(NUMBER.finditer(text))
         if numbers:
-            return _chosen(numbers, first or bool(re.search(r"\d", "".join(sides))), worked_out)
+            return _chosen(numbers, first or bool(WORKED_OUT.search(sentence)), worked_out)
     return None
 
 
@@ -130,10 +127,10 @@ def _chosen(numbers: list[re.Match], first: bool, worked_out: str | None) -> str
 
 
 def _canonical(number: re.Match) -> str:
-    """ "" for a number with a power."""
-    found = value(number["digits"]) if number.string[number.end() :].lstrip()[:1] != "^" else None
-    scale = SCALES[number["scale"]] if number["scale"] else 1
-    return "" if found is None else canonical(found * scale * (-1 if number["sign"] else 1))
+    found = value(number["digits"])
+    if found is None or number.string[number.end() :].lstrip()[:1] == "^":
+        return ""
+    return canonical(found * SCALES.get(number["scale"], 1) * (-1 if number["sign"] else 1))
 
 
 def canonical(number: Fraction) -> str:
@@ -166,19 +163,19 @@ def value_of(text: str) -> Fraction | None:
 
 def _in_digits(text: str) -> str:
     """A text with its number words as digits, at its end alone where it has digits: "three and a half" is "3 1/2"."""
-
-    def number(match: re.Match) -> str:
-        total = group = 0
-        for word in re.findall(r"[a-z]+", match[0].lower()):
-            group = group + WORDS.get(word, 0) if word not in SCALES else max(group, 1) * SCALES[word]
-            if SCALES.get(word, 0) > 100:
-                total, group = total + group, 0
-        return str(total + group)
-
     if re.search(r"\d", text):
-        return AT_END.sub(number, text)
-    text = PART_IN_WORDS.sub(lambda match: f"{WORDS.get(match[1].lower(), 1)}/{PARTS[match[2].lower()]}", text)
-    return IN_WORDS.sub(number, text)
+        return AT_END.sub(_whole, text)
+    text = PART_IN_WORDS.sub(lambda part: f"{WORDS.get(part[1].lower(), 1)}/{PARTS[part[2].lower()]}", text)
+    return IN_WORDS.sub(_whole, text)
+
+
+def _whole(words: re.Match) -> str:
+    total = group = 0
+    for word in re.findall(r"[a-z]+", words[0].lower()):
+        group = max(group, 1) * SCALES[word] if word in SCALES else group + WORDS.get(word, 0)
+        if SCALES.get(word, 0) > 100:
+            total, group = total + group, 0
+    return str(total + group)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -196,10 +193,8 @@ def _root(match: re.Match) -> str:
 PYTHON_SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alone
     (re.compile(r"\\[,; ]"), ""),
     *2 * ((re.compile(r"\\[dtc]?frac\s*(\{[^{}]*\})?\s*(\d)"), r"\\frac\1{\2}"),),  # \frac12
-    (
-        re.compile(r"(?<![\d./^])(\d+)(?: +(\d+)\s?/\s?(\d+)(?![\d./])|\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\})"),
-        r"(\1+\2\4/\3\5)",
-    ),
+    (re.compile(r"(?<![\d./^])(\d+) +(\d+)\s?/\s?(\d+)(?![\d./])"), r"(\1+\2/\3)"),  # 1 1/2
+    (re.compile(r"(?<![\d./^])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"(\1+\2/\3)"),
     (  # 0.1\overline{6}
         re.compile(r"(\d*\.(\d*))\\overline\{(\d+)\}"),
         lambda match: f"({match[1]}0+{match[3]}/{'9' * len(match[3])}{'0' * len(match[2])})",
@@ -208,8 +203,8 @@ PYTHON_SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alo
     (re.compile(r"(?<=[\d)])[eE]([-+]?\d{1,3})(?!\d)"), r"*10**(\1)"),
     (re.compile(r"(?<!\d)(\d{1,3})\s*!"), lambda match: str(math.factorial(int(match[1])))),
     (re.compile(r"\\sqrt\s*\{(\d+)\}"), _root),
-    (re.compile(r"\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)"), ""),
     (re.compile(r"\}\s*\{"), ")/("),
+    (re.compile(r"(?<!/)(?<!/\s)\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)"), ""),
     (re.compile(r"\\(?:cdot|times)(?![a-zA-Z])"), "*"),
     (re.compile(r"(?<!\d)0+(?=\d)"), ""),  # 007
 )

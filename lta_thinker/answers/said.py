@@ -2,8 +2,9 @@
 
     places("It is 5. The answer is 6, not 7.", finished=True)   ->   (" 6, not 7.", "mark"), ("It is ... 7.", "end")
 
-The last box or mark ("the answer is", "Answer:", "####", `<answer>`) comes first, the end of the text last. What is asked,
-denied, supposed or said by others is no mark. A text that was cut off has no end, and no mark in its last sentence.
+The last box or mark ("the answer is", "Answer:", "####", `<answer>`) comes first, the end of the text last. What is
+asked, denied, supposed or said by others is no mark. A text that was cut off has no end, and no mark in its last
+sentence.
 """
 
 import re
@@ -37,31 +38,26 @@ _NOUN = (
     r"|respuesta|resposta|risposta|jawaban(?:nya)?|ответ)\b|答案|答え|正解|정답|답"
 )
 MARK = re.compile(  # "Answer: 5", "answer = 5", "Answer\n5", "the answer to this is 5", "Result: 5", "#### 5"
-    rf"(?:{_NOUN})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
+    rf"(?i)(?:{_NOUN})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
     r"|[^.:=!?\n]{0,60}?(?:\b(?:is|are|be|ist|lautet|est|es|é|è|adalah)\b|[:是为為は은는]))"
     r"|(?:\b(?:results?|solutions?|output|lösung|ergebnis|résultat|resultado|solución|hasil)\b|结果|結果)\s?:"
     r"|####(?!#)(?-i:(?![^\w\n]{0,8}(?:[A-Z][a-z]+:?(?:\s\w|\s*\n)|\d{1,2}[.)]\s)))"
-    r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?",
-    re.IGNORECASE,
+    r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?"
 )
 DENIED = re.compile(  # in the clause before an answer: "if the answer is 5", "some think it is B", "not B but C"
-    r"n't\b|\b(?:not|cannot|no(?! doubt)|never|neither|nor|if|whether|unless|assum\w+|suppose|wrong|incorrect|false|tempting|possible"
-    r"|common|others?|another|people|students|some|they|thought|guessed|initial|previous|says|express|than|unlike|(?<!no )doubt"
-    r"|eliminate|rules? out|anything but|(?<!I )(?:would|could|might|may))\b",
-    re.IGNORECASE,
+    r"(?i)n't\b|\b(?:not|cannot|no(?! doubt)|never|neither|nor|if|whether|unless|assum\w+|suppose|wrong|incorrect|false"
+    r"|tempting|possible|common|others?|another|people|students|some|they|thought|guessed|initial|previous|says|express"
+    r"|than|unlike|(?<!no )doubt|eliminate|rules? out|anything but|(?<!I )(?:would|could|might|may))\b"
 )
 CORRECTION = re.compile(
-    r"[.!?…;,\n—-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that"
-    r"|(?:that|this)(?:'s| is| was) (?:wrong|incorrect|not right)|I (?:made|was wrong)|(?<=[.!?…\n]\s)actually)\b",
-    re.IGNORECASE,
+    r"(?i)[.!?…;,\n—-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that"
+    r"|(?:that|this)(?:'s| is| was) (?:wrong|incorrect|not right)|I (?:made|was wrong)|(?<=[.!?…\n]\s)actually)\b"
 )
 AFTERWORD = re.compile(
-    r"\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\A\W*(?:note|source)\b|\?\W*\Z",
-    re.IGNORECASE,
+    r"(?i)\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\A\W*(?:note|source)\b|\?\W*\Z"
 )
 BEHIND = re.compile(  # a heading: what follows it is behind the conclusion
-    r"(?<=\w)\W*\n[^\w\n]{0,9}(?:key points?|explanation|verification|check|notes?|source)\b[^\w\n]{0,5}(?::|\n)",
-    re.IGNORECASE,
+    r"(?i)(?<=\w)\W*\n[^\w\n]{0,9}(?:key points?|explanation|verification|check|notes?|source)\b[^\w\n]{0,5}(?::|\n)"
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
 WHOLE_SENTENCES = re.compile(r"\A.*[.!?]\s|\A.*\n", re.DOTALL)

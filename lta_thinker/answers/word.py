@@ -4,10 +4,10 @@
     extract_answer("The answer is 18 km.", "choice", ("6 km", "18 km"))    ->  "B"
     extract_answer("Is it true? I doubt that it is.", "boolean")           ->  None
 
-First each word that can be an answer is spelled as ⟨C⟩ or ⟨yes⟩, and an option's text, or its number without a unit, as
-⟨~C⟩. Those that are denied, asked, supposed, called wrong or said by others do not count. Of the rest the last one counts
-that is concluded ("so ⟨C⟩"), else one that begins a sentence, else one that is named in the last sentence, an option's
-text only at its end or behind "so"; these only where all are the same. A yes or no that is only named does not count.
+First each word that can be an answer is spelled as ⟨C⟩ or ⟨yes⟩, and an option's text, or its number, as ⟨~C⟩. Those
+that are denied, asked, supposed, called wrong or said by others do not count. Of the rest those count that are
+concluded ("so ⟨C⟩"), else that begin a sentence, else that are named in the last one, an option's text only at its end
+or behind "so"; where two of these differ there is no answer. A yes or no that is only named does not count.
 """
 
 import re
@@ -22,10 +22,9 @@ ANOTHER = re.compile(  # behind the answer: "A or B", "A, B", "Yes... or no", "1
 )
 CLAUSE = re.compile(r"[.!?;:,\n—]|(?<!anything )\bbut\b")
 CALLED_WRONG = re.compile(  # behind the answer: "A is clearly wrong", "A, which is too small", "yes, if", "yes?"
-    r"[ )\"':]{0,4}(?:\?|(?:if|unless|though|would)\b|(?:,\swhich\s)?"
+    r"(?i)[ )\"':]{0,4}(?:\?|(?:if|unless|though|would)\b|(?:,\swhich\s)?"
     r"(?:(?:is|was|are|can|could|does|looks|seems)\b\s?)?(?:\w{2,9}ly\s)?"
-    r"(?:(?:not|never|cannot|\w{2,5}n't|too|out|ruled)\b|wrong|incorrect|false|impossible|eliminated))",
-    re.IGNORECASE,
+    r"(?:(?:not|never|cannot|\w{2,5}n't|too|out|ruled)\b|wrong|incorrect|false|impossible|eliminated))"
 )
 CALLED_RIGHT = r"\s(?:is|must be)\s(?:\w{2,8}ly\s)?(?:the\s)?(?:only\s)?(?:correct|right|answer|best)\b"
 CONCLUDING = "so|thus|hence|therefore|also|donc|jadi|conclusion|choose|pick|select|go(?:ing)? with|leav(?:es|ing)"
@@ -35,10 +34,7 @@ FILLERS = (  # "The answer is most likely"; not "partially true"
     r"[^\w\n]{0,3}\Z"
 )
 BEGINS = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]{{0,9}}{FILLERS}", re.IGNORECASE)
-CONCLUDES = re.compile(
-    rf"\b(?:{CONCLUDING}|match(?:es)?|I(?:'d| would)? (?:say|think))\b[\s:,…—-]{{0,3}}{FILLERS}",
-    re.IGNORECASE,
-)
+CONCLUDES = re.compile(rf"(?i)\b(?:{CONCLUDING}|match(?:es)?|I(?:'d| would)? (?:say|think))\b[\s:,…—-]{{0,3}}{FILLERS}")
 ENDS = re.compile(  # behind a letter that begins a sentence: "C", "C) 15 km", "C, because"; not "Option A says 8 km"
     rf"\s?[^\w\s⟨]|\s*(?:\n|\Z)|\s(?:because|since|as|which)\b|{CALLED_RIGHT}"
 )
@@ -81,10 +77,9 @@ _NO = (
     "|아니(?:요|오)"
 )
 WORD = re.compile(  # "no" not before a noun
-    r"(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|cannot be|can't be)\s[\"']?){0,3})"
+    r"(?i)(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|cannot be|can't be)\s[\"']?){0,3})"
     rf"(?:(?P<yes>{_YES})|{_NO})(?=[\"'\])}}」]{{0,2}}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です"
-    r"|\s(?:that|because|since|as|but|and|or|so|it|he|she|they|you|we|i|there|this|these|those|the|wait)\b))",
-    re.IGNORECASE,
+    r"|\s(?:that|because|since|as|but|and|or|so|it|he|she|they|you|we|i|there|this|these|those|the|wait)\b))"
 )
 
 QUOTED = re.compile(r'"[^"\n]{1,200}\s[^"\n]{1,200}"')  # "Max is red" is false.
