@@ -3,8 +3,8 @@
     places("It is 5. The answer is 6, not 7.", finished=True)   ->   (" 6, not 7.", "mark"), ("It is ... 7.", "end")
 
 The last box or mark ("the answer is", "Answer:", "####", `<answer>`) comes first, the end of the text last. What is
-asked, denied, supposed or said by others is no mark. A text that was cut off has no end, and no mark in its last
-sentence.
+asked, denied, supposed or said by others is no mark, nor is one before a "wait". A text that was cut off has no end,
+and no mark in its last sentence.
 """
 
 import re
@@ -68,25 +68,25 @@ def turn_of(text: str, finished: bool) -> str:
     _, end, text = text.rpartition("</think>")
     if not end and not finished and "<think>" in text:
         return ""
-    return CORRECTION.split(END_OF_TURN.split(text, maxsplit=1)[0].translate(CHARACTERS))[-1]
+    return END_OF_TURN.split(text, maxsplit=1)[0].translate(CHARACTERS)
 
 
 def places(text: str, finished: bool) -> Iterator[tuple[str, str]]:
     """Where a text may say its answer, the best place first: what stands there, and "box", "mark" or "end"."""
     turn = turn_of(text, finished)
     text = EMPHASIS.sub("", turn)
-    found = []
+    corrected, found = len(text) - len(CORRECTION.split(text)[-1]), []
     for box in list(BOXES.finditer(text))[-1:]:
         found.append((box.end(), "box", ", ".join(dict.fromkeys(map(str.strip, BOX.findall(box[0]))))))
     if not finished:
         text = "".join(WHOLE_SENTENCES.findall(text))
-    for mark in list(MARK.finditer(text))[-MAX_MARKS:]:
+    for mark in list(MARK.finditer(text, corrected))[-MAX_MARKS:]:
         clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
         if not DENIED.search(clause + mark[0]):
             found.append((mark.end(), "mark", text[mark.end() :][:MAX_PLACE]))
     yield from ((place, where) for _, where, place in sorted(found, reverse=True))
     if finished:
-        yield turn, "end"
+        yield CORRECTION.split(turn)[-1], "end"
 
 
 def conclusion(turn: str) -> Iterator[str]:
