@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from lta_thinker.answers import number
 from lta_thinker.answers.number import value
-from lta_thinker.answers.said import MAX_CONCLUSION, conclusion
+from lta_thinker.answers.said import MAX_CONCLUSION, conclusion, spelled
 from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
@@ -31,22 +31,22 @@ ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset
 ALIASES |= {r"\neq": r"\ne", "!=": r"\ne "}
 _DEGREES = r"(?:\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![a-z]))"
 SPELLINGS = (  # in this order
-    (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),  # 11,\! 111
+    (r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))", ""),  # 11,\! 111
     # Sizes, fonts, colours and spacing; \mathrm{cm} is \text{cm}
-    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|underline|pmb|bm|boldsymbol|fbox|math(?:bf|it|sf))(?![a-zA-Z])"), ""),
-    (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+"), " "),
-    (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)"), r"\\text"),
-    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|(?<=\s)!="), lambda m: ALIASES[m[0]]),
-    (re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])"), lambda m: m[0].replace(",", "")),
-    (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
-    (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),  # 25^\circ C
+    (r"\\(?:left|right|[bB]igg?[lr]?|underline|pmb|bm|boldsymbol|fbox|math(?:bf|it|sf))(?![a-zA-Z])", ""),
+    (r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])", ""),
+    (r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+", " "),
+    (r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)", r"\\text"),
+    (r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|(?<=\s)!=", lambda m: ALIASES[m[0]]),
+    (r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])", lambda m: m[0].replace(",", "")),
+    (rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}", r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
+    (rf"{_DEGREES}\s?([CF])\b", r"\\text{\1}"),  # 25^\circ C
     (re.compile(_DEGREES), ""),
-    (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),  # sqrt(3)/2
-    (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),  # \sqrt13
-    (re.compile(r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx"), ""),  # \sqrt{2} \approx 1.41
-    (re.compile(r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),  # \textbf{(C)} 12
-    (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),  # \text{14 cm}
+    (r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])", r"\\\1"),  # sqrt(3)/2
+    (r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))", r"\\sqrt{\1\2}"),  # \sqrt13
+    (r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx", ""),  # \sqrt{2} \approx 1.41
+    (r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)", ""),  # \textbf{(C)} 12
+    (r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z", r"\1"),  # \text{14 cm}
 )
 NAMED = re.compile(  # f^{-1}(x) = ..., \angle ABC = ..., (x, y) = ..., \text{The answer is } ...
     r"\s*(?:(?>\\[a-zA-Z]++|[a-zA-Z{}|'\s]|_(?:\{[^{}]*\}|\w)|\^\{-1\}|[(\[][\w,\s]*[)\]])++="
@@ -102,9 +102,7 @@ def canonical(formula: str) -> str | None:
     or too much."""
     if len(formula) > 2 * MAX_LENGTH:
         return None
-    for pattern, spelling in SPELLINGS:
-        formula = pattern.sub(spelling, formula)
-    formula = formula.strip()
+    formula = spelled(formula, SPELLINGS).strip()
     return formula if formula.strip("{} ") and len(formula) <= MAX_LENGTH else None
 
 

@@ -16,7 +16,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
-from lta_thinker.answers.said import CHARACTERS, EMPHASIS, SENTENCE_END, conclusion
+from lta_thinker.answers.said import CHARACTERS, EMPHASIS, SENTENCE_END, conclusion, spelled
 
 MAX_NUMBER_LENGTH = 100  # characters; more is a model in a loop, not an answer
 
@@ -37,23 +37,23 @@ NUMBER = re.compile(
     rf"(?P<digits>(?:\d{{1,3}}[ ])?{_DECIMAL}[ ]?/[ ]?{_DECIMAL}|{_DECIMAL}(?:[eE][-+]?\d++)?)"
     rf"(?:[ ]?(?P<scale>(?<=\d)[kKM]|(?<=[ ])(?:{'|'.join(SCALES)}))\b)?"
 )
-GROUPS = re.compile(  # 1,234 and 12,34,567; 1 234; 1'234; 1.234,5; 1.234.567; 1.234 with a currency that is so written
+GROUPS = (  # 1,234 and 12,34,567; 1 234; 1'234; 1.234,5; 1.234.567; 1.234 with a currency that is so written
     r"(?i)(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}(?!\d)|\d{1,3}(?:[ ']\d{3})+(?!\d)|\d{1,3}(?:\.\d{3})+(?=,\d)"
     r"|\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)|(?:(?<=€)|(?<=€ )|(?<=Rp)|(?<=Rp ))\d{1,3}\.\d{3}(?!\d)"
     r"|\d{1,3}\.\d{3}(?=\s?(?:€|euro|rupiah|reais|pesos)))"
 )
 SPELLINGS = (  # in this order
-    (re.compile(r"\{,\}"), ","),  # 1{,}234
-    (re.compile(r"\\!|\\(?=\$)"), ""),  # 1,\!234; \$5
-    (re.compile(r"\\text\w*\s*\{([^{}]*)\}"), r" \1 "),  # \text{Change: }-3
-    (re.compile(r"\\[,;: ]|~|[ \t]+"), " "),  # 2\,500
+    (r"\{,\}", ","),  # 1{,}234
+    (r"\\!|\\(?=\$)", ""),  # 1,\!234; \$5
+    (r"\\text\w*\s*\{([^{}]*)\}", r" \1 "),  # \text{Change: }-3
+    (r"\\[,;: ]|~|[ \t]+", " "),  # 2\,500
     (GROUPS, lambda match: re.sub(r"\D", "", match[0])),
-    (re.compile(r"(?<![\d,])(\d++),(?=\d{1,2}(?![\d,]))"), r"\1."),  # 12,50
-    (re.compile(r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?"), r"e\1"),  # 3 x 10^8
-    (re.compile(r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))"), r" \1\2/\3\4"),  # \frac12 cup
-    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)}°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)"), ""),  # 90^\circ; cm^2
-    (re.compile(r"\bRs\.?\s?(?=\d)"), "$"),
-    (re.compile(r"(?<![\d)])(?<![\d)]\s)\b(?:minus|negative)\s+(?=[\d.$€£])", re.IGNORECASE), "-"),  # negative $20
+    (r"(?<![\d,])(\d++),(?=\d{1,2}(?![\d,]))", r"\1."),  # 12,50
+    (r"(?<=\d)\s?(?:\\times|\\cdot|[*x])\s?10\s?\^\s?\{?([-+]?\d{1,2})\}?", r"e\1"),  # 3 x 10^8
+    (r"\\[dtc]?frac\s*(?:\{(\d+)\}|(\d))\s*(?:\{(\d+)\}|(\d))", r" \1\2/\3\4"),  # \frac12 cup
+    (r"\^\s?\{?\s?\\circ\s?\}?|(?<=[A-Za-z)}°])\s?[\^_](?:\{[^{}]*\}|\s?-?\d+)", ""),  # 90^\circ; cm^2
+    (r"\bRs\.?\s?(?=\d)", "$"),
+    (r"(?i)(?<![\d)])(?<![\d)]\s)\b(?:minus|negative)\s+(?=[\d.$€£])", "-"),  # negative $20
 )
 ASIDE = re.compile(r"\([^()]*\)")
 SIDES = re.compile(r"=|\\approx|→|\brounds?(?:\s\w+)?\sto\b")
@@ -143,10 +143,7 @@ def canonical(number: Fraction) -> str:
 
 def plain(text: str) -> str:
     """A text in the spelling that numbers are read in."""
-    text = text.translate(CHARACTERS)
-    for pattern, spelling in SPELLINGS:
-        text = pattern.sub(spelling, text)
-    return text
+    return spelled(text.translate(CHARACTERS), SPELLINGS)
 
 
 @lru_cache(2**14)
@@ -191,22 +188,22 @@ def _root(match: re.Match) -> str:
 
 
 PYTHON_SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alone
-    (re.compile(r"\\[,; ]"), ""),
-    *2 * ((re.compile(r"\\[dtc]?frac\s*(\{[^{}]*\})?\s*(\d)"), r"\\frac\1{\2}"),),  # \frac12
-    (re.compile(r"(?<![\d./^])(\d+) +(\d+)\s?/\s?(\d+)(?![\d./])"), r"(\1+\2/\3)"),  # 1 1/2
-    (re.compile(r"(?<![\d./^])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"(\1+\2/\3)"),
+    (r"\\[,; ]", ""),
+    *2 * ((r"\\[dtc]?frac\s*(\{[^{}]*\})?\s*(\d)", r"\\frac\1{\2}"),),  # \frac12
+    (r"(?<![\d./^])(\d+) +(\d+)\s?/\s?(\d+)(?![\d./])", r"(\1+\2/\3)"),  # 1 1/2
+    (r"(?<![\d./^])(\d+)\s*\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r"(\1+\2/\3)"),
     (  # 0.1\overline{6}
-        re.compile(r"(\d*\.(\d*))\\overline\{(\d+)\}"),
+        r"(\d*\.(\d*))\\overline\{(\d+)\}",
         lambda match: f"({match[1]}0+{match[3]}/{'9' * len(match[3])}{'0' * len(match[2])})",
     ),
-    (re.compile(r"(\d*)\.(\d+)"), lambda match: f"({match[1]}{match[2]}/1{'0' * len(match[2])})"),
-    (re.compile(r"(?<=[\d)])[eE]([-+]?\d{1,3})(?!\d)"), r"*10**(\1)"),
-    (re.compile(r"(?<!\d)(\d{1,3})\s*!"), lambda match: str(math.factorial(int(match[1])))),
-    (re.compile(r"\\sqrt\s*\{(\d+)\}"), _root),
-    (re.compile(r"\}\s*\{"), ")/("),
-    (re.compile(r"(?<!/)(?<!/\s)\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)"), ""),
-    (re.compile(r"\\(?:cdot|times)(?![a-zA-Z])"), "*"),
-    (re.compile(r"(?<!\d)0+(?=\d)"), ""),  # 007
+    (r"(\d*)\.(\d+)", lambda match: f"({match[1]}{match[2]}/1{'0' * len(match[2])})"),
+    (r"(?<=[\d)])[eE]([-+]?\d{1,3})(?!\d)", r"*10**(\1)"),
+    (r"(?<!\d)(\d{1,3})\s*!", lambda match: str(math.factorial(int(match[1])))),
+    (r"\\sqrt\s*\{(\d+)\}", _root),
+    (r"\}\s*\{", ")/("),
+    (r"(?<!/)(?<!/\s)\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)", ""),
+    (r"\\(?:cdot|times)(?![a-zA-Z])", "*"),
+    (r"(?<!\d)0+(?=\d)", ""),  # 007
 )
 BRACES = str.maketrans({"{": "(", "}": ")", "^": "**"})
 ARITHMETIC = re.compile(r"(?!.*\d/\d+/)[\d\s+*/()-]*\d[\d\s+*/()-]*")  # no date
@@ -219,9 +216,7 @@ def value(formula: str) -> Fraction | None:
     is not only arithmetic or is too large."""
     if len(formula) > MAX_FORMULA:
         return None
-    for pattern, spelling in PYTHON_SPELLINGS:
-        formula = pattern.sub(spelling, formula)
-    formula = formula.strip().translate(BRACES)
+    formula = spelled(formula, PYTHON_SPELLINGS).strip().translate(BRACES)
     try:
         return _evaluate(ast.parse(formula, mode="eval").body) if ARITHMETIC.fullmatch(formula) else None
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):

@@ -9,7 +9,7 @@ and no mark in its last sentence.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 MAX_MARKS = 50  # boxes and marks that are read, from the end of a text; more is a model in a loop
 MAX_PLACE = 1000  # characters that are read behind a mark
@@ -63,17 +63,12 @@ SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
 WHOLE_SENTENCES = re.compile(r"\A.*[.!?]\s|\A.*\n", re.DOTALL)
 
 
-def turn_of(text: str, finished: bool) -> str:
-    """What counts of a text, in plain characters; empty where it was cut off while it was thinking."""
-    _, end, text = text.rpartition("</think>")
-    if not end and not finished and "<think>" in text:
-        return ""
-    return END_OF_TURN.split(text, maxsplit=1)[0].translate(CHARACTERS)
-
-
 def places(text: str, finished: bool) -> Iterator[tuple[str, str]]:
     """Where a text may say its answer, the best place first: what stands there, and "box", "mark" or "end"."""
-    turn = turn_of(text, finished)
+    _, thought, turn = text.rpartition("</think>")
+    if "<think>" in turn and not thought and not finished:  # cut off while it was thinking
+        return
+    turn = END_OF_TURN.split(turn, maxsplit=1)[0].translate(CHARACTERS)
     text = EMPHASIS.sub("", turn)
     corrected, found = len(text) - len(CORRECTION.split(text)[-1]), []
     for box in list(BOXES.finditer(text))[-1:]:
@@ -90,10 +85,17 @@ def places(text: str, finished: bool) -> Iterator[tuple[str, str]]:
 
 
 def conclusion(turn: str) -> Iterator[str]:
-    """The sentences at the end of turn_of's text, the last one first, without those of an afterword; what
+    """The sentences at the end of a text, the last one first, without those of an afterword; what
     stands behind a heading like "Explanation:" comes after what stands before it."""
     for text in BEHIND.split(turn[-MAX_CONCLUSION:], maxsplit=1):
         sentences = [one for one in SENTENCE_END.split(text) if one.strip()]
         while len(sentences) > 1 and AFTERWORD.search(sentences[-1]):
             sentences.pop()
         yield from reversed(sentences)
+
+
+def spelled(text: str, spellings: Iterable[tuple[str, str | Callable[[re.Match], str]]]) -> str:
+    """A text with each of these patterns replaced, in their order."""
+    for pattern, spelling in spellings:
+        text = re.sub(pattern, spelling, text)
+    return text

@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 
 from lta_thinker.answers.number import value_of
-from lta_thinker.answers.said import CHARACTERS, DENIED, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion
+from lta_thinker.answers.said import CHARACTERS, DENIED, MAX_CONCLUSION, MAX_MARKS, SENTENCE_END, conclusion, spelled
 
 ANSWER = re.compile(r"⟨~?(\w*)⟩(?:(?:[ :.=,()-]|option|choice){0,5}⟨~?\1⟩)*")  # also "C) 15 km": ⟨C⟩) ⟨~C⟩
 ANOTHER = re.compile(  # behind the answer: "A or B", "A, B", "Yes... or no", "15 (option C)"
@@ -43,24 +43,21 @@ ENDS_SENTENCE = re.compile(  # behind an option's text: "it is 20 dollars.", "it
 )
 
 SPELLINGS = (  # of LaTeX and Markdown around words, in this order
-    (re.compile(r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*"), r"(\1)"),  # I would say **C** here
-    (re.compile(r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}"), r"\1/\2"),
-    (re.compile(r"\\(?:text\w*|math[a-z]+)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}"), r"\1\2\3"),
-    (re.compile(r"\\[()\[\]]|\\?\$|[*`_⟨⟩]|<[^<>]{1,20}>"), ""),
+    (r"\*\*\s?\(?([A-J])\)?[.:]?\s?\*\*", r"(\1)"),  # I would say **C** here
+    (r"\\[dtc]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2"),
+    (r"\\(?:text\w*|math[a-z]+)\s*\{([^{}]*)\}|<([A-J])>|\{(,)\}", r"\1\2\3"),
+    (r"\\[()\[\]]|\\?\$|[*`_⟨⟩]|<[^<>]{1,20}>", ""),
 )
 _BEFORE = rf"{CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|\w{{2,12}}ly|us|es|est|ist|é|è|adalah|la|le|el"
 _BEHIND = rf"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{CALLED_RIGHT}"
 _LABEL = r"\b(?i:option|choice|letter|opción|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢]"
-LETTERS = [
-    re.compile(pattern, re.ASCII)
-    for pattern in (
-        r"(\n[^\w\n(]{0,9})([A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s))",  # a line "c", "c) 12", "c. 12"
-        rf"((?:{_LABEL})[(\"']?)([A-Ja-j])(?![\w'])",  # option (c), 选项C
-        r"((?<![\w)\\]))(?:[(\[{]|[\"'](?=[A-J]))([A-Ja-j])[)\]}\"'](?!\w)",  # (c)
-        r"(\s)([A-J])(?=\))",  # C) 12
-        rf"(\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?)([A-HJ])(?={_BEHIND})",  # it is C.
-    )
-]
+LETTERS = (
+    r"(?a)(\n[^\w\n(]{0,9})([A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s))",  # a line "c", "c) 12", "c. 12"
+    rf"(?a)((?:{_LABEL})[(\"']?)([A-Ja-j])(?![\w'])",  # option (c), 选项C
+    r"(?a)((?<![\w)\\]))(?:[(\[{]|[\"'](?=[A-J]))([A-Ja-j])[)\]}\"'](?!\w)",  # (c)
+    r"(?a)(\s)([A-J])(?=\))",  # C) 12
+    rf"(?a)(\b(?i:{_BEFORE})\s|(?<=[^\w \t'\\^⟨+*/<-])\s?)([A-HJ])(?={_BEHIND})",  # it is C.
+)
 # The options said again are no answers: "A) 12 B) 15 C) 18", also a line each; not "A fails. B is right. C fails."
 _LISTED = r"\W{1,3}(?:[^⟨⟩.!?]|[.!?](?!\s)){1,100}"
 LISTED = re.compile(rf"⟨A⟩{_LISTED}⟨B⟩{_LISTED}⟨C⟩[^\n]*(?:\n\W{{0,9}}⟨[D-J]⟩[^\n]*)*")
@@ -92,14 +89,7 @@ def read_choice(place: str, where: str, options: tuple[str, ...]) -> str | None:
 
 def read_boolean(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
     """The yes or no that a place says; "" for a doubt."""
-    return _answer(WORD.sub(_yes_or_no, "\n" + QUOTED.sub("it", _words(place[-MAX_CONCLUSION:]))), where)
-
-
-def _words(text: str) -> str:
-    """A text without LaTeX and Markdown around its words."""
-    for pattern, spelling in SPELLINGS:
-        text = pattern.sub(spelling, text)
-    return text
+    return _answer(WORD.sub(_yes_or_no, "\n" + QUOTED.sub("it", spelled(place[-MAX_CONCLUSION:], SPELLINGS))), where)
 
 
 def _yes_or_no(match: re.Match) -> str:
@@ -118,9 +108,9 @@ def _letters(text: str, options: tuple[str, ...]) -> str:
     def option(match: re.Match) -> str:
         return f"⟨~{keys[_key(match[0])]}⟩" if _key(match[0]) in keys else match[0]
 
-    text, letters = "\n" + _words(text), "ABCDEFGHIJ"[: len(options) or 10]
+    text, letters = "\n" + spelled(text, SPELLINGS), "ABCDEFGHIJ"[: len(options) or 10]
     for pattern in LETTERS:
-        text = pattern.sub(letter, text)
+        text = re.sub(pattern, letter, text)
     keys, named = _named(options)
     text = LISTED.sub("", text)
     return named.sub(option, text) if options else text
@@ -129,13 +119,13 @@ def _letters(text: str, options: tuple[str, ...]) -> str:
 @lru_cache
 def _named(options: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern]:
     """The letter of each text, and of each number of one, that no other option has; and what may be one in a text."""
-    texts = [_words(option.translate(CHARACTERS)).rstrip(" .,;:!") for option in options]
-    spelled = [{text, *WITH_UNIT.findall(text)} for text in texts]
-    keys = {(_key(text), letter) for letter, of_one in zip("ABCDEFGHIJ", spelled, strict=False) for text in of_one}
+    texts = [spelled(option.translate(CHARACTERS), SPELLINGS).rstrip(" .,;:!") for option in options]
+    named = [{text, *WITH_UNIT.findall(text)} for text in texts]
+    keys = {(_key(text), letter) for letter, of_one in zip("ABCDEFGHIJ", named, strict=False) for text in of_one}
     only = {key: letter for key, letter in keys if sum(key == other for other, _ in keys) == 1}
     patterns = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in texts if text[1:]]
-    named = "|".join(sorted(patterns, key=len, reverse=True)) or "(?!)"
-    return only, re.compile(rf"(?<![\w.,⟨-])(?:{named})(?![\w⟩]|[.,/]\d)|{NUMBER}", re.IGNORECASE)
+    texts_of_all = "|".join(sorted(patterns, key=len, reverse=True)) or "(?!)"
+    return only, re.compile(rf"(?<![\w.,⟨-])(?:{texts_of_all})(?![\w⟩]|[.,/]\d)|{NUMBER}", re.IGNORECASE)
 
 
 def _key(text: str) -> str:
