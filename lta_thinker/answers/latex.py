@@ -41,7 +41,7 @@ SPELLINGS = (  # in this order
     (r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])", lambda m: m[0].replace(",", "")),
     (rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}", r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
     (rf"{_DEGREES}\s?([CF])\b", r"\\text{\1}"),  # 25^\circ C
-    (re.compile(_DEGREES), ""),
+    (_DEGREES, ""),
     (r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])", r"\\\1"),  # sqrt(3)/2
     (r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))", r"\\sqrt{\1\2}"),  # \sqrt13
     (r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx", ""),  # \sqrt{2} \approx 1.41
@@ -56,6 +56,7 @@ EQUALS = re.compile(r"(?<![<>])=(?![^{}()]*[})])")  # not that of \sum_{k=1} and
 COMMA = re.compile(  # between the parts of a list; also 2 \text{ and } 3
     r"[,;]?\s?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;](?![^(\[{]*[)\]}])"
 )
+BARE_LIST = re.compile(rf"(?!\().*?(?:{COMMA.pattern})")
 TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
 WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
 UNIT = re.compile(  # 12 million and 10 a.m. have none
@@ -125,10 +126,10 @@ def key(formula: str) -> tuple[str, str]:
     if WORDS.search(formula):
         formula = re.sub(r"\\text|[\s{}().,;!'\"]", "", formula).casefold()
     words = re.findall(r"[a-z]+|/|\d+", unit[0].lower()) if unit else []
-    names = (UNITS.get(word, UNITS.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words)
+    words = (UNITS.get(word, UNITS.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words)
     formula = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula)
     exact = value(formula)
-    return formula if exact is None else number.canonical(exact) or formula, " ".join(sorted(filter(None, names)))
+    return formula if exact is None else number.canonical(exact) or formula, " ".join(sorted(filter(None, words)))
 
 
 def equal(a: str, b: str, budget: Budget) -> bool:
@@ -150,7 +151,7 @@ def equal(a: str, b: str, budget: Budget) -> bool:
     if TUPLE.fullmatch(one) or TUPLE.fullmatch(other):
         if r"\{" in (one[:2], other[:2]):
             return False
-        one, other = (f"({text})" if COMMA.search(text) else text for text in (one, other))  # 3, 4 and (3, 4)
+        one, other = (f"({text})" if BARE_LIST.match(text) else text for text in (one, other))  # 3, 4 and (3, 4)
     return budget.same(one.replace(",", ", "), other.replace(",", ", "))  # "100,200" is one number to the library
 
 
