@@ -23,7 +23,7 @@ CHARACTERS |= str.maketrans(
     {"。": ". ", "²": "^2", "³": "^3", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le "}
 )
 CHARACTERS |= str.maketrans({"≥": r"\ge ", "≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
-EMPHASIS = re.compile(r"\*\*|__|`")
+EMPHASIS = re.compile(r"\*\*|__|`|</answer>")
 END_OF_TURN = re.compile(
     r"(?!\A)(?:<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:)"
 )

@@ -50,7 +50,7 @@ SPELLINGS = (  # of LaTeX and Markdown around words, in this order
 )
 _BEFORE = rf"{CONCLUDING}|is|be|as|than|not|but|out|say|think|it's|\w{{2,12}}ly|us|es|est|ist|é|è|adalah|la|le|el"
 _BEHIND = rf"\W*\Z|[.:;,!?](?!\w)|\s*[\n(]|\s?[^\x00-\x7f]|\s(?:because|since|which|as|and|or)\b|{CALLED_RIGHT}"
-_LABEL = r"\b(?i:option|choice|letter|opción|lettre|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢]"
+_LABEL = r"\b(?i:option|choice|letter|opción|lettre|letra|alternativa|answer|antwort)[\s:]{1,2}|[选選項项肢]"
 LETTERS = (
     r"(?a)(\n[^\w\n(]{0,9})([A-Ja-j](?=[^\w\n]*(?:\n|\Z)|\)\s)|[A-Jb-j](?=[.:]\s))",  # a line "c", "c) 12", "c. 12"
     rf"(?a)((?:{_LABEL})[(\"']?)([A-Ja-j])(?![\w'])",  # option (c), 选项C
@@ -65,7 +65,7 @@ NUMBER = r"(?<![\w⟨.,/-])-?\d+(?:[.,/]\d+)*"
 WITH_UNIT = re.compile(rf"\A(?:\w\s?=\s?)?({NUMBER})[^\d()]*\Z")
 
 _YES = (
-    "yes|yep|yeah|true|correct|ja|wahr|richtig|oui|vrai|sí|verdader[oa]|sim|ya|benar|да|верно|是的|是|对的?|正确|肯定的?"
+    "yes|yep|yeah|true|correct|ja|wahr|richtig|oui|vrai|s[íì]|verdader[oa]|sim|ya|benar|да|верно|是的|是|对的?|正确|肯定的?"
     "|はい|正しい|네|예"
 )
 _NO = (
@@ -75,7 +75,7 @@ _NO = (
 )
 WORD = re.compile(  # "no" not before a noun
     r"(?i)(?<![^\W是])(?<!\w['-])(?P<nots>(?:(?:not|isn't|wasn't|nicht|cannot be|can't be)\s[\"']?){0,3})"
-    rf"(?:(?P<yes>{_YES})|{_NO})(?=[\"'\])}}」]{{0,2}}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です"
+    rf"(?:(?P<yes>{_YES})|{_NO})(?=[\"'\])}}」]{{0,2}}(?:\s?\Z|\s?[,;:!?/…–—\n]|\s-\s|\.(?!\s?\d)|です|입니다"
     r"|\s(?:that|because|since|as|but|and|or|so|it|he|she|they|you|we|i|there|this|these|those|the|wait)\b))"
 )
 
