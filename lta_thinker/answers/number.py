@@ -201,7 +201,7 @@ PYTHON_SPELLINGS = (  # LaTeX as Python's grammar has it, with whole numbers alo
     (r"(?<!\d)(\d{1,3})\s*!", lambda match: str(math.factorial(int(match[1])))),
     (r"\\sqrt\s*\{(\d+)\}", _root),
     (r"\}\s*\{", ")/("),
-    (r"(?<!/)(?<!/\s)\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)", ""),
+    (r"(?<![/^])(?<![/^]\s)\\[dtc]?frac\s*(?=\{)|(?<=\d)\.(?!\d)", ""),
     (r"\\(?:cdot|times)(?![a-zA-Z])", "*"),
     (r"(?<!\d)0+(?=\d)", ""),  # 007
 )

@@ -159,6 +159,7 @@ CHOICES = {
         ("正解はBです。", (), "B"),
         ("La respuesta correcta es la B.", (), "B"),
         ("La opción correcta es A.", (), "A"),
+        ("A resposta correta é a letra D.", (), "D"),
         ("La réponse correcte est la lettre B.", (), "B"),
         ("Antwort B ist richtig.", (), "B"),
         ("本题选D", (), "D"),
