@@ -45,9 +45,9 @@ MARK = re.compile(  # "Answer: 5", "answer = 5", "Answer\n5", "the answer to thi
     r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?"
 )
 DENIED = re.compile(  # in the clause before an answer: "if the answer is 5", "some think it is B", "not B but C"
-    r"(?i)n't\b|\b(?:not|cannot|(?<!or )no(?! doubt)|never|neither|nor|if|whether|unless|assum\w+|suppose|wrong|incorrect"
-    r"|false|tempting|possible|common|others?|another|people|students|some|they|thought|guessed|initial|previous|says"
-    r"|express|than|unlike|(?<!no )doubt|eliminate|rules? out|anything but|(?<!I )(?:would|could|might|may))\b"
+    r"(?i)n't\b|\b(?:not|cannot|(?<!or )no(?! doubt)|never|neither|nor|if|whether|unless|assum\w+|suppose|wrong"
+    r"|incorrect|false|tempting|possible|common|others?|another|people|students|some|they|thought|guessed|initial|previous"
+    r"|says|express|than|unlike|(?<!no )doubt|eliminate|rules? out|anything but|(?<!I )(?:would|could|might|may))\b"
 )
 CORRECTION = re.compile(
     r"(?i)[.!?…;,\n—-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that"

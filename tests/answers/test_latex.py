@@ -137,7 +137,8 @@ EQUAL = {
         \sqrt{8} | 2\sqrt2; 2\frac{1}{2} | 2.5; 1,000 | 1000; 007 | 7; 2^{10} | 1024; 5! | 120; \log_2 8 | 3
         \binom{5}{2} | 10; 0.\overline{6} | \frac23; 1.5e3 | 1500; \approx 4.5 | 4.5; 9 \cdot 2 = 18 | 18
         2\sqrt{3} \approx 3.46 | 2\sqrt{3}; \pi | 3.141593; 3! = 6 | 6; i^2 | -1; (1+i)^2 | 2i
-        1/\frac{2}{3} | 1.5; 2^{\frac{4}{2}} | 4; \cos 60^\circ | \frac12; 2:3 | \frac23; 11,\! 111,\! 100 | 11111100; 50\% | 50; 90 | 90^\circ""",
+        1/\frac{2}{3} | 1.5; 2^{\frac{4}{2}} | 4
+        \cos 60^\circ | \frac12; 2:3 | \frac23; 11,\! 111,\! 100 | 11111100; 50\% | 50; 90 | 90^\circ""",
     "units": r"""5\text{ cm} | 5; 5\text{ cm} | 5 centimeters; 60 \, \text{cm}^2 | 60
         5 \text{cm}^{2} | 5\text{ square centimeters}; 5\text{ units} | 5\text{ feet}
         7 m/s | 7 \text{ meters per second}; 120 °C | 120; 18 dollars | 18; 18 | 18\text{ eggs}
