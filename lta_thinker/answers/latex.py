@@ -148,6 +148,9 @@ def equal(a: str, b: str, budget: Budget) -> bool:
             return budget.same(a, b)
         one, other = _stated(one), _stated(other)
         return not EQUALS.search(one + other) and equal(one, other, budget)
+    lists = [sorted(map(str, map(key, COMMA.split(text)))) for text in (one, other)]
+    if any(len(set(parts)) < len(parts) for parts in lists):  # 1,1,2 is no set
+        return lists[0] == lists[1]
     if TUPLE.fullmatch(one) or TUPLE.fullmatch(other):
         if r"\{" in (one[:2], other[:2]):
             return False

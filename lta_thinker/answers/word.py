@@ -62,7 +62,7 @@ LETTERS = (
 _LISTED = r"\W{1,3}(?:[^⟨⟩.!?]|[.!?](?!\s)){1,100}"
 LISTED = re.compile(rf"⟨A⟩{_LISTED}⟨B⟩{_LISTED}⟨C⟩[^\n]*(?:\n\W{{0,9}}⟨[D-J]⟩[^\n]*)*")
 NUMBER = r"(?<![\w⟨.,/-])-?\d+(?:[.,/]\d+)*"
-WITH_UNIT = re.compile(rf"\A(?:\w\s?=\s?)?({NUMBER})[^\d()]*\Z")
+WITH_UNIT = re.compile(rf"\A(?:\w\s?=\s?)?({NUMBER})\s?([^\W\d]?)[^\d()]*\Z")  # and the first letter of the unit
 
 _YES = (
     "yes|yep|yeah|true|correct|ja|wahr|richtig|oui|vrai|s[íì]|verdader[oa]|sim|ya|benar|да|верно|是的|是|对的?|正确|肯定的?"
@@ -106,26 +106,32 @@ def _letters(text: str, options: tuple[str, ...]) -> str:
         return f"{match[1]}⟨{match[2].upper() if match[2].upper() in letters else ''}⟩"
 
     def option(match: re.Match) -> str:
-        return f"⟨~{keys[_key(match[0])]}⟩" if _key(match[0]) in keys else match[0]
+        letter = keys.get(_key(match[0]))
+        other = match[1] and units.get(letter) and match[1].casefold() != units[letter]  # 18 miles is not 18 km
+        return f"⟨~{letter}⟩" if letter and not other else match[0]
 
     text, letters = "\n" + spelled(text, SPELLINGS), "ABCDEFGHIJ"[: len(options) or 10]
     for pattern in LETTERS:
         text = re.sub(pattern, letter, text)
-    keys, named = _named(options)
+    keys, units, named = _named(options)
     text = LISTED.sub("", text)
     return named.sub(option, text) if options else text
 
 
 @lru_cache
-def _named(options: tuple[str, ...]) -> tuple[dict[str, str], re.Pattern]:
-    """The letter of each text, and of each number of one, that no other option has; and what may be one in a text."""
+def _named(options: tuple[str, ...]) -> tuple[dict[str, str], dict[str | None, str], re.Pattern]:
+    """The letter of each text, and of each number of one, that no other option has; by letter how the number's unit
+    begins; and what may be an option in a text."""
     texts = [spelled(option.translate(CHARACTERS), SPELLINGS).rstrip(" .,;:!") for option in options]
-    named = [{text, *WITH_UNIT.findall(text)} for text in texts]
-    keys = {(_key(text), letter) for letter, of_one in zip("ABCDEFGHIJ", named, strict=False) for text in of_one}
+    found = list(zip("ABCDEFGHIJ", texts, map(WITH_UNIT.match, texts), strict=False))
+    keys = {(_key(text), letter) for letter, text, _ in found}
+    keys |= {(_key(number[1]), letter) for letter, _, number in found if number}
+    units: dict[str | None, str] = {letter: number[2].casefold() for letter, _, number in found if number}
     only = {key: letter for key, letter in keys if sum(key == other for other, _ in keys) == 1}
     patterns = [r"\s*".join(map(re.escape, "".join(text.split()))) for text in texts if text[1:]]
     texts_of_all = "|".join(sorted(patterns, key=len, reverse=True)) or "(?!)"
-    return only, re.compile(rf"(?<![\w.,⟨-])(?:{texts_of_all})(?![\w⟩]|[.,/]\d)|{NUMBER}", re.IGNORECASE)
+    number = rf"{NUMBER}(?=\s?([^\W\d]?))"
+    return only, units, re.compile(rf"(?<![\w.,⟨-])(?:{texts_of_all})(?![\w⟩]|[.,/]\d)|{number}", re.IGNORECASE)
 
 
 def _key(text: str) -> str:

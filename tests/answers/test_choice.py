@@ -50,6 +50,8 @@ CHOICES = {
         ("The answer is 15 dollars.", ("$12", "$15", "$18"), "B"),
         ("The total is $18.00.", ("$12", "$15", "$18"), "C"),
         ("He walked 18 km on Monday.", NUMBERS, None),
+        ("The answer is 18 miles.", NUMBERS, None),
+        ("The total is 18m.", NUMBERS, None),
         ("10 + 15 = 25, so D.", ("10", "15", "20", "25"), "D"),
         (r"The answer is $\frac{3}{4}$.", NUMBERS, "E"),
     ],
