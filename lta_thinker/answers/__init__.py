@@ -3,34 +3,39 @@
     extract_answer("So she makes 9 * 2 = $18.00 a day.", "number")   ->  "18"
     answers_equal("3/4", "0.75", "number")                           ->  True
 
-said.py finds where a text says its answer, for all types. An answer type is a module that reads what is said there and
-compares two answers: number.py, choice.py, boolean.py, latex.py. Where it is not clear, there is no answer.
+said.py finds where a text says its answer; number.py, word.py and latex.py read what is said there and compare answers
+(docs/answers.md). Where it is not clear, there is no answer.
 """
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from lta_thinker.answers import boolean, choice, latex, number
-from lta_thinker.answers.said import said, turn_of
+from lta_thinker.answers import latex, number, word
+from lta_thinker.answers.said import places
 from lta_thinker.answers.verifier import Budget
-
-ANSWER_TYPES = ("number", "choice", "boolean", "latex")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An answer type's functions. The readers of choice also take the options.
+    """An answer type's functions.
 
-    read: what stands at a place, and whether it is a box -> canonical answer; None where there is none, "" for a doubt.
-    read_conclusion: the same of a text that has no such place. equal: whether two answers mean the same, within a
-    budget. key: answers with the same key are equal; where exact, those alone are.
+    read: what stands at a place, which place it is ("box", "mark" or "end", see said.py) and the options -> canonical
+    answer; None where there is none, "" for a doubt. key: answers with the same key are equal, without one to none.
+    equal: whether two answers of different keys mean the same, within a budget; None where they never do.
     """
 
-    read: Callable[..., str | None]
-    read_conclusion: Callable[..., str | None]
-    equal: Callable[[str, str, Budget], bool]
-    key: Callable[[str], Hashable]
-    exact: bool = True
+    read: Callable[[str, str, tuple[str, ...]], str | None]
+    key: Callable[[str], Hashable] = str
+    equal: Callable[[str, str, Budget], bool] | None = None
+
+
+KINDS = {
+    "number": Kind(number.read, number.key),
+    "choice": Kind(word.read_choice),
+    "boolean": Kind(word.read_boolean),
+    "latex": Kind(latex.read, latex.key, latex.equal),
+}
+ANSWER_TYPES = tuple(KINDS)
 
 
 def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), finished: bool = True) -> str | None:
@@ -40,12 +45,12 @@ def extract_answer(text: str, answer_type: str, options: tuple[str, ...] = (), f
     finished: False for a text that was cut off, which gives only an answer that it has concluded. The time is linear
     in the length of the text.
     """
-    kind, turn = answer_kind(answer_type), turn_of(text, finished)
-    more = (choice.Options(options),) if answer_type == "choice" else ()
-    found = said(turn, lambda place, boxed: kind.read(place, boxed, *more), finished)
-    if found is None and finished:
-        found = kind.read_conclusion(turn, *more)
-    return found or None
+    read = answer_kind(answer_type).read
+    for place, where in places(text, finished):
+        found = read(place, where, options)
+        if found is not None:
+            return found or None
+    return None
 
 
 def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget | None = None) -> bool:
@@ -53,8 +58,10 @@ def answers_equal(a: str | None, b: str | None, answer_type: str, budget: Budget
 
     budget: what hard comparisons (of latex alone) may cost; many comparisons may share one. Works in any thread.
     """
-    equal = answer_kind(answer_type).equal
-    return a is not None and b is not None and equal(a, b, budget or Budget())
+    kind = answer_kind(answer_type)
+    if a is None or b is None or kind.key(a) is None:
+        return False
+    return kind.key(a) == kind.key(b) or bool(kind.equal and kind.equal(a, b, budget or Budget()))
 
 
 def answer_kind(answer_type: str) -> Kind:
@@ -62,15 +69,3 @@ def answer_kind(answer_type: str) -> Kind:
     if answer_type not in KINDS:
         raise ValueError(f"unknown answer type {answer_type!r}: one of {', '.join(ANSWER_TYPES)}")
     return KINDS[answer_type]
-
-
-def _same(a: str, b: str, budget: Budget) -> bool:
-    return a == b
-
-
-KINDS = {
-    "number": Kind(number.read, number.read_conclusion, number.equal, number.key),
-    "choice": Kind(choice.read, choice.read_conclusion, _same, str),
-    "boolean": Kind(boolean.read, boolean.read_conclusion, _same, str),
-    "latex": Kind(latex.read, latex.read_conclusion, latex.equal, latex.key, exact=False),
-}

@@ -3,23 +3,20 @@ r"""LaTeX answers: the formula that a text says, its canonical string, and equal
     read(r" $\dfrac{1}{2}$, as $x = 1$.", boxed=False)    ->  r"\frac{1}{2}"
     equal(r"\frac{1}{2}", "0.5", Budget())               ->  True
 
-A box says the formula. Else a sentence says the formula between dollar signs that it begins with, or that stands right
-behind its last "is", or its last formula or number. Behind a mark (said.py) it may also be a formula without dollar
-signs, or five words. Formulas joined by commas, "and" or "or" are a list. docs/answers.md has the policy of equality.
+A box says the formula. Else a sentence says the one between dollar signs that it begins with, or that stands behind its
+last "is", or its last formula or number; behind a mark also one without dollar signs, or five words.
 """
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 
 from lta_thinker.answers import number
-from lta_thinker.answers.arithmetic import value
-from lta_thinker.answers.said import MAX_CONCLUSION, conclusion
+from lta_thinker.answers.number import value
+from lta_thinker.answers.said import MAX_CONCLUSION, conclusion, spelled
 from lta_thinker.answers.verifier import Budget
 
 MAX_LENGTH = 500  # characters; more is a model in a loop, not an answer
 MAX_WORDS = 5
-MAX_PARTS = 20  # of a list; longer ones are unequal
 
 FORMULA = re.compile(r"\$\$[^$]{1,999}\$\$|\$(?:[^$\\\n]|\\.){1,500}\$|\\\(.{1,500}?\\\)|\\\[.{1,999}?\\\]", re.S)
 JOINT = re.compile(r"(?:\$|\\\))\s*(?:[,;和或]|,?\s(?:and|or|und|oder|et|ou|y|o)\s)\s*(?:\$|\\\()")  # $2$ or $3$
@@ -34,62 +31,56 @@ ALIASES = {r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\varnothing": r"\emptyset
 ALIASES |= {r"\neq": r"\ne", "!=": r"\ne "}
 _DEGREES = r"(?:\^\s?\{?\s?\\circ\s?\}?|°|\\degree(?![a-z]))"
 SPELLINGS = (  # in this order
-    (re.compile(r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))"), ""),  # 11,\! 111
+    (r"(?<=\d)(?:\s?,?\\!\s?|\{,\}|\\[, ]|~)(?=\d{3}(?!\d))", ""),  # 11,\! 111
     # Sizes, fonts, colours and spacing; \mathrm{cm} is \text{cm}
-    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?|underline|pmb|bm|boldsymbol|fbox|math(?:bf|it|sf))(?![a-zA-Z])"), ""),
-    (re.compile(r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+"), " "),
-    (re.compile(r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)"), r"\\text"),
-    (re.compile(r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|(?<=\s)!="), lambda m: ALIASES[m[0]]),
-    (re.compile(r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])"), lambda m: m[0].replace(",", "")),
-    (re.compile(rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}"), r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
-    (re.compile(rf"{_DEGREES}\s?([CF])\b"), r"\\text{\1}"),  # 25^\circ C
-    (re.compile(_DEGREES), ""),
-    (re.compile(r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),  # sqrt(3)/2
-    (re.compile(r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))"), r"\\sqrt{\1\2}"),  # \sqrt13
-    (re.compile(r"(?<![\d.,/^_])(\d+) (\d+)\s?/\s?(\d+)(?![\d./])"), r"\1\\frac{\2}{\3}"),  # 4 4/9
-    (re.compile(r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx"), ""),  # \sqrt{2} \approx 1.41
-    (re.compile(r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)"), ""),  # \textbf{(C)} 12
-    (re.compile(r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z"), r"\1"),  # \text{14 cm}
+    (r"\\(?:left|right|[bB]igg?[lr]?|underline|pmb|bm|boldsymbol|fbox|math(?:bf|it|sf))(?![a-zA-Z])", ""),
+    (r"\\(?:(?:display|text)style|bf|rm|it|[lL]arge|huge|(?:text)?color\s?\{[^{}]*\})(?![a-zA-Z])", ""),
+    (r"(?<!\\)\\[()\[\],;:>!\s]|\\?\$|\\q?quad(?![a-zA-Z])|~|\s+", " "),
+    (r"\\(?:math(?:rm|normal)|text[a-z]{2,6}|mbox|operatorname)(?=\s?\{)", r"\\text"),
+    (r"\\(?:[dt]frac|varnothing|[lr]angle|neq)(?![a-zA-Z])|(?<=\s)!=", lambda m: ALIASES[m[0]]),
+    (r"(?<![\d,.])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\S|[^(\[{]*[)\]}])", lambda m: m[0].replace(",", "")),
+    (rf"(\\(?:sin|cos|tan)[^°]{{0,20}}?\d)\s?{_DEGREES}", r"\1\\cdot\\frac{\\pi}{180}"),  # \sin 30^\circ
+    (rf"{_DEGREES}\s?([CF])\b", r"\\text{\1}"),  # 25^\circ C
+    (_DEGREES, ""),
+    (r"(?<![\\a-zA-Z])(pi|sqrt|sin|cos|tan|log|ln)(?![a-zA-Z])", r"\\\1"),  # sqrt(3)/2
+    (r"\\sqrt\s?(?:\(([^()]{1,50})\)|(\d+))", r"\\sqrt{\1\2}"),  # \sqrt13
+    (r"(?<=[\d}])\s?\\approx.*|\A\s*\\approx", ""),  # \sqrt{2} \approx 1.41
+    (r"[\s.,;:\\%]+\Z|\A[\s:]+|\A\\text\{\s*\(?[A-J]\)\s*\}\s*(?=\S)", ""),  # \textbf{(C)} 12
+    (r"\A\\text\{\s*([^{}]*?)[\s.]*\}\Z", r"\1"),  # \text{14 cm}
 )
 NAMED = re.compile(  # f^{-1}(x) = ..., \angle ABC = ..., (x, y) = ..., \text{The answer is } ...
     r"\s*(?:(?>\\[a-zA-Z]++|[a-zA-Z{}|'\s]|_(?:\{[^{}]*\}|\w)|\^\{-1\}|[(\[][\w,\s]*[)\]])++="
     r"|\\text\{[^{}]*(?:[:=]|\bis)\s*\})\s*(?=\S)"
 )
 EQUALS = re.compile(r"(?<![<>])=(?![^{}()]*[})])")  # not that of \sum_{k=1} and P(X = 1)
-OR = re.compile(r"(?:,\s?)?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)")  # 2 \text{ and } 3
+COMMA = re.compile(  # between the parts of a list; also 2 \text{ and } 3
+    r"[,;]?\s?(?:\\text\s?\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;](?![^(\[{]*[)\]}])"
+)
+BARE_LIST = re.compile(rf"(?!\().*?(?:{COMMA.pattern})")
+TUPLE = re.compile(r"\([^()\[\]]*,[^()\[\]]*\)")
 WORDS = re.compile(r"(?<![\\a-zA-Z])(?<!begin\{)(?<!end\{)[a-zA-Z]{3,}|\\text|\d:\d\d\b|\d\s?[ap]\.?m\b")
 UNIT = re.compile(  # 12 million and 10 a.m. have none
-    r"(?:(?<=[\d})!])|(?<=\\pi))(?!\s*(?:\\text\{\s*)?(?:hundred|thousand|\w*illion|dozen|half|[ap]\.?m\b))(?:_\{?\d+\}?"
-    r"|\s*\\text\{[^{}]*\}|\s+(?:[ckm]m|kg|ft|lb|oz|m/s|[a-z]{3,})\b[a-z /]*)\s*(?:\^\s?\{?\s?[23]\s?\}?)?\Z",
-    re.IGNORECASE,
+    r"(?i)(?:(?<=[\d})!])|(?<=\\pi))(?!\s*(?:\\text\{\s*)?(?:hundred|thousand|\w*illion|dozen|half|[ap]\.?m\b))(?:_\{?\d+\}?"
+    r"|\s*\\text\{[^{}]*\}|\s+(?:[ckm]m|kg|ft|lb|oz|m/s|[a-z]{3,})\b[a-z /]*)\s*(?:\^\s?\{?\s?[23]\s?\}?)?\Z"
 )
 _UNITS = """mm:millimeter cm:centimeter km:kilometer m:meter inche:inch in:inch feet:foot ft:foot mi:mile kg:kilogram
     g:gram lb:pound s:second min:minute hr:hour h:hour per:/ square:2 sq:2 cubic:3 unit: degree: text:"""
 UNITS = {short: name for short, _, name in (pair.partition(":") for pair in _UNITS.split())}
-_INSIDE = r"[^()\[\]{}]"
-for _ in range(4):  # brackets in brackets
-    _INSIDE = rf"(?:[^()\[\]{{}}]|[(\[{{]{_INSIDE}*[)\]}}])"
-PART = re.compile(rf"(?:(?![,;]){_INSIDE})+")
-LIST = re.compile(rf"([(\[{{]?)({PART.pattern}(?:[,;]{PART.pattern})+)([)\]}}]?)")
 
 
-def read(place: str, boxed: bool) -> str | None:
-    """The formula of a box, or of the words behind a mark."""
-    if boxed:
+def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
+    """The formula of a box, of the words behind a mark, or of the last sentence that has one; or that one's number."""
+    if where == "box":
         return canonical(place)
+    if where == "end":
+        end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), place[-MAX_CONCLUSION:])
+        return next(filter(None, map(_said, conclusion(end))), None)
     place = place.lstrip(" \n*:_>")
     if not FORMULA.match(place):
         place = AFTERTHOUGHT.sub("", IS.split(SENTENCE_END.split(place)[0])[-1]).strip(" *")
     if FORMULA.search(place):
         return _said(place)
     return canonical(place) if len(WORDS.findall(place)) <= MAX_WORDS else None
-
-
-def read_conclusion(turn: str) -> str | None:
-    """The formula or number of the last sentence that has one."""
-    end = FORMULA.sub(lambda m: NO_END.sub(r"\1\2", m[0]).replace("\n", " "), turn[-MAX_CONCLUSION:])
-    return next(filter(None, map(_said, conclusion(end))), None) or number.read_conclusion(turn)
 
 
 def _said(sentence: str) -> str | None:
@@ -102,7 +93,7 @@ def _said(sentence: str) -> str | None:
     first = FORMULA.match(sentence) or FORMULA.match(IS.split(sentence)[-1].lstrip())
     formulas = [one for one in FORMULA.finditer(sentence) if not re.fullmatch(r"\W*[a-zA-Z]\W*", one[0])]  # not $n$
     after = sentence[formulas[-1].end() :] if formulas else sentence
-    if not first and re.search(r"\d", after) and (found := number.read_conclusion(after)):
+    if not first and re.search(r"\d", after) and (found := number.read(after, "end")):
         return found
     return canonical((first or formulas[-1])[0]) if first or formulas else None
 
@@ -112,40 +103,39 @@ def canonical(formula: str) -> str | None:
     or too much."""
     if len(formula) > 2 * MAX_LENGTH:
         return None
-    for pattern, spelling in SPELLINGS:
-        formula = pattern.sub(spelling, formula)
-    formula = formula.strip()
+    formula = spelled(formula, SPELLINGS).strip()
     return formula if formula.strip("{} ") and len(formula) <= MAX_LENGTH else None
 
 
-def key(formula: str) -> tuple[Fraction | str, str]:
-    """A number's value, else the formula; and its unit. Answers with the same key are equal."""
-    formula, unit = form(formula)
-    exact = value(formula)
-    return formula if exact is None else exact, unit
-
-
 @lru_cache(2**14)
-def form(formula: str) -> tuple[str, str]:
-    """A formula without spaces and names in front of it, and the name of its unit or base; of words the letters."""
-    parts = OR.split(canonical(formula) or formula)
-    formula = parts[0] if len({value(part) or part for part in parts}) == 1 else ", ".join(parts)  # 0.5 or 1/2
-    name = NAMED.match(formula)
-    if name and not ("," in formula and EQUALS.search(formula, name.end())):  # x = 2, y = 3
-        formula = EQUALS.split(formula[name.end() :])[-1]  # A = \pi r^2 = 9\pi
+def key(formula: str) -> tuple[str, str]:
+    """A number's value, else the formula without spaces and names in front of it, of words the letters; and the name of
+    its unit or base. Answers with the same key are equal."""
+    parts = COMMA.split(canonical(formula) or formula)
+    if formula.count(r"\pm") == 1 and len(parts) == 1:
+        parts = [parts[0].replace(r"\pm", sign) for sign in "+-"]
+    names = [NAMED.match(part) for part in parts]
+    parts = [EQUALS.split(part[len(name[0]) :])[-1] if name else part for name, part in zip(names, parts, strict=True)]
+    named = {"".join(name[0].split()): part for name, part in zip(names, parts, strict=True) if name}
+    if len(named) == len(parts) > 1:  # y = 4, x = 3
+        formula = f"({','.join(part for _, part in sorted(named.items()))})"
+    else:
+        formula = ",".join(parts) if len({value(part) or part for part in parts}) > 1 else parts[0]  # 0.5 or 1/2
     unit = UNIT.search(formula.rstrip())
     formula = formula[: unit.start()] if unit else formula
     if WORDS.search(formula):
         formula = re.sub(r"\\text|[\s{}().,;!'\"]", "", formula).casefold()
     words = re.findall(r"[a-z]+|/|\d+", unit[0].lower()) if unit else []
-    names = (UNITS.get(word, UNITS.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words)
-    return re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula), " ".join(sorted(filter(None, names)))
+    words = (UNITS.get(word, UNITS.get(word.removesuffix("s"), word.removesuffix("s"))) for word in words)
+    formula = re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z])", "", formula)
+    exact = value(formula)
+    return formula if exact is None else number.canonical(exact) or formula, " ".join(sorted(filter(None, words)))
 
 
 def equal(a: str, b: str, budget: Budget) -> bool:
     """Whether two canonical strings mean the same; False where that takes too long to say, which the budget counts."""
     a, b = sorted((a, b))
-    (one, unit), (other, other_unit) = form(a), form(b)
+    (one, unit), (other, other_unit) = key(a), key(b)
     if unit and other_unit and unit != other_unit:
         return False
     values = value(one), value(other)
@@ -153,14 +143,18 @@ def equal(a: str, b: str, budget: Budget) -> bool:
         return one == other or values[0] == values[1]
     if WORDS.search(f"{one} {other}"):
         return False
-    list_a, list_b = _list(one), _list(other)
-    if list_a and list_b:
-        return _lists_equal(*list_a, *list_b, budget)
     if EQUALS.search(one + other):
         if "=" in a and "=" in b:  # y = 2x and 2x - y = 0
             return budget.same(a, b)
         one, other = _stated(one), _stated(other)
         return not EQUALS.search(one + other) and equal(one, other, budget)
+    lists = [sorted(map(str, map(key, COMMA.split(text)))) for text in (one, other)]
+    if any(len(set(parts)) < len(parts) for parts in lists):  # 1,1,2 is no set
+        return lists[0] == lists[1]
+    if TUPLE.fullmatch(one) or TUPLE.fullmatch(other):
+        if r"\{" in (one[:2], other[:2]):
+            return False
+        one, other = (f"({text})" if BARE_LIST.match(text) else text for text in (one, other))  # 3, 4 and (3, 4)
     return budget.same(one.replace(",", ", "), other.replace(",", ", "))  # "100,200" is one number to the library
 
 
@@ -171,28 +165,3 @@ def _stated(formula: str) -> str:
     function, multiple = re.search(r"\\(?!frac|sqrt|pi)", left), re.search(r"\d[a-zA-Z]", left)
     to_solve = not exact or "," in left or not function and (len(letters) == 1 or multiple)
     return formula if exact is None or letters and to_solve else right
-
-
-def _list(formula: str) -> tuple[str, list[str]] | None:
-    """The brackets and the parts of a tuple, an interval or a set; no brackets for a list. None for all else."""
-    if formula.count(r"\pm") == 1:
-        return "", [formula.replace(r"\pm", sign) for sign in "+-"]
-    if not (match := LIST.fullmatch(re.sub(r"\\([{}])", r"\1", formula))):
-        return None
-    parts = PART.findall(match[2])
-    names = {name[0] for part in parts if (name := NAMED.match(part))}
-    return ("()", sorted(parts)) if len(names) == len(parts) else (match[1] + match[3], parts)  # x = 3, y = 4
-
-
-def _lists_equal(brackets: str, parts: list[str], others: str, left: list[str], budget: Budget) -> bool:
-    alike = brackets == others or {brackets, others} in ({"", "()"}, {"", "{}"})
-    if not alike or not len(parts) == len(left) <= MAX_PARTS:
-        return False
-    if not {brackets, others} <= {"", "{}"}:
-        return all(equal(one, other, budget) for one, other in zip(parts, left, strict=True))
-    for part in parts:
-        same = next((other for other in left if equal(part, other, budget)), None)
-        if same is None:
-            return False
-        left.remove(same)
-    return True

@@ -1,17 +1,15 @@
-"""Where a text says its answer: the same for all answer types.
+"""Where a text says its answer: the same for all answer types (docs/answers.md).
 
-    said("It is 5. The answer is 6, not 7.", number.read)   ->  what `number.read` finds in " 6, not 7."
+    places("It is 5. The answer is 6, not 7.", finished=True)   ->   (" 6, not 7.", "mark"), ("It is ... 7.", "end")
 
-1. What counts stands behind the last `</think>`, up to a token that ends a turn or the next question of a base model.
-2. The answer is said in the boxes of the conclusion and behind marks ("the answer is", "Answer:", "####", `<answer>`)
-   in the languages of the common benchmarks; the last place counts. What is asked, denied, supposed or said by others
-   is no mark. Behind "wait" in the words after a mark stands the answer that counts, or none.
-3. Else it is said in the conclusion, the end of the text without an afterword ("I hope this helps").
-A text that was cut off says it only in a box, or behind a mark in a sentence that ends before the text does.
+The last box or mark ("the answer is", "Answer:", "####", `<answer>`) comes first, the end of the text last. What is
+asked, denied, supposed or said by others is no mark, nor is one before a "wait". A text that was cut off has no end,
+and no mark in its last sentence.
 """
 
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 
 MAX_MARKS = 50  # boxes and marks that are read, from the end of a text; more is a model in a loop
 MAX_PLACE = 1000  # characters that are read behind a mark
@@ -20,121 +18,84 @@ MAX_CONCLUSION = 5000  # characters at a text's end
 # One spelling for full-width letters and digits, quotes, dashes, spaces, fractions and signs
 CHARACTERS: dict = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 CHARACTERS |= str.maketrans("’‘“”−–‐‑⁄∕、\u3000\u00a0\u2009\u202f", "''\"\"----//,    ")
-CHARACTERS |= str.maketrans({"。": ". ", "²": "^2", "³": "^3", "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4"})
-CHARACTERS |= str.maketrans({"¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5", "⅘": " 4/5", "⅛": " 1/8"})
-CHARACTERS |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le ", "≥": r"\ge "})
-CHARACTERS |= str.maketrans({"≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
-EMPHASIS = re.compile(r"\*\*|__|`")
+CHARACTERS |= {ord(one): f" {unicodedata.normalize('NFKC', one).replace('⁄', '/')}" for one in "½⅓⅔¼¾⅕⅖⅗⅘⅛"}
+CHARACTERS |= str.maketrans(
+    {"。": ". ", "²": "^2", "³": "^3", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "≤": r"\le "}
+)
+CHARACTERS |= str.maketrans({"≥": r"\ge ", "≈": r"\approx ", "×": r"\times ", "√": r"\sqrt", "∅": r"\emptyset "})
+EMPHASIS = re.compile(r"\*\*|__|`|</answer>")
 END_OF_TURN = re.compile(
-    r"<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:"
+    r"(?!\A)(?:<\|(?:im_|eot_|end|start_|user)\w*\|>|<end_of_turn>|\n\n(?:Question|Problem|Q|Human|User)\b[^\n]{0,9}:)"
 )
-BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|[{}]")
-BETWEEN_BOXES = re.compile(
-    r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|text|quad)\b){0,40}"
-)
+BETWEEN_BOXES = r"(?:[\s$,;&()\[\]{}\\和或及]|[a-z](?:_\d)?\s*=|\b(?:and|or|und|oder|et|ou|y|o|text|quad)\b){0,40}"
+_CONTENT = r"[^{}\\]|\\(?!boxed|fbox)"  # of a box: no other box; braces in braces
+for _ in range(6):
+    _CONTENT = rf"(?:[^{{}}\\]++|\\(?!boxed|fbox)|\{{{_CONTENT}\}})*+"
+BOX = re.compile(rf"\\(?:boxed|fbox)\s*\{{({_CONTENT})\}}")
+BOXES = re.compile(rf"{BOX.pattern}(?:{BETWEEN_BOXES}{BOX.pattern})*")  # joined by commas or "and"
 _NOUN = (
     r"(?<![\w-])(?:answers?|ans|(?:correct|right|best|closest|final)\s(?:option|choice|one|letter|statement)|antwort|réponse"
     r"|respuesta|resposta|risposta|jawaban(?:nya)?|ответ)\b|答案|答え|正解|정답|답"
 )
 MARK = re.compile(  # "Answer: 5", "answer = 5", "Answer\n5", "the answer to this is 5", "Result: 5", "#### 5"
-    rf"(?:{_NOUN})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
+    rf"(?i)(?:{_NOUN})(?:[*_\s\"')]{{0,5}}(?:[=→]|->|-\s|\.(?=\s?[\d($]|[A-J]\b)|(?<=\n)|(?-i:(?<=\s)(?=\(?[A-J]\b(?!'))))"
     r"|[^.:=!?\n]{0,60}?(?:\b(?:is|are|be|ist|lautet|est|es|é|è|adalah)\b|[:是为為は은는]))"
     r"|(?:\b(?:results?|solutions?|output|lösung|ergebnis|résultat|resultado|solución|hasil)\b|结果|結果)\s?:"
     r"|####(?!#)(?-i:(?![^\w\n]{0,8}(?:[A-Z][a-z]+:?(?:\s\w|\s*\n)|\d{1,2}[.)]\s)))"
-    r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?",
-    re.IGNORECASE,
+    r"|<answer>|[故所以应因此]选(?:择)?[:是]?|选项是?"
 )
-NOT_SAID = re.compile(  # in the clause up to the mark's end: "if the answer is", "some think the answer is"
-    r"n't\b|\b(?:not|cannot|never|if|whether|unless|assum\w+|suppose|wrong|incorrect|false|tempting|possible|common|other"
-    r"|others|another|people|students|some|they|thought|guessed|initial|previous|could|might|would be|says"
-    r"|express|than)\b",
-    re.IGNORECASE,
+DENIED = re.compile(  # in the clause before an answer: "if the answer is 5", "some think it is B", "not B but C"
+    r"(?i)n't\b|\b(?:not|cannot|(?<!or )no(?! doubt)|never|neither|nor|if|whether|unless|assum\w+|suppose|wrong"
+    r"|incorrect|false|tempting|possible|common|others?|another|people|students|some|they|thought|guessed|initial|previous"
+    r"|says|express|than|unlike|(?<!no )doubt|eliminate|rules? out|anything but|(?<!I )(?:would|could|might|may))\b"
 )
 CORRECTION = re.compile(
-    r"[.!?…;,\n—-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that"
-    r"|(?:that|this)(?:'s| is| was) (?:wrong|incorrect|not right)|I (?:made|was wrong)|(?<=[.!?…\n]\s)actually)\b",
-    re.IGNORECASE,
+    r"(?i)[.!?…;,\n—-][\s\"')\]]{0,5}(?:(?:but|oh|um|and|hmm)[,.…]{0,3}\s)?(?:wait|hmm+|oops|hold on|scratch that"
+    r"|(?:that|this)(?:'s| is| was) (?:wrong|incorrect|not right)|I (?:made|was wrong)|(?<=[.!?…\n]\s)actually)\b"
 )
 AFTERWORD = re.compile(
-    r"\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\A\W*(?:note|source)\b|\?\W*\Z",
-    re.IGNORECASE,
+    r"(?i)\b(?:let me know|hope (?:this|that|it)|feel free|happy to|please|thank)\b|\A\W*(?:note|source)\b|\?\W*\Z"
 )
 BEHIND = re.compile(  # a heading: what follows it is behind the conclusion
-    r"(?<=\w)\W*\n[^\w\n]{0,9}(?:key points?|explanation|verification|check|notes?|source)\b[^\w\n]{0,5}(?::|\n)",
-    re.IGNORECASE,
+    r"(?i)(?<=\w)\W*\n[^\w\n]{0,9}(?:key points?|explanation|verification|check|notes?|source)\b[^\w\n]{0,5}(?::|\n)"
 )
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Rs\.)[^\w\s]{0,4}\s+|\n")
-
-# A place, and whether it is a box -> the answer there; None where it says none, "" where it is in doubt
-Reader = Callable[[str, bool], str | None]
+WHOLE_SENTENCES = re.compile(r"\A.*[.!?]\s|\A.*\n", re.DOTALL)
 
 
-def turn_of(text: str, finished: bool) -> str:
-    """What counts of a text, in plain characters; empty where it was cut off while it was thinking."""
-    before, end, text = text.rpartition("</think>")
-    if not end and not finished and "<think>" in text:
-        return ""
-    end_of_turn = END_OF_TURN.search(text, 1)
-    return (text[: end_of_turn.start()] if end_of_turn else text).translate(CHARACTERS)
-
-
-def said(turn: str, read: Reader, finished: bool) -> str | None:
-    """The answer at the last place where there is one, of turn_of's text; None where there is none, "" for a doubt."""
+def places(text: str, finished: bool) -> Iterator[tuple[str, str]]:
+    """Where a text may say its answer, the best place first: what stands there, and "box", "mark" or "end"."""
+    _, thought, turn = text.rpartition("</think>")
+    if "<think>" in turn and not thought and not finished:  # cut off while it was thinking
+        return
+    turn = END_OF_TURN.split(turn, maxsplit=1)[0].translate(CHARACTERS)
     text = EMPHASIS.sub("", turn)
-    start, end, box = last_boxes(text)
-    marks = list(MARK.finditer(text))[-MAX_MARKS:]
-    ends = [*(mark.start() for mark in marks), len(text)]
-    behind = [(mark.end(), to) for mark, to in zip(marks, ends[1:], strict=True) if is_said(text, mark)]
-    places = [*behind, (end, 0)] if box else behind
-    for place, to in sorted(places, reverse=True):
-        found = read(box, True) if to == 0 else _read_mark(text, place, to, read, finished)
-        if found is not None:
-            return found
-    return None
-
-
-def is_said(text: str, mark: re.Match) -> bool:
-    """Whether a match is neither asked, denied, supposed nor said by others."""
-    clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
-    return not NOT_SAID.search(clause + mark[0])
-
-
-def _read_mark(text: str, start: int, end: int, read: Reader, finished: bool) -> str | None:
-    place = text[start : min(end, start + MAX_PLACE)]
-    if end == len(text) and not finished:
-        place = "".join(re.findall(r".*?[.!?]\s|.*?\n", place))
-    first, *corrected = CORRECTION.split(place)
-    return read(corrected[-1], False) or "" if corrected else read(first, False)
-
-
-def last_boxes(text: str) -> tuple[int, int, str]:
-    """The start, the end and the content of the last complete box, innermost; of several that are joined by commas or
-    "and", all contents, with commas. The text's end and nothing where there is no box."""
-    boxes, opened = [], []
-    for brace in BRACES.finditer(text) if "box" in text else ():
-        if brace[0] != "}":
-            opened.append(brace)
-        elif opened and len((start := opened.pop())[0]) > 1 and not (boxes and boxes[-1][0] > start.start()):
-            if brace.start() - start.end() > MAX_PLACE:
-                continue
-            boxes.append((start.start(), brace.end(), text[start.end() : brace.start()]))
-    if not boxes:
-        return len(text), 0, ""
-    joined = boxes[-1:]
-    for box in boxes[-2:-MAX_MARKS:-1]:
-        between = text[box[1] : joined[0][0]]
-        if len(between) > 40 or not BETWEEN_BOXES.fullmatch(between):
-            break
-        joined.insert(0, box)
-    contents = dict.fromkeys(content.strip() for _, _, content in joined)
-    return joined[0][0], joined[-1][1], ", ".join(filter(None, contents))
+    corrected, found = len(text) - len(CORRECTION.split(text)[-1]), []
+    for box in list(BOXES.finditer(text))[-1:]:
+        found.append((box.end(), "box", ", ".join(dict.fromkeys(map(str.strip, BOX.findall(box[0]))))))
+    if not finished:
+        text = "".join(WHOLE_SENTENCES.findall(text))
+    for mark in list(MARK.finditer(text, corrected))[-MAX_MARKS:]:
+        clause = re.split(r"[.,;:!?\n]", text[max(0, mark.start() - 60) : mark.start()])[-1]
+        if not DENIED.search(clause + mark[0]):
+            found.append((mark.end(), "mark", text[mark.end() :][:MAX_PLACE]))
+    yield from ((place, where) for _, where, place in sorted(found, reverse=True))
+    if finished:
+        yield CORRECTION.split(turn)[-1], "end"
 
 
 def conclusion(turn: str) -> Iterator[str]:
-    """The sentences at the end of turn_of's text, the last one first, without those of an afterword; what
+    """The sentences at the end of a text, the last one first, without those of an afterword; what
     stands behind a heading like "Explanation:" comes after what stands before it."""
     for text in BEHIND.split(turn[-MAX_CONCLUSION:], maxsplit=1):
         sentences = [one for one in SENTENCE_END.split(text) if one.strip()]
         while len(sentences) > 1 and AFTERWORD.search(sentences[-1]):
             sentences.pop()
         yield from reversed(sentences)
+
+
+def spelled(text: str, spellings: Iterable[tuple[str, str | Callable[[re.Match], str]]]) -> str:
+    """A text with each of these patterns replaced, in their order."""
+    for pattern, spelling in spellings:
+        text = re.sub(pattern, spelling, text)
+    return text

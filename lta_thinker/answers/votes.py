@@ -74,8 +74,8 @@ def group_answers(answers: Sequence[str | None], answer_type: str, budget: Budge
     for answer, key in keys.items():
         texts.setdefault(key, answer)
     equal: dict[Hashable, set[Hashable]] = {key: {key} for key in texts}
-    for (key, text), (other, other_text) in itertools.combinations(texts.items(), 2) if not kind.exact else ():
-        if kind.equal(text, other_text, budget):
+    for (key, text), (other, other_text) in itertools.combinations(texts.items(), 2) if kind.equal else ():
+        if kind.equal and kind.equal(text, other_text, budget):
             equal[key].add(other)
             equal[other].add(key)
     same = {key: frozenset(all_equal) for key, all_equal in equal.items()}

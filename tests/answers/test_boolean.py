@@ -105,6 +105,8 @@ BOOLEANS = {
         ("Die Antwort ist nein.", "no"),
         ("La réponse est oui.", "yes"),
         ("Jawabannya adalah ya.", "yes"),
+        ("Risposta: sì", "yes"),
+        ("정답은 아니요입니다.", "no"),
         ("答案是：是", "yes"),
         ("答案：不是", "no"),
         ("不是", "no"),

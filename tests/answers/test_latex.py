@@ -55,6 +55,7 @@ FORMULAS = {
             r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
         ),
         ("#### 42", "42"),
+        (r"<answer>\frac{5}{6}</answer>", r"\frac{5}{6}"),
         (r"答案：$\frac{1}{4}$。因为$x=2$。", r"\frac{1}{4}"),
     ],
     "conclusions without dollar signs": [
@@ -136,6 +137,7 @@ EQUAL = {
         \sqrt{8} | 2\sqrt2; 2\frac{1}{2} | 2.5; 1,000 | 1000; 007 | 7; 2^{10} | 1024; 5! | 120; \log_2 8 | 3
         \binom{5}{2} | 10; 0.\overline{6} | \frac23; 1.5e3 | 1500; \approx 4.5 | 4.5; 9 \cdot 2 = 18 | 18
         2\sqrt{3} \approx 3.46 | 2\sqrt{3}; \pi | 3.141593; 3! = 6 | 6; i^2 | -1; (1+i)^2 | 2i
+        1/\frac{2}{3} | 1.5; 2^{\frac{4}{2}} | 4
         \cos 60^\circ | \frac12; 2:3 | \frac23; 11,\! 111,\! 100 | 11111100; 50\% | 50; 90 | 90^\circ""",
     "units": r"""5\text{ cm} | 5; 5\text{ cm} | 5 centimeters; 60 \, \text{cm}^2 | 60
         5 \text{cm}^{2} | 5\text{ square centimeters}; 5\text{ units} | 5\text{ feet}
@@ -174,6 +176,7 @@ UNEQUAL = {
     "names": r"""x=5 | x=6; y=2x+1 | y=2x+2; x+y=0 | 0; 3x=6 | 6; (x-1)^2=9 | 9; \frac{x}{2}=3 | 3
         7=11a+c | 11a+c; p-q | q-p; |x| | x; x+y=2, x-y=3 | 3""",
     "lists and sets": r"""(1,2) | [1,2]; [1,2) | (1,2]; (1,2) | (2,1); 2,1 | (1,2); 5,6,7 | 5,6; 1,1,2 | 1,2,2
+         1,2,1 | 1,2; a,a,b | a,b,b
         (2,3) | \{2,3\}; [2,3] | 2,3; x=1, y=2 | x=2, y=1
         \begin{pmatrix}1&2\\3&4\end{pmatrix} | \begin{pmatrix}1&3\\2&4\end{pmatrix}""",
     "relations": r"""x<2 | x>2; x<2 | x\le 2""",

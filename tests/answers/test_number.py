@@ -179,6 +179,7 @@ def test_number_is_found_in_text(text, answer):
     [
         ("She has 16 eggs and sells 9", None),
         ("The answer is 1", None),
+        ("The answer is 18. Wait, let me check", None),
         ("The answer is 18.\nThat is 2 a day, so", "18"),
         (r"So \boxed{18}. Let me check: 9 *", "18"),
         ("<think>\nSo \\boxed{18}. Hmm, wait, 9", None),

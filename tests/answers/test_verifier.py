@@ -76,8 +76,8 @@ def interrupted(process, line: str, seconds: float) -> str:
 
 
 def test_vote_has_one_budget(monkeypatch):
-    """All pairs of a vote, and of a list, share one budget; what comes later is unequal and counted, and the easy pairs
-    are settled all the same."""
+    """All pairs of a vote share one budget; what comes later is unequal and counted, and the easy pairs are settled all
+    the same. Two lists are one pair."""
     asked = []
     monkeypatch.setattr(verifier, "_compared", lambda a, b: asked.append((a, b)) or (None, 1.0))
     formulas = [rf"\int_0^{i} x^{{x^x}} dx" for i in range(2, 9)]
@@ -89,7 +89,7 @@ def test_vote_has_one_budget(monkeypatch):
     asked.clear()
     budget = Budget()
     assert not answers_equal(", ".join(formulas), ", ".join(formulas[1:] + ["3"]), "latex", budget)
-    assert len(asked) == verifier.BUDGET_SECONDS < budget.unsettled
+    assert len(asked) == budget.unsettled == 1
 
 
 def test_budget_does_not_hang_on_earlier_votes():
