@@ -77,8 +77,10 @@ def length_line(args: Any, max_steps: int, rows: int) -> str:
     """How long the run of these flags (TrainArguments) is. No epochs where --max_steps decides."""
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     epochs = "" if args.max_steps > 0 else f" ({args.num_train_epochs:g} epochs)"
-    often = "epoch" if args.eval_strategy == "epoch" else f"{args.eval_steps:g} steps"
-    return f"  length: {max_steps:,} steps of {min(step_rows, rows):,} rows{epochs}, dev every {often}"
+    length = f"  length: {max_steps:,} steps of {min(step_rows, rows):,} rows{epochs}"
+    if args.eval_strategy == "no":  # benchmarks/time_training.py
+        return length
+    return f"{length}, dev every {'epoch' if args.eval_strategy == 'epoch' else f'{args.eval_steps:g} steps'}"
 
 
 class Console(TrainerCallback):

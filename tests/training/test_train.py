@@ -45,7 +45,7 @@ def test_command_line_run_leaves_whole_checkpoint(flags):
     assert stored["thought_generator"] == "small_block" and stored["num_thoughts"] == 4
     assert stored["dtype"] == "float32" and stored["seed"] == 41 and stored["dev_curve"]
     assert stored["rows"]["train"]["kept"] == 38 and stored["rows"]["dev"]["kept"] == 2
-    assert "parameters: 9,152 trained, " in done.stdout and "--learning_rate 0.001" in done.stdout
+    assert "parameters: 9,152 trained, " in done.stdout and "\n  --large_model_id " in done.stdout
     state = json.loads(Path("results/cli/checkpoint-5/trainer_state.json").read_text())
     assert Path("results/cli/checkpoint-5/model.safetensors").stat().st_size < 60_000  # no frozen LM in a checkpoint
     assert state["best_metric"] == stored["best"]["value"]
