@@ -311,8 +311,7 @@ def test_stopped_evaluation_says_what_is_kept(run, checkpoints, monkeypatch, cap
     assert Path("cut/samples.jsonl").read_bytes() == Path("whole/samples.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("room", [100, 3000, 5500])
-def test_full_disk_keeps_what_is_complete(run, checkpoints, room):
+def test_full_disk_keeps_what_is_complete(run, checkpoints):
     """Where the disk is full one line says so, and what was answered stays. After room was made the same command ends
     with the files of an uncut run. (The limit of a file's size stands for the disk.)"""
     flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--batch_size", "1"]
@@ -320,13 +319,15 @@ def test_full_disk_keeps_what_is_complete(run, checkpoints, room):
     run(*flags, "--output_dir", "whole")
     sizes = [len(line) for line in Path("whole/samples.jsonl").read_bytes().splitlines(keepends=True)]
     own = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, own[1]))
-        said = run(*flags, "--output_dir", "cut")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, own)
-    assert said.startswith("error: cut/") and "make room, and run the same command again" in said and "\n" not in said
-    assert sum(sizes) > room and not [path for path in Path("cut").iterdir() if path.name.endswith(".partial")]
+    for room in (100, 5500):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, own[1]))
+            said = run(*flags, "--output_dir", "cut")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, own)
+        assert said.startswith("error: cut/") and "make room, and run the same command again" in said
+        assert "\n" not in said and sum(sizes) > room
+        assert not [path for path in Path("cut").iterdir() if path.name.endswith(".partial")]
     run(*flags, "--output_dir", "cut")
     for name in ("samples.jsonl", "graded.jsonl", "settings.json"):
         assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
