@@ -284,6 +284,24 @@ def without_worked(examples: list[Example], worked: Sequence[WorkedExample]) -> 
     return [example for example in examples if example.question not in known]
 
 
+def where_missing(task: Task, split: str, data_dir: str) -> str | None:
+    """Where a split's rows were looked for, if they are not here: neither a file nor, on the hub, within reach. None
+    where they are, of the user's own task too."""
+    if task.name not in TASKS:
+        return None
+    try:
+        source = find_source(task, split if split in task.sources else "train", data_dir)
+    except InputError as error:
+        return str(error).partition(":")[0]
+    if not source.startswith("hub:"):
+        return None
+    try:
+        load_split(task, split, data_dir)
+    except InputError as error:
+        return str(error).partition(":")[0]
+    return None
+
+
 def find_source(task: Task, split: str, data_dir: str) -> str:
     """The path or "hub:..." that a split is read from. Raises InputError where it has none."""
     own = task.name not in TASKS

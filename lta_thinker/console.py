@@ -15,7 +15,6 @@ from lta_thinker.common import ranks
 from lta_thinker.usage import flag_name, groups_of
 
 UNSAID = {"verbose", "config"}  # flags that are not told; what a --config holds is
-EMPTY = (None, False, "", "no")  # as a default one of these, by the library's parser another one
 MOST_LINES = 5  # of flags, at the start
 
 
@@ -48,11 +47,17 @@ def departures(args: Any) -> dict[str, Any]:
     for name in dict.fromkeys([*own, *fields]):
         field, value = fields[name], getattr(args, name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if value == default or value in EMPTY and default in EMPTY:
+        if value == default or _is_empty(value) and _is_empty(default):
             continue
         if name not in UNSAID and not name.endswith("token"):
             found[name] = value
     return found
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a flag of this value is as one that was not given: the library's parser makes one of these of another. 0
+    is a value."""
+    return value is None or value is False or value in ("", "no")
 
 
 def flag_words_of(args: Any, values: dict[str, Any]) -> list[list[str]]:
@@ -65,9 +70,14 @@ def flag_words_of(args: Any, values: dict[str, Any]) -> list[list[str]]:
             flags.append([flag_name(fields[name])])
         else:
             values_of = value if isinstance(value, list) else [value]
-            texts = [f"{item:g}" if isinstance(item, float) else str(item) for item in values_of]
-            flags.append([flag_name(fields[name]), *texts])
+            flags.append([flag_name(fields[name]), *map(_text_of, values_of)])
     return flags
+
+
+def _text_of(value: Any) -> str:
+    """A flag's value as it is typed; a number in its shortest form that is the same number."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def departure_lines(args: Any, found: dict[str, Any]) -> list[str]:

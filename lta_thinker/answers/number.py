@@ -71,6 +71,9 @@ REFUSAL = re.compile(
     r"(?i)\b(?:can(?:no|')t|cannot|unable to|not possible to|impossible to)\s(?:be\s)?(?:\w+ly\s)?(?:determine|answer"
     r"|calculate|said?|say|know|tell|solve|find|found|compute)|\bnot\s(?:\w+\s)?enough\s(?:information|data|detail)|\A\W*(?:none|unknown|undefined)\b"
 )
+EXCLAIMED = re.compile(
+    r"(?<=\d)!+(?=[^\w\s]{0,3}\s*(?:[^\w\s]{0,4}\s*(?:\n|\Z)|[A-Z]))"
+)  # "It is 5! Great"; not "5! = 120"
 BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 
 
@@ -79,6 +82,7 @@ def read(place: str, where: str, options: tuple[str, ...] = ()) -> str | None:
     behind the mark, as in a solution, the end of that has to say the same."""
     if where == "box":
         return _read(_in_digits(place), first=True)
+    place = EXCLAIMED.sub(".", place)
     if where == "mark":
         found = _read(_in_digits(SENTENCE_END.split(place.strip())[0]), first=True)
         solution = place.strip().split("\n\n")[0]

@@ -37,8 +37,9 @@ def disk_lines(disk: Mapping[str, float]) -> list[str]:
 
 
 def largest_batch(card: Card, peaks: Mapping[int, float]) -> int:
-    """The largest batch that fits on a card, from the peaks at 1 and at some larger sizes; 0: none. Between two sizes a
-    peak is no higher than their chord: at each moment it grows evenly with the rows, and it is the largest of these."""
+    """The largest batch that fits on a card, from the peaks at 1 and at some larger sizes; 0: none, the last size where
+    that fits. Between two sizes a peak is no higher than their chord: at each moment it grows evenly with the rows, and
+    it is the largest of these. Beyond the last one nothing is known."""
     sizes, largest = sorted(peaks), 0
     if peaks[sizes[0]] > room(card):
         return 0
@@ -46,8 +47,8 @@ def largest_batch(card: Card, peaks: Mapping[int, float]) -> int:
         a_row = max((peaks[more] - peaks[less]) / (more - less), 1.0)
         largest = less + int((room(card) - peaks[less]) // a_row)
         if largest < more:
-            break
-    return largest
+            return largest
+    return sizes[-1]
 
 
 def fits(card: Card, peaks: Mapping[int, float], size: int, unit: str) -> str:
@@ -56,7 +57,8 @@ def fits(card: Card, peaks: Mapping[int, float], size: int, unit: str) -> str:
     if largest == 0:
         return f"does not fit: one {unit} takes {gigabytes(peaks[1])}"
     verdict = "fits" if largest >= size else "does not fit"
-    return f"--batch_size {size} {verdict}, up to {largest:,} does" if largest < 10000 else f"--batch_size {size} fits"
+    most = "at least" if largest == max(peaks) else "up to"
+    return f"--batch_size {size} {verdict}, {most} {largest:,} does"
 
 
 def hours_text(hours: Mapping[str, float], gpus: int) -> str:

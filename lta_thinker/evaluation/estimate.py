@@ -13,7 +13,7 @@ import torch
 
 from lta_thinker.build import build_models
 from lta_thinker.common import InputError, ranks
-from lta_thinker.data_loader import TASKS, load_split, without_worked
+from lta_thinker.data_loader import load_split, where_missing, without_worked
 from lta_thinker.estimate.cards import seconds_of
 from lta_thinker.estimate.cost import ACTIVATIONS, Cost, Counter, on_fake_tensors
 from lta_thinker.estimate.text import chosen, fits, hours_text, memory_lines, rates_lines, work_line
@@ -64,13 +64,9 @@ class EvaluationEstimate:
 
 def questions_of(args: EvaluationArguments, plan: Plan, layout: Layout) -> Questions:
     """The evaluation's questions, else our own sample of the task."""
-    try:
+    missing, count = where_missing(plan.task, args.split, args.data_dir), args.rows or UNKNOWN_QUESTIONS
+    if missing is None:
         examples = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows).examples
-    except InputError as error:
-        if plan.task.name not in TASKS:
-            raise
-        missing, count = str(error).partition(":")[0], args.rows or UNKNOWN_QUESTIONS
-    else:
         examples = without_worked(examples, plan.worked_examples)[: args.test_k or None]
         return made_of(args, layout, examples, len(examples))
     examples = load_split(plan.task, "sample", args.data_dir).examples

@@ -6,6 +6,7 @@
 A line comes with every log, so --logging_steps and --eval_steps say how often. In a terminal a bar stands below.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,7 @@ def rate(value: float) -> str:
 def thousands(value: float) -> str:
     """12.4k, 1.2M, 980."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
-        if value >= size:
+        if value >= 0.9995 * size:  # 999,900 is 1.0M
             return f"{value / size:.1f}{unit}"
     return f"{value:.0f}"
 
@@ -80,7 +81,10 @@ def length_line(args: Any, max_steps: int, rows: int) -> str:
     length = f"  length: {max_steps:,} steps of {min(step_rows, rows):,} rows{epochs}"
     if args.eval_strategy == "no":  # benchmarks/time_training.py
         return length
-    return f"{length}, dev every {'epoch' if args.eval_strategy == 'epoch' else f'{args.eval_steps:g} steps'}"
+    if args.eval_strategy == "epoch":
+        return f"{length}, dev every epoch"
+    every = args.eval_steps if args.eval_steps >= 1 else math.ceil(max_steps * args.eval_steps)  # a share of all
+    return f"{length}, dev every {every:g} steps"
 
 
 class Console(TrainerCallback):

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from lta_thinker.build import build_layout, build_models
-from lta_thinker.common import InputError
-from lta_thinker.data_loader import DEV_SHARE, TASKS, load_split, without_worked, worked_examples
+from lta_thinker.data_loader import DEV_SHARE, load_split, where_missing, without_worked, worked_examples
 from lta_thinker.estimate.cards import seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
 from lta_thinker.estimate.text import chosen, disk_lines, fits, hours_text, memory_lines, rates_lines, work_line
@@ -85,13 +84,8 @@ def layout_of(args: TrainArguments) -> Layout:
 
 def rows_of(args: TrainArguments, layout: Layout) -> Rows:
     """The run's rows, else our own sample of the task. InputError for rows that are there and cannot be used."""
-    try:
-        load_split(args.task, "train", args.data_dir, args.skip_bad_rows)
-    except InputError as error:
-        if args.task_name not in TASKS:
-            raise
-        missing = str(error).partition(":")[0]
-    else:
+    missing = where_missing(args.task, "train", args.data_dir)
+    if missing is None:
         prepared = prepare_rows(args, layout)
         return Rows(prepared.train, len(prepared.train), len(prepared.dev))
     examples = load_split(args.task, "sample", args.data_dir).examples
@@ -99,7 +93,9 @@ def rows_of(args: TrainArguments, layout: Layout) -> Rows:
     given = "--rows" if args.rows else "a number of no meaning: --rows says it"
     sample = f"lengths of the {len(examples)} in data/{args.task_name}/sample.jsonl"
     note = f"no rows in {missing}: {sample}; {count:,} rows ({given})"
-    return Rows(layout.training_rows(examples), count, math.ceil(DEV_SHARE * count), note)
+    dev = max(1, round(DEV_SHARE * count))
+    train = count if "dev" in args.task.sources else count - dev  # the dev rows are taken out of the train rows
+    return Rows(layout.training_rows(examples), min(train, args.k_shot or train), dev, note)
 
 
 def some_rows(args: TrainArguments, layout: Layout, most: int) -> Rows:

@@ -56,6 +56,16 @@ NUMBERS = {
     ],
     "marks": [
         ("The answer is 18. It took me 2 steps.", "18"),
+        ("The answer is 5!", "5"),  # of a sentence; a factorial stands in a box, or before something
+        ("#### 12!", "12"),
+        ("**Answer: 7!**", "7"),
+        ("The answer is 18! Great job.", "18"),
+        ("The total is 3 + 4 = 7!", "7"),
+        ("So there are 18 eggs. The answer is 18!! \U0001f389", "18"),
+        ("The answer is 18!\n\nI hope this helps", "18"),
+        (r"\boxed{5!}", "120"),
+        (r"The answer is \boxed{5}!", "5"),
+        ("There are 5! = 120 ways.", "120"),
         ("The final answer is 9 * 2 = 18. There were 2 factors.", "18"),
         ("The answer is that Janet makes $18 every day.", "18"),
         ("The answer is 5... no, wait. The answer is 3 + 4 = 7 then. It took 2 tries.", "7"),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, TOY, one_line, train_flags
+from helpers import ROOT, TOY, fails, one_line, train_flags
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -83,10 +83,13 @@ def test_training_is_estimated_from_configs_alone(configs, gsm8k_data, capsys, m
 
 
 def test_rows_that_are_not_here_are_said(configs):
-    """Without rows the lengths are those of the task's sample, and the number of rows is that of --rows."""
-    args = arguments(*"--large_model_id large --small_model_id small --data_dir none --rows 7473".split())
-    rows = of_training.rows_of(args, of_training.layout_of(args))
-    assert (len(rows.rows), rows.train, rows.dev) == (20, 7473, 374)
+    """Without rows the lengths are those of the task's sample, and the number of rows is that of --rows: less the dev
+    rows, where the task has no dev file, and no more than --k_shot."""
+    flags = "--large_model_id large --small_model_id small --data_dir none --rows 7473"
+    few = of_training.rows_of(args := arguments(*flags.split(), "--k_shot", "100"), of_training.layout_of(args))
+    assert (few.train, few.dev) == (100, 374)
+    rows = of_training.rows_of(args := arguments(*flags.split()), of_training.layout_of(args))
+    assert (len(rows.rows), rows.train, rows.dev) == (20, 7099, 374)
     assert "no rows in none/gsm8k" in rows.note and "data/gsm8k/sample.jsonl; 7,473 rows (--rows)" in rows.note
 
 
@@ -102,6 +105,18 @@ def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys,
     assert lines_with(printed, "cache", "LLM") and lines_with(printed, "4 questions read")
     assert lines_with(printed, "a token in 12 rows") and lines_with(printed, "A100", "fits", "prompts", "tokens")
     assert sorted(os.listdir(configs)) == ["large", "small"]
+
+
+def test_broken_rows_are_told_and_not_replaced(configs, gsm8k_data, tmp_path):
+    """Rows that are there and broken are one line with their place, as in the run; no sample stands in for them."""
+    own = Path(shutil.copytree(gsm8k_data, tmp_path / "own"))
+    for path in (own / "gsm8k").glob("*.jsonl"):
+        path.write_text("not JSON\n")
+    with pytest.raises(InputError) as error:
+        train.run([*train_flags(configs, own), "--estimate"])
+    one_line(error, "train_socratic.jsonl", "not JSON")
+    said = fails("--base_model_id", "large", "--thought_generator", "none", "--data_dir", str(own), "--estimate")
+    assert "test_socratic.jsonl" in said and "not JSON" in said
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
@@ -202,13 +217,14 @@ def test_a_step_waits_for_the_slowest():
 
 
 def test_batches_that_fit_are_named():
-    """The largest batch is found between and beyond the sizes whose peaks are known; what stays free is left."""
+    """The largest batch is found between the sizes whose peaks are known, and none beyond; what stays free is left."""
     peaks = {1: 20e9, 4: 23e9, 64: 143e9}  # 1 GB a row, then 2
     card = CARDS["h100"]
     assert largest_batch(CARDS["4090"], peaks) == 4 + int((24 * 2**30 - LEFT_FREE - 23e9) // 2e9)
     assert largest_batch(CARDS["4090"], peaks | {1: 22e9, 4: 25e9}) == 1 + int((24 * 2**30 - LEFT_FREE - 22e9) // 1e9)
     assert largest_batch(card, peaks) == 4 + int((card.memory - LEFT_FREE - 23e9) // 2e9)
-    assert largest_batch(CARDS["h200"], {1: 20e9, 4: 23e9}) == 4 + int((141e9 - LEFT_FREE - 23e9) // 1e9)
+    assert largest_batch(CARDS["h200"], {1: 20e9, 4: 23e9}) == 4
+    assert fits(CARDS["h200"], {1: 20e9, 4: 23e9}, 1, "row") == "--batch_size 1 fits, at least 4 does"
     assert largest_batch(CARDS["4090"], {1: 25e9, 4: 26e9}) == 0
     assert fits(card, peaks, 64, "row") == "--batch_size 64 does not fit, up to 34 does"
     assert fits(CARDS["4090"], {1: 25e9, 4: 26e9}, 4, "row") == "does not fit: one row takes 25 GB"

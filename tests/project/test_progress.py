@@ -180,6 +180,13 @@ def test_given_flags_stand_in_five_lines(monkeypatch):
     assert told + int(lines[-1].rpartition("(")[2].split()[0]) == len(console.departures(many)) == 10
 
 
+def test_flags_of_zero_are_given_and_numbers_are_whole():
+    """0 is a value where the default is none (--top_k 0: off), and a number is typed so that it is the same again."""
+    args = EvaluationArguments(checkpoint="x", top_k=0, min_p=0.0, temperature=0.61234567, top_p=0.9)
+    words = [" ".join(flag) for flag in console.flag_words_of(args, console.departures(args))]
+    assert {"--top_k 0", "--min_p 0", "--temperature 0.61234567", "--top_p 0.9"} <= set(words)
+
+
 def test_departures_keep_passwords(monkeypatch):
     """No token is printed, and switches that are turned off have their own word."""
     from lta_thinker.training.flags import TrainArguments

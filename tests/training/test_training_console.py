@@ -85,6 +85,7 @@ def test_loss_stands_alone_where_it_is_one_part_and_never_adds_up_falsely():
         (rate, 0.0, "0.0e0"),
         (thousands, 980.4, "980"),
         (thousands, 1_234_567, "1.2M"),
+        (thousands, 999_999, "1.0M"),
     ],
 )
 def test_numbers_are_short(write, value, text):
@@ -144,6 +145,8 @@ def test_epochs_are_told_where_they_decide():
     args = SimpleNamespace(per_device_train_batch_size=4, gradient_accumulation_steps=2, world_size=2, max_steps=-1)
     args.num_train_epochs, args.eval_strategy = 2.5, "epoch"
     assert length_line(args, 40, 256) == "  length: 40 steps of 16 rows (2.5 epochs), dev every epoch"
+    args.eval_strategy, args.eval_steps = "steps", 0.1  # a share of all steps
+    assert length_line(args, 300, 256) == "  length: 300 steps of 16 rows (2.5 epochs), dev every 30 steps"
     args.eval_strategy = "no"
     assert length_line(args, 40, 256) == "  length: 40 steps of 16 rows (2.5 epochs)"
 
