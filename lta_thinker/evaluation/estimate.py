@@ -30,7 +30,7 @@ from lta_thinker.rows.batch import PromptCollator
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
 
-MANY_QUESTIONS = 16  # of a large batch, whose peak says what a question more takes
+MANY_QUESTIONS = 64  # of a large batch, whose peak says what a question more takes
 UNKNOWN_QUESTIONS = 1000  # where neither the questions nor --rows are there
 IDLE = 1 / 16  # of the rows: a finished answer's row waits until an eighth of them are finished
 TABLES = (BLOCK, sampling.BEYOND_TOP_K, sampling.NUMBERS_AT_A_TIME, sampling.ALL_TIES)
