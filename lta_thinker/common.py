@@ -376,9 +376,9 @@ def ranks() -> Ranks:
         if not text.isdecimal() or int(text) < least:
             raise InputError(f"{name}={text}: not a whole number from {least} on; {UNSET} {name}")
         numbers[name] = int(text)
-    for rank, size in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
-        if numbers[rank] >= numbers[size]:
-            raise InputError(f"{rank}={numbers[rank]}: not below {size}={numbers[size]}; {UNSET} {rank}")
+    if numbers["RANK"] >= numbers["WORLD_SIZE"]:
+        what = f"RANK={numbers['RANK']}: not below WORLD_SIZE={numbers['WORLD_SIZE']}"
+        raise InputError(f"{what}; {UNSET} RANK")
     return Ranks(*numbers.values(), under_torchrun="LOCAL_RANK" in os.environ)
 
 

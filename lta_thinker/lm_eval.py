@@ -24,7 +24,6 @@ from typing import Any
 
 import huggingface_hub
 import transformers
-from tqdm import tqdm
 
 from lta_thinker.build import check_context, check_prompts
 from lta_thinker.common import CHECKOUT, InputError, first_line, make_folder, run_program, versions
@@ -37,6 +36,7 @@ from lta_thinker.generation.samplers import TransformersSampler, auto_batch_size
 from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.scoring import Question, group_by_question, score_continuations
 from lta_thinker.llm.frozen import num_positions
+from lta_thinker.progress import Progress
 from lta_thinker.rows.examples import Example
 
 NAME = "lta-thinker"  # of the model in the harness
@@ -111,13 +111,13 @@ class ThoughtRequests:
         """The texts written behind the contexts of (context, generation_kwargs), cut before the first stop string."""
         wanted = [read_settings(request.args[1], name_of(request), self._resolve) for request in requests]
         texts = [""] * len(requests)
-        with tqdm(total=len(requests), desc="answers", disable=disable_tqdm) as bar:
+        with Progress("answers", len(requests), quiet=disable_tqdm) as progress:
             for settings in dict.fromkeys(own for own, _ in wanted):
                 places = [place for place, (own, _) in enumerate(wanted) if own == settings]
                 for place, text in self._texts(settings, places, requests):
                     texts[place] = cut_at(text, wanted[place][1])
                     self.cache_hook.add_partial("generate_until", requests[place].args, texts[place])
-                    bar.update()
+                    progress.update()
         return texts
 
     def _resolve(self, greedy: bool, **values) -> SamplingSettings:
