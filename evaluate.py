@@ -48,7 +48,7 @@ import transformers
 
 from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import run_checkpoints
-from lta_thinker.common import InputError, lock_folder, make_folder, ranks, run_program, versions
+from lta_thinker.common import InputError, first_line, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.console import disk_line
 from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import Evaluated
@@ -118,8 +118,14 @@ WRITES_NOTHING = (
 
 
 def join_ranks() -> None:
-    if ranks().world > 1 and not dist.is_initialized():
+    """Meet the other processes of the run. InputError where torchrun's environment variables say not where."""
+    if ranks().world == 1 or dist.is_initialized():
+        return
+    try:
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+    except ValueError as error:
+        what = f"WORLD_SIZE={ranks().world}, but its processes cannot meet ({first_line(error)})"
+        raise InputError(f"{what}; start them by torchrun, or for one process: unset WORLD_SIZE") from None
 
 
 @contextlib.contextmanager

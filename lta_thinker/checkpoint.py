@@ -308,6 +308,9 @@ def check_resume_checkpoint(folder: Path, to_evaluate: bool = False) -> None:
     """InputError where a resume checkpoint was not written to its end, or where a file of it was lost, cut or exchanged
     since. to_evaluate: only the files that evaluation reads; one of an earlier version, which does not say, passes."""
     path = folder / COMPLETE
+    if not path.is_file() and any(folder.glob("checkpoint-*/")):
+        what = f"a run's folder; one of its checkpoint-N is meant, or its name alone, {folder.name}: its best weights"
+        raise InputError(f"{folder}: {what}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; the checkpoint was cut off while it was written")
     if path.stat().st_size == 0:

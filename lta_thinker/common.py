@@ -39,6 +39,10 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
     """run(argv), its exit status. What the user or the machine can mend ends the process with one line on stderr, from
     one process on each machine: an InputError; an OSError of a named file, or of a disk without room; SIGINT, SIGTERM
     and SIGHUP. `kept` says what is there after a stop, and how to go on."""
+    try:
+        ranks()
+    except InputError as error:  # which process this is cannot be told, so each says it
+        sys.exit(f"error: {error}")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed (>&-)
             setattr(sys, name, open(os.devnull, "w"))
@@ -361,11 +365,21 @@ class Ranks:
         return self.in_node == 0
 
 
+UNSET = "torchrun sets this environment variable; without torchrun: unset"
+
+
 def ranks() -> Ranks:
-    """The ranks of this process, from torchrun's environment variables."""
-    names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
-    numbers = [int(os.environ.get(name, default)) for name, default in names.items()]
-    return Ranks(*numbers, under_torchrun="LOCAL_RANK" in os.environ)
+    """The ranks of this process, from torchrun's environment variables. InputError for one that is no such number."""
+    numbers = {}
+    for name, least in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}.items():
+        text = os.environ.get(name, str(least))
+        if not text.isdecimal() or int(text) < least:
+            raise InputError(f"{name}={text}: not a whole number from {least} on; {UNSET} {name}")
+        numbers[name] = int(text)
+    if numbers["RANK"] >= numbers["WORLD_SIZE"]:
+        what = f"RANK={numbers['RANK']}: not below WORLD_SIZE={numbers['WORLD_SIZE']}"
+        raise InputError(f"{what}; {UNSET} RANK")
+    return Ranks(*numbers.values(), under_torchrun="LOCAL_RANK" in os.environ)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

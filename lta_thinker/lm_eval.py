@@ -24,7 +24,6 @@ from typing import Any
 
 import huggingface_hub
 import transformers
-from tqdm import tqdm
 
 from lta_thinker.build import check_context, check_prompts
 from lta_thinker.common import CHECKOUT, InputError, first_line, make_folder, run_program, versions
@@ -37,6 +36,7 @@ from lta_thinker.generation.samplers import TransformersSampler, auto_batch_size
 from lta_thinker.generation.sampling import SamplingSettings, resolve_sampling
 from lta_thinker.generation.scoring import Question, group_by_question, score_continuations
 from lta_thinker.llm.frozen import num_positions
+from lta_thinker.progress import Progress
 from lta_thinker.rows.examples import Example
 
 NAME = "lta-thinker"  # of the model in the harness
@@ -111,13 +111,15 @@ class ThoughtRequests:
         """The texts written behind the contexts of (context, generation_kwargs), cut before the first stop string."""
         wanted = [read_settings(request.args[1], name_of(request), self._resolve) for request in requests]
         texts = [""] * len(requests)
-        with tqdm(total=len(requests), desc="answers", disable=disable_tqdm) as bar:
+        with Progress("answers", len(requests), quiet=disable_tqdm) as progress:
             for settings in dict.fromkeys(own for own, _ in wanted):
                 places = [place for place, (own, _) in enumerate(wanted) if own == settings]
-                for place, text in self._texts(settings, places, requests):
+                for place, text, finished in self._texts(settings, places, requests):
                     texts[place] = cut_at(text, wanted[place][1])
+                    self.answered += 1
+                    self.cut_off += not finished and texts[place] == text  # a stop string is an end too
                     self.cache_hook.add_partial("generate_until", requests[place].args, texts[place])
-                    bar.update()
+                    progress.update()
         return texts
 
     def _resolve(self, greedy: bool, **values) -> SamplingSettings:
@@ -130,7 +132,7 @@ class ThoughtRequests:
         return resolve_sampling(family, llm.generation_config, 1, self.seed, greedy, positions, **values)
 
     def _texts(self, settings: SamplingSettings, places: Sequence[int], requests):
-        """(place, text) of the requests at these places, as soon as it is written."""
+        """(place, text, whether it ended) of the requests at these places, as soon as it is written."""
         examples = [Example(place, requests[place].args[0].strip(), (), "") for place in places]
         placed = [(example, name_of(requests[example.index])) for example in examples]
         layout, injected = self.models.layout, self.plan.num_injected
@@ -138,8 +140,7 @@ class ThoughtRequests:
         own = make_requests(layout, examples)
         sampler = TransformersSampler(self.models, settings, self._batch_size(settings, own), injected)
         for done in sampler.answers(own):
-            self.answered, self.cut_off = self.answered + 1, self.cut_off + (not done.samples[0].finished)
-            yield done.request.example.index, done.texts[0]
+            yield done.request.example.index, done.texts[0], done.samples[0].finished
 
     def _batch_size(self, settings: SamplingSettings, requests: Sequence[Request]) -> int:
         """--batch_size, or as many questions as fit into memory."""

@@ -6,6 +6,7 @@ with Progress("questions", total=600) as progress:
         say("a line above the bar")
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import Self, TypeVar
 from tqdm import tqdm
 
 EVERY = 30.0  # seconds between two plain lines
+INDENT = " " * 15  # of the parts of a line that stand below it
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 Item = TypeVar("Item")
@@ -23,6 +25,21 @@ def say(line: str) -> None:
     """Print a line on stdout at once; a bar on the same terminal stands below it."""
     with tqdm.external_write_mode(file=sys.stdout):
         print(line, flush=True)
+
+
+def in_terminal(line: str) -> str:
+    """A line whose parts are two spaces apart, as stdout shows it: in a terminal that is too narrow for it, its last
+    parts stand below, indented."""
+    if not sys.stdout.isatty():
+        return line
+    first, *parts = line.split("  ")
+    lines, width = [first], shutil.get_terminal_size().columns
+    for part in parts:
+        if len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(f"{INDENT}{part}")
+    return "\n".join(lines)
 
 
 def has_bars() -> bool:
@@ -84,13 +101,12 @@ class Progress:
     def update(self, count: int = 1, note: str = "") -> None:
         """So many more are done. note: what else is worth knowing now."""
         self.done += count
-        texts = [note] if note else []
-        texts.append(f"ETA {self.eta}")
-        self.bar.set_postfix_str("  ".join(texts), refresh=False)
+        notes, eta = [note] if note else [], f"ETA {self.eta}"
+        self.bar.set_postfix_str("  ".join([eta, *notes]), refresh=False)  # what has no room is cut off at its end
         self.bar.update(count)
         if self.lines and self.done < self.total and self.clock() - self.told >= EVERY:
             self.told = self.clock()
-            say("  ".join([f"{self.what} {self.done:,}/{self.total:,}", *texts]))
+            say("  ".join([f"{self.what} {self.done:,}/{self.total:,}", *notes, eta]))
 
     def close(self) -> None:
         self.bar.close()

@@ -1,5 +1,5 @@
 """Flags of `python -m lta_thinker.lm_eval`, and what it answers before its imports, which take seconds: --help, and a
-flag that there is not."""
+flag that there is not; and what it is about to load."""
 
 import dataclasses
 import math
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lta_thinker.common import InputError, ranks, run_program
 from lta_thinker.config import with_config
-from lta_thinker.evaluation.flags import EvaluationArguments
+from lta_thinker.console import first_word, last_value
+from lta_thinker.evaluation.flags import DEFAULT_MODEL_IDS, EvaluationArguments
 from lta_thinker.flags import CONFIG_HELP, check_ranges, flag
 from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
 
@@ -111,7 +112,8 @@ class HarnessArguments:
 
 
 def answer_at_once() -> None:
-    """End the process where the command line asks for --help, or has a flag that there is not; else do nothing."""
+    """End the process where the command line asks for --help, or has a flag that there is not; else say what is
+    loaded."""
     run_program(answer, sys.argv[1:], "nothing was written")
 
 
@@ -124,4 +126,6 @@ def answer(argv: list[str]) -> None:
             raise InputError(f"{word} is not for this program: {REFUSED[word]}")
     known = flag_words(dataclasses.fields(HarnessArguments))
     check_words(argv, known, PROGRAM)
-    with_config(argv, known, PROGRAM)
+    words = with_config(argv, known, PROGRAM)
+    what = last_value(words, "checkpoint") or last_value(words, "base_model_id") or DEFAULT_MODEL_IDS["base_model_id"]
+    first_word("lm_eval", what)

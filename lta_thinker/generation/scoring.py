@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lta_thinker.generation.prompts import PromptEmbedder, Request, make_requests
 from lta_thinker.generation.sampling import NUMBERS_AT_A_TIME, check_log_probs
 from lta_thinker.llm.forward import attention_mask, body, position_ids
+from lta_thinker.progress import Progress
 from lta_thinker.rows.batch import pad
 from lta_thinker.rows.examples import Example
 
@@ -64,10 +64,11 @@ def score_continuations(
     the first chain's: num_chains 1). batch_size: questions at a time. InputError where logits are not finite.
     """
     scores: dict[int, Score] = {}
-    with tqdm(total=sum(len(question.targets) for question in questions), desc="continuations", disable=quiet) as bar:
+    total = sum(len(question.targets) for question in questions)
+    with Progress("continuations", total, quiet=quiet) as progress:
         for start in range(0, len(questions), batch_size):
             scores |= _score(embed, questions[start : start + batch_size])
-            bar.update(len(scores) - bar.n)
+            progress.update(len(scores) - progress.done)
     return [scores[place] for place in sorted(scores)]
 
 

@@ -22,7 +22,7 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from lta_thinker.common import InputError, first_line, ranks, read_json
 from lta_thinker.llm.files import WeightFiles, find_file, has_safetensors, pickled_dtypes
@@ -97,7 +97,10 @@ def _load(loader, source: LmSource, **kwargs):
             reason = " ".join(str(error).split())[:200]
         if isinstance(error, KeyError):
             reason = f"there is no {reason}"
-        if Path(source.model_id).is_dir():
+        folder = Path(source.model_id)
+        if folder.is_dir() and loader is AutoConfig and not (folder / CONFIG_NAME).exists():
+            raise InputError(f"{source.name}: there is no {CONFIG_NAME} in this folder") from None
+        if folder.is_dir():
             raise InputError(f"{source.name}: cannot be loaded ({LOADED[loader]}: {reason})") from None
         near = near_ids(source.model_id)
         hint = f"; near it: {', '.join(near)}" if near else ""
@@ -106,7 +109,9 @@ def _load(loader, source: LmSource, **kwargs):
 
 
 def near_ids(model_id: str) -> list[str]:
-    """Up to three known ids and folders whose names are like this one, the most similar first."""
+    """Up to three known ids and folders whose names are like this one, the most similar first; none for a known id."""
+    if model_id in KNOWN_MODEL_IDS:
+        return []
     known = KNOWN_MODEL_IDS + [str(path) for path in Path(model_id).parent.glob("*/")]
     near = difflib.get_close_matches(model_id, known, n=len(known), cutoff=0.6)
     return sorted(near, key=lambda name: -len(os.path.commonprefix([name, model_id])))[:3]
@@ -149,6 +154,7 @@ def load_tokenizer(source: LmSource):
     except InputError:
         if not source.empty:
             raise
+    load_config(source)  # an LM that is not here at all has no stand-in either
     print(f"note: {source.name}: {ASSUMPTION}")
     return stand_in_tokenizer()
 

@@ -3,7 +3,8 @@
     step  25/300  epoch 0.13  loss 0.0157 = sft 0.0121 + align ... + focus ...  lr 1.6e-3  grad 0.01  9k tok/s  ETA 1:03
     dev   50/300  epoch 0.27  sft 0.00111  align 1.39e-4  focus 1.6  loss 0.53  information 9.11 [7.28, 10.9]  * best
 
-A line comes with every log, so --logging_steps and --eval_steps say how often. In a terminal a bar stands below.
+A line comes with every log, so --logging_steps and --eval_steps say how often. In a terminal a bar stands below,
+and a line that has no room goes on in a second one.
 """
 
 import math
@@ -15,7 +16,7 @@ import transformers.trainer
 from transformers import PrinterCallback, TrainerCallback
 
 from lta_thinker.losses import LOSSES
-from lta_thinker.progress import Progress, duration, say
+from lta_thinker.progress import Progress, duration, in_terminal, say
 
 BEST = "  * best"  # the end of a dev line whose weights are the best so far
 
@@ -116,11 +117,12 @@ class Console(TrainerCallback):
         step = f"{state.global_step:{len(str(state.max_steps))}}/{state.max_steps}"
         logs = {"epoch": state.epoch} | logs
         if "loss" in logs:
-            say(training_line(step, logs, args.loss_weights, args.decay_extra_losses, self.progress.eta))
+            line = training_line(step, logs, args.loss_weights, args.decay_extra_losses, self.progress.eta)
+            say(in_terminal(line))
         elif "eval_loss" in logs:
             value, best = logs[args.metric_for_best_model], state.best_metric
             is_best = best is None or (value > best if args.greater_is_better else value < best)
-            say(dev_line(step, logs, is_best))
+            say(in_terminal(dev_line(step, logs, is_best)))
 
     def on_train_end(self, args, state, control, **kwargs):
         if self.progress is not None:

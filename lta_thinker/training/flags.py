@@ -31,6 +31,8 @@ from lta_thinker.training.declared import REFUSED, SET_HERE, TrainFlags
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
 LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
+# of --adam_epsilon: below it a gradient whose square is 0 in float32 makes steps without bound
+LEAST_EPSILON = 1e-20
 # what it raises where its flags are at fault; a full GPU and faults of this program are none of these
 LIBRARY_ERRORS = (ValueError, TypeError, ImportError, KeyError, NotImplementedError, AttributeError, ArithmeticError)
 
@@ -119,6 +121,8 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         for name in ("max_steps", "eval_steps", "dataloader_prefetch_factor"):
             if getattr(self, name) == 0:
                 raise InputError(f"--{name} 0: must be above 0")
+        if self.adam_epsilon < LEAST_EPSILON:
+            raise InputError(f"--adam_epsilon {self.adam_epsilon}: must be at least {LEAST_EPSILON}")
 
     def _check(self):
         for name in ("large_model_id", "small_model_id", "data_dir"):

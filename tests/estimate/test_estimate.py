@@ -119,6 +119,16 @@ def test_broken_rows_are_told_and_not_replaced(configs, gsm8k_data, tmp_path):
     assert "test_socratic.jsonl" in said and "not JSON" in said
 
 
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_an_lm_that_is_not_here_is_one_line(configs, gsm8k_data, capsys, folder):
+    """A folder that is missing, or has no config.json, is one line, and no note on its tokenizer stands before it."""
+    (configs / "empty").mkdir()
+    with pytest.raises(InputError) as error:
+        train.run([*train_flags(configs, gsm8k_data), "--large_model_id", folder, "--estimate"])
+    one_line(error, f"--large_model_id {folder}: ")
+    assert "note:" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_flags_of_an_estimate_need_it(script):
     """--card without --estimate is refused in one line."""

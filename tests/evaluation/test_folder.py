@@ -359,6 +359,15 @@ def test_lost_rank_is_one_line(monkeypatch):
         evaluate.wait_for_all()
 
 
+def test_a_world_without_torchrun_is_one_line(monkeypatch):
+    """WORLD_SIZE=2 that was left in the environment is one line that names it."""
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="^WORLD_SIZE=2, but .*RANK expected.*; start them by torchrun, .*unset WORLD"):
+        evaluate.join_ranks()
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What no evaluation replaces, and the default folders
 

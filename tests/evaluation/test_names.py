@@ -62,6 +62,13 @@ def test_a_wrong_name_lists_those_that_exist(folder, trained):
     )
 
 
+def test_a_run_s_folder_is_no_checkpoint(folder, trained):
+    """results/RUN is refused in one line that says what is meant instead."""
+    shutil.copytree(trained.parent.parent / "results" / "run", "results/run")
+    line = "results/run: a run's folder; one of its checkpoint-N is meant, or its name alone, run: its best weights"
+    assert fails("--checkpoint", "results/run") == f"error: {line}"
+
+
 def test_ten_is_one_folder_however_it_is_written(flags):
     """--n_epochs 10.0, 10 and 1e1 make one folder."""
     names = set()

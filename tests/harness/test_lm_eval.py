@@ -197,6 +197,10 @@ def test_stop_strings_cut_and_settings_are_the_tasks(model):
     assert answers[0] == other != text and answers[1] != answers[2]
     assert answers[3] == answers[4] == text[: text.index(stop)] and text.startswith(answers[5]) and answers[5] != text
     assert model.answered == 8 and model.cut_off >= 1
+    before = model.cut_off  # an answer that ends at its stop string was not cut off
+    for until, more in (([text[0]], 0), ([], 1)):
+        model.generate_until([request(QUESTIONS[0], {"until": until, "max_gen_toks": 3})], disable_tqdm=True)
+        assert model.cut_off == before + more
     model.max_new_tokens = 3  # --max_new_tokens wins over the task
     (short,) = model.generate_until(requests[:1], disable_tqdm=True)
     assert other.startswith(short) and 0 < len(short) < len(other)

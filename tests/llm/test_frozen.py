@@ -33,6 +33,21 @@ def test_missing_model_names_near_ids():
     one_line(error, "--large_model_id Qwen/Qwen3-8B-Instruct", "near it: Qwen/Qwen3-8B,")
 
 
+def test_a_known_model_that_is_out_of_reach_is_not_proposed_for_itself():
+    """Without a network the default model's line names no other model: its name is not wrong."""
+    with pytest.raises(InputError) as error:
+        load_config(LmSource("Qwen/Qwen3-8B", "--large_model_id"))
+    one_line(error, "--large_model_id Qwen/Qwen3-8B: no such folder here", "hub")
+    assert "near it" not in str(error.value)
+
+
+def test_a_folder_without_a_config_says_so(tmp_path):
+    """A folder that is no model's is refused in one line that names the file which is missing."""
+    with pytest.raises(InputError) as error:
+        load_config(LmSource(str(tmp_path), "--large_model_id"))
+    one_line(error, f"--large_model_id {tmp_path}: there is no config.json in this folder")
+
+
 def test_mistyped_folder_names_near_folder(tiny_pair):
     """A mistyped model folder is refused in one line that names the folder near it."""
     with pytest.raises(InputError) as error:

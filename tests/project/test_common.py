@@ -45,6 +45,25 @@ def test_what_the_user_can_mend_ends_a_script_with_one_line(error, line):
     assert ended.value.code == line  # Python prints it, and exits with status 1
 
 
+@pytest.mark.parametrize(
+    "name, value, why",
+    [
+        ("WORLD_SIZE", "x", "not a whole number from 1 on"),
+        ("WORLD_SIZE", "0", "not a whole number from 1 on"),
+        ("LOCAL_RANK", "", "not a whole number from 0 on"),
+        ("RANK", "-1", "not a whole number from 0 on"),
+        ("RANK", "1", "not below WORLD_SIZE=1"),
+    ],
+)
+def test_a_rank_that_is_none_ends_a_script_with_one_line(monkeypatch, name, value, why):
+    """An environment variable of torchrun's that cannot be is named before anything runs."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        run_program(lambda argv: pytest.fail("it ran"), [], "")
+    unset = f"torchrun sets this environment variable; without torchrun: unset {name}"
+    assert ended.value.code == f"error: {name}={value}: {why}; {unset}"
+
+
 def test_a_full_gpu_ends_a_script_with_one_line():
     class OutOfMemoryError(RuntimeError):  # torch's has this name
         pass

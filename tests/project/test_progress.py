@@ -76,7 +76,19 @@ def test_a_terminal_gets_a_bar_and_no_plain_lines(monkeypatch):
             say(f"line {number}")
         told.bar.refresh()
     assert out.getvalue() == "line 0\nline 1\nline 2\n"
-    assert "questions: 100%|" in err.getvalue() and "3/3, 2 right  ETA 0:00" in err.getvalue()
+    assert "questions: 100%|" in err.getvalue() and "3/3, ETA 0:00  2 right" in err.getvalue()
+
+
+def test_a_line_that_has_no_room_in_a_terminal_goes_on_below(monkeypatch):
+    """It is broken between its parts; a terminal that is wide enough, a file and a pipe have one line."""
+    line = "step   5/300  epoch 0.03  loss 0.478 = sft 0.0175 + focus 0.46  lr 2.7e-4  ETA 1:44"
+    monkeypatch.setenv("COLUMNS", "64")
+    assert progress.in_terminal(line) == line
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    below = "step   5/300  epoch 0.03  loss 0.478 = sft 0.0175 + focus 0.46\n               lr 2.7e-4  ETA 1:44"
+    assert progress.in_terminal(line) == below
+    monkeypatch.setenv("COLUMNS", "83")
+    assert progress.in_terminal(line) == line
 
 
 def test_log_of_a_run_in_a_terminal_has_no_bar(monkeypatch):
@@ -137,6 +149,7 @@ def test_first_word_disturbs_no_output_that_was_asked_for(capsys, monkeypatch):
     for words in ("--ask=2+2", "--compare a b --output_dir x", "--plot a", "--checkpoints_of a", "--regrade a"):
         evaluation_start.answer(words.split())
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     evaluation_start.answer(["--checkpoint", "x"])
     training_start.answer([])
     assert capsys.readouterr().out == ""
@@ -144,11 +157,11 @@ def test_first_word_disturbs_no_output_that_was_asked_for(capsys, monkeypatch):
 
 def test_first_word_needs_no_library():
     """It is printed before torch and transformers are imported, which takes seconds."""
-    code = "from lta_thinker.{0}.start import answer; answer([])"
-    lines = "; ".join(code.format(room) for room in ("training", "evaluation"))
+    code = "from lta_thinker.{0} import answer; answer([])"
+    lines = "; ".join(code.format(room) for room in ("training.start", "evaluation.start", "evaluation.harness"))
     program = f"{lines}; import sys; print({{'torch', 'transformers'}} & sys.modules.keys())"
     said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert [line.partition(":")[0] for line in said.splitlines()] == ["train.py", "evaluate.py", "set()"]
+    assert [line.partition(":")[0] for line in said.splitlines()] == ["train.py", "evaluate.py", "lm_eval", "set()"]
 
 
 def test_names_say_which_generators_read_the_small_lm():

@@ -18,6 +18,8 @@ NONSENSE = {
     "--adam_beta1 5": "--adam_beta1 5",
     "--adam_beta2 -1": "--adam_beta2 -1.0: must be at least 0",
     "--adam_epsilon nan": "--adam_epsilon nan: must be finite",
+    "--adam_epsilon 0": "--adam_epsilon 0.0: must be at least 1e-20",
+    "--adam_epsilon 1e-46": "--adam_epsilon 1e-46: must be at least 1e-20",
     "--weight_decay inf": "--weight_decay inf: must be finite",
     "--max_grad_norm nan": "--max_grad_norm nan: must be finite",
     "--max_grad_norm -1": "--max_grad_norm -1.0: must be at least 0",
