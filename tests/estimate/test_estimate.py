@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, TOY, one_line, train_flags
+from helpers import ROOT, TOY, fails, one_line, train_flags
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -99,6 +99,8 @@ def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys,
     printed = capsys.readouterr().out
     assert lines_with(printed, "small_block, 2 of 32 thoughts") and lines_with(printed, "12 questions x 3 samples")
     assert lines_with(printed, "20 tokens (--mean_new_tokens), at most 512")
+    short = [*flags, "--estimate", "--mean_new_tokens", "20", "--max_new_tokens", "10"]
+    assert "--mean_new_tokens 20: an answer has at most 10 tokens" in fails(*short)
     assert lines_with(printed, "cache", "LLM") and lines_with(printed, "4 questions read")
     assert lines_with(printed, "a token in 12 rows") and lines_with(printed, "A100", "fits", "prompts", "tokens")
     assert sorted(os.listdir(configs)) == ["large", "small"]
