@@ -222,7 +222,12 @@ def hours_of(args, settings: SamplingSettings, found: EvaluationEstimate, second
 
 
 def print_estimate(args: EvaluationArguments, plan: Plan, settings: SamplingSettings) -> None:
-    """Run the estimate, and print it."""
+    """Run the estimate, and print it. InputError where a mean answer is longer than the longest."""
+    if (args.mean_new_tokens or 0) > settings.max_new_tokens:
+        raise InputError(
+            f"--mean_new_tokens {args.mean_new_tokens}: an answer has at most {settings.max_new_tokens:,} tokens "
+            "(--max_new_tokens)"
+        )
     layout = load_layout(plan)
     found = estimate(args, plan, settings, questions_of(args, plan, layout), layout)
     spec, size, samples, gpus = (

@@ -128,7 +128,10 @@ class EvaluationArguments(TaskArguments, EstimateArguments):
             if isinstance(value, str) and "\0" in value:
                 raise InputError(f"--{item.name} {value!r}: no name has a character 0")
         if self.compare and len(self.compare) != 2:
-            raise InputError("--compare takes two report.json")
+            raise InputError("--compare takes two evaluations, each a report.json or its folder")
+        for name in ("ask", "compare", "rank", "regrade", "plot", "checkpoints_of"):
+            if self.verbose and getattr(self, name):
+                raise InputError(f"--verbose with --{name}: it tells an evaluation's settings; leave it out")
         if self.checkpoints_of is not None and not RUN_NAME.fullmatch(self.checkpoints_of):
             raise InputError(f"--checkpoints_of {self.checkpoints_of}: not a run's --output_name")
         for name in ("base_model_id", "assistant_model_id"):

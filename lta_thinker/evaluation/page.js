@@ -41,7 +41,11 @@ function powersOf(low, high) {
   return ticks;
 }
 
-const shortened = (value) => String(Number(value.toPrecision(4)));
+// 7.5e-5, where 0.000075 would not fit beside an axis
+function shortened(value) {
+  const rounded = Number(value.toPrecision(4));
+  return rounded !== 0 && Math.abs(rounded) < 0.001 ? rounded.toExponential() : String(rounded);
+}
 
 function drawChart(figure, chart) {
   const points = chart.series.flatMap((one) => one.points);

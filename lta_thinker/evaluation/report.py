@@ -212,8 +212,6 @@ class Report(Figures):
     @classmethod
     def read(cls, path: Path) -> "Report":
         """A report.json; InputError for what is no report."""
-        if path.is_dir():
-            raise InputError(f"{path}: a folder; name the report in it, {path / REPORT_FILE}")
         values = read_json(path)
         if not isinstance(values, dict) or not {"settings", "num_questions", "vote_accuracy"} <= values.keys():
             raise InputError(f"{path}: not a report that evaluate.py wrote")

@@ -12,6 +12,7 @@ from lta_thinker.data_loader import task_table
 from lta_thinker.evaluation.compare import compare, print_comparison, print_ranking, rank
 from lta_thinker.evaluation.flags import DEFAULT_MODEL_IDS, EvaluationArguments
 from lta_thinker.evaluation.page import write_comparison, write_ranking
+from lta_thinker.evaluation.report import REPORT_FILE
 from lta_thinker.flags import parse_flags
 from lta_thinker.usage import check_words, flag_words, help_text, print_help, wanted_help
 
@@ -49,15 +50,22 @@ def answer(argv: list[str]) -> None:
         first_word("evaluate.py", last_value(words, "checkpoint") or (f"{base} and {params}" if params else base))
 
 
+def report_path(path: str) -> str:
+    """A report.json, or of an evaluation's folder the one in it."""
+    return str(Path(path) / REPORT_FILE) if Path(path).is_dir() else path
+
+
 def compare_reports(paths: list[str], folder: str | None) -> None:
-    """Print the paired comparison of two report.json, and write its page into `folder` (None: results/)."""
+    """Print the paired comparison of two evaluations, each a report.json or its folder, and write its page into
+    `folder` (None: results/)."""
+    paths = [report_path(path) for path in paths]
     comparison = compare(*paths)
     print_comparison(comparison)
     print(f"  {write_comparison(comparison, list(map(Path, paths)), folder)}")
 
 
 def rank_reports(paths: list[str], folder: str | None) -> None:
-    """Print the ranking of several report.json, and write its page into `folder` (None: results/)."""
-    ranked = rank(paths)
+    """Print the ranking of several evaluations, as compare_reports takes them, and write its page into `folder`."""
+    ranked = rank([report_path(path) for path in paths])
     print_ranking([one.report for _, one in ranked])
     print(f"  {write_ranking(ranked, folder)}")

@@ -102,6 +102,8 @@ def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys,
     printed = capsys.readouterr().out
     assert lines_with(printed, "small_block, 2 of 32 thoughts") and lines_with(printed, "12 questions x 3 samples")
     assert lines_with(printed, "20 tokens (--mean_new_tokens), at most 512")
+    short = [*flags, "--estimate", "--mean_new_tokens", "20", "--max_new_tokens", "10"]
+    assert "--mean_new_tokens 20: an answer has at most 10 tokens" in fails(*short)
     assert lines_with(printed, "cache", "LLM") and lines_with(printed, "4 questions read")
     assert lines_with(printed, "a token in 12 rows") and lines_with(printed, "A100", "fits", "prompts", "tokens")
     assert sorted(os.listdir(configs)) == ["large", "small"]

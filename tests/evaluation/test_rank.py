@@ -44,6 +44,9 @@ def test_checkpoints_rank_by_vote_then_samples(tmp_path, monkeypatch, capsys):
     assert [row[1:3] for row in rows] == [["-", "2"], ["20", "4"], ["20", "4"], ["20", "4"]]
     assert [row[3].split()[0] for row in rows] == ["75.0", "50.0", "50.0", "25.0"]
     assert [row[4].split()[0] for row in rows] == ["75.0", "50.0", "33.3", "50.0"]
+    folders = [str(Path(path).parent) for path in paths]
+    evaluate.main(["--rank", *folders])
+    assert ranked(capsys.readouterr().out) == rows, "a folder stands for its report.json"
     evaluate.main(["--rank", paths[0]])
     assert "note: the best" not in capsys.readouterr().out
     assert all(re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", cell) for row in rows for cell in row[3:5])
@@ -61,6 +64,7 @@ def test_unfair_rankings_are_refused(tmp_path, monkeypatch):
     a = write_report("a", ["+++", "---"])
     assert "not about the same questions" in fails("--rank", a, write_report("fewer", ["+++"]))
     assert "not about the same gold answers" in fails("--rank", a, write_report("others", ["+++", "---"], gold="19"))
+    assert fails("--rank", a, "--verbose").startswith("error: --verbose with --rank")
     cold = write_report("cold", ["+++", "---"], sampling={"num_return_sequences": 3, "temperature": 0.1})
     warm = write_report("warm", ["+++", "---"], sampling={"num_return_sequences": 3, "temperature": 0.9})
     assert "warm/report.json: sampling.temperature is 0.9, in cold/report.json it is 0.1" in fails("--rank", cold, warm)

@@ -146,9 +146,7 @@ def test_compare_refuses_other_questions(run, tmp_path):
     shutil.copy(a, tmp_path / "c")
     assert "c/samples.jsonl: no such file" in run("--compare", a, tmp_path / "c" / "report.json", data=False)
     assert "samples.jsonl: not JSON" in run("--compare", a, a.with_name("samples.jsonl"), data=False)
-    a_folder = f"error: {tmp_path / 'a'}: a folder; name the report in it, {a}"
-    assert run("--compare", tmp_path / "a", a, data=False) == a_folder
-    assert run("--compare", a, data=False) == "error: --compare takes two report.json"
+    assert run("--compare", a, data=False) == "error: --compare takes two evaluations, each a report.json or its folder"
 
 
 def test_compare_knows_its_report_beside_longer_samples(tmp_path):

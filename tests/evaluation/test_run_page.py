@@ -99,4 +99,7 @@ def test_charts_are_drawn(tab, tmp_path):  # noqa: F811
     drawn = "[...document.querySelectorAll('.chart > svg')].map(one => one.querySelectorAll('circle').length)"
     assert tab.run(drawn) == [5, 3, 1, 2, 2, 2]
     assert tab.run("[...document.querySelectorAll('.chart text')].filter(one => one.textContent === '★').length") == 2
+    left = "[...document.querySelectorAll('.chart > svg text')].map(one => one.getBBox().x)"
+    assert min(tab.run(left)) >= 0, "a number beside an axis is cut off"
+    assert tab.run("[0.000075, 0.00012346, 0.05, 0].map(shortened)") == ["7.5e-5", "1.235e-4", "0.05", "0"]
     assert tab.errors() == []
