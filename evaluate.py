@@ -324,6 +324,8 @@ def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | No
     batch_size = choose_batch_size(args, models, sampling, requests, plan.num_injected)
     if args.inspect:
         greedy = greedy_settings(models.llm, args.max_new_tokens)
+        if plan.record and not plan.record.writes_steps:
+            requests = [replace(request, example=replace(request.example, steps=())) for request in requests]
         inspect_thoughts(models, requests, plan.task.answer_type, plan.num_injected, greedy, batch_size, folder)
         return None
     check_folder(folder, settings)

@@ -36,16 +36,20 @@ def model_card(
     samples.jsonl of both. Raises InputError for what is no report, and where the two asked other questions.
     """
     large, task = record.large_model_id, record.task_name
-    state = "has an adapter in base_model/, but is" if "base_model" in (record.tuned or {}) else "is frozen and"
+    tuned = (record.tuned or {}).get("base_model")
+    state = "is frozen and" if tuned is None else "has an adapter in base_model/, but is"
+    if tuned and tuned.full:
+        state = "was trained too, and all its weights are in base_model/; as it was before it is"
     what = (
         f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {record.num_thoughts} latent "
         "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
         f"{state} not in here: it is loaded as `{large}`, or from where `base_model_id=` says."
     )
     if record.thought_generator == "none":
+        trained = "All weights" if tuned and tuned.full else "A LoRA adapter"
         what = (
-            f"A LoRA adapter of `{large}` (base_model/, in peft's format), trained without latent thoughts: a baseline "
-            f"for those of LTA-Thinker ({PAPER}). The LLM itself is not in here."
+            f"{trained} of `{large}` (base_model/), trained without "
+            f"latent thoughts: a baseline for those of LTA-Thinker ({PAPER}). The LLM as it was is not in here."
         )
     parts = [
         f"---\n{card_data(record).to_yaml()}\n---",
@@ -89,7 +93,8 @@ def table(rows: dict[str, str]) -> str:
 
 def training_facts(record: TrainingRecord) -> dict[str, str]:
     """{title: value} of the card's table on the training, without what this thoughts.json does not say."""
-    tuned = {role: "LoRA adapter" for role in record.tuned or {}}
+    kinds = {True: "all weights trained", False: "LoRA adapter"}
+    tuned = {role: kinds[lora.full] for role, lora in (record.tuned or {}).items()}
     small = f"`{record.small_model_id}`" if record.small_model_id else "none"
     chains = f" in each of {record.design.num_chains} chains" if record.design.num_chains > 1 else ""
     facts = {

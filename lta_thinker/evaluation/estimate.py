@@ -23,7 +23,7 @@ from lta_thinker.generation import sampling
 from lta_thinker.generation.decoding import ReadPrompts, Rows, cache_of, keys_and_values
 from lta_thinker.generation.prompts import Request, make_requests
 from lta_thinker.generation.sampling import SamplingSettings
-from lta_thinker.llm.lora import inject
+from lta_thinker.llm.lora import tune
 from lta_thinker.losses import BLOCK
 from lta_thinker.model import LatentThoughtModel, Models, llm_inputs
 from lta_thinker.rows.batch import PromptCollator
@@ -107,7 +107,7 @@ def build_empty(plan: Plan, layout: Layout) -> Models:
     for role, saved in plan.adapters.items():
         assert models.thoughts is not None or role == "base_model"
         lm = models.llm if role == "base_model" else models.thoughts.small_lm  # type: ignore[union-attr]
-        inject(lm, saved.config, saved.flag, empty=True)
+        tune(lm, saved.config, saved.flag, empty=True)
     if models.thoughts is not None:
         models.thoughts.eval()
         models.thoughts.make_only(plan.num_made)
@@ -125,7 +125,7 @@ def read(models: Models, plan: Plan, settings: SamplingSettings, requests: list[
         _, thoughts = model.chain_thoughts(batch["question_ids"], batch["question_mask"])
         thoughts = thoughts[:, : settings.num_return_sequences, : plan.num_injected]
         batch = {name: value.repeat_interleave(thoughts.shape[1], dim=0) for name, value in batch.items()}
-        inputs = llm_inputs(models.llm, batch, thoughts.flatten(0, 1))
+        inputs = model.inputs(batch, thoughts.flatten(0, 1))
     rows, columns = inputs["attention_mask"].shape
     return ReadPrompts(models.llm, settings, dict(enumerate(requests)), inputs, [columns] * rows)
 

@@ -103,7 +103,9 @@ def some_rows(args: TrainArguments, layout: Layout, most: int) -> Rows:
     load_split raises it."""
     examples, dev = (load_split(args.task, name, args.data_dir, args.skip_bad_rows).examples for name in SPLITS)
     examples = without_worked(examples, layout.worked_examples)[: args.k_shot or None]
-    return Rows(layout.training_rows(evenly(examples, most)), len(examples), len(dev))
+    form = args.curriculum.forms[-1]
+    some = [form.of(example) for example in evenly(examples, most)]
+    return Rows(layout.training_rows(some), len(examples), len(dev))
 
 
 def columns_of(row: dict) -> int:
@@ -393,7 +395,12 @@ def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dic
 
 
 def print_estimate(args: TrainArguments) -> None:
-    """Run the estimate, and print it."""
+    """Run the estimate, and print it. InputError for a run in stages."""
+    if len(args.curriculum.forms) > 1:
+        raise InputError(
+            "--estimate: a run in stages has steps of several shapes; --coconut_stages 0 --answer_only "
+            f"--num_thought_tokens {args.num_thought_tokens} is its last stage"
+        )
     layout = layout_of(args)
     found = estimate(args, rows_of(args, layout), layout)
     size, gpus, steps = args.per_device_train_batch_size, gpus_of(args), steps_of(args, found.rows.train)

@@ -476,7 +476,7 @@ def test_bf16_keeps_float32_weights(flags):
         ),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --steps_as_turns",
-            "--steps_as_turns: the generator prompt reads nothing",
+            "--steps_as_turns: the generator prompt reads no question",
         ),
         (
             "--thought_generator none --tune_base_model --align_loss_weight 0 --focus_loss_weight 0 --freeze_prior",
@@ -491,7 +491,7 @@ def test_bf16_keeps_float32_weights(flags):
         ("--thought_generator block --reader_layers 1 --shard_llm", "--reader_layers with --shard_llm"),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --reader_layers 1",
-            "--reader_layers: the generator prompt reads nothing",
+            "--reader_layers: the generator prompt reads no question",
         ),
         ("--thought_generator small --block_positions", "the generator small has no TransformerBlock"),
         (
