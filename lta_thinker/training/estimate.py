@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from lta_thinker.build import build_layout, build_models
+from lta_thinker.common import InputError
 from lta_thinker.data_loader import DEV_SHARE, load_split, where_missing, without_worked, worked_examples
 from lta_thinker.estimate.cards import seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors

@@ -472,7 +472,7 @@ def test_bf16_keeps_float32_weights(flags):
         ),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --thoughts_see_steps",
-            "reads nothing",
+            "reads no question and no steps",
         ),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --steps_as_turns",
@@ -491,7 +491,7 @@ def test_bf16_keeps_float32_weights(flags):
         ("--thought_generator block --reader_layers 1 --shard_llm", "--reader_layers with --shard_llm"),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --reader_layers 1",
-            "--reader_layers: the generator prompt reads no question",
+            "--reader_layers: the generator prompt reads nothing",
         ),
         ("--thought_generator small --block_positions", "the generator small has no TransformerBlock"),
         (
