@@ -105,7 +105,22 @@ def test_the_next_commands_lead_to_the_comparison(run, checkpoints, folder):
     for word in ("--num_return_sequences", "--max_new_tokens", "--test_k", "--data_dir"):
         assert word in bare
     assert "--num_thought_tokens" not in bare and bare[bare.index("--thought_generator") + 1] == "none"
-    assert "next: " not in run(*bare, data=False)
-    comparison = next_words(run(*flags))
+    behind_bare, comparison = run(*bare, data=False), next_words(run(*flags))
+    if folder:
+        assert next_words(behind_bare) == comparison
+    else:  # how many thoughts are injected is not said by the flags of the bare LLM
+        assert "next: " not in behind_bare
     assert comparison[0] == "--compare" and all(Path(path).is_file() for path in comparison[1:])
     assert run(*comparison, data=False).startswith("4 questions, % right")
+
+
+def test_bare_llm_leads_to_the_comparison_that_can_be_made(run, checkpoints):
+    """Behind the bare LLM comes the comparison with the evaluation with thoughts by the same flags, where that is about
+    the same questions; else nothing."""
+    flags = ["--checkpoint", checkpoints / "small_block", "--num_return_sequences", "2"]
+    assert "next: " not in run(*flags, "--thought_generator", "none")
+    run(*flags)
+    comparison = next_words(run(*flags, "--thought_generator", "none"))
+    assert comparison[0] == "--compare" and "none" not in comparison[2]
+    assert run(*comparison, data=False).startswith("4 questions, % right")
+    assert "next: " not in run(*flags, "--thought_generator", "none", "--test_k", "5")
