@@ -103,10 +103,8 @@ def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys,
     flags += ["--num_return_sequences", "16", "--max_new_tokens", "512", "--num_thought_tokens", "2"]
     evaluate.main([*flags, "--estimate", "--card", "a100", "--mean_new_tokens", "20"])
     printed = capsys.readouterr().out
-    assert lines_with(printed, "small_block, 2 of 32 thoughts") and lines_with(
-        printed, "12 questions x 16 samples, 1 GPU"
-    )
-    assert "1 GPUs" not in printed
+    assert lines_with(printed, "small_block, 2 of 32 thoughts")
+    assert lines_with(printed, "12 questions x 16 samples, 1 GPU") and "1 GPUs" not in printed
     assert lines_with(printed, "20 tokens (--mean_new_tokens), at most 512")
     short = [*flags, "--estimate", "--mean_new_tokens", "20", "--max_new_tokens", "10"]
     assert "--mean_new_tokens 20: an answer has at most 10 tokens" in fails(*short)
