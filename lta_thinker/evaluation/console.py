@@ -46,7 +46,7 @@ def print_plan(plan: Plan, sampling: SamplingSettings | None, split: Split, aske
         print(f"warning: {split.warning}")
     made, injected = plan.num_made, plan.num_injected
     if made < plan.spec.num_thoughts:
-        print(f"note: {made} thoughts are made, {plan.spec.num_thoughts} were trained together (--make_only_n)")
+        print(f"note: {counted(made, 'thought')} made, {plan.spec.num_thoughts} were trained together (--make_only_n)")
     elif injected < made:
         print(f"note: {injected} of {made} thoughts go into the prompt; in our study a few of many answered worse")
 

@@ -72,7 +72,7 @@ def test_answered_questions_are_told(run, checkpoints):
     """A run that goes on says how many are left."""
     flags = ["--checkpoint", checkpoints / "small_block", "--output_dir", "out"]
     run(*flags, "--test_k", "3")
-    assert "  3 questions are answered already, 1 are left\n" in run(*flags, "--test_k", "4")
+    assert "  3 questions answered already, 1 left\n" in run(*flags, "--test_k", "4")
 
 
 def test_a_vote_of_one_is_not_told_twice(tmp_path, capsys):
