@@ -391,7 +391,8 @@ def main() -> None:
     """The command: reads sys.argv, exits with run's status, prints an InputError as one line."""
     huggingface_hub.logging.set_verbosity_error()  # without a network it would print five retries before the one line
     with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
-        status = run_program(run_rank, sys.argv[1:], KEPT)
+        estimates = any(word.startswith("--estimate") for word in sys.argv[1:])
+        status = run_program(run_rank, sys.argv[1:], "nothing was written" if estimates else KEPT)
     if torch.distributed.is_initialized():
         gc.collect()  # a sharded LLM still holds process groups, whose threads would disturb the interpreter's end
         torch.distributed.destroy_process_group()

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from lta_thinker.checkpoint import NUMBERS, TrainingRecord
+from lta_thinker.common import counted
 from lta_thinker.data_loader import TASKS
 from lta_thinker.evaluation.compare import compare
 from lta_thinker.evaluation.report import (
@@ -142,7 +143,7 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
     report = Report.read(Path(path))
     settings, sampling = report.settings, report.settings["sampling"]
     rows = {"": ("one sample", f"vote of {sampling['num_return_sequences']}")}
-    thoughts, notes = f"with {settings['num_thought_tokens']} thoughts", []
+    thoughts, notes = f"with {counted(settings['num_thought_tokens'], 'thought')}", []
     if baseline is None:
         rows[thoughts] = (report.sample_accuracy.percent, report.vote_accuracy.percent)
     else:
@@ -161,6 +162,6 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
         facts["note"] = mixed
     if notes:
         facts["the two differ beyond the thoughts"] = "; ".join(notes)
-    asked = f"{report.num_questions} {settings['split']} questions of {settings['task_name']}"
+    asked = f"{counted(report.num_questions, settings['split'] + ' question')} of {settings['task_name']}"
     text = f"{asked}, % right with 95 % intervals over questions:"
     return "\n\n".join([text, "\n".join([head, "| --- | --- | --- |", *lines]), table(facts)])

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lta_thinker.common import InputError, write_json
+from lta_thinker.common import InputError, counted, write_json
 from lta_thinker.evaluation.intervals import Interval, mean_interval, nats, share_interval
 from lta_thinker.evaluation.plots import load_matplotlib
 from lta_thinker.evaluation.report import INSPECTION_FILE
@@ -325,7 +325,7 @@ def attention_mass(
 def print_inspection(figures: dict) -> None:
     """What inspect_thoughts found, as text."""
     k, n, table = (figures[name] for name in ("num_questions", "num_thoughts", "table"))
-    print(f"{k} questions, {n} thoughts each")
+    print(f"{counted(k, 'question')}, {counted(n, 'thought')} each")
     print("nearest words of the thoughts by slot (cosine with the LLM's input embeddings)")
     for index, slots in zip(figures["questions"], figures["nearest_words"], strict=True):
         if len({words[0]["row"] for words in slots}) == 1:

@@ -22,7 +22,7 @@ from lta_thinker.checkpoint import (
     is_resume_checkpoint,
     known_runs,
 )
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, counted
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import DEFAULT_MODEL_IDS, EvaluationArguments
 from lta_thinker.evaluation.report import KNOWN_STATES
@@ -148,7 +148,7 @@ def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
         raise InputError(f"{flag}: this checkpoint is an adapter alone, without thoughts; leave it out")
     if given and args.thought_generator != "none" and given > record.num_thoughts:
         flag = args.named("num_thought_tokens")
-        raise InputError(f"{flag}: this checkpoint makes only {record.num_thoughts} thoughts")
+        raise InputError(f"{flag}: this checkpoint makes only {counted(record.num_thoughts, 'thought')}")
     for name, default, trained in (("task_name", None, record.task_name), ("dtype", "auto", record.dtype)):
         given = getattr(args, name)
         if given not in (default, trained):
@@ -422,7 +422,7 @@ def count_thoughts(
     if "prior" in block:
         made = len(block["prior"])
         if given and given > made:
-            raise InputError(f"{args.named('num_thought_tokens')}: these weights make only {made} thoughts")
+            raise InputError(f"{args.named('num_thought_tokens')}: these weights make only {counted(made, 'thought')}")
         return made, given or made
     if given is None:
         raise InputError(f"--num_thought_tokens is needed: the weights have no {META_FILE} that says it")
