@@ -240,7 +240,7 @@ def test_full_tuning_of_the_answer_alone_equals_a_plain_loop(flags, tiny_pair, g
         ("--thought_generator coconut --tune_base_model --n_epochs 4", "4 x 1 epochs go before the last of the 5"),
         ("--thought_generator coconut --tune_base_model --num_thought_tokens 5", "3 x --thoughts_per_step 2 are 6"),
         ("--thought_generator coconut --tune_base_model --coconut_stages 2 --answer_only", "--answer_only with"),
-        ("--coconut_stages 2", "for the generators coconut and prompt"),
+        ("--coconut_stages 2", "of coconut and prompt; small_block makes all N at once"),
         ("--thoughts_per_step 2", "--thoughts_per_step: there are no stages without --coconut_stages"),
         ("--coconut_mix 0.5", "--coconut_mix: there are no stages without --coconut_stages"),
         ("--coconut_mix 1.5", "--coconut_mix 1.5: must be at least 0 and at most 1"),
