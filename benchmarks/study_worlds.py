@@ -66,12 +66,10 @@ WRITERS = {
     "coconut": ("Coconut", {"thought_generator": "coconut"} | STAGES),
 }
 TUNINGS = {"full": ("all weights", {"full_tuning": True}), "lora": ("LoRA", {"tune_base_model": True})}
-CONTESTANTS |= {
-    f"{name}-{how}": Contestant(f"{title}, {words}", SFT | flags | tuning | EPOCHS, rates=TUNING_RATES)
-    for how, (words, tuning) in TUNINGS.items()
-    for name, (title, flags) in WRITERS.items()
-}
 TUNED = ("cot-full", "nocot-full", "pause-full", "coconut-full", "cot-lora", "coconut-lora")
+for name in TUNED:
+    (title, flags), (words, tuning) = (part[key] for part, key in zip((WRITERS, TUNINGS), name.split("-"), strict=True))
+    CONTESTANTS[name] = Contestant(f"{title}, {words}", SFT | flags | tuning | EPOCHS, rates=TUNING_RATES)
 DEFAULT = "small_block-three"
 TOYS = tuple(name for name in CONTESTANTS if name not in ("fewshot", "lora", "lora-three", *TUNED))
 WAYS = ("none", "prompt", "softcot", "softcotpp", DEFAULT, *TUNED)
