@@ -17,7 +17,8 @@ def make(study: Study) -> dict[str, str]:
     """{title: Markdown} of whatever has been run; the plots go beside the stored runs."""
     report = Report(study)
     stages = {title: stage() if study.ready(title) else [] for title, stage in study.stages().items()}
-    tables = {title: table_of(report, title, pairs) for title, pairs in stages.items()}
+    shown = {title: pairs for title, pairs in stages.items() if not title.startswith("ways-alone")}  # a column of ways
+    tables = {title: table_of(report, title, pairs) for title, pairs in shown.items()}
     tables["accuracies"] = report.accuracies(stages["main"], study.main_evaluation.label)
     tables["variance"] = variance_table(variance_points(study.records("arithmetic")))
     on_cpus = {title: pairs for title, pairs in stages.items() if world_of(title) not in REAL_WORLDS}
@@ -48,9 +49,7 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
         case "ways-tuning":
             return report.tuning(pairs)
         case "ways":
-            return report.ways(pairs, main_label)
-        case "ways-alone":
-            return ""
+            return report.ways(pairs, SHORT.label if world in REAL_WORLDS else main_label)
         case "looks":
             return report.inside(pairs)
         case "transfer":

@@ -233,7 +233,8 @@ class Report:
         for name, records in self.by_contestant(pairs, label).items():
             alone = [record["evaluations"].get(ALONE.label, {}).get("speed") for record in records]
             questions = [speed["questions"] for speed in alone if speed]
-            seconds = min((r["training"]["seconds"] for r in records if "training" in r), default=None)
+            trainings = [record["training"] for record in records if "training" in record]
+            seconds = min((training["seconds"] for training in trainings), default=None)
             rows.append(
                 [
                     CONTESTANTS[name].title,
@@ -243,7 +244,7 @@ class Report:
                     formatted(1 / float(np.mean(questions)) if questions else None, ".2f"),
                     formatted(mean_of(records, "training", "trained_parameters"), ",.0f"),
                     formatted(seconds, ".0f"),
-                    information([record["training"] for record in records if "training" in record]),
+                    information(trainings) if trainings else NO_FIGURE,
                 ]
             )
         head = ["% right", "seeds", PER_SAMPLE, VOTE, "tokens a sample", "seconds a question", "trained parameters"]

@@ -33,7 +33,6 @@ from benchmarks.study_worlds import (
     TELLER,
     TUNED,
     TUNING_RATES,
-    WAYS,
     WEIGHTS,
     WORLDS,
     Evaluation,
@@ -183,9 +182,9 @@ class Study:
             "transfer": self.transfer,
             "thoughts": self.thoughts,
             "samples": self.samples,
-            "ways-tuning": self.ways_tuning,
-            "ways": self.ways,
-            "ways-alone": self.ways_alone,
+            "ways-tuning arithmetic": lambda: self.ways_tuning(ARITHMETIC),
+            "ways arithmetic": lambda: self.ways(ARITHMETIC, SEEDS, MAIN),
+            "ways-alone arithmetic": lambda: self.ways(ARITHMETIC, SEEDS[:1], ALONE),
         }
         stages["tuning broad-number"] = lambda: self.tuning(BROAD[0])
         for world in BROAD:
@@ -199,6 +198,9 @@ class Study:
             f"dev {GSM8K.name}": lambda: self.dev_losses(GSM8K, SEEDS[:1]),
             f"tasks {ASDIV.name}": self.tasks,
             f"looks {ASDIV.name}": lambda: self.looks(ASDIV.name),
+            f"ways-tuning {ASDIV.name}": lambda: self.ways_tuning(ASDIV),
+            f"ways {ASDIV.name}": lambda: self.ways(ASDIV, SEEDS[:2], SHORT),
+            f"ways-alone {ASDIV.name}": lambda: self.ways(ASDIV, SEEDS[:1], ALONE),
         }
 
     def ready(self, title: str) -> bool:
@@ -335,22 +337,22 @@ class Study:
         names = ("none", "softcot", self.best_lta("arithmetic"), DEFAULT)
         return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
 
-    def ways_tuning(self) -> Wanted:
+    def ways_tuning(self, world: World) -> Wanted:
         """Learning rates of what tunes the LLM."""
-        return [(self.at_rate("arithmetic", name, SEEDS[0], rate), []) for name in TUNED for rate in TUNING_RATES]
+        names = [name for name in world.ways if name in TUNED]
+        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in TUNING_RATES]
 
-    def ways(self) -> Wanted:
-        """Every way of thinking side by side: text, vectors of each kind, pause tokens, no steps at all."""
-        return [(self.tuned("arithmetic", name, seed), [MAIN]) for seed in SEEDS for name in self.known(WAYS)]
+    def ways(self, world: World, seeds, evaluation: Evaluation) -> Wanted:
+        """Every way of thinking side by side: text, vectors of each kind, pause tokens, no steps at all; those whose
+        learning rate is chosen."""
+        chosen = {run.contestant for run, _ in self.ways_tuning(world) if self.dev_loss(run) is not None}
+        names = [name for name in world.ways if name in chosen or (name not in TUNED and self.is_tuned(world, name))]
+        return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in names]
 
-    def ways_alone(self) -> Wanted:
-        """The same with one seed, one job at a time, for the seconds."""
-        return [(self.tuned("arithmetic", name, SEEDS[0]), [ALONE]) for name in self.known(WAYS)]
-
-    def known(self, names: tuple[str, ...]) -> list[str]:
-        """Those whose learning rate is chosen, or need none."""
-        chosen = {run.contestant for run, _ in self.ways_tuning() if self.dev_loss(run) is not None}
-        return [name for name in names if name in chosen or name not in TUNED]
+    def is_tuned(self, world: World, name: str) -> bool:
+        """Whether a contestant of the main table has a learning rate, or needs none."""
+        runs = [self.at_rate(world.tuned_on, name, SEEDS[0], rate) for rate in self.rates(world.tuned_on)]
+        return CONTESTANTS[name].flags is None or any(self.dev_loss(run) is not None for run in runs)
 
     def headroom(self) -> Wanted:
         """The second world's questions to its large LM, and to its small one alone."""

@@ -66,13 +66,13 @@ WRITERS = {
     "coconut": ("Coconut", {"thought_generator": "coconut"} | STAGES),
 }
 TUNINGS = {"full": ("all weights", {"full_tuning": True}), "lora": ("LoRA", {"tune_base_model": True})}
-TUNED = ("cot-full", "nocot-full", "pause-full", "coconut-full", "cot-lora", "coconut-lora")
+BY_LORA = tuple(f"{name}-lora" for name in WRITERS)
+TUNED = (*(f"{name}-full" for name in WRITERS), *BY_LORA)
 for name in TUNED:
     (title, flags), (words, tuning) = (part[key] for part, key in zip((WRITERS, TUNINGS), name.split("-"), strict=True))
     CONTESTANTS[name] = Contestant(f"{title}, {words}", SFT | flags | tuning | EPOCHS, rates=TUNING_RATES)
 DEFAULT = "small_block-three"
 TOYS = tuple(name for name in CONTESTANTS if name not in ("fewshot", "lora", "lora-three", *TUNED))
-WAYS = ("none", "prompt", "softcot", "softcotpp", DEFAULT, *TUNED)
 REAL = (
     "none",
     "fewshot",
@@ -93,8 +93,9 @@ class World:
     """A frozen pair (two folders) and a task.
 
     task: flags of both scripts. tuned_on: the world on which the learning rates are chosen, of `rates`. baselines: the
-    contestants that all others are compared with. reading: flags of the generators that read a small LM. All runs have
-    batch_size rows a step, `steps` steps, num_thoughts thoughts and test_k test questions.
+    contestants that all others are compared with. reading: flags of the generators that read a small LM. ways: the
+    contestants of every way of thinking, side by side; in_epochs: other values for flags of those that tune the LLM.
+    All runs have batch_size rows a step, `steps` steps, num_thoughts thoughts and test_k test questions.
     """
 
     name: str
@@ -106,6 +107,8 @@ class World:
     contestants: tuple[str, ...] = TOYS
     baselines: tuple[str, ...] = ("none", "prompt", "softcot", "small_block-sft")
     reading: tuple[tuple[str, object], ...] = ()
+    ways: tuple[str, ...] = ()
+    in_epochs: tuple[tuple[str, object], ...] = ()
     batch_size: int = 16
     steps: int = 100
     test_k: int = 500
@@ -132,7 +135,14 @@ def other_rows(name: str) -> World:
     return World(name, *TOY_PAIR, "arithmetic", (*task, *((f"{split}_file", file) for split, file in files.items())))
 
 
-ARITHMETIC = World("arithmetic", *TOY_PAIR, "arithmetic", (("task_name", "arithmetic"),))
+SIDE_BY_SIDE = ("none", "prompt", "softcot", "softcotpp", DEFAULT)
+ARITHMETIC = World(
+    "arithmetic",
+    *TOY_PAIR,
+    "arithmetic",
+    (("task_name", "arithmetic"),),
+    ways=(*SIDE_BY_SIDE, *(f"{name}-full" for name in WRITERS), "cot-lora", "coconut-lora"),
+)
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
 # a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
 NOISY, TELLER = other_rows("noisy"), other_rows("teller")
@@ -151,6 +161,16 @@ def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
         contestants,
         baselines=("none", "fewshot", "prompt", "lora"),
         reading=(("reader_layers", 20),),
+        ways=(*SIDE_BY_SIDE, *BY_LORA),
+        # a row has one step; 20 steps an epoch, 120 in all
+        in_epochs=(
+            ("coconut_stages", 1),
+            ("thoughts_per_step", 8),
+            ("num_thought_tokens", 8),
+            ("n_epochs", 6),
+            ("k_shot", 20 * batch_size),
+            ("eval_steps", 20),
+        ),
         batch_size=batch_size,
         steps=120,
         test_k=412,
@@ -204,7 +224,8 @@ class Run:
         }
         own = CONTESTANTS[self.contestant].flags
         reading = dict(world.reading) if own["thought_generator"] in ("small", "small_block") else {}
-        return common | own | reading | dict(self.options)
+        in_epochs = {name: value for name, value in world.in_epochs if name in own}
+        return common | own | in_epochs | reading | dict(self.options)
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ class TrainingCollator(PromptCollator):
         batch["target_rows"], batch["target_columns"] = (batch["labels"] != -100).nonzero(as_tuple=True)
         batch["target_ids"] = batch["labels"][batch["target_rows"], batch["target_columns"]]
         if "thoughts" in rows[0]:
-            counts = torch.tensor([row["thoughts"] for row in rows])
-            batch["thought_mask"] = (torch.arange(max(1, counts.max())) < counts[:, None]).long()
+            counts = [row["thoughts"] for row in rows]
+            batch["thought_mask"] = (torch.arange(max(1, *counts)) < torch.tensor(counts)[:, None]).long()
         if "thought_states" in rows[0]:
             batch["thought_states"] = pad_states([row["thought_states"] for row in rows], left=True)
             if self.steps:
