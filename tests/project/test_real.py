@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from helpers import CHAT_TEMPLATE, ENVIRONMENT, ROOT, SENTENCES, byte_level_tokenizer, save_tiny_model, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -147,7 +147,7 @@ def checkout(tmp_path) -> Path:
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "bash").mkdir()
     (tmp_path / "bash" / "run_real.sh").write_bytes((ROOT / "bash" / "run_real.sh").read_bytes())
-    (tmp_path / "bash" / "_venv.sh").write_text(f'PYTHON={sys.executable}\ninstall() {{ echo "installing $1"; }}\n')
+    (tmp_path / "bash" / "_venv.sh").write_text(f'PYTHON={warm.python()}\ninstall() {{ echo "installing $1"; }}\n')
     shape = {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 32}
     tokenizer = byte_level_tokenizer(400, True, SENTENCES)
     folder = tmp_path / "models" / "smollm2-135m"

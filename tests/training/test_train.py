@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import warm
 from helpers import (
     ENVIRONMENT,
     ROOT,
@@ -19,7 +20,6 @@ from helpers import (
     gsm8k_row,
     logs,
     meta,
-    subprocess_train,
     two_ranks,
     weights,
     write_jsonl,
@@ -35,7 +35,8 @@ from lta_thinker.flags import parse_flags
 def test_command_line_run_leaves_whole_checkpoint(flags):
     """A run by the command line leaves the best weights and all that evaluation needs, and no frozen LM in a
     checkpoint."""
-    done = subprocess_train([*flags, "--output_name", "cli"])
+    command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cli"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (folder,) = Path("ckpt").iterdir()
     assert folder.name == "cli-gsm8k-small_block-10-4-large-small"
@@ -135,13 +136,13 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     train.run([*flags, "--output_name", "whole"])
     Path("results/cut").mkdir(parents=True)
     Path("results/cut/dev_losses.jsonl").write_text('{"step": 1, "nats": [9.0]}\n')  # of another run that was killed
-    command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [warm.python(), str(ROOT / "train.py"), *flags, "--output_name", "cut"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(Path("results").glob("cut/checkpoint-*/complete")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()  # its output ends as it does
     assert not list(Path("ckpt").glob("cut-*"))
     with pytest.raises(InputError, match="is there already: --resume goes on"):
         train.run([*flags, "--output_name", "cut"])
@@ -519,7 +520,8 @@ def test_wrong_training_flags_are_refused(flags, wrong, message):
 
 def test_training_error_exits_without_traceback(flags):
     """An error of train.py is one line on stderr, without a traceback, and exit status 1."""
-    done = subprocess_train([*flags, "--output_name", "x", "--k_shot", "-1"])
+    command = [warm.python(), str(ROOT / "train.py"), *flags, "--output_name", "x", "--k_shot", "-1"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be at least 0"
     assert "Traceback" not in done.stderr
