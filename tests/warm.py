@@ -4,8 +4,8 @@ A start of torch and transformers costs 4 to 5 CPU seconds, a fork of the server
 all workers of a session (it imports only when the first program is asked for), and writes a command, PYTHON, that
 stands in for sys.executable: `PYTHON [-u] script.py ...`, `PYTHON -m module ...`, `PYTHON -c code ...`. With any other
 option it becomes the real Python. Signals that PYTHON gets go to the program; its end is the program's end; if PYTHON
-is killed, so is the program. sys.executable of the program is PYTHON: what torchrun starts is warm too, and the server of
-data workers.
+is killed, so is the program. sys.executable of the program is PYTHON: what torchrun starts is warm too, and the
+server of data workers.
 
     python tests/warm.py NUMBER      the server, with its listening socket; it ends when its stdin is closed
 """

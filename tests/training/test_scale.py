@@ -1,5 +1,7 @@
 """Training on several processes and machines (here: two "nodes" on loopback), a sharded LLM, preempted jobs."""
 
+import contextlib
+import functools
 import json
 import re
 import shutil
@@ -12,7 +14,18 @@ import pytest
 import torch
 import transformers
 import warm
-from helpers import ENVIRONMENT, PROGRAMS, ROOT, assert_close, gsm8k_row, logs, meta, two_ranks, write_jsonl
+from helpers import (
+    ENVIRONMENT,
+    PROGRAMS,
+    ROOT,
+    assert_close,
+    gsm8k_row,
+    logs,
+    meta,
+    train_flags,
+    two_ranks,
+    write_jsonl,
+)
 from packaging.version import Version
 
 from lta_thinker import common, train
@@ -156,13 +169,30 @@ def preempt(monkeypatch, step: int) -> None:
     monkeypatch.setattr(preemption.StopAtSignal, "on_step_begin", send)
 
 
+LONG = ["--k_shot", "24", "--max_steps", "14"]  # six steps an epoch
+
+
+@pytest.fixture(scope="module")
+def uncut(tiny_pair, gsm8k_data, tmp_path_factory):
+    """The folder in which a run named `whole` with LONG and these flags has ended, made once."""
+
+    @functools.cache
+    def ended(*more: str) -> Path:
+        folder = tmp_path_factory.mktemp("uncut")
+        with contextlib.chdir(folder):
+            assert train.run([*train_flags(tiny_pair, gsm8k_data), *LONG, *more, "--output_name", "whole"]) == 0
+        return folder
+
+    return ended
+
+
 @pytest.mark.parametrize("when", PREEMPTED)
-def test_preempted_run_resumes_to_same_weights(flags, monkeypatch, capsys, when):
+def test_preempted_run_resumes_to_same_weights(flags, uncut, monkeypatch, capsys, when):
     """A preempted run saves a checkpoint and says so. Resumed, it has the weights, to the bit, and the dev evaluations
     of the run that was never stopped."""
     step, more, newest = PREEMPTED[when]
-    flags += ["--k_shot", "24", "--max_steps", "18", *more]
-    assert train.run([*flags, "--output_name", "whole"]) == 0
+    flags += [*LONG, *more]
+    shutil.copytree(uncut(*more) / "ckpt", "ckpt")
     handler, saved, save = signal.getsignal(signal.SIGTERM), [], trainer.ThoughtTrainer._save_checkpoint
     with monkeypatch.context() as patch:
         preempt(patch, step)

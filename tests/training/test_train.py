@@ -131,7 +131,7 @@ def test_resumed_ranks_end_with_same_weights(flags):
 def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     """A run that was killed and resumed ends with the weights, losses and dev curve of the run that never was, to the
     bit. Starting over it, other flags and other rows are refused."""
-    flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
+    flags = [*flags, "--max_steps", "15", "--eval_strategy", "steps", "--eval_steps", "3"]
     flags += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
     train.run([*flags, "--output_name", "whole"])
     Path("results/cut").mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
         finally:
             Path("results/cut/flags.json").write_text(flags_before)
     with open("results/cut/dev_losses.jsonl", "a") as file:  # as if a later evaluation had been undone by the kill
-        file.write('{"step": 30, "nats": [9.0]}\n')
+        file.write('{"step": 15, "nats": [9.0]}\n')
     train.run([*flags, "--output_name", "cut", "--resume"])
     assert_close("whole", "cut", 0)
     timeless = [
@@ -171,7 +171,7 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     assert timeless[0] == timeless[1]  # the losses one by one too
     assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
     of_rows = [Path("results", name, "dev_losses.jsonl").read_text() for name in ("whole", "cut")]
-    assert of_rows[0] == of_rows[1] and of_rows[0].count("\n") == 10
+    assert of_rows[0] == of_rows[1] and of_rows[0].count("\n") == 5
 
 
 REFUSED_RESUMES = [("4.53.2", 6, True), ("4.53.2", 10, False), ("4.57.0", 6, False)]
