@@ -43,7 +43,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_finish():
-    """The garbage collector, which Trainer calls in each run, need not look through the libraries' 600,000 objects."""
+    """The garbage collector, which Trainer calls in each run, need not look through all objects of the libraries."""
     gc.collect()
     gc.freeze()
 
