@@ -239,6 +239,9 @@ def become(
 # The session
 
 
+SERVER: list[subprocess.Popen] = []  # it lives as long as this process, which holds its stdin
+
+
 def start_server(folder: str) -> None:
     """Start the server of this session with its socket in that folder, and write PYTHON there."""
     address, command = f"{folder}/socket", Path(folder, "python")
@@ -254,7 +257,7 @@ def start_server(folder: str) -> None:
     listener.listen(64)
     SERVER.append(
         subprocess.Popen(
-            [sys.executable, str(here), str(listener.fileno())],
+            [sys.executable, *(["-B"] if sys.dont_write_bytecode else []), str(here), str(listener.fileno())],
             pass_fds=[listener.fileno()],
             stdin=subprocess.PIPE,
             start_new_session=True,
@@ -262,9 +265,6 @@ def start_server(folder: str) -> None:
         )
     )
     listener.close()
-
-
-SERVER: list = []  # it lives as long as this process, which holds its stdin
 
 
 if __name__ == "__main__":
