@@ -48,7 +48,7 @@ import transformers
 
 from lta_thinker.build import check_prompts
 from lta_thinker.checkpoint import run_checkpoints
-from lta_thinker.common import InputError, first_line, lock_folder, make_folder, ranks, run_program, versions
+from lta_thinker.common import InputError, counted, first_line, lock_folder, make_folder, ranks, run_program, versions
 from lta_thinker.console import disk_line
 from lta_thinker.data_loader import load_split, task_table, without_worked
 from lta_thinker.evaluation.compare import Evaluated
@@ -180,7 +180,7 @@ def answer_questions(
 def prompt_text(layout: Layout, question: str, num_injected: int | None) -> str:
     """The LLM's prompt, with "<n thoughts>" where they are injected."""
     turn = layout.llm
-    thoughts = f"<{num_injected} thoughts>" if num_injected else ""
+    thoughts = f"<{counted(num_injected, 'thought')}>" if num_injected else ""
     return f"{turn.before}{question}{turn.after}{thoughts}{turn.suffix}"
 
 
@@ -324,6 +324,8 @@ def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | No
     batch_size = choose_batch_size(args, models, sampling, requests, plan.num_injected)
     if args.inspect:
         greedy = greedy_settings(models.llm, args.max_new_tokens)
+        if plan.record and not plan.record.writes_steps:
+            requests = [replace(request, example=replace(request.example, steps=())) for request in requests]
         inspect_thoughts(models, requests, plan.task.answer_type, plan.num_injected, greedy, batch_size, folder)
         return None
     check_folder(folder, settings)
@@ -341,7 +343,7 @@ def evaluate(work: Work, models: Models, lms: dict, start: float) -> Report | No
     done = [request for request in requests if request.example.index in lines]
     print(disk_line(folder), flush=True)
     if done and pending:
-        print(f"  {len(done)} questions are answered already, {len(pending)} are left", flush=True)
+        print(f"  {counted(len(done), 'question')} answered already, {len(pending):,} left", flush=True)
     sampler = open_sampler(plan.backend, models, sampling, batch_size, plan.num_injected, pending)
     with contextlib.closing(sampler):
         seconds, known = answer_questions(args, sampler, pending, plan.task.answer_type, folder)

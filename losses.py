@@ -84,10 +84,13 @@ def target_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor) -> tuple[
     """L_SFT, summed over the T target tokens, and of each of them.
 
     hidden (T, d): last hidden states at the columns that predict the targets; head (V, d): the frozen output embedding,
-    in the same dtype; labels (T,) int64. Returns a float32 scalar, and (T,) float32 without gradients. The head gets no
-    gradient. That of `hidden` is computed in the forward pass, block by block of the vocabulary, so no more than BLOCK
-    logits are in memory.
+    in the same dtype; labels (T,) int64. Returns a float32 scalar, and (T,) float32 without gradients. The gradient of
+    `hidden` is computed in the forward pass, block by block of the vocabulary, so no more than BLOCK logits are in
+    memory; a head that is trained too (--full_tuning) gets its own from all of them.
     """
+    if head.requires_grad and torch.is_grad_enabled():
+        of_tokens = F.cross_entropy((hidden @ head.T).float(), labels, reduction="none")
+        return of_tokens.sum(), of_tokens.detach()
     total, each = _TargetCrossEntropy.apply(hidden, head, labels)
     return total, each[:, 0]
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
 
 from lta_thinker.common import InputError
 from lta_thinker.llm.forward import attention_mask, body, first_layers, position_ids, read_prefix
@@ -152,10 +153,21 @@ class StandardizedStates(nn.Module):
         return torch.cat([tokens, slots], dim=1)
 
 
-class Small(nn.Module):
+class ThoughtGenerator(nn.Module):
+    """What there is to know of each kind, and what most kinds have in common.
+
+    has_z: it makes z at the question and at the steps, which L_align and L_focus compare. thinks_in_llm: the LLM makes
+    the thoughts itself, behind its own prompt; num_marks: vectors that stand beside them, its parameter `marks`.
+    """
+
+    reads_question, uses_small_lm, has_projection, has_block, has_prior = True, False, False, False, False
+    has_z, thinks_in_llm, num_marks = True, False, 0
+
+
+class Small(ThoughtGenerator):
     """SoftCoT (arXiv 2502.12134): the small LM's last hidden states -> projection."""
 
-    reads_question, uses_small_lm, has_projection, has_block, has_prior = True, True, True, False, False
+    uses_small_lm, has_projection = True, True
 
     def __init__(self, sizes: Sizes, design: Design):
         super().__init__()
@@ -182,7 +194,7 @@ def standardized(sizes: Sizes, design: Design) -> StandardizedStates | None:
     return StandardizedStates(sizes.d_small, design.num_chains * sizes.num_thoughts)
 
 
-class _WithPrior(nn.Module):
+class _WithPrior(ThoughtGenerator):
     """A learnable prior of C x N rows, chain by chain; with C = 1 it is (N, d) as in the files."""
 
     has_prior = True
@@ -202,7 +214,7 @@ class _WithPrior(nn.Module):
 class Block(_WithPrior):
     """The paper's learnable prior: the LLM's embeddings, prior at the slots -> TransformerBlock -> projection."""
 
-    reads_question, uses_small_lm, has_projection, has_block = True, False, True, True
+    has_projection, has_block = True, True
     projection_place = "after"
 
     def __init__(self, sizes: Sizes, design: Design):
@@ -252,7 +264,7 @@ class SmallBlock(Block):
 class Prompt(_WithPrior):
     """Prompt tuning (arXiv 2104.08691), the control: the prior itself, the same N vectors for every question."""
 
-    reads_question, uses_small_lm, has_projection, has_block = False, False, False, False
+    reads_question, has_z = False, False
 
     def __init__(self, sizes: Sizes, design: Design):
         super().__init__(sizes, design, sizes.d_large)
@@ -265,10 +277,47 @@ class Prompt(_WithPrior):
         return torch.cat([z[:, : -self.num_thoughts], self.prior_of(chains, len(z))], dim=1)
 
 
-class Nothing(nn.Module):
-    """No generator: no thoughts, where an adapter of the large LLM is trained alone (the same-data baseline)."""
+class Coconut(ThoughtGenerator):
+    """Coconut (arXiv 2412.06769, section 3): the LLM's own last hidden states, fed in as its next inputs.
 
-    reads_question, uses_small_lm, has_projection, has_block, has_prior = False, False, False, False, False
+        t_1 = h(prompt, begin)        t_i = h(prompt, begin, t_1, ..., t_(i-1)),  i = 2 .. N
+
+    h: the hidden state of the last column behind the final norm, as the LLM's head reads it. `marks` (2, d_large) are
+    learnt: begin and end of thought. Nothing else is here: what learns to think is the LLM itself, which is tuned.
+    """
+
+    has_z, thinks_in_llm, num_marks = False, True, 2
+
+    def __init__(self, sizes: Sizes, design: Design):
+        super().__init__()
+        self.num_thoughts = sizes.num_thoughts
+        self.marks = nn.Parameter(torch.zeros(2, sizes.d_large))
+
+    def forward(self, llm, ids: Tensor, mask: Tensor, count: int) -> Tensor:
+        """The LLM's prompts up to the thoughts, ids and mask (B, P), left-padded -> the first `count` thoughts,
+        (B, count, d_large) in the LLM's dtype. The prompt is read once and each thought is a pass of one column over
+        its cache, with gradients through all of them."""
+        columns = llm.get_input_embeddings()(ids)
+        columns = torch.cat([columns, self.marks[0].to(columns.dtype).expand(len(ids), 1, -1)], dim=1)
+        thoughts, cache = [], DynamicCache()
+        for _ in range(count):
+            mask = F.pad(mask, (0, 1), value=1)  # of the begin mark, then of the thought before
+            out = body(llm)(
+                inputs_embeds=columns,
+                attention_mask=attention_mask(llm, mask, columns.shape[1]),
+                position_ids=position_ids(mask)[:, -columns.shape[1] :],
+                past_key_values=cache,
+                use_cache=True,
+            )
+            columns = out.last_hidden_state[:, -1:].to(ids.device)  # of an LLM on several GPUs it is on the last
+            thoughts.append(columns)
+        return torch.cat(thoughts, dim=1)
+
+
+class Nothing(ThoughtGenerator):
+    """No generator: no thoughts, where the large LLM is tuned alone (the same-data baseline)."""
+
+    reads_question, has_z = False, False
 
     def __init__(self, sizes: Sizes, design: Design):
         super().__init__()
@@ -278,7 +327,7 @@ class Nothing(nn.Module):
         return states.new_zeros(*columns.shape, states.shape[2])
 
 
-GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small, "prompt": Prompt}
+GENERATORS = {"small_block": SmallBlock, "block": Block, "small": Small, "prompt": Prompt, "coconut": Coconut}
 KINDS: dict[str, Any] = GENERATORS | {"none": Nothing}  # of a LatentThoughtModel
 
 
@@ -286,8 +335,9 @@ def prior_row_ids(lm_config, count: int) -> range:
     """`count` distinct rows of an embedding table for slots: those of the published slots where the vocabulary has
     them, else the last rows.
 
-    The priors of `block` and `prompt` start as C x N rows of the LLM's table. At the slots of the chains after the
-    first the small LM reads such tokens. Raises InputError when the vocabulary has fewer rows.
+    The priors of `block` and `prompt` start as C x N rows of the LLM's table, the marks of `coconut` as two. At the
+    slots of the chains after the first the small LM reads such tokens. Raises InputError when the vocabulary has fewer
+    rows.
     """
     config = lm_config.get_text_config()
     start = PUBLISHED_SLOT_IDS.get(config.model_type)
@@ -306,14 +356,22 @@ def table_norm(embed: nn.Embedding) -> float:
     return embed(ids).float().norm(dim=-1).mean().item()
 
 
-def llm_inputs(llm, batch: dict[str, Tensor], thoughts: Tensor | None) -> dict[str, Tensor]:
-    """[prefix | thoughts | suffix] -> {inputs_embeds (B, T, d_large) in the LLM's dtype, attention_mask (B, T)}."""
+def llm_inputs(
+    llm, batch: dict[str, Tensor], thoughts: Tensor | None, marks: Tensor | None = None
+) -> dict[str, Tensor]:
+    """[prefix | thoughts | suffix] -> {inputs_embeds (B, T, d_large) in the LLM's dtype, attention_mask (B, T)}.
+
+    marks (2, d_large): stand before and behind the thoughts. A batch with `thought_mask` (B, n) has rows with fewer."""
     embed = llm.get_input_embeddings()
     parts = [embed(batch["prefix_ids"]), embed(batch["suffix_ids"])]
     masks = [batch["prefix_mask"], batch["suffix_mask"]]
     if thoughts is not None:
+        mask = batch.get("thought_mask", masks[0].new_ones(thoughts.shape[:2]))
+        if marks is not None:
+            begin, end = (mark.to(thoughts.dtype).expand(len(thoughts), 1, -1) for mark in marks)
+            thoughts, mask = torch.cat([begin, thoughts, end], dim=1), F.pad(mask, (1, 1), value=1)
         parts.insert(1, thoughts.to(parts[0].dtype))
-        masks.insert(1, masks[0].new_ones(thoughts.shape[:2]))
+        masks.insert(1, mask)
     return {"inputs_embeds": torch.cat(parts, dim=1), "attention_mask": torch.cat(masks, dim=1)}
 
 
@@ -357,9 +415,11 @@ class LatentThoughtModel(nn.Module):
         self.generator = KINDS[kind](self.sizes, design)
         self.adapters = nn.ModuleDict()
         embed, chains = llm.get_input_embeddings(), design.num_chains
-        if kind in ("block", "prompt"):
-            rows = torch.tensor(prior_row_ids(llm.config, chains * num_thoughts), device=embed.weight.device)
-            self.generator.prior.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
+        begun = {"block": "prior", "prompt": "prior", "coconut": "marks"}.get(kind)
+        if begun:
+            start = getattr(self.generator, begun)
+            rows = torch.tensor(prior_row_ids(llm.config, len(start)), device=embed.weight.device)
+            start.data.copy_(embed(rows))  # as the LLM reads them: Gemma 3 scales what it looks up
         self.frozen = (llm, small_lm)  # a tuple: nn.Module registers no modules in one
         self.num_thoughts = num_thoughts
         self.slot_ids = [slot_id] * chains  # at the first slot of each chain
@@ -388,11 +448,15 @@ class LatentThoughtModel(nn.Module):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The losses that this generator has: a prompt has no z_q, and diversity needs two chains."""
-        missing = set() if self.generator.reads_question else {"align", "focus"}
+        """The losses that this generator has: align and focus need its z, and diversity needs two chains."""
+        missing = set() if self.generator.has_z else {"align", "focus"}
         if self.design.num_chains == 1:
             missing.add("diversity")
         return tuple(name for name in LOSSES if name not in missing)
+
+    def inputs(self, batch: dict[str, Tensor], thoughts: Tensor) -> dict[str, Tensor]:
+        """llm_inputs of a batch with thoughts of this model."""
+        return llm_inputs(self.llm, batch, thoughts, self.generator.marks if self.generator.num_marks else None)
 
     def make_only(self, count: int) -> None:
         """From now on make `count` thoughts: at the first `count` slots, as if there were no others."""
@@ -491,15 +555,21 @@ class LatentThoughtModel(nn.Module):
         question_mask: Tensor,
         chains: Tensor | None = None,
         states: Tensor | None = None,
+        count: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Question turns (B, Q), left-padded, the rows' chains (B,) int64 (None: the first) and perhaps their states
-        (B, Q + N, d_small) -> z_q (B, d_large) and the N thoughts (B, N, d_large).
+        (B, Q + N, d_small) -> z_q (B, d_large) and the N thoughts (B, N, d_large), or the first `count` of them.
 
-        The same call in training and in evaluation: no step is in view.
+        The same call in training and in evaluation: no step is in view. Where the LLM makes the thoughts, question_ids
+        are its prompt up to the thoughts, and z_q is zeros.
         """
+        if self.generator.thinks_in_llm:
+            made = self.generator(self.llm, question_ids, question_mask, self.num_thoughts if count is None else count)
+            self.last_states = made.detach()
+            return made.new_zeros(len(made), made.shape[-1]), made
         last = torch.full((len(question_ids), 1), question_ids.shape[1] - 1, device=question_ids.device)
         z_question, z_thoughts = self._generate(question_ids, question_mask, [last], True, chains, states)
-        return z_question[:, 0], z_thoughts
+        return z_question[:, 0], z_thoughts[:, :count]
 
     def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of all C chains (B, C, N, d_large)."""
@@ -514,8 +584,9 @@ class LatentThoughtModel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """z_q (B, d_large), the thoughts (B, N, d_large), and z at the ends of the steps (B, M, d_large) or None."""
         question, states = (batch["question_ids"], batch["question_mask"]), batch.get("thought_states")
-        if "step_ids" not in batch:
-            return *self.thoughts(*question, chains, states), None
+        if "step_ids" not in batch or not self.generator.has_z:
+            count = batch["thought_mask"].shape[1] if "thought_mask" in batch else None
+            return *self.thoughts(*question, chains, states, count), None
         width = question[0].shape[1]
         step_columns = width + batch["step_ends"]
         if self.thoughts_see_steps and self.training:
@@ -568,9 +639,9 @@ class LatentThoughtModel(nn.Module):
     def _sft(self, batch: dict[str, Tensor], thoughts: Tensor) -> tuple[Tensor, Tensor]:
         """target_cross_entropy of a batch behind thoughts (B, n, d_large)."""
         # the column before a token predicts it: of the first target token without thoughts, the prefix's last
-        first = max(thoughts.shape[1] - 1, 0)
         prefix = batch["prefix_ids"].shape[1] - (thoughts.shape[1] == 0)
-        hidden = self._behind_prefix(llm_inputs(self.llm, batch, thoughts), prefix)
+        hidden = self._behind_prefix(self.inputs(batch, thoughts), prefix)
+        first = hidden.shape[1] - batch["suffix_ids"].shape[1] - 1
         # only target tokens are asked for
         before = batch["target_rows"] * hidden.shape[1] + first + batch["target_columns"]
         asked = hidden.flatten(0, 1).index_select(0, before.to(hidden.device))

@@ -46,6 +46,7 @@ from lta_thinker.llm.sharding import check_can_shard, parameters_here, whole_ten
 from lta_thinker.model import LatentThoughtModel, Models, prior_row_ids
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.layout import DATE_STRING, WorkedExample
+from lta_thinker.training.curriculum import ResetOptimizer
 from lta_thinker.training.declared import REFUSED
 from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.folders import (
@@ -290,7 +291,7 @@ def run(argv: list[str]) -> int:
     )
     rows = prepare_rows(args, layout)
     print_rows(args, rows)
-    check_some_step(args, len(rows.train))
+    check_some_step(args, rows.num_train)
     if finished:
         check_same_as_record(args, rows, finished, str(final / META_FILE))
         print(f"this run has ended, and its weights are in {final}: nothing is left to do")
@@ -302,7 +303,7 @@ def run(argv: list[str]) -> int:
     only_writes = checkpoint is not None and is_at_last_step(checkpoint)
     if checkpoint and not only_writes:
         print(f"  goes on from {checkpoint}", flush=True)
-        check_library_can_resume(args, checkpoint, len(rows.train))
+        check_library_can_resume(args, checkpoint, rows.num_train)
 
     models = build_models(args.spec, layout, weights, args.adapters)
     model = models.thoughts
@@ -315,14 +316,14 @@ def run(argv: list[str]) -> int:
     collator = TrainingCollator(layout, steps=bool(args.focus_loss_weight) or args.thoughts_see_steps)
     if args.standardize_states and not (weights or checkpoint):
         fit_states(model, rows.train, collator)
-    if can_keep_states(args, len(rows.train)) and not only_writes:
+    if can_keep_states(args, rows.num_train) and not only_writes:
         collators = {"train": collator, "dev": TrainingCollator(layout, steps=True)}
         rows = with_states(args, model, rows, collators)
     record = training_record(args, models, rows, shots)
     if checkpoint:
         check_same_lms(args, record, TrainingRecord.read(checkpoint))
-    stop = StopAtSignal(functools.partial(library_can_resume, args, len(rows.train)))
-    callbacks = [EvaluateLastStep(), stop]
+    stop = StopAtSignal(functools.partial(library_can_resume, args, rows.num_train))
+    callbacks = [EvaluateLastStep(), stop, ResetOptimizer(args.curriculum)]
     if args.log_texts:
         callbacks.append(LogTexts(models, rows.dev_examples[: args.log_texts], args.task.answer_type))
     trainer = ThoughtTrainer(
@@ -390,7 +391,8 @@ def main() -> None:
     """The command: reads sys.argv, exits with run's status, prints an InputError as one line."""
     huggingface_hub.logging.set_verbosity_error()  # without a network it would print five retries before the one line
     with contextlib.redirect_stdout(sys.stdout if ranks().is_first else open(os.devnull, "w")):
-        status = run_program(run_rank, sys.argv[1:], KEPT)
+        estimates = any(word.startswith("--estimate") for word in sys.argv[1:])
+        status = run_program(run_rank, sys.argv[1:], "nothing was written" if estimates else KEPT)
     if torch.distributed.is_initialized():
         gc.collect()  # a sharded LLM still holds process groups, whose threads would disturb the interpreter's end
         torch.distributed.destroy_process_group()

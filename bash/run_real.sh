@@ -21,7 +21,7 @@ install requirements-real.txt
 export TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
 
 echo "1/4  the LLM and the rows"
-"$PYTHON" toy/real.py --to "$llm"
+TQDM_DISABLE=$([ -t 2 ] || echo 1) "$PYTHON" toy/real.py --to "$llm" # the library's bars are for a terminal
 export HF_HUB_OFFLINE=1
 if [ ! -e data/asdiv/train.jsonl ]; then
     xml=${ASDIV:-../shared/data/asdiv/ASDiv.xml}

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-${VENV:-.venv-vllm}/bin/python}
-out=$1
+out=${1:?which folder? bash benchmarks/backends.sh OUT [flags of evaluate.py]}
 shift
 for turn in 1 2; do
     for backend in hf vllm; do

@@ -214,7 +214,7 @@ def both_sides(args, layout: Layout, run: Callable[[Side], dict]) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
-    parser = shapes.flags(str(__doc__))
+    parser = shapes.flags(str(__doc__), tuple(shapes.SHAPES))  # the toy pair's LMs are no sizes
     parser.add_argument("--generator", choices=("block", "small", "small_block"), default="small_block")
     parser.add_argument("--batches", default="4", help="rows of a micro-batch, several with commas between them")
     parser.add_argument("--rows", default="", help="rows of a decode step, several with commas between them")

@@ -248,8 +248,10 @@ def read_chains() -> list[Chain]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="of all that is written")
-    parser.add_argument("--train", type=int, default=100, help="kills of training")
-    parser.add_argument("--evaluate", type=int, default=50, help="kills of evaluation")
+    parser.add_argument(
+        "--train", type=int, default=100, help="kills of training, shared out among its five kinds (few: some get none)"
+    )
+    parser.add_argument("--evaluate", type=int, default=50, help="kills of evaluation, shared out among its two kinds")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

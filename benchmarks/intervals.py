@@ -8,6 +8,7 @@ Where p is 1 every interval that holds 1 covers in 100 %. Where few answers are 
 interval with 95 %: the table then has the nearest above. `bootstrap` is what was printed before.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,4 +106,6 @@ def main(draws: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("draws", type=int, nargs="?", default=10_000, metavar="DRAWS")
+    main(parser.parse_args().draws)

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-results/mutants}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-PYTHON=$(command -v "${PYTHON:-${VENV:-.venv}/bin/python}") || { echo "error: PYTHON names no Python; make setup makes one" >&2; exit 1; }
+PYTHON=$(command -v "${PYTHON:-${VENV:-.venv}/bin/python}") || { echo "error: ${PYTHON:-${VENV:-.venv}/bin/python}: no Python there; make setup makes .venv, PYTHON=... names another" >&2; exit 1; }
 [ "${PYTHON:0:1}" = / ] || PYTHON=$PWD/$PYTHON
 mkdir -p "$OUT"
 if [ ! -x "$OUT/tool/bin/cr-report" ]; then

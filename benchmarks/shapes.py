@@ -15,6 +15,7 @@ import gc
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,10 +145,10 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def flags(doc: str) -> argparse.ArgumentParser:
-    """A parser with the flags that both benchmarks have."""
+def flags(doc: str, known: Sequence[str] = ("tiny", *SHAPES)) -> argparse.ArgumentParser:
+    """A parser with the flags that the benchmarks share. known: the shapes that this one has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=("tiny", *SHAPES), default="cpu")
+    parser.add_argument("--shape", choices=known, default="cpu")
     parser.add_argument("--batch_size", type=positive, default=4, help="rows or questions at a time")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 for tiny, else bfloat16")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")

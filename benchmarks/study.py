@@ -191,6 +191,7 @@ def evaluated(folder: Path) -> dict:
     kept = [field.name for field in fields(Figures) if field.name != "pass_at_k"] + [
         "thought_variance",
         "versions",
+        "speed",
     ]
     result = {name: value for name, value in asdict(report).items() if name in kept}
     result["sampling"] = report.settings["sampling"]

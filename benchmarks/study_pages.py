@@ -45,6 +45,12 @@ def table_of(report: Report, title: str, pairs: Wanted) -> str:
             return report.labels(pairs)
         case "headroom":
             return report.headroom(pairs, SHORT.label, "small-alone-x4")
+        case "ways-tuning":
+            return report.tuning(pairs)
+        case "ways":
+            return report.ways(pairs, main_label)
+        case "ways-alone":
+            return ""
         case "looks":
             return report.inside(pairs)
         case "transfer":

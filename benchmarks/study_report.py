@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.study_runs import Study, Wanted, from_digits
-from benchmarks.study_worlds import CONTESTANTS, WEIGHTS, Run
+from benchmarks.study_worlds import ALONE, CONTESTANTS, WEIGHTS, Run
 
 RESAMPLES = 10_000
 SHORT_TITLES = {  # of the baselines
@@ -225,6 +225,29 @@ class Report:
             rows.append([CONTESTANTS[name].title, *cells])
         head = ["", "no answer", "cut off", "tokens a sample", "trained parameters", "seconds to train (least)"]
         return markdown(head + [f"variance over {over}" for over in variances], rows)
+
+    def ways(self, pairs: Wanted, label: str) -> str:
+        """Accuracies beside what an answer and the training cost. Seconds a question are of ALONE: ten answers, one job
+        on the machine."""
+        rows = []
+        for name, records in self.by_contestant(pairs, label).items():
+            alone = [record["evaluations"].get(ALONE.label, {}).get("speed") for record in records]
+            questions = [speed["questions"] for speed in alone if speed]
+            seconds = min((r["training"]["seconds"] for r in records if "training" in r), default=None)
+            rows.append(
+                [
+                    CONTESTANTS[name].title,
+                    str(len(records)),
+                    *(with_interval(stacked(records, label, what)) for what in (PER_SAMPLE, VOTE)),
+                    f"{mean_of(records, 'evaluations', label, 'tokens_per_sample'):.1f}",
+                    formatted(1 / float(np.mean(questions)) if questions else None, ".2f"),
+                    formatted(mean_of(records, "training", "trained_parameters"), ",.0f"),
+                    formatted(seconds, ".0f"),
+                    information([record["training"] for record in records if "training" in record]),
+                ]
+            )
+        head = ["% right", "seeds", PER_SAMPLE, VOTE, "tokens a sample", "seconds a question", "trained parameters"]
+        return markdown([*head, "seconds to train (least)", "information, nats an answer"], rows)
 
     def dev_figures(self, pairs: Wanted) -> str:
         """A row for each contestant and set of options: what dev says of it."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.study_worlds import (
+    ALONE,
     ARITHMETIC,
     ASDIV,
     BROAD,
@@ -30,6 +31,9 @@ from benchmarks.study_worlds import (
     SHORT,
     SMALL_ALONE,
     TELLER,
+    TUNED,
+    TUNING_RATES,
+    WAYS,
     WEIGHTS,
     WORLDS,
     Evaluation,
@@ -137,7 +141,8 @@ class Study:
         if CONTESTANTS[contestant].flags is None:
             return Run(world, contestant, seed)
         on = WORLDS[world].tuned_on
-        losses = {rate: self.dev_loss(self.at_rate(on, contestant, SEEDS[0], rate)) for rate in self.rates(on)}
+        rates = CONTESTANTS[contestant].rates or self.rates(on)
+        losses = {rate: self.dev_loss(self.at_rate(on, contestant, SEEDS[0], rate)) for rate in rates}
         known = [rate for rate, loss in losses.items() if loss is not None]
         return self.at_rate(world, contestant, seed, min(known, key=losses.get), **options)
 
@@ -178,6 +183,9 @@ class Study:
             "transfer": self.transfer,
             "thoughts": self.thoughts,
             "samples": self.samples,
+            "ways-tuning": self.ways_tuning,
+            "ways": self.ways,
+            "ways-alone": self.ways_alone,
         }
         stages["tuning broad-number"] = lambda: self.tuning(BROAD[0])
         for world in BROAD:
@@ -326,6 +334,23 @@ class Study:
     def samples(self) -> Wanted:
         names = ("none", "softcot", self.best_lta("arithmetic"), DEFAULT)
         return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
+
+    def ways_tuning(self) -> Wanted:
+        """Learning rates of what tunes the LLM."""
+        return [(self.at_rate("arithmetic", name, SEEDS[0], rate), []) for name in TUNED for rate in TUNING_RATES]
+
+    def ways(self) -> Wanted:
+        """Every way of thinking side by side: text, vectors of each kind, pause tokens, no steps at all."""
+        return [(self.tuned("arithmetic", name, seed), [MAIN]) for seed in SEEDS for name in self.known(WAYS)]
+
+    def ways_alone(self) -> Wanted:
+        """The same with one seed, one job at a time, for the seconds."""
+        return [(self.tuned("arithmetic", name, SEEDS[0]), [ALONE]) for name in self.known(WAYS)]
+
+    def known(self, names: tuple[str, ...]) -> list[str]:
+        """Those whose learning rate is chosen, or need none."""
+        chosen = {run.contestant for run, _ in self.ways_tuning() if self.dev_loss(run) is not None}
+        return [name for name in names if name in chosen or name not in TUNED]
 
     def headroom(self) -> Wanted:
         """The second world's questions to its large LM, and to its small one alone."""

@@ -25,6 +25,7 @@ class Contestant:
     title: str
     flags: dict | None
     asked_with: dict = field(default_factory=dict)  # its flags of evaluate.py
+    rates: tuple[float, ...] | None = None  # its learning rates, None: the world's
 
 
 CONTESTANTS = {
@@ -53,8 +54,25 @@ CONTESTANTS = {
         "LoRA and small_block, three losses", {"thought_generator": "small_block", "tune_base_model": True} | THREE
     ),
 }
+TUNING_RATES = (3e-4, 1e-3, 3e-3)
+EPOCHS = {"max_steps": -1, "n_epochs": 8, "k_shot": 400, "eval_steps": 25}  # 25 steps an epoch
+# what tunes the LLM itself, with the same rows, epochs and batches for all: text chain of thought, the answer without
+# steps, and Coconut's curriculum with its own thoughts and with pause tokens in their place
+STAGES = {"coconut_stages": 3, "thoughts_per_step": 2, "num_thought_tokens": 6}
+WRITERS = {
+    "cot": ("text chain of thought", {"thought_generator": "none"}),
+    "nocot": ("the answer alone", {"thought_generator": "none", "answer_only": True}),
+    "pause": ("pause tokens in stages", {"thought_generator": "prompt"} | STAGES),
+    "coconut": ("Coconut", {"thought_generator": "coconut"} | STAGES),
+}
+TUNINGS = {"full": ("all weights", {"full_tuning": True}), "lora": ("LoRA", {"tune_base_model": True})}
+TUNED = ("cot-full", "nocot-full", "pause-full", "coconut-full", "cot-lora", "coconut-lora")
+for name in TUNED:
+    (title, flags), (words, tuning) = (part[key] for part, key in zip((WRITERS, TUNINGS), name.split("-"), strict=True))
+    CONTESTANTS[name] = Contestant(f"{title}, {words}", SFT | flags | tuning | EPOCHS, rates=TUNING_RATES)
 DEFAULT = "small_block-three"
-TOYS = tuple(name for name in CONTESTANTS if name not in ("fewshot", "lora", "lora-three"))
+TOYS = tuple(name for name in CONTESTANTS if name not in ("fewshot", "lora", "lora-three", *TUNED))
+WAYS = ("none", "prompt", "softcot", "softcotpp", DEFAULT, *TUNED)
 REAL = (
     "none",
     "fewshot",
@@ -209,6 +227,7 @@ LONGER = sampled(
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
 MADE_TWO = sampled("made2", 4, num_thought_tokens=2, make_only_n=True)
 SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
+ALONE = sampled("alone", 10)  # as MAIN, for the seconds: with one job
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
     "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"

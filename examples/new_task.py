@@ -2,6 +2,7 @@
 
     python examples/new_task.py                # the toy pair on a CPU, in a temporary folder; --steps 5 for a look
 
+The folder stays where the program is stopped, and goes at its end.
 For a real pair change the two model ids, and leave out the toy's settings and the temporary folder. (docs/ has
 the flags; `python train.py` and `python evaluate.py` take the same.)
 """
@@ -9,6 +10,7 @@ the flags; `python train.py` and `python evaluate.py` take the same.)
 import argparse
 import contextlib
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -54,5 +56,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    folder = tempfile.mkdtemp(prefix="new_task-")
+    print(f"in {folder}", flush=True)
+    with contextlib.chdir(folder):
         main()
+    shutil.rmtree(folder)

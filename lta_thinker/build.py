@@ -24,10 +24,10 @@ from lta_thinker.llm.frozen import (
     load_tokenizer,
     num_positions,
 )
-from lta_thinker.llm.lora import Lora, SavedAdapter, inject, load_adapter
+from lta_thinker.llm.lora import Lora, SavedAdapter, load_adapter, tune
 from lta_thinker.llm.sharding import load_sharded
 from lta_thinker.losses import Objective
-from lta_thinker.model import PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
+from lta_thinker.model import KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Models, Sizes, generator_sizes
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample, pad_token_id
 from lta_thinker.weights import GeneratorWeights, load_weights
@@ -53,6 +53,11 @@ class ModelSpec:
     thoughts_see_steps: bool = False
     large_part: Literal["whole", "shard", "embeddings"] = "whole"
     seed: int | None = None
+
+    @property
+    def num_marks(self) -> int:
+        """Columns that stand in the LLM's prompt beside the thoughts."""
+        return KINDS[self.kind].num_marks
 
     def sizes(self, llm_config, small_config) -> Sizes:
         """The generator's sizes from the LMs' configs (small_config None without a small LM)."""
@@ -98,8 +103,11 @@ def build_layout(
         generator_tokenizer = None
     else:
         generator_tokenizer = load_tokenizer(spec.small) if spec.small else llm_tokenizer
-    turns, worked = steps_as_turns, worked_examples
-    return Layout(llm_tokenizer, generator_tokenizer, prompts, date_string, separator, turns, worked, names_in_text)
+    turns, worked, reads_prompt = steps_as_turns, worked_examples, KINDS[spec.kind].thinks_in_llm
+    names = names_in_text
+    return Layout(
+        llm_tokenizer, generator_tokenizer, prompts, date_string, separator, turns, worked, names, reads_prompt
+    )
 
 
 def check_context(
@@ -136,7 +144,8 @@ def check_prompts(
     llm_config, small_config = spec.load_configs()
     reader, whose = reader_config(spec, llm_config, small_config)
     prompts = layout.prompts([example.question for example, _ in placed])
-    lengths = [num_injected + len(prompt["prefix"]) + len(prompt["suffix"]) for prompt in prompts]
+    between = num_injected + spec.num_marks
+    lengths = [between + len(prompt["prefix"]) + len(prompt["suffix"]) for prompt in prompts]
     columns, (_, place) = max(zip(lengths, placed, strict=True), key=lambda pair: pair[0])
     check_context(layout, llm_config, columns, place, new_tokens)
     if reader is not None:
@@ -174,7 +183,7 @@ def build_models(
             assert spec.small is not None
             lm, source = small_lm, spec.small
         if isinstance(adapter, Lora):
-            model.adapters[role] = inject(lm, adapter.config(source.model_id), "--lora_target", source.empty)
+            model.adapters[role] = tune(lm, adapter.config(source.model_id), "--lora_target", source.empty)
         else:
             model.adapters[role] = load_adapter(lm, adapter)
     return Models(llm, model, layout, states)

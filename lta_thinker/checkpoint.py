@@ -24,7 +24,7 @@ from lta_thinker.answers import ANSWER_TYPES
 from lta_thinker.common import InputError, first_line, read_json, read_record, sha256_of, write_json
 from lta_thinker.data_loader import PLACEHOLDERS, OwnTask
 from lta_thinker.llm.identity import Identity
-from lta_thinker.llm.lora import ROLES, Adapter, Lora, write_adapter
+from lta_thinker.llm.lora import ROLES, Adapter, AllWeights, Lora, write_adapter
 from lta_thinker.losses import AlignForm
 from lta_thinker.model import KINDS, PUBLISHED_DESIGN, Design, LatentThoughtModel, Sizes
 from lta_thinker.names import MAX_BLOCKS, META_FILE, RESUME_FILE
@@ -124,6 +124,12 @@ class TrainingRecord:
         """The training's --output_name, None where the flags are not recorded."""
         name = (self.flags or {}).get("output_name")
         return None if name is None else str(name)
+
+    @property
+    def writes_steps(self) -> bool:
+        """Whether the LLM was trained to write the steps before the answer (in the last of several stages)."""
+        flags = self.flags or {}
+        return not (flags.get("answer_only") or flags.get("coconut_stages"))
 
     @property
     def lms(self) -> list[Identity]:
@@ -239,7 +245,7 @@ def save_checkpoint(
             if state:
                 torch.save(state, partial / name)
         for role, adapter in model.adapters.items():
-            assert isinstance(adapter, Adapter)
+            assert isinstance(adapter, Adapter | AllWeights)
             write_adapter(partial / role, adapter)
         replace(record, files={name: sha256_of(path) for name, path in files_of(partial).items()}).write(partial)
         try:

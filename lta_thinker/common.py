@@ -54,10 +54,7 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
     except InputError as error:
         end_with(f"error: {error}")
     except KeyboardInterrupt as stop:
-        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
-        if ranks().speaks:
-            print(f"stopped by {number.name}: {kept}", file=sys.stderr)
-        sys.exit(128 + number)
+        end_stopped(stop, kept)
     except BrokenPipeError:  # the reader of the output, `head` say, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
@@ -84,6 +81,15 @@ def run_program(run: Callable[[list[str]], int | None], argv: list[str], kept: s
 def end_with(line: str) -> NoReturn:
     """Exit with status 1, after this line where this process speaks."""
     sys.exit(line if ranks().speaks else 1)
+
+
+def end_stopped(stop: KeyboardInterrupt, kept: str) -> NoReturn:
+    """Exit behind a signal, as stopped_by_signals raises it, with 128 + its number, after a line where this process
+    speaks. kept: what is there now, and how to go on."""
+    number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+    if ranks().speaks:
+        print(f"stopped by {number.name}: {kept}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 @contextlib.contextmanager
@@ -331,6 +337,12 @@ def flatten(settings: dict, prefix: str = "") -> dict:
     return flat
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and what is counted, in its plural but for one: 1 GPU, 2 GPUs, 2 micro-batches."""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message; the error's class where there is no message."""
     return str(error).strip().split("\n")[0] or type(error).__name__
@@ -380,6 +392,16 @@ def ranks() -> Ranks:
         what = f"RANK={numbers['RANK']}: not below WORLD_SIZE={numbers['WORLD_SIZE']}"
         raise InputError(f"{what}; {UNSET} RANK")
     return Ranks(*numbers.values(), under_torchrun="LOCAL_RANK" in os.environ)
+
+
+def check_can_meet() -> None:
+    """InputError where WORLD_SIZE says that this is one of several processes, and what torchrun sets besides is not
+    there: they could not meet."""
+    world = ranks().world
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if not os.environ.get(name)]
+    if world > 1 and missing:
+        how = f"torchrun --nproc_per_node={world} starts {world} processes; for one: unset WORLD_SIZE"
+        raise InputError(f"WORLD_SIZE={world}, but {', '.join(missing)} not set: {how}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

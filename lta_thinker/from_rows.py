@@ -10,16 +10,25 @@ print(model.solve("Is 9 prime?").answer)
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lta_thinker.api import LatentThoughtModel
 from lta_thinker.checkpoint import weights_of
-from lta_thinker.common import InputError, make_folder, ranks, unlock_folders, write_text
+from lta_thinker.common import (
+    InputError,
+    end_stopped,
+    make_folder,
+    ranks,
+    stopped_by_signals,
+    unlock_folders,
+    write_text,
+)
 from lta_thinker.config import flag_of
 from lta_thinker.flags import parse_flags
-from lta_thinker.train import run
+from lta_thinker.train import KEPT, run
 from lta_thinker.training.declared import REFUSED
 from lta_thinker.training.flags import TrainArguments
 
@@ -43,8 +52,9 @@ def train(
     output_name names the run's folders in the current one. Rows are a task of your own, which takes task_name (a new
     name) and answer_type.
 
-    The rows are written to results/rows-<digest>.jsonl. Raises InputError, in one line, for whatever is wrong, and
-    KeyboardInterrupt where the training was stopped by a signal (resume=True goes on).
+    The rows are written to results/rows-<digest>.jsonl. Raises InputError, in one line, for whatever is wrong. A signal
+    (Ctrl-C, SIGTERM, SIGHUP) stops the training as it stops train.py, with a line and SystemExit, whose code is 128 +
+    the signal's number; resume=True goes on.
     """
     if ranks().world > 1:
         raise InputError("lta_thinker.train runs in one process; under torchrun use train.py with --train_file")
@@ -59,10 +69,14 @@ def train(
         make_folder(path.parent)
         write_text(path, texts[split])
     try:
-        if run(words):
-            raise KeyboardInterrupt
+        with stopped_by_signals():
+            status = run(words)
+    except KeyboardInterrupt as stop:
+        end_stopped(stop, KEPT)
     finally:
         unlock_folders()
+    if status:  # stopped behind a step, which a line has said
+        sys.exit(status)
     return LatentThoughtModel.from_pretrained(next(iter(weights_of(str(given["output_name"])))))
 
 

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     answer_at_once()  # --help and a wrong flag do not wait for the imports
 
 import contextlib
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -260,12 +261,21 @@ def load_tasks(args: HarnessArguments, manager) -> list:
         try:
             loaded = manager.load(name)
         except Exception as error:  # a task is a program, and its rows come by many ways
+            if isinstance(error, KeyError) and name not in manager.all_tasks:
+                raise InputError(f"--tasks {name}: {no_such_task(name, manager.all_tasks)}") from None
             raise InputError(f"--tasks {name}: {type(error).__name__}: {first_line(error):.300}") from None
         for task in loaded["tasks"].values():
             if why := unfit(task):
                 raise InputError(f"--tasks {task.task_name}: {why}")
         found += [loaded["groups"][name]] if name in loaded["groups"] else loaded["tasks"].values()
     return found
+
+
+def no_such_task(name: str, known: Sequence[str]) -> str:
+    """What is said of a name that is none of the harness's tasks, groups and tags."""
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f" ({', '.join(near)}?)" if near else ""
+    return f"the harness has no such task{hint}; lm_eval ls tasks lists them, --include_path adds a folder of your own"
 
 
 def unfit(task) -> str | None:

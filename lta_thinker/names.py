@@ -1,6 +1,6 @@
 """Names and numbers that several rooms know and that need no library: what is imported from here costs no time."""
 
-GENERATOR_NAMES = ("small_block", "block", "small", "prompt")  # the keys of model.GENERATORS
+GENERATOR_NAMES = ("small_block", "block", "small", "prompt", "coconut")  # the keys of model.GENERATORS
 READ_SMALL_LM = ("small_block", "small")  # those whose uses_small_lm is true
 KIND_NAMES = (*GENERATOR_NAMES, "none")  # of model.KINDS
 MAX_BLOCKS = 64  # TransformerBlocks of a generator: each stands in the one behind it

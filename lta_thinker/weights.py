@@ -21,7 +21,7 @@ class GeneratorWeights(NamedTuple):
     """The tensors of the two files by name; None for no such file."""
 
     projection: dict[str, Tensor] | None  # with the figures of standardized states
-    block: dict[str, Tensor] | None  # with the prior
+    block: dict[str, Tensor] | None  # with the prior, or the marks
 
 
 def read_weights(path: str | Path, flag: str) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ def load_weights(model: LatentThoughtModel, weights: GeneratorWeights) -> None:
     for name, value in (weights.projection or {}).items():
         state[name if name.startswith("states.") else f"projection.{name}"] = value
     for name, value in (weights.block or {}).items():
-        state[name if name == "prior" else f"block.{name}"] = value
+        state[name if name in ("prior", "marks") else f"block.{name}"] = value
     if model.generator.has_prior and "prior" not in state:
         print(f"note: no learnable prior in {ATT_FILE}; the slots keep the generator's initial rows")
         state["prior"] = model.generator.prior

@@ -82,9 +82,9 @@ def tiny_models(tiny_pair) -> TinyModels:
     )
 
 
-@pytest.fixture(params=[name for name, generator in GENERATORS.items() if generator.reads_question])
+@pytest.fixture(params=[name for name, generator in GENERATORS.items() if generator.has_z])
 def kind(request) -> str:
-    """Every thought generator that reads the question."""
+    """Every thought generator that makes z of the question. Coconut: test_coconut.py."""
     return request.param
 
 

@@ -183,8 +183,11 @@ class TinyModels:
 
     def layout_for(self, kind: str):
         """layout.Layout of a generator kind, or of `none`."""
-        own = {"none": None, "block": self.llm_tokenizer, "prompt": self.llm_tokenizer}
-        return Layout(self.llm_tokenizer, own.get(kind, self.small_tokenizer), PROMPTS["number"])
+        own = {"none": None, **dict.fromkeys(("block", "prompt", "coconut"), self.llm_tokenizer)}
+        reads_prompt = kind == "coconut"
+        return Layout(
+            self.llm_tokenizer, own.get(kind, self.small_tokenizer), PROMPTS["number"], reads_prompt=reads_prompt
+        )
 
     def models(self, kind: str, **kwargs) -> Models:
         """A fresh model (as `model` makes it), its LLM and its layout."""

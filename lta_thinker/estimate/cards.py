@@ -50,7 +50,7 @@ CARDS = {
         24 * GIB,
         {"bfloat16": 165.2e12, "float32": 82.6e12},
         1.008e12,
-        "NVIDIA Ada GPU architecture white paper, 2022, appendix A (bf16 with float32 sums)",
+        "NVIDIA Ada GPU architecture white paper, 2022, appendix A: bf16 of Tensor cores, float32 without them",
     ),
 }
 LEFT_FREE = 1.5e9  # bytes that CUDA itself, the libraries' workspaces and the allocator's gaps take of a card

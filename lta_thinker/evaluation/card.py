@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from lta_thinker.checkpoint import NUMBERS, TrainingRecord
+from lta_thinker.common import counted
 from lta_thinker.data_loader import TASKS
 from lta_thinker.evaluation.compare import compare
 from lta_thinker.evaluation.report import (
@@ -36,16 +37,20 @@ def model_card(
     samples.jsonl of both. Raises InputError for what is no report, and where the two asked other questions.
     """
     large, task = record.large_model_id, record.task_name
-    state = "has an adapter in base_model/, but is" if "base_model" in (record.tuned or {}) else "is frozen and"
+    tuned = (record.tuned or {}).get("base_model")
+    state = "is frozen and" if tuned is None else "has an adapter in base_model/, but is"
+    if tuned and tuned.full:
+        state = "was trained too, and all its weights are in base_model/; as it was before it is"
     what = (
         f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {record.num_thoughts} latent "
         "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
         f"{state} not in here: it is loaded as `{large}`, or from where `base_model_id=` says."
     )
     if record.thought_generator == "none":
+        trained = "All weights" if tuned and tuned.full else "A LoRA adapter"
         what = (
-            f"A LoRA adapter of `{large}` (base_model/, in peft's format), trained without latent thoughts: a baseline "
-            f"for those of LTA-Thinker ({PAPER}). The LLM itself is not in here."
+            f"{trained} of `{large}` (base_model/), trained without "
+            f"latent thoughts: a baseline for those of LTA-Thinker ({PAPER}). The LLM as it was is not in here."
         )
     parts = [
         f"---\n{card_data(record).to_yaml()}\n---",
@@ -89,7 +94,8 @@ def table(rows: dict[str, str]) -> str:
 
 def training_facts(record: TrainingRecord) -> dict[str, str]:
     """{title: value} of the card's table on the training, without what this thoughts.json does not say."""
-    tuned = {role: "LoRA adapter" for role in record.tuned or {}}
+    kinds = {True: "all weights trained", False: "LoRA adapter"}
+    tuned = {role: kinds[lora.full] for role, lora in (record.tuned or {}).items()}
     small = f"`{record.small_model_id}`" if record.small_model_id else "none"
     chains = f" in each of {record.design.num_chains} chains" if record.design.num_chains > 1 else ""
     facts = {
@@ -137,7 +143,7 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
     report = Report.read(Path(path))
     settings, sampling = report.settings, report.settings["sampling"]
     rows = {"": ("one sample", f"vote of {sampling['num_return_sequences']}")}
-    thoughts, notes = f"with {settings['num_thought_tokens']} thoughts", []
+    thoughts, notes = f"with {counted(settings['num_thought_tokens'], 'thought')}", []
     if baseline is None:
         rows[thoughts] = (report.sample_accuracy.percent, report.vote_accuracy.percent)
     else:
@@ -156,6 +162,6 @@ def evaluation(path: str | Path, baseline: str | Path | None) -> str:
         facts["note"] = mixed
     if notes:
         facts["the two differ beyond the thoughts"] = "; ".join(notes)
-    asked = f"{report.num_questions} {settings['split']} questions of {settings['task_name']}"
+    asked = f"{counted(report.num_questions, settings['split'] + ' question')} of {settings['task_name']}"
     text = f"{asked}, % right with 95 % intervals over questions:"
     return "\n\n".join([text, "\n".join([head, "| --- | --- | --- |", *lines]), table(facts)])

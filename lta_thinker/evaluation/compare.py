@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lta_thinker.common import InputError, flatten
+from lta_thinker.common import InputError, counted, flatten
 from lta_thinker.evaluation.intervals import Interval, difference_interval, share_interval
 from lta_thinker.evaluation.report import (
     ADAPTER_FILES,
@@ -77,14 +77,16 @@ class Evaluated:
         """The number and kind of its thoughts, of worked examples and of samples."""
         settings = self.report.settings
         num_injected = settings["num_thought_tokens"]
-        thoughts = f"{num_injected} thoughts ({settings['thought_generator']})" if num_injected else "no thoughts"
+        thoughts = "no thoughts"
+        if num_injected:
+            thoughts = f"{counted(num_injected, 'thought')} ({settings['thought_generator']})"
         if "num_fewshot" in settings:
-            thoughts += f", {settings['num_fewshot']} worked examples"
+            thoughts += f", {counted(settings['num_fewshot'], 'worked example')}"
         # a resume checkpoint without thoughts holds an adapter and nothing else
         adapter_files = ADAPTER_FILES if num_injected else (*ADAPTER_FILES, RESUME_FILE)
         if any(key.endswith(adapter_files) for key in settings):
             thoughts += ", LoRA"
-        return f"{thoughts}, {settings['sampling']['num_return_sequences']} samples"
+        return f"{thoughts}, {counted(settings['sampling']['num_return_sequences'], 'sample')}"
 
     def check_same_questions(self, path: str | Path, other: "Evaluated", other_path: str | Path) -> None:
         """InputError where another evaluation has other questions or other gold answers."""
@@ -213,7 +215,7 @@ def compare(a: str | Path, b: str | Path) -> Comparison:
 
 def print_comparison(comparison: Comparison) -> None:
     """The table of `compare`."""
-    print(f"{comparison.num_questions} questions, % right [95 % interval over questions]")
+    print(f"{counted(comparison.num_questions, 'question')}, % right [95 % interval over questions]")
     has_votes = any(one.num_samples > 1 for one in comparison.evaluated)  # a vote of one is that sample
     for title, sample, vote in (("", "one sample", "vote"), *comparison.rows()):
         print(f"  {title:44s} {sample:22s} {vote if has_votes else ''}".rstrip())
@@ -281,7 +283,7 @@ def ranking_notes(reports: list[Report]) -> list[str]:
 
 def print_ranking(reports: list[Report]) -> None:
     """The table of `rank`."""
-    questions = f"{reports[0].num_questions} {reports[0].settings['split']} questions"
+    questions = counted(reports[0].num_questions, f"{reports[0].settings['split']} question")
     print(f"{questions}, % right [95 % interval over questions]")
     rows = ranking_rows(reports)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lta_thinker.build import build_models
-from lta_thinker.common import InputError, ranks
+from lta_thinker.common import InputError, counted, ranks
 from lta_thinker.data_loader import load_split, where_missing, without_worked
 from lta_thinker.estimate.cards import seconds_of
 from lta_thinker.estimate.cost import ACTIVATIONS, Cost, Counter, on_fake_tensors
@@ -23,7 +23,7 @@ from lta_thinker.generation import sampling
 from lta_thinker.generation.decoding import ReadPrompts, Rows, cache_of, keys_and_values
 from lta_thinker.generation.prompts import Request, make_requests
 from lta_thinker.generation.sampling import SamplingSettings
-from lta_thinker.llm.lora import inject
+from lta_thinker.llm.lora import tune
 from lta_thinker.losses import BLOCK
 from lta_thinker.model import LatentThoughtModel, Models, llm_inputs
 from lta_thinker.rows.batch import PromptCollator
@@ -107,7 +107,7 @@ def build_empty(plan: Plan, layout: Layout) -> Models:
     for role, saved in plan.adapters.items():
         assert models.thoughts is not None or role == "base_model"
         lm = models.llm if role == "base_model" else models.thoughts.small_lm  # type: ignore[union-attr]
-        inject(lm, saved.config, saved.flag, empty=True)
+        tune(lm, saved.config, saved.flag, empty=True)
     if models.thoughts is not None:
         models.thoughts.eval()
         models.thoughts.make_only(plan.num_made)
@@ -125,7 +125,7 @@ def read(models: Models, plan: Plan, settings: SamplingSettings, requests: list[
         _, thoughts = model.chain_thoughts(batch["question_ids"], batch["question_mask"])
         thoughts = thoughts[:, : settings.num_return_sequences, : plan.num_injected]
         batch = {name: value.repeat_interleave(thoughts.shape[1], dim=0) for name, value in batch.items()}
-        inputs = llm_inputs(models.llm, batch, thoughts.flatten(0, 1))
+        inputs = model.inputs(batch, thoughts.flatten(0, 1))
     rows, columns = inputs["attention_mask"].shape
     return ReadPrompts(models.llm, settings, dict(enumerate(requests)), inputs, [columns] * rows)
 
@@ -237,18 +237,20 @@ def print_estimate(args: EvaluationArguments, plan: Plan, settings: SamplingSett
         args.gpus or ranks().world,
     )
     lms = [spec.large.model_id, *([spec.small.model_id] if spec.small else [])]
-    thoughts = f", {plan.num_injected} of {plan.num_made} thoughts" if plan.num_injected else ""
+    thoughts = f", {plan.num_injected} of {counted(plan.num_made, 'thought')}" if plan.num_injected else ""
     print(f"estimate of an evaluation: {spec.kind}{thoughts}, {' with '.join(lms)}, {plan.dtype}")
     questions, most = found.questions, settings.max_new_tokens
-    print(f"  {plan.task.name}: {questions.asked:,} questions x {samples} samples, {gpus} GPUs")
+    asked = f"{counted(questions.asked, 'question')} x {counted(samples, 'sample')}"
+    print(f"  {plan.task.name}: {asked}, {counted(gpus, 'GPU')}")
     if questions.note:
         print(f"    {questions.note}")
     of_what = "--mean_new_tokens" if args.mean_new_tokens else "the mean of the written solutions"
     print(f"  an answer: {questions.mean_tokens:.0f} tokens ({of_what}), at most {most:,}")
-    print(*memory_lines(found.peaks[size], f"{size} questions, every answer {most:,} tokens"), sep="\n")
+    at_once = counted(size, "question")
+    print(*memory_lines(found.peaks[size], f"{at_once}, every answer {counted(most, 'token')}"), sep="\n")
     print("  work on one GPU:")
-    print(work_line(f"{size} questions read", found.prompts))
-    print(work_line(f"a token in {size * samples} rows", found.step))
+    print(work_line(f"{at_once} read", found.prompts))
+    print(work_line(f"a token in {counted(size * samples, 'row')}", found.step))
     for card in chosen(args.card):
         hours = hours_of(args, settings, found, lambda cost, card=card: seconds_of(cost, card, plan.dtype))
         verdict = fits(card, {count: peak.peak for count, peak in found.peaks.items()}, size, "question")

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lta_thinker.common import InputError, write_json
+from lta_thinker.common import InputError, counted, write_json
 from lta_thinker.evaluation.intervals import Interval, mean_interval, nats, share_interval
 from lta_thinker.evaluation.plots import load_matplotlib
 from lta_thinker.evaluation.report import INSPECTION_FILE
@@ -30,7 +30,7 @@ from lta_thinker.generation.prompts import PromptEmbedder, Request
 from lta_thinker.generation.samplers import decode_texts, is_right, stop_token_ids
 from lta_thinker.generation.sampling import Sample, SamplingSettings, check_log_probs
 from lta_thinker.llm.forward import body, position_ids
-from lta_thinker.model import Models, llm_inputs
+from lta_thinker.model import Models
 from lta_thinker.progress import track
 from lta_thinker.rows.batch import TrainingCollator, sum_by_row
 
@@ -293,12 +293,15 @@ def attention_mass(
     where the LLM gives no weights that sum to 1.
     """
     llm, batch = embed.llm, embed.batch([request])
-    slots = slice(batch["prefix_ids"].shape[1], batch["prefix_ids"].shape[1] + len(thoughts))
-    first = slots.stop + batch["suffix_ids"].shape[1] - 1  # the column that writes the first token
+    assert embed.models.thoughts is not None
+    marks = embed.models.thoughts.generator.num_marks // 2  # on each side
+    start = batch["prefix_ids"].shape[1] + marks
+    slots = slice(start, start + len(thoughts))
+    first = slots.stop + marks + batch["suffix_ids"].shape[1] - 1  # the column that writes the first token
     written = torch.tensor([answer[:ATTENTION_TOKENS]], dtype=torch.long, device=batch["suffix_ids"].device)
     batch["suffix_ids"] = torch.cat([batch["suffix_ids"], written], dim=1)
     batch["suffix_mask"] = torch.cat([batch["suffix_mask"], torch.ones_like(written)], dim=1)
-    inputs = llm_inputs(llm, batch, thoughts[None])
+    inputs = embed.models.thoughts.inputs(batch, thoughts[None])
     positions = position_ids(inputs["attention_mask"])
     output = body(llm)(**inputs, position_ids=positions, use_cache=False, output_attentions=True)
     layers = [weights for weights in output.attentions or () if weights is not None]  # each (1, heads, T, T)
@@ -322,7 +325,7 @@ def attention_mass(
 def print_inspection(figures: dict) -> None:
     """What inspect_thoughts found, as text."""
     k, n, table = (figures[name] for name in ("num_questions", "num_thoughts", "table"))
-    print(f"{k} questions, {n} thoughts each")
+    print(f"{counted(k, 'question')}, {counted(n, 'thought')} each")
     print("nearest words of the thoughts by slot (cosine with the LLM's input embeddings)")
     for index, slots in zip(figures["questions"], figures["nearest_words"], strict=True):
         if len({words[0]["row"] for words in slots}) == 1:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from lta_thinker.common import flatten, make_folder, read_json, read_record, shortened, write_text
+from lta_thinker.common import counted, flatten, make_folder, read_json, read_record, shortened, write_text
 from lta_thinker.evaluation.compare import Comparison, Evaluated, ranking_notes, ranking_rows
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.evaluation.report import INSPECTION_FILE, Graded, Report, figure_rows, mixed_versions, version_texts
@@ -250,6 +250,12 @@ def chosen_settings(report: Report) -> dict[str, str]:
     return chosen
 
 
+def asked_text(report: Report) -> str:
+    """How many questions a report is about, and which."""
+    settings = report.settings
+    return f"{counted(report.num_questions, settings['split'] + ' question')} of {settings['task_name']}"
+
+
 def report_page(evaluated: Evaluated, folder: Path) -> Page:
     """The page of one evaluation, whose files are in `folder`."""
     report, settings = evaluated.report, evaluated.report.settings
@@ -260,8 +266,7 @@ def report_page(evaluated: Evaluated, folder: Path) -> Page:
     made |= {f"answers and figures: {name}": text for name, text in report.versions.items()}
     return Page(
         title=report.checkpoint.name,
-        lead=f"{report.num_questions} {settings['split']} questions of {settings['task_name']}, {evaluated.title}. "
-        "In brackets: 95 % intervals over questions.",
+        lead=f"{asked_text(report)}, {evaluated.title}. In brackets: 95 % intervals over questions.",
         notes=[mixed, *notes] if mixed else notes,
         tables=[
             Table("Figures", [], list(map(list, figures.items()))),
@@ -314,8 +319,7 @@ def write_comparison(comparison: Comparison, paths: Sequence[Path], output_dir: 
     figures = [{key: text for key, text in figure_rows(one).items() if "@k" not in key} for one in reports.values()]
     page = Page(
         title=f"{reports['A'].checkpoint.name} and {reports['B'].checkpoint.name}",
-        lead=f"{comparison.num_questions} {settings['split']} questions of {settings['task_name']}, % right. In "
-        "brackets: 95 % intervals over questions.",
+        lead=f"{asked_text(reports['A'])}, % right. In brackets: 95 % intervals over questions.",
         notes=comparison.all_notes() + notes,
         tables=[
             Table(
@@ -351,8 +355,8 @@ def write_ranking(ranked: Sequence[tuple[Path, Evaluated]], output_dir: str | No
     names = [row[0].rstrip(".") for row in rows]
     page = Page(
         title=f"{len(reports)} evaluations, the best vote first",
-        lead=f"{reports[0].num_questions} {settings['split']} questions of {settings['task_name']}, % right. In "
-        "brackets: 95 % intervals over questions. The texts are in the evaluations' own pages.",
+        lead=f"{asked_text(reports[0])}, % right. In brackets: 95 % intervals over questions. "
+        "The texts are in the evaluations' own pages.",
         notes=ranking_notes(reports),
         tables=[Table("The ranking", header, rows, [link_to(one, path.parent) for one, _ in ranked])],
         charts=[votes_chart(dict(zip(names, reports, strict=True)))],

@@ -22,7 +22,7 @@ from lta_thinker.checkpoint import (
     is_resume_checkpoint,
     known_runs,
 )
-from lta_thinker.common import InputError
+from lta_thinker.common import InputError, counted
 from lta_thinker.data_loader import PROMPTS, read_prompts, worked_examples
 from lta_thinker.evaluation.flags import DEFAULT_MODEL_IDS, EvaluationArguments
 from lta_thinker.evaluation.report import KNOWN_STATES
@@ -30,7 +30,7 @@ from lta_thinker.generation.samplers import Backend
 from lta_thinker.llm.embeddings import weights_fingerprint
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_config
 from lta_thinker.llm.identity import Identity
-from lta_thinker.llm.lora import SavedAdapter, read_adapter, read_resume_adapter
+from lta_thinker.llm.lora import AllWeights, SavedAdapter, read_adapter, read_resume_adapter
 from lta_thinker.model import GENERATORS, PUBLISHED_DESIGN, Design, Models, Sizes
 from lta_thinker.rows.examples import Task
 from lta_thinker.rows.layout import DATE_STRING, Layout, WorkedExample
@@ -115,7 +115,7 @@ def read_checkpoint(folder: Path, with_weights: bool) -> Thoughts:
         return Thoughts(record, None, [], folder)
     generator = GENERATORS[record.thought_generator]
     params = folder / PARAMS_FILE if generator.has_projection else None
-    att = folder / ATT_FILE if generator.has_prior else None
+    att = folder / ATT_FILE if generator.has_prior or generator.num_marks else None
     return read_files(record, params, att, ("--checkpoint", "--checkpoint"))
 
 
@@ -148,7 +148,7 @@ def check_flags(args: EvaluationArguments, record: TrainingRecord) -> None:
         raise InputError(f"{flag}: this checkpoint is an adapter alone, without thoughts; leave it out")
     if given and args.thought_generator != "none" and given > record.num_thoughts:
         flag = args.named("num_thought_tokens")
-        raise InputError(f"{flag}: this checkpoint makes only {record.num_thoughts} thoughts")
+        raise InputError(f"{flag}: this checkpoint makes only {counted(record.num_thoughts, 'thought')}")
     for name, default, trained in (("task_name", None, record.task_name), ("dtype", "auto", record.dtype)):
         given = getattr(args, name)
         if given not in (default, trained):
@@ -422,7 +422,7 @@ def count_thoughts(
     if "prior" in block:
         made = len(block["prior"])
         if given and given > made:
-            raise InputError(f"{args.named('num_thought_tokens')}: these weights make only {made} thoughts")
+            raise InputError(f"{args.named('num_thought_tokens')}: these weights make only {counted(made, 'thought')}")
         return made, given or made
     if given is None:
         raise InputError(f"--num_thought_tokens is needed: the weights have no {META_FILE} that says it")
@@ -469,7 +469,11 @@ def lm_settings(plan: Plan, models: Models) -> dict:
     """Fingerprints of the frozen LMs, and what they compute: the same for every task. InputError where they are not the
     LMs that the thoughts were trained with."""
     in_engine = plan.backend.name == "vllm"
-    large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
+    tuned = models.thoughts.adapters["base_model"] if "base_model" in plan.adapters and models.thoughts else None
+    if isinstance(tuned, AllWeights):
+        large = tuned.before
+    else:
+        large = weights_fingerprint(plan.spec.large, models.llm) if in_engine else fingerprint(models.llm)
     small = fingerprint(models.thoughts.small_lm) if models.thoughts and plan.spec.small else None
     if plan.record:
         check_lms(plan, plan.record, (large, small), models)

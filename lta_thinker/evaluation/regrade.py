@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lta_thinker.answers import answers_equal
-from lta_thinker.common import InputError, lock_folder, versions, write_text
+from lta_thinker.common import InputError, counted, lock_folder, versions, write_text
 from lta_thinker.evaluation.compare import Evaluated
 from lta_thinker.evaluation.page import PAGE_FILE, page_text, report_page
 from lta_thinker.evaluation.report import (
@@ -158,7 +158,7 @@ def sample_pairs(found: Sequence[Found], graded: Sequence[Graded]) -> list[Pair]
 def print_regraded(one: Regraded) -> None:
     """Each gold answer, vote and sample that has changed, and the figures before and now."""
     samples = one.now.settings["sampling"]["num_return_sequences"]
-    print(f"{one.folder}: {one.now.num_questions} questions, {samples} samples each")
+    print(f"{one.folder}: {counted(one.now.num_questions, 'question')}, {counted(samples, 'sample')} each")
     if not one.is_changed:
         print("  nothing has changed, and nothing is written")
         return

@@ -15,7 +15,7 @@ import numpy as np
 from lta_thinker.answers import ANSWER_TYPES, answers_equal, extract_answer
 from lta_thinker.answers.verifier import Budget
 from lta_thinker.answers.votes import Vote, maj_at_k, pass_at_k, vote
-from lta_thinker.common import InputError, read_json, read_record, write_json, write_text
+from lta_thinker.common import InputError, counted, read_json, read_record, write_json, write_text
 from lta_thinker.evaluation.intervals import Interval, nats, share_interval
 from lta_thinker.evaluation.samples import SampleLine
 from lta_thinker.generation.collapse import collapsed
@@ -303,7 +303,7 @@ def information_text(dev: dict[str, float]) -> str | None:
 
 def print_report(report: Report) -> None:
     """The table at the end of an evaluation."""
-    print(f"{report.num_questions} questions, [95 % intervals over questions]")
+    print(f"{counted(report.num_questions, 'question')}, [95 % intervals over questions]")
     for title, value in figure_rows(report).items():
         print(f"  {title:28s} {value}")
     if mixed := mixed_versions(report):

@@ -1,6 +1,6 @@
 """Runs that are looked at: a run's log, the step that dev has chosen, and the reports of its weights in results/.
 
-    runs = read_runs(["first", "results/bare/report.json"])
+    runs = read_runs(["first", "results/thoughts-bare/report.json"])
 
 plots.py draws them with matplotlib, run_page.py as a page of a browser.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lta_thinker.checkpoint import complete_checkpoints
-from lta_thinker.common import InputError, read_json
+from lta_thinker.common import InputError, counted, read_json
 from lta_thinker.evaluation.folder import ADAPTER_FILES
 from lta_thinker.evaluation.plan import base_name
 from lta_thinker.evaluation.report import REPORT_FILE, Report
@@ -144,9 +144,10 @@ def evaluation_titles(runs: list[Run]) -> dict[Path, str]:
     for run in runs:
         for path, report in run.reports.items():
             settings, dev = report.settings, report.checkpoint.dev or {}
-            parts = [f"{settings['num_thought_tokens']} thoughts"] if settings["num_thought_tokens"] else []
+            thoughts = settings["num_thought_tokens"]
+            parts = [counted(thoughts, "thought")] if thoughts else []
             parts += [f"step {dev['step']}"] if "step" in dev else []
-            parts += [f"{report.num_questions} {settings['split']} questions"]
+            parts += [counted(report.num_questions, f"{settings['split']} question")]
             titles[path] = f"{run.title}: {', '.join(parts)}"
     every = list(titles.values())
     return {path: title if every.count(title) == 1 else f"{title} ({path.parent})" for path, title in titles.items()}

@@ -150,8 +150,8 @@ class PromptEmbedder:
             return llm_inputs(self.llm, batch, None)
         given = [request.thoughts for request in requests if request.thoughts is not None]
         if given:
-            return llm_inputs(self.llm, batch, torch.stack(given))
+            return self.models.thoughts.inputs(batch, torch.stack(given))
         thoughts = self._make_thoughts(requests, batch)[:, : self.num_chains, : self.num_injected]
         chains = thoughts.shape[1]
         batch = {name: value.repeat_interleave(chains, dim=0) for name, value in batch.items()}
-        return llm_inputs(self.llm, batch, thoughts.flatten(0, 1))
+        return self.models.thoughts.inputs(batch, thoughts.flatten(0, 1))

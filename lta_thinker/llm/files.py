@@ -26,10 +26,11 @@ def has_safetensors(source: "LmSource") -> bool:
     return any(find_file(source.model_id, name) for name in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME))
 
 
-def find_file(model_id: str, name: str) -> str | None:
-    """The path of a file of a model (hub id or folder), None where it has none."""
+def find_file(model_id: str, name: str, local_files_only: bool = False) -> str | None:
+    """The path of a file of a model (hub id or folder), None where it has none. local_files_only: the hub is not asked,
+    only its cache."""
     try:
-        return cached_file(model_id, name)
+        return cached_file(model_id, name, local_files_only=local_files_only)
     except OSError:  # no such file
         return None
 

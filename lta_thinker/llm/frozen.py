@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from huggingface_hub.utils import validate_repo_id
 from packaging.version import Version
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -30,6 +31,7 @@ from lta_thinker.llm.forward import body, first_layers
 from lta_thinker.llm.standin import ASSUMPTION, stand_in_tokenizer
 from lta_thinker.progress import has_bars
 
+MOST_FOLDERS = 6  # that are named where one is not there
 DTYPE_ARGUMENT = "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 ADAPTER_WEIGHT = re.compile(r"\.lora_[AB]\.default\.")  # as peft names them
 KNOWN_MODEL_IDS = """
@@ -87,7 +89,33 @@ def library_bars() -> Iterator[None]:
             transformers.logging.enable_progress_bar()
 
 
+def check_is_there(source: LmSource) -> None:
+    """InputError, before the hub is asked, for the name of a folder that is not there: one that no repository can
+    have (./x, ../x, /x/y), or x/y where x is a folder here, but for known owners and what is in the hub's cache."""
+    name, folder = source.model_id, Path(source.model_id)
+    if "/" not in name or folder.exists():
+        return
+    try:
+        validate_repo_id(name)
+        may_be_on_hub = True
+    except ValueError:
+        may_be_on_hub = False
+    if may_be_on_hub:
+        owners = {known.split("/")[0] for known in KNOWN_MODEL_IDS}
+        is_known = name.split("/")[0] in owners or find_file(name, CONFIG_NAME, local_files_only=True)
+        if is_known or not folder.parent.is_dir():
+            return
+    there = [path.name for path in folder.parent.glob("*/") if not path.name.startswith(".")]
+    there.sort(key=lambda own: -difflib.SequenceMatcher(None, own, folder.name).ratio())
+    listed = f"in {folder.parent}/ are {', '.join(there[:MOST_FOLDERS])}{', ...' if len(there) > MOST_FOLDERS else ''}"
+    if not there:
+        listed = f"{folder.parent}/ has no folders" if folder.parent.is_dir() else f"nor is there {folder.parent}/"
+    hint = f"; if it is a hub repository: hf download {name}" if may_be_on_hub else ""
+    raise InputError(f"{source.name}: no such folder; {listed}{hint}")
+
+
 def _load(loader, source: LmSource, **kwargs):
+    check_is_there(source)
     try:
         with library_bars():
             return loader.from_pretrained(source.model_id, trust_remote_code=source.trust_remote_code, **kwargs)

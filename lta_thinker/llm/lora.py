@@ -1,6 +1,8 @@
 """LoRA adapters in the LMs (--tune_base_model, --tune_assistant_model), by peft; an LM's own weights stay as they are.
+With --full_tuning the large LLM's weights themselves are trained, and take the adapter's place everywhere.
 
 ckpt/NAME/base_model, ckpt/NAME/assistant_model     adapter_model.safetensors, adapter_config.json: as peft writes them
+                                                    --full_tuning: model.safetensors, all weights
 
 An adapter is put into a loaded LM in place, so every use of that LM uses the tuned one. Its trained parameters are
 registered in LatentThoughtModel.adapters, where optimiser, DDP, checkpoints and train() find them; the LM itself stays
@@ -18,11 +20,14 @@ from typing import Any
 
 import torch
 from packaging.version import Version
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lta_thinker.common import InputError, first_line
 from lta_thinker.llm.forward import body
+from lta_thinker.llm.frozen import fingerprint
+from lta_thinker.names import RESUME_FILE
 
 ROLES = ("base_model", "assistant_model")  # the large LLM and the small LM, in LatentThoughtModel.frozen's order
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # peft's names
@@ -34,17 +39,24 @@ CHOICES |= {"rank_pattern", "alpha_pattern", "layers_to_transform", "layers_patt
 CHOICES |= {"base_model_name_or_path", "revision", "inference_mode", "task_type", "auto_mapping", "peft_version"}
 
 
+LORA_FLAGS = ("r", "alpha", "dropout", "target")  # --lora_r, ...
+
+
 @dataclass(frozen=True)
 class Lora:
-    """The flags --lora_r, --lora_alpha, --lora_dropout, --lora_target."""
+    """How an LM is tuned: the flags --lora_r, --lora_alpha, --lora_dropout, --lora_target; full: all of its weights
+    instead (--full_tuning)."""
 
     r: int = 16
     alpha: int = 32
     dropout: float = 0.1
     target: str = "q_proj,v_proj"
+    full: bool = False
 
-    def config(self, model_id: str):
-        """The flags as peft's LoraConfig, for an LM of this id or folder."""
+    def config(self, model_id: str) -> Any:
+        """The flags as peft's LoraConfig, for an LM of this id or folder; None for all weights."""
+        if self.full:
+            return None
         from peft import LoraConfig
 
         names = [name.strip() for name in self.target.split(",")]
@@ -86,6 +98,23 @@ class Adapter(nn.Module):
                 place.add_module(part, getattr(layer, part)["default"])
 
 
+class AllWeights(nn.Module):
+    """The trained part of an LM all of whose weights are tuned: these weights, under their names in the LM; one that is
+    there twice (a head that is the embedding table) once. before: frozen.fingerprint of the LM as it came."""
+
+    def __init__(self, lm, before: str):
+        super().__init__()
+        self.before = before
+        for name, weight in lm.requires_grad_(True).named_parameters():
+            *parts, last = name.split(".")
+            place: Any = self
+            for part in parts:
+                if part not in place._modules:
+                    place.add_module(part, nn.Module())
+                place = place._modules[part]
+            place.register_parameter(last, weight)
+
+
 def inject(lm, config, flag: str, empty: bool = False) -> Adapter:
     """Put a fresh adapter (lora_A random, lora_B zero, both float32) into a frozen LM in place; nothing else of the LM
     changes. empty: the LM is on fake tensors, which peft cannot move. InputError where the LM has no such layers."""
@@ -118,23 +147,35 @@ def inject(lm, config, flag: str, empty: bool = False) -> Adapter:
     return adapter
 
 
+def tune(lm, config, flag: str, empty: bool = False) -> Adapter | AllWeights:
+    """`inject`, or without a config AllWeights of the LM (float32 to be trained)."""
+    if config is None:
+        return AllWeights(lm, "" if empty else fingerprint(lm))
+    return inject(lm, config, flag, empty)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # On disk
 
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """An adapter as it was read: peft's LoraConfig and the tensors by name. flag: the flag that named it, for messages;
-    files: the adapter's own files."""
+    """An adapter as it was read: peft's LoraConfig (None: all weights of an LM) and the tensors by name. flag: the flag
+    that named it, for messages; files: the adapter's own files."""
 
-    config: object
+    config: object | None
     state: dict[str, Tensor]
     flag: str
     files: list[Path]
 
 
-def write_adapter(folder: Path, adapter: Adapter) -> None:
-    """Write an adapter into a folder, in peft's format, float32."""
+def write_adapter(folder: Path, adapter: Adapter | AllWeights) -> None:
+    """Write an adapter into a folder, in peft's format, float32; all weights as safetensors."""
+    if isinstance(adapter, AllWeights):
+        folder.mkdir()
+        state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
+        save_file(state, folder / RESUME_FILE, metadata={"format": "pt"})
+        return
     config = copy.copy(adapter.config)
     config.inference_mode = True
     if isinstance(config.target_modules, set):  # a set has no order, and reports compare the file's hash
@@ -145,7 +186,13 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
 
 
 def read_adapter(folder: Path, flag: str) -> SavedAdapter:
-    """Read a folder in peft's format; InputError where it is none, or of another kind than plain LoRA."""
+    """Read a folder as write_adapter writes it; InputError where it is none, or of another kind than plain LoRA."""
+    whole = folder / RESUME_FILE
+    if whole.is_file():
+        try:
+            return SavedAdapter(None, load_file(whole), flag, [whole])
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{flag} {whole}: not readable ({first_line(error)})") from None
     check_peft(flag)
     from peft import LoraConfig
 
@@ -170,16 +217,18 @@ def read_adapter(folder: Path, flag: str) -> SavedAdapter:
 
 def read_resume_adapter(path: Path, role: str, lora: Lora, model_id: str) -> SavedAdapter:
     """Read a role's adapter from a resume checkpoint's model.safetensors; `lora`: its flags, from thoughts.json.
-    Raises InputError where peft is missing."""
-    check_peft("--checkpoint")
+    Raises InputError where peft is needed and missing."""
     prefix = f"adapters.{role}."
     state = {name.removeprefix(prefix): v for name, v in load_file(path).items() if name.startswith(prefix)}
+    if lora.full:
+        return SavedAdapter(None, state, "--checkpoint", [])
+    check_peft("--checkpoint")
     return SavedAdapter(lora.config(model_id), state, "--checkpoint", [])
 
 
-def load_adapter(lm, saved: SavedAdapter) -> Adapter:
+def load_adapter(lm, saved: SavedAdapter) -> Adapter | AllWeights:
     """Put a saved adapter into a frozen LM; the adapter is frozen too. InputError where it does not fit."""
-    adapter = inject(lm, saved.config, saved.flag)
+    adapter = tune(lm, saved.config, saved.flag)
     wanted = adapter.state_dict()
     for name in sorted(wanted.keys() ^ saved.state.keys()):
         what = "no" if name in wanted else "unknown"

@@ -56,8 +56,9 @@ class TrainingCollator(PromptCollator):
     outside the target; target_{rows,columns,ids} (T,) of all target tokens in `labels`. With `steps`: answer_* (B, A);
     step_* (B, T) header + steps, right-padded; step_ends (B, M), the column of each step's last token in step_ids (its
     end-of-turn marker where steps are turns), -1 (that is the question's last token) for no step; step_valid (B, M)
-    bool. Of rows with states (training/states.py): thought_states (B, Q + N, d_small) of question and slots, and with
-    `steps` step_states (B, T, d_small).
+    bool. Of rows in stages (training/curriculum.py), which have fewer thoughts or more: thought_mask (B, n), n those of
+    the row with most, at least 1. Of rows with states (training/states.py): thought_states (B, Q + N, d_small) of
+    question and slots, and with `steps` step_states (B, T, d_small).
     """
 
     def __init__(self, layout: Layout, steps: bool):
@@ -72,6 +73,9 @@ class TrainingCollator(PromptCollator):
         batch["labels"], _ = pad([[-100] * len(row["suffix"]) + row["target"] for row in rows], -100, left=False)
         batch["target_rows"], batch["target_columns"] = (batch["labels"] != -100).nonzero(as_tuple=True)
         batch["target_ids"] = batch["labels"][batch["target_rows"], batch["target_columns"]]
+        if "thoughts" in rows[0]:
+            counts = torch.tensor([row["thoughts"] for row in rows])
+            batch["thought_mask"] = (torch.arange(max(1, counts.max())) < counts[:, None]).long()
         if "thought_states" in rows[0]:
             batch["thought_states"] = pad_states([row["thought_states"] for row in rows], left=True)
             if self.steps:

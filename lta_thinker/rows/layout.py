@@ -4,7 +4,7 @@ The chat template is rendered once with sentinels in the text and split at them,
 by hand:
 
     LLM input         [ prefix (left-padded) | N thoughts | suffix + target (right-padded) ]
-    generator input   [ question turn (left-padded) | N slots ]
+    generator input   [ question turn (left-padded) | N slots ]       coconut: the LLM's prefix, as it is
     focus loss only   [ question turn (left-padded) | header + steps (right-padded) ]
       as published    [ question turn (left-padded) | a turn for each step (right-padded) ]
 
@@ -260,6 +260,7 @@ class Layout:
     behind the other in one turn. The question's turn ends with its marker in any case, if the template has one there:
     PLAIN_TEMPLATE has none. worked_examples: turns of the LLM's prompt before the question's; the generator does not
     read them. names_in_text: names of special tokens in rows and prompts stand for the tokens (tokens.py).
+    reads_prompt: the generator reads the LLM's prefix, worked examples and all, in the place of the question's turn.
 
     llm, generator: what stands around a question, as text; llm_ids, generator_ids: the tokens of it.
     Raises InputError as chat_layout and Encoder do.
@@ -275,10 +276,12 @@ class Layout:
         steps_as_turns: bool = False,
         worked_examples: Sequence[WorkedExample] = (),
         names_in_text: bool = False,
+        reads_prompt: bool = False,
     ):
         self.worked_examples = list(worked_examples)
         self.steps_as_turns, self.date_string, self.names_in_text = steps_as_turns, date_string, names_in_text
         self.llm_tokenizer, self.generator_tokenizer, self.separator = llm_tokenizer, generator_tokenizer, separator
+        self.reads_prompt = reads_prompt
         self.llm_encoder = self._encoder(llm_tokenizer)
         self.mark: int | None = None  # id of the token in the place of the thoughts
         prompt = prompts["problem"]
@@ -370,7 +373,8 @@ class Layout:
         rows = []
         for ids, turn in zip(conversations, turns, strict=True):
             cut = ids.index(self.mark)
-            rows.append({"prefix": ids[:cut], "suffix": ids[cut + 1 :], "question": turn})
+            question = ids[:cut] if self.reads_prompt else turn
+            rows.append({"prefix": ids[:cut], "suffix": ids[cut + 1 :], "question": question})
         return rows
 
     def prompt(self, question: str) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ from typing import Any
 import transformers.trainer
 from transformers import PrinterCallback, TrainerCallback
 
+from lta_thinker.common import counted
 from lta_thinker.losses import LOSSES
 from lta_thinker.progress import Progress, duration, in_terminal, say
 
@@ -78,8 +79,9 @@ def dev_line(step: str, logs: dict[str, float], is_best: bool) -> str:
 def length_line(args: Any, max_steps: int, rows: int) -> str:
     """How long the run of these flags (TrainArguments) is. No epochs where --max_steps decides."""
     step_rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    epochs = "" if args.max_steps > 0 else f" ({args.num_train_epochs:g} epochs)"
-    length = f"  length: {max_steps:,} steps of {min(step_rows, rows):,} rows{epochs}"
+    length = f"  length: {counted(max_steps, 'step')} of {counted(min(step_rows, rows), 'row')}"
+    if args.max_steps <= 0:
+        length += " (1 epoch)" if args.num_train_epochs == 1 else f" ({args.num_train_epochs:g} epochs)"
     if args.eval_strategy == "no":  # benchmarks/time_training.py
         return length
     if args.eval_strategy == "epoch":
@@ -127,8 +129,8 @@ class Console(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         if self.progress is not None:
             self.progress.close()
-            steps = self.progress.done - self.progress.before
-            say(f"trained {steps:,} steps in {duration(self.progress.seconds)}, with dev evaluations and checkpoints")
+            steps = counted(self.progress.done - self.progress.before, "step")
+            say(f"trained {steps} in {duration(self.progress.seconds)}, with dev evaluations and checkpoints")
 
 
 def use_console(trainer: transformers.Trainer, rows: int) -> None:

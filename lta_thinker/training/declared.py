@@ -70,6 +70,7 @@ class TrainFlags(TaskArguments, EstimateArguments):
     shard_llm: bool = flag(False, "split the LLM's layers among a node's processes (FSDP2)", decides_weights=False)
     tune_base_model: bool = flag(False, "tune the large LLM too: LoRA, by peft")
     tune_assistant_model: bool = flag(False, "tune the small LM too: LoRA, by peft")
+    full_tuning: bool = flag(False, "train all weights of the large LLM instead of an adapter, in float32")
     lora_r: int = flag(None, "rank of the adapters (default 16)", at_least=1)
     lora_alpha: int = flag(None, "the adapters' scale is lora_alpha / lora_r (default 32)", above=0)
     lora_dropout: float = flag(None, "dropout on the adapters' input (default 0.1)", at_least=0, below=1)
@@ -89,7 +90,21 @@ class TrainFlags(TaskArguments, EstimateArguments):
         group="method",
     )
     use_assistant_model: bool = flag(False, "another word for --thought_generator small (SoftCoT)")
-    num_thought_tokens: int = flag(32, "N: number of latent thoughts (without a generator none)", at_least=1)
+    num_thought_tokens: int = flag(
+        None, "N: number of latent thoughts (default 32; in stages K x c; without a generator none)", at_least=1
+    )
+    coconut_stages: int = flag(
+        None,
+        "K: the curriculum of Coconut, stages 0 to K and the answer alone; of coconut (default 3) and prompt (default "
+        "0: no stages)",
+        at_least=0,
+    )
+    thoughts_per_step: int = flag(None, "c: thoughts that stand in the place of a step (default 2)", at_least=1)
+    epochs_per_stage: int = flag(
+        None, "epochs of each stage; the last lasts to the end (default: an equal share of --n_epochs)", at_least=1
+    )
+    coconut_mix: float = flag(0.0, "share of rows in the form of a random stage (published 0)", at_least=0, at_most=1)
+    answer_only: bool = flag(False, "train on the answer alone, without the written steps")
     sft_loss_weight: float = flag(1.0, "weight of L_SFT; 0: not computed in training", at_least=0)
     align_loss_weight: float = flag(
         None, "weight of L_align (default 0.33; of generators without a block 0: not computed in training)", at_least=0

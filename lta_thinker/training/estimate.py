@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from lta_thinker.build import build_layout, build_models
+from lta_thinker.common import InputError, counted
 from lta_thinker.data_loader import DEV_SHARE, load_split, where_missing, without_worked, worked_examples
 from lta_thinker.estimate.cards import seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
@@ -103,7 +104,9 @@ def some_rows(args: TrainArguments, layout: Layout, most: int) -> Rows:
     load_split raises it."""
     examples, dev = (load_split(args.task, name, args.data_dir, args.skip_bad_rows).examples for name in SPLITS)
     examples = without_worked(examples, layout.worked_examples)[: args.k_shot or None]
-    return Rows(layout.training_rows(evenly(examples, most)), len(examples), len(dev))
+    form = args.curriculum.forms[-1]
+    some = [form.of(example) for example in evenly(examples, most)]
+    return Rows(layout.training_rows(some), len(examples), len(dev))
 
 
 def columns_of(row: dict) -> int:
@@ -393,24 +396,30 @@ def hours_of(args: TrainArguments, found: TrainingEstimate, seconds: Any) -> dic
 
 
 def print_estimate(args: TrainArguments) -> None:
-    """Run the estimate, and print it."""
+    """Run the estimate, and print it. InputError for a run in stages."""
+    if len(args.curriculum.forms) > 1:
+        raise InputError(
+            "--estimate: a run in stages has steps of several shapes; --coconut_stages 0 --answer_only "
+            f"--num_thought_tokens {args.num_thought_tokens} is its last stage"
+        )
     layout = layout_of(args)
     found = estimate(args, rows_of(args, layout), layout)
     size, gpus, steps = args.per_device_train_batch_size, gpus_of(args), steps_of(args, found.rows.train)
     lms = [args.large_model_id, *([args.small_model_id] if args.spec.small else [])]
     print(f"estimate of a training: {args.thought_generator}, {' with '.join(lms)}, {args.dtype}")
-    print(f"  {args.task_name}: {found.rows.train:,} rows of train, {found.rows.dev:,} of dev")
+    print(f"  {args.task_name}: {counted(found.rows.train, 'row')} of train, {found.rows.dev:,} of dev")
     if found.rows.note:
         print(f"    {found.rows.note}")
-    accumulation, epochs = args.gradient_accumulation_steps, f"{args.num_train_epochs:g} epochs"
+    epochs = "1 epoch" if args.num_train_epochs == 1 else f"{args.num_train_epochs:g} epochs"
     length = f"--max_steps {args.max_steps}" if args.max_steps > 0 else epochs
-    print(f"  {steps:,} steps ({length}) of {size} rows x {accumulation} micro-batches x {gpus} GPUs")
+    parts = [(size, "row"), (args.gradient_accumulation_steps, "micro-batch"), (gpus, "GPU")]
+    print(f"  {counted(steps, 'step')} ({length}) of {' x '.join(counted(*part) for part in parts)}")
     longest, mean = found.columns[f"longest {size}"], found.columns["mean"]
     print(*memory_lines(found.peaks[size], f"the longest rows: {size} x {longest:,} columns"), sep="\n")
     print("  work on one GPU:")
     print(work_line(f"a micro-batch, {size} x {mean:,} columns (the mean)", found.micro))
     print(work_line("once a step", found.update))
-    print(work_line(f"{args.per_device_eval_batch_size} dev rows", found.dev))
+    print(work_line(counted(args.per_device_eval_batch_size, "dev row"), found.dev))
     if found.states is not None:
         print(work_line(f"{ROWS_AT_ONCE} rows through the small LM, once", found.states))
     print(*disk_lines(found.disk), sep="\n")

@@ -21,10 +21,11 @@ from lta_thinker.console import departures
 from lta_thinker.data_loader import PROMPTS, read_prompts
 from lta_thinker.flags import LARGEST, RUN_NAME, TaskArguments, check_ranges
 from lta_thinker.llm.frozen import LmSource
-from lta_thinker.llm.lora import ROLES, Lora, check_peft
+from lta_thinker.llm.lora import LORA_FLAGS, ROLES, Lora, check_peft
 from lta_thinker.losses import LOSSES, AlignForm, Objective
 from lta_thinker.model import KINDS, Design
 from lta_thinker.names import TABLE_TRACKERS
+from lta_thinker.training.curriculum import Curriculum, Form, in_stages
 from lta_thinker.training.declared import REFUSED, SET_HERE, TrainFlags
 
 # the library's flags that decide no weights: they may differ between a run and its resumption
@@ -48,7 +49,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         self.output_dir = f"results/{self.output_name}"
         self.use_cpu = not torch.cuda.is_available() or self.use_cpu  # torchrun without a GPU: gloo
         on_cuda = not self.use_cpu
-        in_bf16 = on_cuda or self.estimate if self.bf16 is None else self.bf16
+        in_bf16 = (on_cuda or self.estimate) and not self.full_tuning if self.bf16 is None else self.bf16
         self.dtype = "bfloat16" if in_bf16 else "float32"
         self.bf16 = False  # Trainer's autocast would also change the frozen LMs; the model has its own
         self.recompute_layers = self._recompute_layers()
@@ -140,6 +141,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         if self.use_assistant_model:
             self.thought_generator = "small"
         self.thought_generator = self.thought_generator or "small_block"
+        self.tune_base_model |= self.full_tuning
         if self.thought_generator == "none" and not self.tune_base_model:
             raise InputError(
                 "--thought_generator none: there is nothing to train without --tune_base_model; evaluate.py runs it as "
@@ -148,11 +150,13 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         generator = KINDS[self.thought_generator]
         for name in ("align_loss_weight", "focus_loss_weight"):
             if getattr(self, name) is None:  # SoftCoT and a constant prompt are trained by the SFT loss alone
-                setattr(self, name, 0.33 if generator.has_block else 0.0)
+                has_steps = not (self.answer_only and name == "focus_loss_weight")
+                setattr(self, name, 0.33 if generator.has_block and has_steps else 0.0)
         check_ranges(self)
         if self.thought_generator == "none":
             self._check_without_thoughts()
-            self.num_thought_tokens = 0
+        self._check_coconut(generator)
+        self._check_curriculum()
         self._check_design(generator)
         self._check_tuning(generator)
         self._check_length_of_run()
@@ -166,6 +170,55 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         for name in ("num_thought_chains", "match_scale", "freeze_prior", "params_file_name", "att_file_name"):
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(f"--{name}: it is about thoughts, and --thought_generator none makes none")
+
+    def _check_coconut(self, generator: Any):
+        if not generator.thinks_in_llm:
+            return
+        kind = self.thought_generator
+        if not self.tune_base_model:
+            raise InputError(f"--thought_generator {kind}: what learns is the LLM; --tune_base_model or --full_tuning")
+        declared = type(self).__dataclass_fields__
+        names = ["num_thought_chains", "match_scale", "freeze_prior", "params_file_name", "att_file_name"]
+        names += ["reader_layers", "gradient_checkpointing", "activation_checkpointing"]
+        for name in filter(declared.__contains__, names):  # the last is of transformers 5.23
+            if getattr(self, name) != declared[name].default:
+                raise InputError(f"--{name}: not with --thought_generator {kind}, whose thoughts the LLM makes")
+
+    def _check_curriculum(self):
+        """Settle the stages, their forms (self.curriculum) and the number of thoughts."""
+        kind, given = self.thought_generator, self.num_thought_tokens
+        if self.coconut_stages and kind not in ("coconut", "prompt"):
+            raise InputError(
+                f"--coconut_stages {self.coconut_stages}: of coconut and prompt; {kind} makes all N at once"
+            )
+        if self.coconut_stages is None:
+            self.coconut_stages = 3 if kind == "coconut" and not self.answer_only else 0
+        if self.answer_only and (self.focus_loss_weight or self.thoughts_see_steps):
+            raise InputError("--answer_only leaves no steps for L_focus and for thoughts: --focus_loss_weight 0")
+        if not self.coconut_stages:
+            for name in ("thoughts_per_step", "epochs_per_stage", "coconut_mix"):
+                if getattr(self, name):
+                    raise InputError(f"--{name}: there are no stages without --coconut_stages")
+            self.num_thought_tokens = 0 if kind == "none" else given or 32
+            self.curriculum = Curriculum((Form(None if self.answer_only else 0, self.num_thought_tokens),))
+            return
+        if self.answer_only:
+            raise InputError("--answer_only with --coconut_stages: the last stage is of the answer alone already")
+        if self.max_steps > 0:
+            raise InputError(f"--max_steps {self.max_steps}: stages are counted in epochs (--n_epochs)")
+        stages = self.coconut_stages + 2
+        self.thoughts_per_step = self.thoughts_per_step or 2
+        self.epochs_per_stage = self.epochs_per_stage or max(1, int(self.num_train_epochs / stages))
+        if self.num_train_epochs <= (stages - 1) * self.epochs_per_stage:
+            needed = f"{stages - 1} x {self.epochs_per_stage} epochs go before the last of the {stages} stages"
+            raise InputError(f"--n_epochs {self.num_train_epochs:g}: {needed}; more epochs, or fewer --coconut_stages")
+        self.num_thought_tokens = self.coconut_stages * self.thoughts_per_step
+        if given not in (None, self.num_thought_tokens):
+            what = f"--coconut_stages {self.coconut_stages} x --thoughts_per_step {self.thoughts_per_step}"
+            raise InputError(f"--num_thought_tokens {given}: {what} are {self.num_thought_tokens} thoughts")
+        self.curriculum = in_stages(
+            self.coconut_stages, self.thoughts_per_step, self.epochs_per_stage, self.coconut_mix
+        )
 
     def _check_length_of_run(self):
         if self.per_device_eval_batch_size < 1:
@@ -195,10 +248,9 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         kind, weights = self.thought_generator, self.loss_weights
         if not any(weights.values()):
             raise InputError("--sft_loss_weight 0: one of the losses must have a weight above 0")
-        if not generator.reads_question and (weights["align"] or weights["focus"]):
-            raise InputError(
-                f"--thought_generator {kind} reads no question: --align_loss_weight 0 --focus_loss_weight 0"
-            )
+        if not generator.has_z and (weights["align"] or weights["focus"]):
+            why = "makes no z of the question" if generator.reads_question else "reads no question"
+            raise InputError(f"--thought_generator {kind} {why}: --align_loss_weight 0 --focus_loss_weight 0")
         if not generator.has_block and (self.num_blocks > 1 or self.projection or self.block_positions):
             flags = "--num_blocks, --projection, --block_positions"
             raise InputError(f"{flags}: the generator {kind} has no TransformerBlock")
@@ -210,8 +262,9 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         if self.freeze_prior and not generator.has_projection:
             raise InputError(f"--freeze_prior: the generator {kind} is nothing but its prior")
         for name in ("thoughts_see_steps", "steps_as_turns"):
-            if getattr(self, name) and not generator.reads_question:
-                raise InputError(f"--{name}: the generator {kind} reads nothing")
+            if getattr(self, name) and not generator.has_z:
+                what = "steps" if generator.reads_question else "question and no steps"
+                raise InputError(f"--{name}: the generator {kind} reads no {what}")
         if self.distinct_slot_ids and not generator.uses_small_lm:
             raise InputError(f"--distinct_slot_ids: the generator {kind} has no small LM that reads them")
         if self.distinct_slot_ids and self.num_thought_chains > 1:
@@ -235,26 +288,33 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             raise InputError("--reader_layers with --shard_llm: block cannot read through a sharded LLM")
 
     def _check_tuning(self, generator: Any):
-        values = {item.name: getattr(self, f"lora_{item.name}") for item in fields(Lora)}
+        values = {name: getattr(self, f"lora_{name}") for name in LORA_FLAGS}
         given = {name: value for name, value in values.items() if value is not None}
         tuned = [role for role in ROLES if getattr(self, f"tune_{role}")]
         self.adapters = dict.fromkeys(tuned, Lora(**given))  # what is put into the LMs, by role
+        if self.full_tuning:
+            self.adapters["base_model"] = Lora(full=True)
+            if self.bf16:
+                raise InputError("--full_tuning with --bf16: small steps are lost in bf16 weights; --bf16 False")
+        loras = [role for role in tuned if not self.adapters[role].full]
+        for name in given if not loras else ():
+            where = "--tune_base_model or --tune_assistant_model"
+            raise InputError(f"--lora_{name}: no adapter is trained without {where} (--full_tuning trains all weights)")
         if not tuned:
-            for name in given:
-                raise InputError(f"--lora_{name}: nothing is tuned without --tune_base_model or --tune_assistant_model")
             return
         if self.tune_assistant_model and not generator.uses_small_lm:
             raise InputError(f"--tune_assistant_model: the generator {self.thought_generator} has no small LM")
         if self.tune_base_model and not self.sft_loss_weight:
             raise InputError("--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says")
         if self.tune_base_model and self.shard_llm:
-            raise InputError("--tune_base_model with --shard_llm: a sharded LLM takes no adapter; leave one of both")
+            raise InputError("--tune_base_model with --shard_llm: a sharded LLM is not tuned; leave one of both")
         lora = Lora(**given)
         if not all(name.strip() for name in lora.target.split(",")):
             raise InputError(f"--lora_target {lora.target}: names with commas between them")
-        check_peft(f"--tune_{tuned[0]}")
-        for name, value in vars(lora).items():
-            setattr(self, f"lora_{name}", value)
+        for role in loras:
+            check_peft(f"--tune_{role}")
+            for name in LORA_FLAGS:
+                setattr(self, f"lora_{name}", getattr(lora, name))
 
     @property
     def table_trackers(self) -> list[str]:

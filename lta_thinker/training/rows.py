@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lta_thinker.rows import layout as layout_module
 from lta_thinker.rows import tokens as tokens_module
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import Layout
+from lta_thinker.training.curriculum import Form, StagedRows
 from lta_thinker.training.flags import TrainArguments
 
 LENGTHS = {  # columns with how many tokens these parts of a row have; steps_length has the steps' too
@@ -44,7 +46,9 @@ class RunRows:
 
     train, dev: sequences of dicts of token ids (token_rows), perhaps with the small LM's states (states.py);
     dev_examples: the examples of the dev rows; widths: for each training row, the columns of the LLM's input (prefix;
-    thoughts, suffix and target); counts: by split, "train" and "dev".
+    thoughts, suffix and target); counts: by split, "train" and "dev". Of several forms (curriculum.py) train and widths
+    have each row in all forms, one form behind the other, and dev in the last. num_train: rows of an epoch; steps: how
+    many each of them has.
     """
 
     train: Any
@@ -52,6 +56,8 @@ class RunRows:
     dev_examples: list[Example]
     widths: list[tuple[int, int]]
     counts: dict[str, RowCounts]
+    num_train: int
+    steps: list[int]
 
 
 def prepare_rows(args: TrainArguments, layout: Layout) -> RunRows:
@@ -60,17 +66,26 @@ def prepare_rows(args: TrainArguments, layout: Layout) -> RunRows:
     InputError where a split has no usable row.
     """
     with args.main_process_first(desc="tokenising"):
-        train, _, train_counts, train_warning = _prepare_split(args, layout, "train")
-        dev, dev_examples, dev_counts, dev_warning = _prepare_split(args, layout, "dev")
+        forms = args.curriculum.forms
+        train, examples, train_counts, train_warning = _prepare_split(args, layout, "train", forms)
+        dev, dev_examples, dev_counts, dev_warning = _prepare_split(args, layout, "dev", forms[-1:])
     for warning in sorted({train_warning, dev_warning} - {""}):
         print(f"warning: {warning}")
-    lengths = zip(train["prefix_length"], train["length"], strict=True)
-    widths = [(prefix, args.num_thought_tokens + length - prefix) for prefix, length in lengths]
-    return RunRows(train, list(dev), dev_examples, widths, {"train": train_counts, "dev": dev_counts})
+    lengths = zip(train["prefix_length"], train["length"], _between(args, forms, len(examples)), strict=True)
+    widths = [(prefix, between + length - prefix) for prefix, length, between in lengths]
+    counts, steps = {"train": train_counts, "dev": dev_counts}, [len(example.steps) for example in examples]
+    staged = StagedRows(train, args.curriculum) if len(forms) > 1 else train
+    return RunRows(staged, list(dev), dev_examples, widths, counts, len(examples), steps)
 
 
-def _prepare_split(args: TrainArguments, layout: Layout, name: str):
-    """(token rows, their examples, RowCounts, warning) of one split."""
+def _between(args: TrainArguments, forms: Sequence[Form], rows: int) -> list[int]:
+    """Columns between prefix and suffix, thoughts and marks, of each of `rows` rows in each form."""
+    return [form.thoughts + args.spec.num_marks for form in forms for _ in range(rows)]
+
+
+def _prepare_split(args: TrainArguments, layout: Layout, name: str, forms: Sequence[Form]):
+    """(token rows, their examples, RowCounts, warning) of one split, the rows in each form, one form behind the
+    other."""
     split = load_split(args.task, name, args.data_dir, args.skip_bad_rows)
     examples = without_worked(split.examples, layout.worked_examples)
     if name == "train" and args.k_shot:
@@ -79,16 +94,20 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str):
         shots = " and --num_fewshot" if layout.worked_examples else ""
         raise InputError(f"{split.source}, {name}: no row is left beside the dev rows{shots}")
     tell_of_names(layout, examples, name)
-    encoded = token_rows(layout, examples, quiet=bool(args.disable_tqdm) or not has_bars())
-    longest = float("inf") if args.max_len is None else args.max_len - args.num_thought_tokens
-    fits = [i for i, length in enumerate(encoded["length"]) if length <= longest]
+    in_forms, count = [form.of(example) for form in forms for example in examples], len(examples)
+    encoded = token_rows(layout, in_forms, quiet=bool(args.disable_tqdm) or not has_bars())
+    columns = [a + b for a, b in zip(encoded["length"], _between(args, forms, count), strict=True)]
+    longest = float("inf") if args.max_len is None else args.max_len
+    fits = [i for i in range(count) if max(columns[i::count]) <= longest]
     if not fits:
         raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: no row is that short")
     steps_field = args.task.fields[0].steps
     if steps_field and not any(example.steps for example in examples):
         raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
-    check_lengths(args, layout, encoded, fits, [f"{split.source}: row {example.index + 1}" for example in examples])
-    rows = encoded.select(fits)
+    fits_in_forms = [form * count + i for form in range(len(forms)) for i in fits]
+    places = [f"{split.source}: row {example.index + 1}" for _ in forms for example in examples]
+    check_lengths(args, layout, encoded, columns, fits_in_forms, places)
+    rows = encoded.select(fits_in_forms)
     counts = RowCounts(
         source=split.source,
         read=split.read,
@@ -113,22 +132,22 @@ def tell_of_names(layout: Layout, examples: list[Example], split: str) -> None:
         print(f"note: {what}; they are read as text (--special_tokens_in_text reads them as the tokens)")
 
 
-def check_lengths(args: TrainArguments, layout: Layout, encoded, fits: list[int], places: list[str]) -> None:
-    """InputError where a row (of those that fit --max_len) is longer than the positions of an LM that reads it. places:
-    of all rows, for the message."""
+def check_lengths(
+    args: TrainArguments, layout: Layout, encoded, columns: list[int], fits: list[int], places: list[str]
+) -> None:
+    """InputError where a row (of those that fit --max_len) is longer than the positions of an LM that reads it.
+    columns: of the LLM; places: for the message; both of all rows."""
     llm_config, small_config = args.spec.load_configs()
     reader, whose = reader_config(args.spec, llm_config, small_config)
     n, sees_steps = args.num_thought_tokens, args.thoughts_see_steps
-    lengths, prompts, questions, steps = (
-        list(encoded[name]) for name in ("length", "prompt_length", "question_length", "steps_length")
-    )
-    columns = [n + length for length in lengths]
+    prompts, questions, steps = (list(encoded[name]) for name in ("prompt_length", "question_length", "steps_length"))
     longest, positions = max(fits, key=columns.__getitem__), num_positions(llm_config)
     remedy = f"; --max_len {positions} leaves longer rows out, and counts them"
     check_context(layout, llm_config, columns[longest], places[longest], remedy=remedy)
     if args.best_metric == "accuracy" or args.log_texts:  # answers are written
         longest = max(fits, key=prompts.__getitem__)
-        check_context(layout, llm_config, n + prompts[longest], places[longest], args.max_new_tokens)
+        asked = n + args.spec.num_marks + prompts[longest]
+        check_context(layout, llm_config, asked, places[longest], args.max_new_tokens)
     if reader is not None:
         columns = [
             question + (n + step if sees_steps else max(n, step))
@@ -205,7 +224,7 @@ def cache_key(layout: Layout, examples: list[Example]) -> str:
     own = layout.generator_tokenizer
     decides: list = [inspect.getsource(module) for module in (layout_module, tokens_module, sys.modules[__name__])]
     decides += [transformers.__version__, tokenizers.__version__]
-    decides += [layout.llm_encoder.backend.to_str(), layout.names_in_text]
+    decides += [layout.llm_encoder.backend.to_str(), layout.names_in_text, layout.reads_prompt]
     if own is not None:
         decides += [layout.generator_encoder.backend.to_str(), layout.generator, layout.openings(examples)]
     decides += [layout.llm, layout.separator, examples]

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import sys
 
-from lta_thinker.common import run_program
+from lta_thinker.common import check_can_meet, run_program
 from lta_thinker.config import with_config
 from lta_thinker.console import first_word, last_value
 from lta_thinker.flags import RECIPES
@@ -22,10 +22,11 @@ def answer_at_once() -> None:
 
 
 def answer(argv: list[str]) -> None:
-    """As answer_at_once; InputError for a wrong flag."""
+    """As answer_at_once; InputError for a wrong flag, and for processes that cannot meet."""
     wanted = wanted_help(argv)
     if wanted is not None:
         print_help(help_text("train.py", TrainFlags, library_flags() if wanted == "all" else None))
+    check_can_meet()
     known = flag_words(dataclasses.fields(TrainFlags)) | library_words()
     check_words(argv, known, "train.py", REFUSED)
     with contextlib.redirect_stdout(None):  # its notes are printed by the run

@@ -43,6 +43,7 @@ from lta_thinker.progress import say, track
 from lta_thinker.rows.batch import TrainingCollator, loss_counts, sum_by_row
 from lta_thinker.training.balance import LossBalance, weighted_sum
 from lta_thinker.training.console import use_console
+from lta_thinker.training.curriculum import StageOrder
 from lta_thinker.training.finite import Finite
 from lta_thinker.training.flags import TrainArguments, library_flags
 from lta_thinker.training.folders import WRITING, DevLosses, begin_checkpoint, is_half_written, remove_checkpoint
@@ -75,7 +76,9 @@ def thought_spread(thoughts: Tensor) -> dict[str, Tensor]:
 def llm_tokens(batch: dict[str, Tensor], num_thoughts: int) -> Tensor:
     """Number of the LLM's input tokens in a batch of TrainingCollator without padding: prompt, thoughts, target. An
     int64 scalar."""
-    return batch["prefix_mask"].sum() + batch["suffix_mask"].sum() + num_thoughts * len(batch["prefix_mask"])
+    rows = len(batch["prefix_mask"])
+    thoughts = batch["thought_mask"].sum() if "thought_mask" in batch else num_thoughts * rows
+    return batch["prefix_mask"].sum() + batch["suffix_mask"].sum() + thoughts
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -87,7 +90,7 @@ class ByLengthWithinSteps(torch.utils.data.Sampler):
     by length, longest first. Every step has the same rows as without sorting; its micro-batches have less padding, and
     ranks that work at the same time have rows of similar length."""
 
-    def __init__(self, order: SeedableRandomSampler, lengths: list[int], step_rows: int):
+    def __init__(self, order: SeedableRandomSampler | StageOrder, lengths: list[int], step_rows: int):
         self.order, self.lengths, self.step_rows = order, lengths, step_rows
 
     def __len__(self) -> int:
@@ -170,8 +173,8 @@ class ThoughtTrainer(Trainer):
         far. kwargs: Trainer's."""
         with library_flags(kwargs["args"]):
             super().__init__(model=models.thoughts, train_dataset=rows.train, eval_dataset=rows.dev, **kwargs)
-        use_console(self, len(rows.train))
-        self.widths = rows.widths
+        use_console(self, rows.num_train)
+        self.rows = rows
         self.model_accepts_loss_kwargs = True  # compute_loss divides; Trainer shall not divide by accumulation again
         self.models, self.dev_examples, self.record = models, rows.dev_examples, record
         self.dev_collator = TrainingCollator(models.layout, steps=True)
@@ -199,13 +202,16 @@ class ThoughtTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler:
         batch_size = self.args.per_device_train_batch_size
         step_rows = batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        order = SeedableRandomSampler(self.train_dataset, data_seed=self.args.data_seed)
+        order: Any = SeedableRandomSampler(range(self.rows.num_train), data_seed=self.args.data_seed)
+        curriculum, widths = self.args.curriculum, self.rows.widths
+        if len(curriculum.forms) > 1:
+            order = StageOrder(order, curriculum, self.rows.steps, self.args.seed)
         random_order = [*order]
         sampler = order
         if step_rows > batch_size:
-            sampler = ByLengthWithinSteps(order, [sum(width) for width in self.widths], step_rows)
+            sampler = ByLengthWithinSteps(order, [sum(width) for width in widths], step_rows)
         order.set_epoch(0)  # the same order again
-        shares = [padding_share(self.widths, rows, batch_size) for rows in (random_order, [*sampler])]
+        shares = [padding_share(widths, rows, batch_size) for rows in (random_order, [*sampler])]
         order.set_epoch(0)
         self.row_order = sampler
         if self.is_world_process_zero():
@@ -214,7 +220,7 @@ class ThoughtTrainer(Trainer):
 
     def get_train_dataloader(self):
         loader: Any = super().get_train_dataloader()  # accelerate's
-        if isinstance(self.row_order, ByLengthWithinSteps):
+        if not isinstance(self.row_order, SeedableRandomSampler):
             # where accelerate looks for set_epoch when a run of several ranks goes on inside an epoch
             loader.set_sampler(self.row_order)
         return loader

@@ -1,5 +1,6 @@
 """Training from Python: rows in memory -> a model, as train.py makes it from files."""
 
+import signal
 from pathlib import Path
 
 import datasets
@@ -70,12 +71,17 @@ def test_several_processes_are_refused(pair, monkeypatch):
         lta_thinker.train(ROWS, output_name="x", **pair, **FLAGS)
 
 
-def test_a_signal_that_stops_the_training_is_no_model(pair, monkeypatch):
-    """Where the training was stopped there is no model: KeyboardInterrupt, and the folder is free for another try."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_training_as_it_stops_train_py(pair, number, monkeypatch, capsys):
+    """One line and the exit status of train.py, no traceback: during the steps, where train.py itself has said it, and
+    before and behind them. The folder is free for another try."""
     from lta_thinker import from_rows
     from lta_thinker.common import _held
 
-    monkeypatch.setattr(from_rows, "run", lambda words: 130)
-    with pytest.raises(KeyboardInterrupt):
-        lta_thinker.train(ROWS, output_name="x", **pair, **FLAGS)
-    assert not _held
+    for run, said in ((lambda words: 128 + number, ""), (lambda words: signal.raise_signal(number), number.name)):
+        monkeypatch.setattr(from_rows, "run", run)
+        with pytest.raises(SystemExit) as end:
+            lta_thinker.train(ROWS, output_name="x", **pair, **FLAGS)
+        assert end.value.code == 128 + number and not _held
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.partition(":")[0] for line in lines] == [f"stopped by {said}"] * bool(said)

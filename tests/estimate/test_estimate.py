@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +22,7 @@ from lta_thinker.build import build_models
 from lta_thinker.common import InputError
 from lta_thinker.estimate.cards import CARDS, LEFT_FREE, MEASURED, seconds_of
 from lta_thinker.estimate.cost import Cost, Counter, on_fake_tensors
-from lta_thinker.estimate.text import fits, largest_batch
+from lta_thinker.estimate.text import fits, largest_batch, rates_lines
 from lta_thinker.evaluation import estimate as of_evaluation
 from lta_thinker.evaluation.flags import EvaluationArguments
 from lta_thinker.flags import parse_flags
@@ -101,7 +103,8 @@ def test_evaluation_is_estimated_from_configs_alone(configs, gsm8k_data, capsys,
     flags += ["--num_return_sequences", "16", "--max_new_tokens", "512", "--num_thought_tokens", "2"]
     evaluate.main([*flags, "--estimate", "--card", "a100", "--mean_new_tokens", "20"])
     printed = capsys.readouterr().out
-    assert lines_with(printed, "small_block, 2 of 32 thoughts") and lines_with(printed, "12 questions x 16 samples")
+    assert lines_with(printed, "small_block, 2 of 32 thoughts")
+    assert lines_with(printed, "12 questions x 16 samples, 1 GPU") and "1 GPUs" not in printed
     assert lines_with(printed, "20 tokens (--mean_new_tokens), at most 512")
     short = [*flags, "--estimate", "--mean_new_tokens", "20", "--max_new_tokens", "10"]
     assert "--mean_new_tokens 20: an answer has at most 10 tokens" in fails(*short)
@@ -217,6 +220,22 @@ def test_live_bytes_are_counted():
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Hours and batches
+
+
+def test_a_stopped_estimate_does_not_promise_to_go_on(monkeypatch, capsys):
+    """A signal during --estimate: nothing was written, so there is nothing to resume; of a run there is."""
+    monkeypatch.setattr(train, "run_rank", lambda argv: signal.raise_signal(signal.SIGTERM))
+    for flag, said in (("--estimate", "nothing was written"), ("--verbose", train.KEPT)):
+        monkeypatch.setattr(sys, "argv", ["train.py", flag])
+        with pytest.raises(SystemExit) as end:
+            train.main()
+        assert end.value.code == 143 and capsys.readouterr().err == f"stopped by SIGTERM: {said}\n"
+
+
+def test_rates_of_a_4090_are_cited_for_both_dtypes():
+    """The line of float32 rates does not say that they are bf16's."""
+    (line,) = rates_lines([CARDS["4090"]], "float32")[2:]
+    assert "82.6 TFLOP/s" in line and line.endswith("appendix A: bf16 of Tensor cores, float32 without them)")
 
 
 def test_cards_have_names_and_sources():

@@ -97,7 +97,7 @@ def test_only_n_thoughts_are_made(run, checkpoints):
     """--make_only_n makes n thoughts, which are not the first n of N. Its answers and the others stay apart."""
     flags = ["--checkpoint", checkpoints / "block", "--num_thought_tokens", "2"]
     printed = run(*flags, "--make_only_n", "--output_dir", "only")
-    assert "note: 2 thoughts are made, 4 were trained together (--make_only_n)\n" in printed
+    assert "note: 2 thoughts made, 4 were trained together (--make_only_n)\n" in printed
     report = json.loads(Path("only/report.json").read_text())
     assert [report["settings"][key] for key in ("num_thoughts_made", "num_thought_tokens")] == [2, 2]
     assert report["thought_variance"]["num_thoughts"] == 2
@@ -235,7 +235,7 @@ def test_messages_name_what_was_given(run, checkpoints, tiny_models, tiny_pair, 
     model = tiny_models.model("prompt", 1)
     save_checkpoint(tmp_path / "few", model, record_of(model, large_model_id=str(tiny_pair / "large")))
     said = run("--checkpoint", "few", "--recipe", "paper")
-    assert said == "error: --recipe paper's --num_thought_tokens 2: this checkpoint makes only 1 thoughts"
+    assert said == "error: --recipe paper's --num_thought_tokens 2: this checkpoint makes only 1 thought"
     assert run("--checkpoint", "few", "--num_thought_tokens", "3").startswith("error: --num_thought_tokens 3: this")
     for name in (PARAMS_FILE, ATT_FILE):
         folder = shutil.copytree(checkpoints / "small_block", tmp_path / name)

@@ -72,7 +72,7 @@ def test_answered_questions_are_told(run, checkpoints):
     """A run that goes on says how many are left."""
     flags = ["--checkpoint", checkpoints / "small_block", "--output_dir", "out"]
     run(*flags, "--test_k", "3")
-    assert "  3 questions are answered already, 1 are left\n" in run(*flags, "--test_k", "4")
+    assert "  3 questions answered already, 1 left\n" in run(*flags, "--test_k", "4")
 
 
 def test_a_vote_of_one_is_not_told_twice(tmp_path, capsys):
@@ -105,7 +105,22 @@ def test_the_next_commands_lead_to_the_comparison(run, checkpoints, folder):
     for word in ("--num_return_sequences", "--max_new_tokens", "--test_k", "--data_dir"):
         assert word in bare
     assert "--num_thought_tokens" not in bare and bare[bare.index("--thought_generator") + 1] == "none"
-    assert "next: " not in run(*bare, data=False)
-    comparison = next_words(run(*flags))
+    behind_bare, comparison = run(*bare, data=False), next_words(run(*flags))
+    if folder:
+        assert next_words(behind_bare) == comparison
+    else:  # how many thoughts are injected is not said by the flags of the bare LLM
+        assert "next: " not in behind_bare
     assert comparison[0] == "--compare" and all(Path(path).is_file() for path in comparison[1:])
     assert run(*comparison, data=False).startswith("4 questions, % right")
+
+
+def test_bare_llm_leads_to_the_comparison_that_can_be_made(run, checkpoints):
+    """Behind the bare LLM comes the comparison with the evaluation with thoughts by the same flags, where that is about
+    the same questions; else nothing."""
+    flags = ["--checkpoint", checkpoints / "small_block", "--num_return_sequences", "2"]
+    assert "next: " not in run(*flags, "--thought_generator", "none")
+    run(*flags)
+    comparison = next_words(run(*flags, "--thought_generator", "none"))
+    assert comparison[0] == "--compare" and "none" not in comparison[2]
+    assert run(*comparison, data=False).startswith("4 questions, % right")
+    assert "next: " not in run(*flags, "--thought_generator", "none", "--test_k", "5")

@@ -72,6 +72,19 @@ def asked(folder: Path, *flags: str) -> dict[str, list[dict]]:
     return {name: [json.loads(line) for line in own] for name, own in lines.items()}
 
 
+def test_a_task_that_there_is_not_is_said_plainly():
+    """A name that the harness does not know gets one line with names near it and where all are listed; a fault inside
+    a task is told as it is."""
+    manager = SimpleNamespace(all_tasks=["gsm8k", "gsm8k_cot", "arc_easy"], load={}.__getitem__)
+    for name, said in (
+        ("gsmk8", "the harness has no such task (gsm8k?); lm_eval ls tasks lists them, --include_path adds"),
+        ("gsm8k", "KeyError: 'gsm8k'"),
+    ):
+        with pytest.raises(InputError) as error:
+            lm_eval.load_tasks(SimpleNamespace(task_names=[name]), manager)
+        one_line(error, f"--tasks {name}: {said}")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # With the harness
 
@@ -150,7 +163,7 @@ def test_examples_before_the_question_are_noted(toy_checkpoint, tmp_path, at_top
     ("task", "parts"),
     [
         ("toy_arithmetic_whole", ["--tasks toy_arithmetic_whole", "whole texts"]),
-        ("toy_arithmetic,nowhere", ["--tasks nowhere: KeyError", "not a registered task"]),
+        ("toy_arithmetic,nowhere", ["--tasks nowhere: the harness has no such task; lm_eval ls tasks"]),
     ],
 )
 def test_tasks_that_do_not_fit_are_refused_before_an_lm_is_loaded(task, parts, at_top, monkeypatch):

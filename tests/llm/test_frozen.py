@@ -8,10 +8,12 @@ import pytest
 import torch
 from helpers import one_line
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from lta_thinker import build, evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
+from lta_thinker.llm import frozen
 from lta_thinker.llm.forward import body
 from lta_thinker.llm.frozen import (
     LmSource,
@@ -52,7 +54,42 @@ def test_mistyped_folder_names_near_folder(tiny_pair):
     """A mistyped model folder is refused in one line that names the folder near it."""
     with pytest.raises(InputError) as error:
         load_config(LmSource(str(tiny_pair / "larg"), "--base_model_id"))
-    one_line(error, f"near it: {tiny_pair / 'large'}")
+    one_line(error, f"no such folder; in {tiny_pair}/ are large, small")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        (
+            "models/larg",
+            ["no such folder; in models/ are large, small", "if it is a hub repository: hf download models/larg"],
+        ),
+        ("./models/large2", ["no such folder; in models/ are large, small"]),
+        ("empty/large", ["no such folder; empty/ has no folders"]),
+        ("../no/where", ["no such folder; nor is there ../no/"]),
+    ],
+)
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(name, parts, tmp_path, monkeypatch):
+    """The name of a folder is refused at once, and the folders beside it are named."""
+    for folder in ("models/small", "models/large", "empty", "models/.cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", None)  # it would ask the hub
+    with pytest.raises(InputError) as error:
+        load_config(LmSource(name, "--large_model_id"))
+    one_line(error, f"--large_model_id {name}: ", *parts)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-14B", "mine/cached", "nowhere/large"])
+def test_a_folder_with_an_owners_name_hides_no_repository(name, tmp_path, monkeypatch):
+    """Repositories of known owners, those in the hub's cache, and those of other owners are the hub's, whatever folders
+    are here."""
+    for owner in ("Qwen", "mine"):
+        (tmp_path / owner / "other").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = {"mine/cached": "config.json"}
+    monkeypatch.setattr(frozen, "find_file", lambda model_id, name, local_files_only: found.get(model_id))
+    frozen.check_is_there(LmSource(name, "--large_model_id"))
 
 
 def test_capped_heads_and_broken_files_are_refused(tiny_pair, tmp_path):

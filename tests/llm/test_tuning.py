@@ -468,8 +468,8 @@ def test_adapter_alone_resumes_to_same_weights(flags):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("--lora_r 8", "--lora_r: nothing is tuned without --tune_base_model or --tune_assistant_model"),
-        ("--lora_target k_proj", "--lora_target: nothing is tuned without"),
+        ("--lora_r 8", "--lora_r: no adapter is trained without --tune_base_model or --tune_assistant_model"),
+        ("--lora_target k_proj", "--lora_target: no adapter is trained without"),
         ("--tune_base_model --lora_r 0", "--lora_r 0: must be at least 1"),
         ("--tune_base_model --lora_alpha 0", "--lora_alpha 0: must be above 0"),
         ("--tune_base_model --lora_dropout 1", "--lora_dropout 1.0: must be at least 0 and below 1"),

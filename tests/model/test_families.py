@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import OWN_TEMPLATES, family_tokenizer, sampled
 from transformers import (
     BartConfig,
@@ -35,8 +36,9 @@ from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS
 from lta_thinker.generation.decoding import Rows
 from lta_thinker.generation.sampling import resolve_sampling
-from lta_thinker.llm.forward import position_ids
+from lta_thinker.llm.forward import body, position_ids
 from lta_thinker.llm.frozen import LmSource, load_config, load_frozen_lm, load_tokenizer
+from lta_thinker.llm.lora import Lora, tune
 from lta_thinker.losses import LOSSES, Objective
 from lta_thinker.model import GENERATORS, LatentThoughtModel, Models, llm_inputs, prior_row_ids
 from lta_thinker.rows.batch import PromptCollator, TrainingCollator
@@ -126,7 +128,7 @@ def build(zoo, family, kind, dtype=torch.float32):
     if GENERATORS[kind].uses_small_lm:
         generator_tokenizer = load_tokenizer(LmSource(small, ""))
         small_lm = load_frozen_lm(LmSource(small, "", dtype))
-    layout = Layout(tokenizer, generator_tokenizer, PROMPTS["number"])
+    layout = Layout(tokenizer, generator_tokenizer, PROMPTS["number"], reads_prompt=GENERATORS[kind].thinks_in_llm)
     llm, slot_id = load_frozen_lm(LmSource(large, "", dtype)), pad_token_id(generator_tokenizer)
     torch.manual_seed(0)
     weights = dict.fromkeys(LOSSES, 1.0)
@@ -134,6 +136,40 @@ def build(zoo, family, kind, dtype=torch.float32):
     if kind == "small_block":
         torch.nn.init.normal_(model.generator.prior)
     return model, layout
+
+
+@pytest.mark.parametrize("tuned", ["lora", "full"])
+def test_coconut_thinks_as_a_plain_loop(zoo, family, tuned):
+    """In every family Coconut's thoughts are those of a loop that reads the whole row again for each, alone and without
+    cache or padding: values, gradients of marks and of the tuned LLM, and the SFT loss behind them."""
+    model, layout = build(zoo, family, "coconut")
+    config = Lora(4, 8, 0.0, "o_proj" if family == "phi3" else "q_proj,v_proj").config("x") if tuned == "lora" else None
+    model.adapters["base_model"] = tune(model.llm, config, "--lora_target")
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.03)
+    batch = training_batch(layout)
+    assert torch.equal(batch["question_ids"], batch["prefix_ids"])
+    made = model.thoughts(batch["question_ids"], batch["question_mask"])[1]
+    sums = model.train()(**batch)
+    ours = torch.autograd.grad(sums["sft"] + made.sum(), [*model.parameters()])
+
+    embed, plain, loss = model.llm.get_input_embeddings(), [], 0.0
+    for example in EXAMPLES:
+        row = layout.training(example)
+        x = torch.cat([embed(torch.tensor(row["prefix"])), model.generator.marks[:1]])
+        for _ in range(N):
+            x = torch.cat([x, body(model.llm)(inputs_embeds=x[None]).last_hidden_state[0, -1:]])
+        plain.append(x[-N:])
+        x = torch.cat([x, model.generator.marks[1:], embed(torch.tensor(row["suffix"] + row["target"]))])
+        logits = model.llm(inputs_embeds=x[None]).logits[0, -len(row["target"]) - 1 : -1]
+        loss = loss + F.cross_entropy(logits, torch.tensor(row["target"]), reduction="sum")
+    torch.testing.assert_close(made, torch.stack(plain), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sums["sft"], loss, atol=1e-5, rtol=1e-5)
+    gradients = torch.autograd.grad(loss + torch.stack(plain).sum(), [*model.parameters()])
+    for (name, _), one, other in zip(model.named_parameters(), ours, gradients, strict=True):
+        assert one.abs().max() > 0, name
+        torch.testing.assert_close(one, other, atol=1e-5 * max(1, other.abs().max().item()), rtol=1e-4, msg=name)
 
 
 def training_batch(layout, examples=EXAMPLES):

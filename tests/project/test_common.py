@@ -9,9 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, one_line
 
-from lta_thinker.common import InputError, lock_folder, parse_json, read_json, run_program, write_json, write_text
+from lta_thinker.common import (
+    InputError,
+    check_can_meet,
+    counted,
+    lock_folder,
+    parse_json,
+    read_json,
+    run_program,
+    write_json,
+    write_text,
+)
+from lta_thinker.training import start as training_start
 
 HOLDER = """
 import sys, time
@@ -62,6 +73,22 @@ def test_a_rank_that_is_none_ends_a_script_with_one_line(monkeypatch, name, valu
         run_program(lambda argv: pytest.fail("it ran"), [], "")
     unset = f"torchrun sets this environment variable; without torchrun: unset {name}"
     assert ended.value.code == f"error: {name}={value}: {why}; {unset}"
+
+
+def test_processes_that_cannot_meet_are_one_line(monkeypatch):
+    """WORLD_SIZE alone, which some clusters set, names torchrun and the way back; torchrun's variables are enough."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError) as error:
+        training_start.answer(["--output_name", "x"])
+    one_line(error, "WORLD_SIZE=2, but RANK, LOCAL_RANK, MASTER_ADDR not set: torchrun", "for one: unset WORLD_SIZE")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    check_can_meet()
+
+
+def test_one_is_counted_in_the_singular():
+    assert [counted(n, "micro-batch") for n in (0, 1, 2)] == ["0 micro-batches", "1 micro-batch", "2 micro-batches"]
+    assert (counted(1, "GPU"), counted(1319, "question")) == ("1 GPU", "1,319 questions")
 
 
 def test_a_full_gpu_ends_a_script_with_one_line():

@@ -473,11 +473,11 @@ def test_bf16_keeps_float32_weights(flags):
         ),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --thoughts_see_steps",
-            "reads nothing",
+            "reads no question and no steps",
         ),
         (
             "--thought_generator prompt --align_loss_weight 0 --focus_loss_weight 0 --steps_as_turns",
-            "--steps_as_turns: the generator prompt reads nothing",
+            "--steps_as_turns: the generator prompt reads no question",
         ),
         (
             "--thought_generator none --tune_base_model --align_loss_weight 0 --focus_loss_weight 0 --freeze_prior",
