@@ -31,7 +31,7 @@ from lta_thinker.generation.prompts import PromptEmbedder, make_requests
 from lta_thinker.generation.samplers import decode_texts, greedy_settings
 from lta_thinker.generation.sampling import Sample
 from lta_thinker.llm.frozen import LmSource, load_frozen_lm
-from lta_thinker.model import GENERATORS, Design, LatentThoughtModel, Models
+from lta_thinker.model import GENERATORS, Design, LatentThoughtModel, Models, llm_inputs
 from lta_thinker.rows.examples import Example
 
 N = 3
@@ -122,6 +122,9 @@ class SaysItsQuestion:
         values = torch.arange(self.made, self.made + len(question_ids)).float()
         self.made += len(question_ids)
         return None, values[:, None, None, None].expand(-1, 1, N, self.llm.config.hidden_size)
+
+    def inputs(self, batch, thoughts):
+        return llm_inputs(self.llm, batch, thoughts)
 
     def target_losses(self, batch, thoughts):
         """The loss of a target token is what the thoughts in its row's prompt are."""
