@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_attention_implementation_is_restored(tiny_models):
 class SaysItsQuestion:
     """A thought model whose thoughts of question i are i in every feature."""
 
-    design, num_thoughts = Design(), N
+    design, num_thoughts, generator = Design(), N, SimpleNamespace(num_marks=0)
 
     def __init__(self, llm):
         self.llm, self.made = llm, 0
