@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: two tiny random Qwen3 models on disk, the same loaded, and a small GSM8K data folder."""
 
 import contextlib
+import gc
 import os
 import signal
 import tempfile
@@ -17,6 +18,11 @@ CACHE = tempfile.TemporaryDirectory()  # of rows as token ids: not the user's ow
 os.environ["HF_DATASETS_CACHE"] = CACHE.name
 
 import pytest  # noqa: E402
+import warm  # noqa: E402
+
+if os.environ.get("WARM_PYTHON_OF") != warm.__file__:  # xdist's workers have that of the process which started them
+    WARM = tempfile.TemporaryDirectory()
+    warm.start_server(WARM.name)
 
 pytest.register_assert_rewrite("helpers")
 
@@ -34,6 +40,12 @@ from helpers import (  # noqa: E402
 from lta_thinker.model import GENERATORS  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """The garbage collector, which Trainer calls in each run, need not look through all objects of the libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

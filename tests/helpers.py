@@ -2,19 +2,17 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import re
-import runpy
 import shutil
 import socket
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
@@ -361,46 +359,26 @@ def files_and_times(*folders: str) -> dict:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
-def subprocess_train(flags: list[str]) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "train.py"), *flags]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Two ranks without torchrun (test_scale.py has the tests with it): they come from a server that has imported the
-# libraries once
-
-
 def two_ranks(program: Path, *flags: str) -> str:
-    """Run a program in two processes that see torchrun's variables -> what both have printed. Both must end well."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["torch.distributed.fsdp", "transformers.trainer", "datasets"])
+    """Run a program in two processes that see torchrun's variables, without torchrun (test_scale.py has the tests with
+    it) -> what both have printed. Both must end well."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    outputs = [Path(f"rank{rank}.out") for rank in (0, 1)]
-    ranks = [server.Process(target=_as_rank, args=(i, port, outputs[i], program, flags)) for i in (0, 1)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    printed = "".join(output.read_text() for output in outputs)
-    assert [rank.exitcode for rank in ranks] == [0, 0], printed
-    for output in outputs:
-        output.unlink()
+    variables = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [warm.python(), program, *flags],
+            env=ENVIRONMENT | variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    printed = "".join(rank.communicate()[0] for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], printed
     return printed
-
-
-def _as_rank(rank: int, port: int, output: Path, program: Path, flags: tuple[str, ...]) -> None:
-    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    variables |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in variables.items()}
-    with open(output, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    torch.set_num_threads(1)
-    sys.argv = [str(program), *flags]
-    runpy.run_path(str(program), run_name="__main__")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 from helpers import PROGRAMS, ROOT
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         lines = (ROOT / f"data/arithmetic/{split}.jsonl").read_text().splitlines(keepends=True)[:count]
         (tmp_path / "rows/arithmetic").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"rows/arithmetic/{split}.jsonl").write_text("".join(lines))
-    monkeypatch.setenv("REAL_PYTHON", sys.executable)  # of the programs that stand in for it
+    monkeypatch.setenv("REAL_PYTHON", warm.python())  # of the programs that stand in for it
     monkeypatch.chdir(tmp_path)
     for (
         name

@@ -20,6 +20,13 @@ def evaluate_speed():
     return module
 
 
+@pytest.fixture
+def small_products(monkeypatch):
+    """The machine's rate is that of small matrix products: ten large ones take four seconds."""
+    own = shapes.matrix_rate
+    monkeypatch.setattr(shapes, "matrix_rate", lambda dtype, device, size: own(dtype, device, 64))
+
+
 def test_evaluation_benchmark_ends_with_figures(capsys, tmp_path):
     """Both ways of the evaluation benchmark run on tiny models, and its last line has its figures. Answers have the
     lengths that were asked for, the same in batches of one."""
@@ -40,7 +47,7 @@ def test_evaluation_benchmark_ends_with_figures(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["block", "small", "small_block"])
-def test_training_benchmark_sides_agree(capsys, tmp_path, kind):
+def test_training_benchmark_sides_agree(small_products, capsys, tmp_path, kind):
     """Both sides of the training benchmark compute the same, and its last line has its figures."""
     flags = f"--shape tiny --device cpu --generator {kind} --batch_size 2 --accumulation 2 --num_thoughts 4 --rounds 1"
     train_step.main([*flags.split(), "--out", str(tmp_path / "out.json")])
@@ -71,7 +78,7 @@ def test_least_operations_match_hand_count(tiny_models):
     assert train_step.least_operations(model, batch) == products + attention + head + projection
 
 
-def test_scaling_benchmark_makes_longer_rows(capsys):
+def test_scaling_benchmark_makes_longer_rows(small_products, capsys):
     """The scaling benchmark runs rows 1, 2 and 4 times as long, and the first ones again for the larger vocabulary."""
     flags = "--shape tiny --device cpu --batch_size 2 --accumulation 1 --num_thoughts 4 --rounds 1 --scaling"
     train_step.main(flags.split())

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import warm
 from helpers import ROOT
 
 from benchmarks import study, study_pages, study_report, study_runs, study_worlds
@@ -267,6 +268,7 @@ def test_study_runs_only_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny = replace(ARITHMETIC, steps=2, test_k=4, max_new_tokens=8)
     monkeypatch.setitem(study_worlds.WORLDS, "arithmetic", tiny)
+    monkeypatch.setattr(sys, "executable", warm.python())
     on = Study(tmp_path / "json")
     run = Run("arithmetic", "prompt", 41, (("k_shot", 20), ("learning_rate", 0.01)))
     bare, two = Run("arithmetic", "none", 41), sampled("test", 2)

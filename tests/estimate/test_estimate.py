@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, TOY, fails, one_line, train_flags
+from helpers import ROOT, TOY, fails, one_line, train_flags, write_jsonl
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -294,9 +294,14 @@ def test_what_several_gpus_add_and_spare(flags):
 def test_list_of_the_paper_has_estimated_hours(tmp_path, monkeypatch, capsys):
     """reproduce_paper.sh --list has hours of --estimate, for the card that is named, where nothing was measured."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(of_training, "MANY_ROWS", 2)  # is quicker, and so are few rows
+    monkeypatch.setattr(of_evaluation, "MANY_QUESTIONS", 4)
+    for split in ("train", "dev", "test"):
+        lines = (ROOT / "data" / "arithmetic" / f"{split}.jsonl").read_text().splitlines()
+        write_jsonl(tmp_path / "data" / "arithmetic" / f"{split}.jsonl", lines[:40])
     given = {"python": "python", "gpus": "0", "pairs": f"{TOY['large']},{TOY['small']}", "tasks": "arithmetic"}
     given |= {"generators": "small_block", "num_thoughts": "2", "du_trained_on": "gsm8k", "seed": "41", "card": "h100"}
-    given |= {"data_dir": str(ROOT / "data"), "out": "results/t", "paper": "--recipe paper", "sft_alone": ""}
+    given |= {"data_dir": "data", "out": "results/t", "paper": "--recipe paper", "sft_alone": ""}
     given |= {"train_flags": "--num_thought_tokens 4", "evaluate_flags": "--max_new_tokens 96"}
     paper.main(["--list", *(f"--{name}={value}" for name, value in given.items())])
     printed = capsys.readouterr().out

@@ -24,6 +24,13 @@ def checkpoints(tiny_models, tiny_pair, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def no_drawing(monkeypatch):
+    """Figures are composed, but their files are empty: to draw one takes half a second."""
+    figure = pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr(figure.Figure, "savefig", lambda figure, path, **kwargs: path.touch())
+
+
+@pytest.fixture
 def run(gsm8k_data, tmp_path, capsys, monkeypatch):
     """Run evaluate.py in this process, in an empty folder -> what it printed; a failed run gives its error line."""
     monkeypatch.chdir(tmp_path)

@@ -6,11 +6,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 from helpers import PROGRAMS, ROOT, fails, ranked, record_of
 from safetensors.torch import load_file, save_file
 
@@ -251,7 +251,7 @@ def script(*args: str, **environment: str) -> subprocess.Popen:
 def without_gpus(folder, monkeypatch) -> str:
     """An interpreter for the script that sees no GPU."""
     shutil.copy(PROGRAMS / "python_without_gpus.sh", "python")
-    monkeypatch.setenv("REAL_PYTHON", sys.executable)
+    monkeypatch.setenv("REAL_PYTHON", warm.python())
     return "./python"
 
 
@@ -286,7 +286,7 @@ def test_script_ranks_what_it_can_evaluate(without_gpus, flags):
 def fake(folder) -> dict[str, str]:
     """Environment of a machine with two GPUs, five checkpoints, and evaluations that only say when they run."""
     shutil.copy(PROGRAMS / "fake_evaluations.sh", "fake_python")
-    return {"PYTHON": "./fake_python", "SECONDS_EACH": "0.3", "FAILS": "", "KILLED": "", "REAL_PYTHON": sys.executable}
+    return {"PYTHON": "./fake_python", "SECONDS_EACH": "0.3", "FAILS": "", "KILLED": "", "REAL_PYTHON": warm.python()}
 
 
 def events() -> list[list[str]]:

@@ -314,8 +314,8 @@ def test_stopped_evaluation_says_what_is_kept(run, checkpoints, monkeypatch, cap
 def test_full_disk_keeps_what_is_complete(run, checkpoints):
     """Where the disk is full one line says so, and what was answered stays. After room was made the same command ends
     with the files of an uncut run. (The limit of a file's size stands for the disk.)"""
-    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--batch_size", "1"]
-    flags += ["--max_new_tokens", "512"]
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "16", "--batch_size", "1"]
+    flags += ["--max_new_tokens", "64"]
     run(*flags, "--output_dir", "whole")
     sizes = [len(line) for line in Path("whole/samples.jsonl").read_bytes().splitlines(keepends=True)]
     own = resource.getrlimit(resource.RLIMIT_FSIZE)

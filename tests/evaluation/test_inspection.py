@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from lta_thinker.generation.prompts import PromptEmbedder, make_requests
 from lta_thinker.generation.samplers import decode_texts, greedy_settings
 from lta_thinker.generation.sampling import Sample
 from lta_thinker.llm.frozen import LmSource, load_frozen_lm
-from lta_thinker.model import GENERATORS, Design, LatentThoughtModel, Models
+from lta_thinker.model import GENERATORS, Design, LatentThoughtModel, Models, llm_inputs
 from lta_thinker.rows.examples import Example
 
 N = 3
@@ -113,7 +114,7 @@ def test_attention_implementation_is_restored(tiny_models):
 class SaysItsQuestion:
     """A thought model whose thoughts of question i are i in every feature."""
 
-    design, num_thoughts = Design(), N
+    design, num_thoughts, generator = Design(), N, SimpleNamespace(num_marks=0)
 
     def __init__(self, llm):
         self.llm, self.made = llm, 0
@@ -123,6 +124,9 @@ class SaysItsQuestion:
         self.made += len(question_ids)
         return None, values[:, None, None, None].expand(-1, 1, N, self.llm.config.hidden_size)
 
+    def inputs(self, batch, thoughts):
+        return llm_inputs(self.llm, batch, thoughts)
+
     def target_losses(self, batch, thoughts):
         """The loss of a target token is what the thoughts in its row's prompt are."""
         assert thoughts.shape[1:3] == (1, 2)
@@ -130,7 +134,7 @@ class SaysItsQuestion:
 
 
 @pytest.mark.parametrize("gold, right", [("012", "own"), ("120", "swapped")])
-def test_exchanged_thoughts_decide_answers(tiny_models, tmp_path, monkeypatch, gold, right):
+def test_exchanged_thoughts_decide_answers(no_drawing, tiny_models, tmp_path, monkeypatch, gold, right):
     """Own, swapped, mean and zero thoughts each get the answers that these thoughts give."""
 
     def say_the_thought(llm, settings, stop_ids, requests, embed, batch_size):
@@ -191,9 +195,10 @@ def test_answer_losses_match_plain_loop(tiny_models, kind):
     assert tokens == sum(len(row["target"]) for row in rows)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dtype, capsys):
-    """The inspection writes its figures and its drawing, names the file, and leaves the LLM as it was."""
+def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, capsys):
+    """The inspection writes its figures and its drawing, names the file, and leaves the LLM as it was, in bfloat16 (the
+    tests above have float32)."""
+    dtype = torch.bfloat16
     llm, small_lm = (load_frozen_lm(LmSource(str(tiny_pair / name), "", dtype)) for name in ("large", "small"))
     model = LatentThoughtModel(kind, llm, small_lm if GENERATORS[kind].uses_small_lm else None, N, slot_id=0)
     models, own = Models(llm, model, tiny_models.layout_for(kind)), llm.config._attn_implementation
@@ -225,7 +230,7 @@ def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, dty
     assert f"  [7] all {N}: 'a' 0.90; slot 1 then 'b' 0.80, 'c' 0.70\n  [8] 1: 'a' 0.90  2: 'f' 0.90\n" in printed
 
 
-def test_single_question_has_no_exchange(tiny_models, tmp_path, capsys):
+def test_single_question_has_no_exchange(no_drawing, tiny_models, tmp_path, capsys):
     """With one question there are no swapped and no mean thoughts, and a line says so."""
     models = tiny_models.models("small", num_thoughts=N)
     requests = make_requests(models.layout, EXAMPLES[:1])

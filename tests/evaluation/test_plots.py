@@ -51,12 +51,18 @@ def write(path: str, content: dict | str) -> str:
 
 
 @pytest.fixture
-def figures(monkeypatch, tmp_path) -> list:
+def written(monkeypatch, tmp_path) -> list:
     """Every figure that is drawn; the working directory is the test's own."""
     monkeypatch.chdir(tmp_path)
     drawn, own = [], plots.draw_runs
     monkeypatch.setattr(plots, "draw_runs", lambda *args: drawn.append(own(*args)) or drawn[-1])
     return drawn
+
+
+@pytest.fixture
+def figures(written, no_drawing) -> list:
+    """As `written`, but the drawings' files are empty: each takes half a second."""
+    return written
 
 
 def lines(figure) -> dict[str, list[tuple]]:
@@ -67,7 +73,7 @@ def lines(figure) -> dict[str, list[tuple]]:
     }
 
 
-def test_plot_shows_log_and_reports(flags, figures, capsys):
+def test_plot_shows_log_and_reports(flags, written, capsys):
     """A run's curves are those of its log, its votes those of its reports, and the chosen step is marked."""
     steps = ["--eval_strategy", "steps", "--eval_steps", "2", "--align_loss_weight", "0"]
     train.run([*flags, "--output_name", "run", *steps])
@@ -84,7 +90,7 @@ def test_plot_shows_log_and_reports(flags, figures, capsys):
 
     log = json.loads(Path("results/run/trainer_state.json").read_text())["log_history"]
     best = json.loads((folder / "thoughts.json").read_text())["best"]
-    drawn = lines(figures[0])
+    drawn = lines(written[0])
     for key, title in {"sft_loss": "SFT loss", "focus_loss": "reasoning focus loss"}.items():
         points = [(line["step"], line[key]) for line in log if key in line]
         assert len(points) == 5 and drawn.pop(f"training: {title}") == [tuple(map(list, zip(*points, strict=True)))]
@@ -102,7 +108,7 @@ def test_plot_shows_log_and_reports(flags, figures, capsys):
         ):
             assert ks == [1, 2, 3] and values == pytest.approx([100 * value for value in found[name].values()])
         votes = [line for line in votes if len(line[0]) < 3] + [line for line in votes if len(line[0]) == 3][2:]
-    assert [text.get_text() for text in figures[0].legends[0].get_texts() if text.get_text().strip()] == [
+    assert [text.get_text() for text in written[0].legends[0].get_texts() if text.get_text().strip()] == [
         "run",
         "the step that was chosen on dev",
         f"run: 4 thoughts, step {best['step']}, 4 test questions",
@@ -111,7 +117,7 @@ def test_plot_shows_log_and_reports(flags, figures, capsys):
     ]
 
 
-def test_same_runs_plot_same_bytes(figures):
+def test_same_runs_plot_same_bytes(written):
     """The same runs give the same files, to the byte."""
     write("results/a/trainer_state.json", state(40))
     write("results/eval-a/report.json", report("a"))
@@ -161,7 +167,7 @@ def test_reports_belong_to_named_run(figures):
     ]
 
 
-def test_many_runs_look_different(figures, capsys):
+def test_many_runs_look_different(written, capsys):
     """Twelve runs look different, in grey too, and the legend covers no curve. Evaluations that read alike say where
     they are."""
     names = [f"gsm8k-small_block-seed{i}" for i in range(12)]
@@ -171,7 +177,7 @@ def test_many_runs_look_different(figures, capsys):
             write(f"results/eval-{name}/x3/report.json", report(name))
             write(f"results/eval-{name}/x1/report.json", report(name, samples=1, questions="0b"))
     evaluate.main(["--plot", *names])
-    figure = figures[0]
+    figure = written[0]
     legend = figure.legends[0].get_window_extent()
     assert len(figure.axes) == 5 and not any(legend.overlaps(axes.get_window_extent()) for axes in figure.axes)
     assert len({(one.get_color(), one.get_marker()) for one in figure.axes[0].get_lines()}) == 12

@@ -14,12 +14,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from lta_thinker import evaluate, train
+from lta_thinker.generation import samplers
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTING = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
@@ -152,11 +153,14 @@ def world(tiny_pair, gsm8k_data, tmp_path_factory) -> Path:
     for name, target in {
         "Qwen/Qwen3-8B": tiny_pair / "large",
         "Qwen/Qwen3-0.6B": tiny_pair / "small",
-        "data/arithmetic": ROOT / "data" / "arithmetic",
         "toy": ROOT / "toy",
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(target)
+    (folder / "data" / "arithmetic").mkdir()
+    for split in ("train", "dev", "test"):  # 3,000 rows of training take seconds
+        lines = (ROOT / "data" / "arithmetic" / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (folder / "data" / "arithmetic" / f"{split}.jsonl").write_text("".join(lines[:20]))
     write_rows(folder)
     with contextlib.chdir(folder):
         train.run("--output_name RUN --num_thought_tokens 4 --max_steps 2 --disable_tqdm True".split())
@@ -180,7 +184,14 @@ def write_rows(folder: Path) -> None:
 
 @pytest.fixture
 def place(world, tmp_path, monkeypatch) -> Path:
-    """A copy of the world, as the current folder."""
+    """A copy of the world, as the current folder. Python's blocks take no flags that make them short: no answer is
+    longer than four tokens."""
+    decode = samplers.decode
+
+    def shortly(llm, settings, *args):
+        return decode(llm, replace(settings, max_new_tokens=min(4, settings.max_new_tokens)), *args)
+
+    monkeypatch.setattr(samplers, "decode", shortly)
     here = tmp_path / "world"
     shutil.copytree(world, here, symlinks=True)
     monkeypatch.chdir(here)

@@ -13,4 +13,5 @@ modules = [importlib.import_module(name) for name in names]
 model = importlib.import_module("lta_thinker.model")
 door = importlib.import_module("lta_thinker.api").LatentThoughtModel
 assert LatentThoughtModel is door and importlib.import_module("lta_thinker.build").Models is model.Models
-print(json.dumps({"modules": sorted(names), "file": lta_thinker.__file__}))
+said = {"modules": sorted(names), "file": lta_thinker.__file__}
+print(json.dumps(said))

@@ -1,4 +1,5 @@
-"""What the installed package does: a question solved by each checkpoint, its commands, and modules of ours at the top.
+"""What the installed package does: a question solved by each checkpoint, its commands, modules of ours at the top, and
+what import_all.py says.
 
 use_installed.py QUESTION CHECKPOINT...
 """
@@ -8,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -27,4 +29,5 @@ for command in installed.entry_points:
     said[command.name] = text.getvalue()
 specs = [importlib.util.find_spec(path.stem) for path in package.glob("*.py")]
 said["at_the_top"] = [spec.origin for spec in specs if spec and str(package.parent) in str(spec.origin)]
+said |= runpy.run_path(str(Path(__file__).with_name("import_all.py")))["said"]
 print(json.dumps(said | {"package": str(package)}))

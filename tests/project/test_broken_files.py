@@ -27,6 +27,7 @@ TRAIN = (
 )
 MODELS = "--base_model_id pair/large --assistant_model_id pair/small --task_name gsm8k --data_dir data"
 ASK = f"--checkpoint {{}} {MODELS} --num_return_sequences 2 --max_new_tokens 3 --batch_size 2 --output_dir out"
+ALL = os.environ.get("BROKEN") == "all"
 VALUES = ("null", "true", "-1", "0.5", "1e999", "NaN", "1" + "0" * 30, '"x"', '""', "[]", "{}", "[null]")
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -66,12 +67,14 @@ def json_lines(whole: bytes) -> Ways:
 
 def json_keys(whole: bytes) -> Iterator[tuple[str, bytes]]:
     """The object with a key, or a key of an object in it, that is taken away, is there twice, or has another value: one
-    way for each key of the object and for every ninth inner one, or all ways for all."""
-    top, ways, all_of_them = json.loads(whole), (None, "twice", *VALUES), os.environ.get("BROKEN") == "all"
+    way for each key of the object (of flags.json, whose flags one loop compares, for every third) and for every ninth
+    inner one, or all ways for all."""
+    top, ways = json.loads(whole), (None, "twice", *VALUES)
+    every = 3 if len(top) > 60 else 1
     for i, path in enumerate(paths(top)):
-        if len(path) > 1 and i % 9 and not all_of_them:
+        if i % (every if len(path) == 1 else 9) and not ALL:
             continue
-        for text in ways if all_of_them else (ways[i % len(ways)],):
+        for text in ways if ALL else (ways[i % len(ways)],):
             what = {None: "taken away", "twice": "twice"}.get(text, f"= {text}")
             yield f"{'.'.join(path)} {what}", changed(top, path, text)
 
@@ -159,9 +162,11 @@ RUNS = {
 }
 LM = {"config.json": json_file, "generation_config.json": json_file, "tokenizer_config.json": json_file}
 LM |= {"tokenizer.json": any_file, "model.safetensors": any_file}
+# both LMs are read by the same functions, in both scripts: the small one is broken in the one, the large in the other
+TRAINED_ON, ASKED = (("large", "small"), ("large", "small")) if ALL else (("small",), ("large",))
 FILES: dict[str, dict[str, Callable[[bytes], Ways]]] = {
     "a training": {"data/gsm8k/train_socratic.jsonl": json_lines}
-    | {f"pair/{role}/{name}": any_file for role in ("large", "small") for name in LM},
+    | {f"pair/{role}/{name}": any_file for role in TRAINED_ON for name in LM},
     "a training goes on": {
         "results/run/flags.json": json_file,
         "results/run/dev_losses.jsonl": json_lines,
@@ -176,7 +181,7 @@ FILES: dict[str, dict[str, Callable[[bytes], Ways]]] = {
         "CKPT/thoughts.json": json_file,
         "CKPT/projection.bin": any_file,
         "CKPT/TransformerBlock.bin": any_file,
-        **{f"pair/{role}/{name}": ways for role in ("large", "small") for name, ways in LM.items()},
+        **{f"pair/{role}/{name}": ways for role in ASKED for name, ways in LM.items()},
     },
     "an evaluation goes on": {f"out/{name}": json_file for name in ("settings.json", "report.json")}
     | {"out/samples.jsonl": json_lines},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from helpers import PROGRAMS, ROOT, cache_with
 from packaging.requirements import Requirement
 
@@ -70,28 +71,36 @@ def test_wheel_holds_one_package(wheel):
     assert len(samples) == 8 and MODULES == ["data_loader", "evaluate", "losses", "model", "train"]
 
 
-@pytest.mark.parametrize("way", ["checkout", "pip install .", "pip install -e ."])
-def test_every_way_gives_the_same_imports(way, wheel, tmp_path):
-    """In a fresh virtual environment, far from the checkout, each module is imported under one name, once."""
+def all_modules() -> list[str]:
+    modules = [*(ROOT / "lta_thinker").rglob("*.py"), ROOT / "lta_thinker" / "data" / "convert.py"]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules]
+    return sorted(set(names) - {"lta_thinker"})
+
+
+def imported(python: Path | str, folder: Path) -> dict:
+    """What import_all.py says there."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [str(python), str(PROGRAMS / "import_all.py")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_checkout_gives_the_same_imports(tmp_path):
+    """In the checkout each module is imported under one name, once."""
+    assert imported(warm.python(), tmp_path) == {"modules": all_modules(), "file": f"{ROOT}/lta_thinker/__init__.py"}
+
+
+def test_editable_install_gives_the_same_imports(tmp_path):
+    """After pip install -e . in a fresh virtual environment, far from the checkout, each module is imported under one
+    name, once. (Of pip install . the test of the installed package says it.)"""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     outer = site / "outer.pth"  # the libraries, but not lta-thinker, are those of this environment
     outer.write_text(f"{Path(torch.__file__).parent.parent}\n")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    options = ["--python", python, "install", "--no-build-isolation", "--no-deps", "--no-index"]
-    if way == "checkout":
-        environment["PYTHONPATH"] = str(ROOT)
-    else:
-        pip(*options, *([wheel] if way == "pip install ." else ["-e", ROOT]))
-    command = [str(python), str(PROGRAMS / "import_all.py")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    modules = [*(ROOT / "lta_thinker").rglob("*.py"), ROOT / "lta_thinker" / "data" / "convert.py"]
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in modules]
-    assert said["modules"] == sorted(set(names) - {"lta_thinker"})
-    assert said["file"].startswith(str(tmp_path if way == "pip install ." else ROOT))
+    pip("--python", python, "install", "--no-build-isolation", "--no-deps", "--no-index", "-e", ROOT)
+    assert imported(python, tmp_path) == {"modules": all_modules(), "file": f"{ROOT}/lta_thinker/__init__.py"}
 
 
 def test_both_commands_are_installed(installed):
@@ -101,7 +110,8 @@ def test_both_commands_are_installed(installed):
 
 def test_installed_package_works_without_checkout(installed, trained, tmp_path):
     """Installed, in a fresh process far from the checkout, both commands start, and train.py's folder and a hub id
-    solve a question as here. An `import evaluate` finds none of our modules."""
+    solve a question as here. An `import evaluate` finds none of our modules, and each module is imported under one
+    name, once."""
     home, elsewhere = cache_with(trained, tmp_path / "home" / "hub", "owner/thoughts").parent, tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = os.environ | {"PYTHONPATH": str(installed), "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
@@ -110,6 +120,7 @@ def test_installed_package_works_without_checkout(installed, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["package"] == str(installed / "lta_thinker") and said["at_the_top"] == []
+    assert said["modules"] == all_modules()
     here = LatentThoughtModel.from_pretrained(trained).solve(QUESTION, num_samples=3, max_new_tokens=8)
     assert said["solutions"] == [vars(here)] * 2
     assert "--num_thought_tokens" in said["lta-train"] and "--ask" in said["lta-evaluate"]

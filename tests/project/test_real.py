@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from helpers import CHAT_TEMPLATE, ENVIRONMENT, ROOT, SENTENCES, byte_level_tokenizer, save_tiny_model, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -140,14 +140,26 @@ def test_wrong_pairs_are_one_line(llama, tmp_path, monkeypatch):
     assert refused("--gguf", str(tmp_path / "tiny.gguf")).endswith("pip install gguf")
 
 
+SHORT_PYTHON = f"""#!/usr/bin/env bash
+case "$*" in
+train.py*) set -- "$@" --max_steps 10 ;;
+*--test_k*) set -- "$@" --max_new_tokens 16 ;;
+esac
+exec {warm.python()} "$@"
+"""
+
+
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A checkout with a tiny model in place of the LLM, few rows, and this interpreter in place of .venv's."""
+    """A checkout with a tiny model in place of the LLM, few rows, and in place of .venv's Python one that makes fewer
+    steps and shorter answers."""
     for name in ("train.py", "evaluate.py", "data_loader.py", "lta_thinker", "toy"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "bash").mkdir()
     (tmp_path / "bash" / "run_real.sh").write_bytes((ROOT / "bash" / "run_real.sh").read_bytes())
-    (tmp_path / "bash" / "_venv.sh").write_text(f'PYTHON={sys.executable}\ninstall() {{ echo "installing $1"; }}\n')
+    (tmp_path / "bash" / "_venv.sh").write_text('PYTHON=./python\ninstall() { echo "installing $1"; }\n')
+    (tmp_path / "python").write_text(SHORT_PYTHON)
+    (tmp_path / "python").chmod(0o755)
     shape = {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 32}
     tokenizer = byte_level_tokenizer(400, True, SENTENCES)
     folder = tmp_path / "models" / "smollm2-135m"
@@ -163,11 +175,11 @@ def checkout(tmp_path) -> Path:
 def test_stopped_quick_start_goes_on_to_its_table(checkout):
     """bash/run_real.sh, killed in the middle of the training, goes on when it is started again: the training from its
     checkpoint, the questions that were answered are not asked again; at its end stands the table."""
-    environment = ENVIRONMENT | {"QUICK": "1", "EVAL_STEPS": "15"}
+    environment = ENVIRONMENT | {"QUICK": "1", "EVAL_STEPS": "5"}
     command = ["bash", str(checkout / "bash" / "run_real.sh")]
     results = checkout / "results"
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    while not (results / "real-quick-41" / "checkpoint-15" / "complete").exists():
+    while not (results / "real-quick-41" / "checkpoint-5" / "complete").exists():
         assert first.poll() is None, "it ended before its first checkpoint"
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)

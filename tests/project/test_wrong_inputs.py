@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from helpers import ROOT, write_jsonl
 from transformers import AutoTokenizer
 
@@ -400,6 +401,6 @@ def test_scripts_end_with_that_line(script, place):
         "evaluate.py": f"{BARE} {OWN} --question_field q",
         "data_loader.py": "--task aqua --from rows.jsonl --to d",
     }[script]
-    done = subprocess.run([sys.executable, ROOT / script, *flags.split()], capture_output=True, text=True)
+    done = subprocess.run([warm.python(), ROOT / script, *flags.split()], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")

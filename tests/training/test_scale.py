@@ -1,18 +1,31 @@
 """Training on several processes and machines (here: two "nodes" on loopback), a sharded LLM, preempted jobs."""
 
+import contextlib
+import functools
 import json
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from helpers import ENVIRONMENT, PROGRAMS, ROOT, assert_close, gsm8k_row, logs, meta, two_ranks, write_jsonl
+import warm
+from helpers import (
+    ENVIRONMENT,
+    PROGRAMS,
+    ROOT,
+    assert_close,
+    gsm8k_row,
+    logs,
+    meta,
+    train_flags,
+    two_ranks,
+    write_jsonl,
+)
 from packaging.version import Version
 
 from lta_thinker import common, train
@@ -33,11 +46,12 @@ def start(place: str, flags: list[str]) -> list[subprocess.Popen]:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         rendezvous = ["--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{port}", "--rdzv_id=test"]
-        launchers = [["--nnodes=2", "--nproc_per_node=1", *rendezvous]] * 2
+        nodes = ("127.0.0.1", "localhost")  # torchrun gives ranks in the order of these names
+        launchers = [["--nnodes=2", "--nproc_per_node=1", *rendezvous, f"--local_addr={node}"] for node in nodes]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
         subprocess.Popen(
-            [sys.executable, "-u", "-m", "torch.distributed.run", *launcher, str(ROOT / "train.py"), *flags],
+            [warm.python(), "-u", "-m", "torch.distributed.run", *launcher, str(ROOT / "train.py"), *flags],
             env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
             **pipes,
         )
@@ -95,7 +109,7 @@ def wait_for_a_step(process: subprocess.Popen) -> None:
 def test_preempted_ranks_stop_at_one_step(flags):
     """After a SIGTERM to one node's torchrun all ranks stop at one step, the other node's too, and their data workers.
     Resumed, they end with the weights of the run that was never stopped."""
-    flags += ["--k_shot", "24", "--max_steps", "40", "--eval_strategy", "steps", "--eval_steps", "20"]
+    flags += ["--k_shot", "24", "--max_steps", "24", "--eval_strategy", "steps", "--eval_steps", "12"]
     train.run([*flags, "--output_name", "whole"])
     flags += ["--output_name", "cut", "--gradient_accumulation_steps", "1", "--dataloader_num_workers", "1"]
     processes = start("two nodes", flags)
@@ -103,13 +117,13 @@ def test_preempted_ranks_stop_at_one_step(flags):
     processes[-1].send_signal(signal.SIGTERM)
     out, codes = finish(processes)
     told = re.search(r"stopped by SIGTERM after step (\d+): --resume goes on from (\S+)", out)
-    assert told and 0 not in codes and 0 < int(told[1]) < 40, out
+    assert told and 0 not in codes and 0 < int(told[1]) < 24, out
     assert told[2] == f"results/cut/checkpoint-{told[1]}" == str(train.newest_checkpoint(Path("results/cut")))
     assert not list(Path("ckpt").glob("cut-*"))
     out, codes = finish(start("two nodes", [*flags, "--resume"]))
     assert codes == [0] * len(codes), out
     assert_close("cut", "whole", 1e-5)
-    assert [point["step"] for point in meta("cut")["dev_curve"]] == [20, 40]
+    assert [point["step"] for point in meta("cut")["dev_curve"]] == [12, 24]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -155,13 +169,30 @@ def preempt(monkeypatch, step: int) -> None:
     monkeypatch.setattr(preemption.StopAtSignal, "on_step_begin", send)
 
 
+LONG = ["--k_shot", "24", "--max_steps", "14"]  # six steps an epoch
+
+
+@pytest.fixture(scope="module")
+def uncut(tiny_pair, gsm8k_data, tmp_path_factory):
+    """The folder in which a run named `whole` with LONG and these flags has ended, made once."""
+
+    @functools.cache
+    def ended(*more: str) -> Path:
+        folder = tmp_path_factory.mktemp("uncut")
+        with contextlib.chdir(folder):
+            assert train.run([*train_flags(tiny_pair, gsm8k_data), *LONG, *more, "--output_name", "whole"]) == 0
+        return folder
+
+    return ended
+
+
 @pytest.mark.parametrize("when", PREEMPTED)
-def test_preempted_run_resumes_to_same_weights(flags, monkeypatch, capsys, when):
+def test_preempted_run_resumes_to_same_weights(flags, uncut, monkeypatch, capsys, when):
     """A preempted run saves a checkpoint and says so. Resumed, it has the weights, to the bit, and the dev evaluations
     of the run that was never stopped."""
     step, more, newest = PREEMPTED[when]
-    flags += ["--k_shot", "24", "--max_steps", "18", *more]
-    assert train.run([*flags, "--output_name", "whole"]) == 0
+    flags += [*LONG, *more]
+    shutil.copytree(uncut(*more) / "ckpt", "ckpt")
     handler, saved, save = signal.getsignal(signal.SIGTERM), [], trainer.ThoughtTrainer._save_checkpoint
     with monkeypatch.context() as patch:
         preempt(patch, step)

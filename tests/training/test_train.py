@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import warm
 from helpers import (
     ENVIRONMENT,
     ROOT,
@@ -19,7 +20,6 @@ from helpers import (
     gsm8k_row,
     logs,
     meta,
-    subprocess_train,
     two_ranks,
     weights,
     write_jsonl,
@@ -35,7 +35,8 @@ from lta_thinker.flags import parse_flags
 def test_command_line_run_leaves_whole_checkpoint(flags):
     """A run by the command line leaves the best weights and all that evaluation needs, and no frozen LM in a
     checkpoint."""
-    done = subprocess_train([*flags, "--output_name", "cli"])
+    command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cli"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (folder,) = Path("ckpt").iterdir()
     assert folder.name == "cli-gsm8k-small_block-10-4-large-small"
@@ -130,18 +131,18 @@ def test_resumed_ranks_end_with_same_weights(flags):
 def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     """A run that was killed and resumed ends with the weights, losses and dev curve of the run that never was, to the
     bit. Starting over it, other flags and other rows are refused."""
-    flags = [*flags, "--max_steps", "30", "--eval_strategy", "steps", "--eval_steps", "3"]
+    flags = [*flags, "--max_steps", "15", "--eval_strategy", "steps", "--eval_steps", "3"]
     flags += ["--gradient_accumulation_steps", "1"]  # transformers 4.53 resumes no epoch that ends in a shorter step
     train.run([*flags, "--output_name", "whole"])
     Path("results/cut").mkdir(parents=True)
     Path("results/cut/dev_losses.jsonl").write_text('{"step": 1, "nats": [9.0]}\n')  # of another run that was killed
-    command = [sys.executable, str(ROOT / "train.py"), *flags, "--output_name", "cut"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [warm.python(), str(ROOT / "train.py"), *flags, "--output_name", "cut"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     while not list(Path("results").glob("cut/checkpoint-*/complete")):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()  # its output ends as it does
     assert not list(Path("ckpt").glob("cut-*"))
     with pytest.raises(InputError, match="is there already: --resume goes on"):
         train.run([*flags, "--output_name", "cut"])
@@ -160,7 +161,7 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
         finally:
             Path("results/cut/flags.json").write_text(flags_before)
     with open("results/cut/dev_losses.jsonl", "a") as file:  # as if a later evaluation had been undone by the kill
-        file.write('{"step": 30, "nats": [9.0]}\n')
+        file.write('{"step": 15, "nats": [9.0]}\n')
     train.run([*flags, "--output_name", "cut", "--resume"])
     assert_close("whole", "cut", 0)
     timeless = [
@@ -170,7 +171,7 @@ def test_killed_run_resumes_to_same_weights(flags, tmp_path):
     assert timeless[0] == timeless[1]  # the losses one by one too
     assert meta("whole")["dev_curve"] == meta("cut")["dev_curve"]
     of_rows = [Path("results", name, "dev_losses.jsonl").read_text() for name in ("whole", "cut")]
-    assert of_rows[0] == of_rows[1] and of_rows[0].count("\n") == 10
+    assert of_rows[0] == of_rows[1] and of_rows[0].count("\n") == 5
 
 
 REFUSED_RESUMES = [("4.53.2", 6, True), ("4.53.2", 10, False), ("4.57.0", 6, False)]
@@ -519,7 +520,8 @@ def test_wrong_training_flags_are_refused(flags, wrong, message):
 
 def test_training_error_exits_without_traceback(flags):
     """An error of train.py is one line on stderr, without a traceback, and exit status 1."""
-    done = subprocess_train([*flags, "--output_name", "x", "--k_shot", "-1"])
+    command = [warm.python(), str(ROOT / "train.py"), *flags, "--output_name", "x", "--k_shot", "-1"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: --k_shot -1: must be at least 0"
     assert "Traceback" not in done.stderr
