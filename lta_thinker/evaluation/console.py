@@ -129,6 +129,8 @@ def print_next(
     except InputError:  # files of a task of the user's own, whose record is left out with them
         return
     there = there or Path(str(other.output_dir))
+    if there == folder:  # of an LLM that was tuned alone
+        return
     pair = (folder, there) if bare else (there, folder)
     if are_of_same_questions(*pair):
         words = ["--compare", *(str(one / REPORT_FILE) for one in pair)]

@@ -410,7 +410,8 @@ def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data
     assert best["metric"] == "accuracy"
     capsys.readouterr()
     whole = run_evaluation("--checkpoint", folder, *shared, "whole")
-    assert "note: " not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "note: " not in printed and "next: " not in printed  # it has no other side
     report = json.loads(Path("whole/report.json").read_text())
     assert report["thought_variance"] is None and report["checkpoint"]["run"] == "alone"
     assert report["checkpoint"]["name"] == folder.name and "eval_sft_loss" in report["checkpoint"]["dev"]
@@ -418,6 +419,10 @@ def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data
     bare = ["--thought_generator", "none", "--base_model_id", tiny_pair / "large"]
     assert run_evaluation(*bare, "--base_model_ckpt", folder / "base_model", *shared, "named") == whole
     assert run_evaluation("--checkpoint", folder, "--thought_generator", "none", *shared, "again") == whole
+    default = ["--data_dir", gsm8k_data, "--max_new_tokens", "12", "--test_k", "4"]
+    capsys.readouterr()
+    evaluate.main(["--checkpoint", *map(str, (folder, *default))])
+    assert "next: " not in capsys.readouterr().out
     assert run_evaluation(*bare, *shared, "bare") != whole
     title = "no thoughts, LoRA, 2 samples"
     assert compare("resumed/report.json", "whole/report.json").titles == [title, title]

@@ -140,6 +140,8 @@ def run_command(command: str, monkeypatch) -> None:
 
 def shortening(script: str, flags: list[str]) -> list[str]:
     more = SHORT.get(script, "").split()
+    if "--coconut_stages" in flags:
+        more += "--max_steps -1 --n_epochs 3 --coconut_stages 1 --epochs_per_stage 1".split()
     if script == "evaluate.py" and not NO_SPLIT & {*flags}:
         more += ["--test_k", "2"]
     return more
