@@ -6,7 +6,7 @@ The thoughts, the prompts and a step of the decode loop are the run's own; they 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -68,11 +68,11 @@ def questions_of(args: EvaluationArguments, plan: Plan, layout: Layout) -> Quest
     if missing is None:
         examples = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows).examples
         examples = without_worked(examples, plan.worked_examples)[: args.test_k or None]
-        return made_of(args, layout, examples, len(examples))
+        return made_of(args, plan, layout, examples, len(examples))
     examples = load_split(plan.task, "sample", args.data_dir).examples
     given = "--rows" if args.rows else "a number of no meaning: --rows says it"
     note = f"no rows in {missing}: lengths of the {len(examples)} in data/{plan.task.name}/sample.jsonl; {given}"
-    return made_of(args, layout, examples, min(count, args.test_k or count), note)
+    return made_of(args, plan, layout, examples, min(count, args.test_k or count), note)
 
 
 def some_questions(args: EvaluationArguments, plan: Plan, layout: Layout, most: int) -> Questions:
@@ -80,14 +80,15 @@ def some_questions(args: EvaluationArguments, plan: Plan, layout: Layout, most: 
     raises it."""
     examples = load_split(plan.task, args.split, args.data_dir, args.skip_bad_rows).examples
     examples = without_worked(examples, plan.worked_examples)[: args.test_k or None]
-    return made_of(args, layout, examples[:: math.ceil(len(examples) / most)], len(examples))
+    return made_of(args, plan, layout, examples[:: math.ceil(len(examples) / most)], len(examples))
 
 
-def made_of(args, layout: Layout, examples: list[Example], asked: int, note: str = "") -> Questions:
-    """Questions with the lengths of these examples."""
+def made_of(args, plan: Plan, layout: Layout, examples: list[Example], asked: int, note: str = "") -> Questions:
+    """Questions with the lengths of these examples, answered as the training's targets are."""
     if not examples:
         raise InputError(f"--num_fewshot {len(layout.worked_examples)}: there is no other question")
-    targets = [len(row["target"]) for row in layout.training_rows(examples)]
+    written = examples if not plan.record or plan.record.writes_steps else [replace(one, steps=()) for one in examples]
+    targets = [len(row["target"]) for row in layout.training_rows(written)]
     mean = args.mean_new_tokens or sum(targets) / len(targets)
     return Questions(make_requests(layout, examples), asked, mean, note)
 
