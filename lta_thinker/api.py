@@ -23,7 +23,7 @@ from lta_thinker.evaluation.report import Report
 from lta_thinker.generation.sampling import resolve_sampling
 from lta_thinker.generation.solve import Solution, as_example, solve
 from lta_thinker.llm.frozen import num_positions
-from lta_thinker.llm.lora import ROLES
+from lta_thinker.llm.lora import ROLES, AllWeights
 from lta_thinker.model import Models
 
 WEIGHTS_ON_HUB = [META_FILE, "*.bin", *(f"{role}/*" for role in ROLES)]  # the folders: adapters of tuned LMs
@@ -124,6 +124,11 @@ class LatentThoughtModel(ModelHubMixin):
         card: dict[str, Any] = {"name": str(save_directory), "report": report, "baseline": baseline}
         card |= model_card_kwargs or {}
         self.generate_model_card(**card)
+        tuned = self.models.thoughts.adapters.values() if self.models.thoughts else ()
+        if self.models.llm.dtype != torch.float32 and any(isinstance(one, AllWeights) for one in tuned):
+            raise InputError(
+                f'{folder}: all weights of the LLM were trained in float32: from_pretrained(dtype="float32")'
+            )
         try:
             check_replaceable(folder)
             return super().save_pretrained(folder, model_card_kwargs=card, **kwargs)

@@ -78,8 +78,8 @@ RECIPES = {
     },
 }
 # flags that a recipe leaves out for a generator without this
-NEEDS = dict.fromkeys(("--align_loss_weight", "--focus_loss_weight", "--steps_as_turns"), "reads_question")
-NEEDS |= {"--thoughts_see_steps": "reads_question", "--make_only_n": "reads_question"}
+NEEDS = dict.fromkeys(("--align_loss_weight", "--focus_loss_weight", "--steps_as_turns"), "has_z")
+NEEDS |= {"--thoughts_see_steps": "has_z", "--make_only_n": "reads_question"}
 NEEDS |= {"--distinct_slot_ids": "uses_small_lm", "--freeze_prior": "has_projection"}
 # a flag that stands for another one, which a recipe then leaves out
 STANDS_FOR = {"--use_assistant_model": "--thought_generator", "--greedy": "--num_return_sequences"}

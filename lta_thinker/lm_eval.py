@@ -147,7 +147,7 @@ class ThoughtRequests:
         """--batch_size, or as many questions as fit into memory."""
         if self.batch_size != "auto":
             return int(self.batch_size)
-        longest = max(request.length for request in requests) + self.plan.num_injected
+        longest = max(request.length for request in requests) + self.plan.num_between
         return auto_batch_size(self.models.llm, settings, longest, len(requests))
 
     def loglikelihood(self, requests, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -175,14 +175,14 @@ class ThoughtRequests:
         placed = [(one.request.example, name_of(requests[next(iter(one.targets))])) for one in questions]
         check_prompts(self.plan.spec, self.models.layout, placed, injected, 0)
         longest, (_, place) = max(zip(questions, placed, strict=True), key=lambda pair: pair[0].length)
-        check_context(self.models.layout, config, longest.length + injected, place)
+        check_context(self.models.layout, config, longest.length + self.plan.num_between, place)
 
     def _scoring_batch(self, questions: Sequence[Question]) -> int:
         """--batch_size, or as many questions with all their continuations as fit into memory."""
         if self.batch_size != "auto":
             return int(self.batch_size)
         most = max(len(question.targets) for question in questions)
-        settings, columns = greedy_settings(self.models.llm, 1), questions[0].length + self.plan.num_injected
+        settings, columns = greedy_settings(self.models.llm, 1), questions[0].length + self.plan.num_between
         return max(1, auto_batch_size(self.models.llm, settings, columns, len(questions) * most) // most)
 
 

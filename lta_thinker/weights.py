@@ -83,6 +83,10 @@ def infer_generator(weights: GeneratorWeights, d_small: int, d_large: int) -> st
     InputError where the sizes leave it open or fit nothing.
     """
     projection, block = weights
+    if block is not None and "marks" in block:
+        raise InputError(
+            "--att_file_name: the marks of coconut, whose thoughts the tuned LLM makes: --checkpoint FOLDER"
+        )
     if projection is None:
         if block is not None and block.keys() == {"prior"}:
             return "prompt"

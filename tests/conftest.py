@@ -84,7 +84,7 @@ def tiny_models(tiny_pair) -> TinyModels:
 
 @pytest.fixture(params=[name for name, generator in GENERATORS.items() if generator.has_z])
 def kind(request) -> str:
-    """Every thought generator that makes z of the question. Coconut: test_coconut.py."""
+    """Every thought generator that makes z of the question. Coconut: test_families.py."""
     return request.param
 
 

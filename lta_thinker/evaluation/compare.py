@@ -84,7 +84,9 @@ class Evaluated:
             thoughts += f", {counted(settings['num_fewshot'], 'worked example')}"
         # a resume checkpoint without thoughts holds an adapter and nothing else
         adapter_files = ADAPTER_FILES if num_injected else (*ADAPTER_FILES, RESUME_FILE)
-        if any(key.endswith(adapter_files) for key in settings):
+        if "full_tuning" in settings:
+            thoughts += ", all weights of the LLM trained"
+        elif any(key.endswith(adapter_files) for key in settings):
             thoughts += ", LoRA"
         return f"{thoughts}, {counted(settings['sampling']['num_return_sequences'], 'sample')}"
 

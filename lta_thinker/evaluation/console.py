@@ -73,7 +73,9 @@ def sampling_text(sampling: SamplingSettings) -> str:
 def parameters_text(plan: Plan, models: Models) -> str:
     """How many parameters the models have here."""
     thoughts = models.thoughts
-    own = sum(p.numel() for p in thoughts.parameters()) if thoughts is not None else 0
+    own = (
+        sum(p.numel() for p in thoughts.generator.parameters()) if thoughts is not None else 0
+    )  # adapters are the LMs'
     lms = [models.llm, thoughts.small_lm if thoughts is not None else None]
     of_lms = sum(p.numel() for lm in lms if lm is not None for p in lm.parameters())
     where = " (the LLM's others are in the engine)" if plan.backend.name == "vllm" else ""

@@ -172,7 +172,11 @@ class EvaluationArguments(TaskArguments, EstimateArguments):
             raise InputError("--assistant_model_ckpt: without thoughts there is no small LM; leave it out")
         if self.thought_generator == "none" and files:
             raise InputError(f"--thought_generator none injects no thoughts: leave {files} out")
-        if self.att_file_name and not self.params_file_name and self.thought_generator not in (None, "prompt"):
+        if (
+            self.att_file_name
+            and not self.params_file_name
+            and self.thought_generator not in (None, "prompt", "coconut")
+        ):
             raise InputError(f"--att_file_name needs --params_file_name: {self.thought_generator} has a projection")
 
     def _given(self, *names: str) -> str:

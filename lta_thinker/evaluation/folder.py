@@ -98,6 +98,8 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
     settings |= {path.name: sha256_of(path) for path in plan.files}
     for role, adapter in plan.adapters.items():
         settings |= {f"{role}/{path.name}": sha256_of(path) for path in adapter.files}
+        if adapter.config is None:
+            settings["full_tuning"] = True
     settings |= {"task_name": plan.task.name, "num_thoughts_made": plan.num_made}
     if spec.design.num_chains > 1:
         settings["num_chains"] = spec.design.num_chains
@@ -118,8 +120,9 @@ def text_settings(args: EvaluationArguments, plan: Plan, sampling: SamplingSetti
     }
 
 
-# settings that are there only where they say something: an adapter's files, distinct slots, worked examples
-OPTIONAL = (*ADAPTER_FILES, "distinct_slot_ids", "num_fewshot", "worked_examples")
+# settings that are there only where they say something: an adapter's files, all weights of the LLM, distinct slots,
+# worked examples
+OPTIONAL = (*ADAPTER_FILES, "full_tuning", "distinct_slot_ids", "num_fewshot", "worked_examples")
 
 
 def read_settings(folder: Path) -> tuple[dict, list[dict]]:

@@ -175,7 +175,8 @@ def find_adapters(args: EvaluationArguments, kind: str, thoughts: Thoughts) -> d
             adapters[role] = read_resume_adapter(resumable, role, lora, str(trained_ids[role]))
         elif role not in adapters:
             what = "an adapter was trained alone" if kind == "none" else "the thoughts were trained with an adapter"
-            adapters[role] = read_adapter(thoughts.folder / role, f"{META_FILE} says that {what},")
+            what = "all weights of the LLM were trained" if lora.full else what
+            adapters[role] = read_adapter(thoughts.folder / role, f"{META_FILE} says that {what},", lora.full)
     return adapters
 
 
@@ -274,6 +275,11 @@ class Plan:
     record: TrainingRecord | None
     adapters: dict[str, SavedAdapter]
 
+    @property
+    def num_between(self) -> int:
+        """Columns of a prompt between its prefix and its suffix: the thoughts and what stands beside them."""
+        return self.num_injected + self.spec.num_marks
+
 
 def make_plan(args: EvaluationArguments, device: str | None = None) -> Plan:
     """Settle everything that needs no LM.
@@ -370,7 +376,9 @@ def choose_models(args: EvaluationArguments, thoughts: Thoughts, dtype: str, dev
     kind = args.thought_generator or (record.thought_generator if record else None)
     if weights is None and args.estimate and kind != "none":  # thoughts that are not trained yet
         kind, given = kind or "small_block", args.num_thought_tokens
-        num_thoughts, num_injected = max(PUBLISHED_NUM_THOUGHTS, given or 0), given or PUBLISHED_NUM_THOUGHTS
+        num_injected = given or PUBLISHED_NUM_THOUGHTS
+        # coconut makes what it injects, each by a pass of its own
+        num_thoughts = num_injected if GENERATORS[kind].thinks_in_llm else max(PUBLISHED_NUM_THOUGHTS, num_injected)
     elif weights is None:
         kind, num_thoughts, num_injected = "none", 0, 0
     else:
@@ -419,6 +427,8 @@ def count_thoughts(
     if record:
         return record.num_thoughts, given or record.num_thoughts
     block = weights.block or {}
+    if "marks" in block:
+        raise InputError(f"--att_file_name: coconut's marks alone say nothing without {META_FILE}: --checkpoint FOLDER")
     if "prior" in block:
         made = len(block["prior"])
         if given and given > made:

@@ -285,7 +285,8 @@ def figure_rows(report: Report) -> dict[str, str]:
         over = f"{variance['over_questions']:.3g} over questions, {variance['over_slots']:.3g} over slots"
         if variance["over_chains"] is not None:
             over += f", {variance['over_chains']:.3g} over chains"
-        rows[f"variance of the {variance['num_thoughts']} thoughts"] = over
+        count = variance["num_thoughts"]
+        rows["variance of the thought" if count == 1 else f"variance of the {count} thoughts"] = over
         reads_question = report.settings["thought_generator"] != "prompt"
         if reads_question and collapsed(variance):
             rows["collapsed"] = "the thoughts are the same for every question"

@@ -93,7 +93,8 @@ def is_baseline(report: Report, drawn: list[Report]) -> bool:
         return llm, settings["questions"], one.num_questions, settings["sampling"]
 
     is_bare = report.settings["thought_generator"] == "none" and not report.checkpoint.run
-    as_it_is = not any(key.endswith(ADAPTER_FILES) or key == "num_fewshot" for key in report.settings)
+    changed = (*ADAPTER_FILES, "full_tuning", "num_fewshot")
+    as_it_is = not any(key.endswith(changed) for key in report.settings)
     return is_bare and as_it_is and asked(report) in map(asked, drawn)
 
 

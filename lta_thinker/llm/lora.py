@@ -185,10 +185,13 @@ def write_adapter(folder: Path, adapter: Adapter | AllWeights) -> None:
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
-def read_adapter(folder: Path, flag: str) -> SavedAdapter:
-    """Read a folder as write_adapter writes it; InputError where it is none, or of another kind than plain LoRA."""
+def read_adapter(folder: Path, flag: str, full: bool | None = None) -> SavedAdapter:
+    """Read a folder as write_adapter writes it; full: whether it has all weights of the LM, None: if it has the file of
+    them. InputError where it is none, or of another kind than plain LoRA."""
     whole = folder / RESUME_FILE
-    if whole.is_file():
+    if full or (full is None and whole.is_file()):
+        if not whole.is_file():
+            raise InputError(f"{flag} {whole}: no such file")
         try:
             return SavedAdapter(None, load_file(whole), flag, [whole])
         except (SafetensorError, OSError) as error:
@@ -229,15 +232,16 @@ def read_resume_adapter(path: Path, role: str, lora: Lora, model_id: str) -> Sav
 def load_adapter(lm, saved: SavedAdapter) -> Adapter | AllWeights:
     """Put a saved adapter into a frozen LM; the adapter is frozen too. InputError where it does not fit."""
     adapter = tune(lm, saved.config, saved.flag)
-    wanted = adapter.state_dict()
+    wanted, where, whose = adapter.state_dict(), saved.flag, f"in the adapter of {lm.config.name_or_path}"
+    if saved.config is None:
+        where, whose = " ".join([saved.flag, *map(str, saved.files)]), f"of {lm.config.name_or_path}"
     for name in sorted(wanted.keys() ^ saved.state.keys()):
-        what = "no" if name in wanted else "unknown"
-        raise InputError(f"{saved.flag}: {what} tensor {name} in the adapter of {lm.config.name_or_path}")
+        raise InputError(f"{where}: {'no' if name in wanted else 'unknown'} tensor {name} {whose}")
     for name, tensor in wanted.items():
         got, need = tuple(saved.state[name].shape), tuple(tensor.shape)
         if got != need:
-            raise InputError(f"{saved.flag}: tensor {name} is {got}, {lm.config.name_or_path} needs {need}")
+            raise InputError(f"{where}: tensor {name} is {got}, {lm.config.name_or_path} needs {need}")
         if not saved.state[name].isfinite().all():
-            raise InputError(f"{saved.flag}: tensor {name} holds values that are not finite")
+            raise InputError(f"{where}: tensor {name} holds values that are not finite")
     adapter.load_state_dict(saved.state)
     return adapter.requires_grad_(False)

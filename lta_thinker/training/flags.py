@@ -32,6 +32,7 @@ from lta_thinker.training.declared import REFUSED, SET_HERE, TrainFlags
 LIBRARY_FREE = {"disable_tqdm", "local_rank", "use_cpu", "prediction_loss_only", "eval_accumulation_steps"}
 LIBRARY_FREE_PREFIXES = ("log", "hub_", "push_", "save_", "trackio", "ddp_", "do_", "include_", "skip_", "torch_empty")
 LIBRARY_FREE_PREFIXES += ("dataloader_n", "dataloader_p", "dataloader_m", "eval_do", "eval_use")
+CHECKPOINTING = {"gradient_checkpointing", "activation_checkpointing"}  # the second is of transformers 5.23
 # of --adam_epsilon: below it a gradient whose square is 0 in float32 makes steps without bound
 LEAST_EPSILON = 1e-20
 # what it raises where its flags are at fault; a full GPU and faults of this program are none of these
@@ -99,7 +100,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
     def _recompute_layers(self) -> bool:
         """--gradient_checkpointing, in transformers 5.23 also --activation_checkpointing: the model does it, not the
         Trainer, whose hook differs between versions."""
-        names = {"gradient_checkpointing", "activation_checkpointing"} & {item.name for item in fields(self)}
+        names = CHECKPOINTING & {item.name for item in fields(self)}
         wanted = any(getattr(self, name) for name in names)
         for name in names:
             setattr(self, name, False)
@@ -179,10 +180,9 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             raise InputError(f"--thought_generator {kind}: what learns is the LLM; --tune_base_model or --full_tuning")
         declared = type(self).__dataclass_fields__
         names = ["num_thought_chains", "match_scale", "freeze_prior", "params_file_name", "att_file_name"]
-        names += ["reader_layers", "gradient_checkpointing", "activation_checkpointing"]
-        for name in filter(declared.__contains__, names):  # the last is of transformers 5.23
-            if getattr(self, name) != declared[name].default:
-                raise InputError(f"--{name}: not with --thought_generator {kind}, whose thoughts the LLM makes")
+        given = [name for name in (*names, "reader_layers") if getattr(self, name) != declared[name].default]
+        for name in [*given, *filter(self.__dict__.get, CHECKPOINTING)]:
+            raise InputError(f"--{name}: not with --thought_generator {kind}, whose thoughts the LLM makes")
 
     def _check_curriculum(self):
         """Settle the stages, their forms (self.curriculum) and the number of thoughts."""
@@ -307,7 +307,8 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         if self.tune_base_model and not self.sft_loss_weight:
             raise InputError("--tune_base_model with --sft_loss_weight 0: no other loss reads what the large LLM says")
         if self.tune_base_model and self.shard_llm:
-            raise InputError("--tune_base_model with --shard_llm: a sharded LLM is not tuned; leave one of both")
+            flag = "--full_tuning" if self.full_tuning else "--tune_base_model"
+            raise InputError(f"{flag} with --shard_llm: a sharded LLM is not tuned; leave one of both")
         lora = Lora(**given)
         if not all(name.strip() for name in lora.target.split(",")):
             raise InputError(f"--lora_target {lora.target}: names with commas between them")

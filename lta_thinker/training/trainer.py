@@ -191,6 +191,14 @@ class ThoughtTrainer(Trainer):
         except Exception as error:  # the network's have no class in common
             raise InputError(f"--push_to_hub: {first_line(error):.300}") from None
 
+    def get_decay_parameter_names(self, model) -> list[str]:
+        """As the library's; of an LLM all of whose weights are trained, what it says of the LLM itself: no norms."""
+        names, prefix = super().get_decay_parameter_names(model), "adapters.base_model."
+        if not self.args.full_tuning:
+            return names
+        of_llm = {prefix + name for name in super().get_decay_parameter_names(self.model.llm)}
+        return [name for name in names if not name.startswith(prefix) or name in of_llm]
+
     def create_optimizer(self, *args, **kwargs):
         with library_flags(self.args):
             return super().create_optimizer(*args, **kwargs)

@@ -23,7 +23,7 @@ from lta_thinker.model import GENERATORS, Design, LatentThoughtModel
 from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.training import states, trainer
 
-KINDS = [name for name, generator in GENERATORS.items() if not generator.thinks_in_llm]  # test_coconut.py
+KINDS = [name for name, generator in GENERATORS.items() if not generator.thinks_in_llm]  # test_families.py
 SMALL = [name for name, generator in GENERATORS.items() if generator.uses_small_lm]
 
 

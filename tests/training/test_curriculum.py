@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +11,16 @@ import torch
 import torch.nn.functional as F
 from accelerate.data_loader import SeedableRandomSampler
 from helpers import EXAMPLES, ROOT, fails, meta, two_ranks, weights
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import lta_thinker
 from lta_thinker import evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import PROMPTS, TASKS, load_split
+from lta_thinker.evaluation.compare import compare
+from lta_thinker.evaluation.report import Report
+from lta_thinker.evaluation.runs import is_baseline
 from lta_thinker.generation.prompts import PromptEmbedder, make_requests
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm, load_tokenizer
 from lta_thinker.llm.lora import tune
@@ -24,6 +29,7 @@ from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import answer_line
 from lta_thinker.training.curriculum import Form, StagedRows, StageOrder, in_stages
+from lta_thinker.training.trainer import ThoughtTrainer
 
 SFT = ["--align_loss_weight", "0", "--focus_loss_weight", "0", "--sft_loss_weight", "1"]
 STAGES = ["--coconut_stages", "1", "--thoughts_per_step", "4", "--n_epochs", "3", "--max_steps", "-1", "--k_shot", "4"]
@@ -183,6 +189,8 @@ def test_trained_coconut_is_read_from_everywhere(flags, tiny_pair, gsm8k_data, c
     asked = json.loads(Path("whole/samples.jsonl").read_text().splitlines()[0])
     assert model.solve(asked["question"], 2, max_new_tokens=12).texts == asked["responses"]
     model.save_pretrained("saved")
+    compared = compare("whole/report.json", "whole/report.json").titles[0]
+    assert ("LoRA" in compared, "all weights of the LLM trained" in compared) == (tuned == "lora", tuned == "full")
     assert texts("of_saved", "--checkpoint", "saved") == whole
     words = {"lora": "has an adapter in base_model/", "full": "all its weights are in base_model/"}
     assert words[tuned] in Path("saved/README.md").read_text()
@@ -191,6 +199,61 @@ def test_trained_coconut_is_read_from_everywhere(flags, tiny_pair, gsm8k_data, c
     capsys.readouterr()
     evaluate.main(["--checkpoint", "run", "--inspect", "2", "--data_dir", str(gsm8k_data), "--max_new_tokens", "8"])
     assert "nearest words of the thoughts" in capsys.readouterr().out
+
+
+def test_a_coconut_run_is_repeated_by_its_flags(flags):
+    """--config of a run in stages makes the same weights again."""
+    train.run([*flags, *COCONUT, "--output_name", "run"])
+    train.run(["--config", "results/run/flags.json", "--output_name", "again"])
+    first, again = everything("run", 6), everything("again", 6)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_full_tuned_llm_is_never_taken_for_the_bare_one(flags, tiny_pair, gsm8k_data, capsys):
+    """Samples of an LLM all of whose weights were trained are not those of the bare LLM, in a folder or as a baseline;
+    in bf16 its rounded weights are not saved. Missing and wrong weights are one line with their path."""
+    train.run([*flags, "--thought_generator", "none", "--full_tuning", *SFT, "--output_name", "run"])
+    (folder,) = Path("ckpt").glob("run-*")
+    shared = ["--data_dir", str(gsm8k_data), "--max_new_tokens", "4", "--test_k", "2", "--output_dir"]
+    bare = ["--thought_generator", "none", "--base_model_id", str(tiny_pair / "large"), "--task_name", "gsm8k"]
+    evaluate.main(["--checkpoint", str(folder), *shared, "tuned"])
+    assert "0 of the generator" in capsys.readouterr().out
+    assert "full_tuning" in fails(*bare, *shared, "tuned")
+    evaluate.main([*bare, *shared, "bare"])
+    evaluate.main([*bare, "--base_model_ckpt", str(folder / "base_model"), *shared, "named"])
+    of_bare, named = (Report.read(Path(name, "report.json")) for name in ("bare", "named"))
+    assert is_baseline(of_bare, [named]) and not is_baseline(named, [of_bare])
+
+    rounded = lta_thinker.LatentThoughtModel.from_pretrained(folder, dtype="bfloat16")
+    with pytest.raises(InputError, match="trained in float32"):
+        rounded.save_pretrained("rounded")
+    assert not Path("rounded").exists()
+    weights_file = folder / "base_model" / "model.safetensors"
+    state = load_file(weights_file)
+    for change, message in (
+        (state | {"model.embed_tokens.weight": torch.zeros(1, 32)}, "model.safetensors: tensor model.embed_tokens"),
+        ({**state, "more": torch.zeros(1)}, "model.safetensors: unknown tensor more"),
+        (None, "model.safetensors: no such file"),
+    ):
+        given = ["--base_model_ckpt", str(folder / "base_model")]
+        if change is None:
+            weights_file.unlink()
+            given = ["--checkpoint", str(folder)]
+        else:
+            save_file(change, weights_file)
+        assert message in fails(*(given if change is None else [*bare, *given]), *shared, "wrong")
+
+
+def test_norms_of_a_full_tuned_llm_have_no_decay(tmp_path):
+    """Weight decay goes to the weights that the library decays in the LLM itself, though their names say nothing."""
+    llm = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=1, n_layer=1, vocab_size=16, n_positions=8))
+    model = torch.nn.Module()
+    model.llm, model.adapters = (llm,), torch.nn.ModuleDict({"base_model": tune(llm, None, "")})
+    trainer = object.__new__(ThoughtTrainer)
+    trainer.args, trainer.model = SimpleNamespace(full_tuning=True), SimpleNamespace(llm=llm)
+    decayed = set(trainer.get_decay_parameter_names(model))
+    assert "adapters.base_model.transformer.h.0.attn.c_attn.weight" in decayed
+    assert decayed and not any(".ln_" in name or name.endswith("bias") for name in decayed)
 
 
 def test_full_tuning_of_the_answer_alone_equals_a_plain_loop(flags, tiny_pair, gsm8k_data):
@@ -247,7 +310,7 @@ def test_full_tuning_of_the_answer_alone_equals_a_plain_loop(flags, tiny_pair, g
         ("--answer_only --focus_loss_weight 0.33", "--answer_only leaves no steps for L_focus"),
         ("--full_tuning --bf16", "--full_tuning with --bf16"),
         ("--full_tuning --lora_r 4", "--lora_r: no adapter is trained"),
-        ("--full_tuning --shard_llm", "--tune_base_model with --shard_llm"),
+        ("--full_tuning --shard_llm", "--full_tuning with --shard_llm"),
     ],
 )
 def test_wrong_flags_of_stages_are_refused(tmp_path, monkeypatch, wrong, message):
