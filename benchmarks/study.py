@@ -250,7 +250,7 @@ def list_stages(study: Study, runner: StudyRunner, titles: list[str]) -> None:
             pairs = study.stages()[title]()
             left = [run.name for run, evaluations in pairs if any(runner.missing(run, evaluations))]
             state = f"{len(pairs)} runs, {len(left)} with something missing"
-        print(f"{title:24s} {state}")
+        print(f"{title:26s} {state}")
 
 
 def report_all(study: Study) -> None:

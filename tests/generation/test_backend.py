@@ -112,7 +112,7 @@ def test_unusable_weight_files_are_named(tiny_pair, tmp_path, capsys):
 def test_weight_file_is_looked_up_once(tiny_pair, monkeypatch):
     """Each file of weights is looked up once: on the hub every look is a request."""
     looks, own = [], files.cached_file
-    monkeypatch.setattr(files, "cached_file", lambda *args: (looks.append(args[1]), own(*args))[1])
+    monkeypatch.setattr(files, "cached_file", lambda *args, **kwargs: (looks.append(args[1]), own(*args, **kwargs))[1])
     llm = load_embeddings(LmSource(str(tiny_pair / "large"), "--f"))
     weights_fingerprint(LmSource(str(tiny_pair / "large"), "--f"), llm)
     assert (

@@ -67,12 +67,12 @@ def json_lines(whole: bytes) -> Ways:
 
 def json_keys(whole: bytes) -> Iterator[tuple[str, bytes]]:
     """The object with a key, or a key of an object in it, that is taken away, is there twice, or has another value: one
-    way for each key of the object (of flags.json, whose flags one loop compares, for every third) and for every ninth
-    inner one, or all ways for all."""
+    way for each key of the object (of flags.json, whose flags one loop compares, for every third) and for one inner key
+    in fifteen, or all ways for all."""
     top, ways = json.loads(whole), (None, "twice", *VALUES)
     every = 3 if len(top) > 60 else 1
     for i, path in enumerate(paths(top)):
-        if i % (every if len(path) == 1 else 9) and not ALL:
+        if i % (every if len(path) == 1 else 15) and not ALL:
             continue
         for text in ways if ALL else (ways[i % len(ways)],):
             what = {None: "taken away", "twice": "twice"}.get(text, f"= {text}")

@@ -148,8 +148,8 @@ def test_first_word_disturbs_no_output_that_was_asked_for(capsys, monkeypatch):
     """Comparisons, lists and answers stand alone on stdout; other ranks are silent."""
     for words in ("--ask=2+2", "--compare a b --output_dir x", "--plot a", "--checkpoints_of a", "--regrade a"):
         evaluation_start.answer(words.split())
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "x", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
     evaluation_start.answer(["--checkpoint", "x"])
     training_start.answer([])
     assert capsys.readouterr().out == ""

@@ -120,7 +120,7 @@ def test_preempted_ranks_stop_at_one_step(flags):
     assert told and 0 not in codes and 0 < int(told[1]) < 24, out
     assert told[2] == f"results/cut/checkpoint-{told[1]}" == str(train.newest_checkpoint(Path("results/cut")))
     assert not list(Path("ckpt").glob("cut-*"))
-    out, codes = finish(start("two nodes", [*flags, "--resume"]))
+    out, codes = finish(start("two nodes", [*flags, "--dataloader_num_workers", "0", "--resume"]))
     assert codes == [0] * len(codes), out
     assert_close("cut", "whole", 1e-5)
     assert [point["step"] for point in meta("cut")["dev_curve"]] == [12, 24]
@@ -262,7 +262,7 @@ def test_copy_without_git_has_version(monkeypatch, tmp_path):
     ("more", "message"),
     [
         (["--shard_llm"], "--shard_llm shares the LLM among torchrun's processes: torchrun"),
-        (["--shard_llm", "--tune_base_model"], "--tune_base_model with --shard_llm: a sharded LLM takes no adapter"),
+        (["--shard_llm", "--tune_base_model"], "--tune_base_model with --shard_llm: a sharded LLM is not tuned"),
         (["--shard_llm", "--best_metric", "accuracy"], "--best_metric accuracy with --shard_llm"),
     ],
 )

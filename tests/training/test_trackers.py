@@ -145,8 +145,8 @@ def test_tokens_per_second_counts_training_only(flags, monkeypatch):
     # every step has the same four rows, of different lengths, in two micro-batches
     steps = ["--k_shot", "4", "--max_steps", "6", "--eval_strategy", "steps", "--eval_steps", "1"]
     train.run([*flags, "--output_name", "run", *steps, "--logging_steps", "2"])
-    step_tokens = sum(prefix + rest for prefix, rest in trainers[0].widths)  # rest: thoughts, suffix and target
-    assert len({prefix for prefix, _ in trainers[0].widths}) > 1
+    step_tokens = sum(prefix + rest for prefix, rest in trainers[0].rows.widths)  # rest: thoughts, suffix and target
+    assert len({prefix for prefix, _ in trainers[0].rows.widths}) > 1
     seconds = [log["tokens_per_second"] for log in training_logs("run")]
     # four micro-batches and a log, but the clock starts behind the first second
     assert seconds == pytest.approx([2 * step_tokens / 13, 2 * step_tokens / 14, 2 * step_tokens / 14])
