@@ -347,7 +347,12 @@ class Study:
         learning rate is chosen."""
         chosen = {run.contestant for run, _ in self.ways_tuning(world) if self.dev_loss(run) is not None}
         names = [name for name in world.ways if name in chosen or (name not in TUNED and self.is_tuned(world, name))]
-        return [(self.tuned(world.name, name, seed), [evaluation]) for seed in seeds for name in names]
+        longer = dict(world.longer_ways)
+        return [
+            (self.tuned(world.name, name, seed, **(longer if name in TUNED else {})), [evaluation])
+            for seed in seeds
+            for name in names
+        ]
 
     def is_tuned(self, world: World, name: str) -> bool:
         """Whether a contestant of the main table has a learning rate, or needs none."""

@@ -94,7 +94,8 @@ class World:
 
     task: flags of both scripts. tuned_on: the world on which the learning rates are chosen, of `rates`. baselines: the
     contestants that all others are compared with. reading: flags of the generators that read a small LM. ways: the
-    contestants of every way of thinking, side by side; in_epochs: other values for flags of those that tune the LLM.
+    contestants of every way of thinking, side by side; in_epochs: other values for flags of those that tune the LLM;
+    longer_ways: of their trainings behind that for the learning rate.
     All runs have batch_size rows a step, `steps` steps, num_thoughts thoughts and test_k test questions.
     """
 
@@ -109,6 +110,7 @@ class World:
     reading: tuple[tuple[str, object], ...] = ()
     ways: tuple[str, ...] = ()
     in_epochs: tuple[tuple[str, object], ...] = ()
+    longer_ways: tuple[tuple[str, object], ...] = ()
     batch_size: int = 16
     steps: int = 100
     test_k: int = 500
@@ -142,6 +144,7 @@ ARITHMETIC = World(
     "arithmetic",
     (("task_name", "arithmetic"),),
     ways=(*SIDE_BY_SIDE, *(f"{name}-full" for name in WRITERS), "cot-lora", "coconut-lora"),
+    longer_ways=(("eval_steps", 100), ("k_shot", 1600), ("n_epochs", 6)),  # as many rows as the others see
 )
 BROAD = tuple(broad(family, family) for family in ("number", "boolean", "choice"))
 # a wrong method in 30 % of the training rows; questions about the teller alone, of which a word or two tell the method
