@@ -1,7 +1,7 @@
 """The stages of the study, and what is stored of each run.
 
-A run is a line of JSON in benchmarks/study/<world>.jsonl, sorted by its name: flags, curves, and for every question how
-many samples were right and whether the vote was.
+A run is a line of JSON in benchmarks/study/<world>.jsonl (<world>-tuned.jsonl where it tunes the LLM), by its name:
+flags, curves, and for every question how many samples were right and whether the vote was.
 """
 
 import json
@@ -54,6 +54,11 @@ def rounded(value):
     return value
 
 
+def file_of(record: dict) -> str:
+    """The name of the file that a run's record stands in: what tunes the LLM has its own."""
+    return f"{record['world']}{'-tuned' if record['contestant'] in TUNED else ''}.jsonl"
+
+
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -91,8 +96,9 @@ class Study:
 
     def read(self, world: str) -> dict[str, dict]:
         """The stored records of a world by the names of their runs."""
-        path = self.folder / f"{world}.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = []
+        for path in (self.folder / f"{world}.jsonl", self.folder / f"{world}-tuned.jsonl"):
+            lines += path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         records = [json.loads(line) for line in lines]
         return {Run.of(record).name: record for record in records}
 
@@ -120,10 +126,11 @@ class Study:
             record |= before | parts
             record["evaluations"] = before.get("evaluations", {}) | parts.get("evaluations", {})
             records[run.name] = record
-            short = [rounded(records[name]) for name in sorted(records)]
+            file = file_of(record)
+            short = [rounded(records[name]) for name in sorted(records) if file_of(records[name]) == file]
             lines = [json.dumps(record, separators=(",", ":")) + "\n" for record in short]
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / f"{run.world}.jsonl", "".join(lines))
+            write_text(self.folder / file, "".join(lines))
             self.stored[run.world] = records
 
     def dev_loss(self, run: Run) -> float | None:

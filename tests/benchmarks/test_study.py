@@ -11,7 +11,7 @@ import warm
 from helpers import ROOT
 
 from benchmarks import study, study_pages, study_report, study_runs, study_worlds
-from benchmarks.study_runs import Study
+from benchmarks.study_runs import Study, file_of
 from benchmarks.study_worlds import ARITHMETIC, ASDIV, CONTESTANTS, MAIN, Run, sampled
 
 
@@ -254,7 +254,7 @@ def test_stored_runs_are_sorted_lines(tmp_path):
     for path in (ROOT / "benchmarks" / "study").glob("*.jsonl"):
         records = [json.loads(line) for line in path.read_text().splitlines()]
         names = [Run.of(record).name for record in records]
-        assert names == sorted(set(names)) and {record["world"] for record in records} == {path.stem}
+        assert names == sorted(set(names)) and {file_of(record) for record in records} == {path.name}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
