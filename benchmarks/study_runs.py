@@ -32,7 +32,6 @@ from benchmarks.study_worlds import (
     SMALL_ALONE,
     TELLER,
     TUNED,
-    TUNING_RATES,
     WEIGHTS,
     WORLDS,
     Evaluation,
@@ -147,7 +146,7 @@ class Study:
         if CONTESTANTS[contestant].flags is None:
             return Run(world, contestant, seed)
         on = WORLDS[world].tuned_on
-        rates = CONTESTANTS[contestant].rates or self.rates(on)
+        rates = WORLDS[on].tuning_rates if contestant in TUNED else self.rates(on)
         losses = {rate: self.dev_loss(self.at_rate(on, contestant, SEEDS[0], rate)) for rate in rates}
         known = [rate for rate, loss in losses.items() if loss is not None]
         return self.at_rate(world, contestant, seed, min(known, key=losses.get), **options)
@@ -347,7 +346,7 @@ class Study:
     def ways_tuning(self, world: World) -> Wanted:
         """Learning rates of what tunes the LLM."""
         names = [name for name in world.ways if name in TUNED]
-        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in TUNING_RATES]
+        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in world.tuning_rates]
 
     def ways(self, world: World, seeds, evaluation: Evaluation) -> Wanted:
         """Every way of thinking side by side: text, vectors of each kind, pause tokens, no steps at all; those whose
