@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.study_runs import Study, Wanted, from_digits
-from benchmarks.study_worlds import ALONE, CONTESTANTS, WEIGHTS, Run
+from benchmarks.study_worlds import ALONE, CONTESTANTS, TUNED, WEIGHTS, Run
 
 RESAMPLES = 10_000
 SHORT_TITLES = {  # of the baselines
@@ -449,12 +449,13 @@ Points = dict[str, list[tuple[float, float, float]]]
 
 
 def variance_points(records: list[dict]) -> Points:
-    """{contestant: (variance over questions, over slots, one-sample accuracy in %) of its runs on test questions}."""
+    """{contestant: (variance over questions, over slots, one-sample accuracy in %) of its runs on test questions},
+    where the LLM is the same in all runs."""
     points: Points = {}
     for record in records:
         label = next((label for label in ("test-x10", "test-x4") if label in record["evaluations"]), None)
         variance = record["evaluations"][label]["thought_variance"] if label else None
-        if variance and variance["over_questions"] > ROUNDING:
+        if variance and variance["over_questions"] > ROUNDING and record["contestant"] not in TUNED:
             accuracy = percent_right(record, label)[PER_SAMPLE].mean()
             of_contestant = points.setdefault(record["contestant"].removesuffix("-sft"), [])
             of_contestant.append((variance["over_questions"], variance["over_slots"], accuracy))
