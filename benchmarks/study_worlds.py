@@ -54,8 +54,9 @@ CONTESTANTS = {
     ),
 }
 TUNING_RATES = (3e-4, 1e-3, 3e-3)
-# 25 steps an epoch
-EPOCHS = {"max_steps": -1, "n_epochs": 8, "k_shot": 400, "batch_size": 16, "eval_steps": 25}
+# 25 steps of 16 rows an epoch
+EPOCHS = {"max_steps": -1, "n_epochs": 8, "k_shot": 400, "eval_steps": 25}
+EPOCHS |= {"batch_size": 16, "gradient_accumulation_steps": 1}
 # what tunes the LLM itself, with the same rows, epochs and batches for all: text chain of thought, the answer without
 # steps, and Coconut's curriculum with its own thoughts and with pause tokens in their place
 STAGES = {"coconut_stages": 3, "thoughts_per_step": 2, "num_thought_tokens": 6}
@@ -174,6 +175,8 @@ def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
             ("num_thought_tokens", 8),
             ("n_epochs", 3),
             ("k_shot", 320),
+            ("batch_size", 4),  # of rows of about one length
+            ("gradient_accumulation_steps", 4),
             ("eval_steps", 60),
         ),
         batch_size=batch_size,
