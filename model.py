@@ -15,10 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache
 
 from lta_thinker.common import InputError
-from lta_thinker.llm.forward import attention_mask, body, first_layers, position_ids, read_prefix
+from lta_thinker.llm.forward import (
+    KeysAndValues,
+    attention_mask,
+    body,
+    first_layers,
+    position_ids,
+    read_behind,
+    read_prefix,
+)
 from lta_thinker.losses import (
     LOSSES,
     Objective,
@@ -293,25 +300,20 @@ class Coconut(ThoughtGenerator):
         self.num_thoughts = sizes.num_thoughts
         self.marks = nn.Parameter(torch.zeros(2, sizes.d_large))
 
-    def forward(self, llm, ids: Tensor, mask: Tensor, count: int) -> Tensor:
+    def forward(self, llm, ids: Tensor, mask: Tensor, count: int) -> tuple[Tensor, KeysAndValues]:
         """The LLM's prompts up to the thoughts, ids and mask (B, P), left-padded -> the first `count` thoughts,
-        (B, count, d_large) in the LLM's dtype. The prompt is read once and each thought is a pass of one column over
-        its cache, with gradients through all of them."""
+        (B, count, d_large) in the LLM's dtype, and the LLM's keys and values at the P + count columns before the last
+        of them. The prompt is read once and each thought is a pass of one column behind it, with gradients through all
+        of them."""
         columns = llm.get_input_embeddings()(ids)
         columns = torch.cat([columns, self.marks[0].to(columns.dtype).expand(len(ids), 1, -1)], dim=1)
-        thoughts, cache = [], DynamicCache()
+        thoughts, before = [], ()
         for _ in range(count):
             mask = F.pad(mask, (0, 1), value=1)  # of the begin mark, then of the thought before
-            out = body(llm)(
-                inputs_embeds=columns,
-                attention_mask=attention_mask(llm, mask, columns.shape[1]),
-                position_ids=position_ids(mask)[:, -columns.shape[1] :],
-                past_key_values=cache,
-                use_cache=True,
-            )
-            columns = out.last_hidden_state[:, -1:].to(ids.device)  # of an LLM on several GPUs it is on the last
+            states, before = read_behind(llm, columns, mask, before)
+            columns = states[:, -1:].to(ids.device)  # of an LLM on several GPUs it is on the last
             thoughts.append(columns)
-        return torch.cat(thoughts, dim=1)
+        return torch.cat(thoughts, dim=1), before
 
 
 class Nothing(ThoughtGenerator):
@@ -379,6 +381,11 @@ def with_steps(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """(ids, mask), both (B, Q + T): the question turns of a batch of TrainingCollator, and the steps behind them."""
     ids = torch.cat([batch["question_ids"], batch["step_ids"]], dim=1)
     return ids, torch.cat([batch["question_mask"], batch["step_mask"]], dim=1)
+
+
+def most_thoughts(batch: dict[str, Tensor]) -> int | None:
+    """Of the rows of a batch in stages; None: all N."""
+    return batch["thought_mask"].shape[1] if "thought_mask" in batch else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -564,12 +571,17 @@ class LatentThoughtModel(nn.Module):
         are its prompt up to the thoughts, and z_q is zeros.
         """
         if self.generator.thinks_in_llm:
-            made = self.generator(self.llm, question_ids, question_mask, self.num_thoughts if count is None else count)
-            self.last_states = made.detach()
+            made, _ = self._think(question_ids, question_mask, count)
             return made.new_zeros(len(made), made.shape[-1]), made
         last = torch.full((len(question_ids), 1), question_ids.shape[1] - 1, device=question_ids.device)
         z_question, z_thoughts = self._generate(question_ids, question_mask, [last], True, chains, states)
         return z_question[:, 0], z_thoughts[:, :count]
+
+    def _think(self, ids: Tensor, mask: Tensor, count: int | None) -> tuple[Tensor, KeysAndValues]:
+        """Thoughts that the LLM makes behind its prompts, ids and mask (B, P): as Coconut.forward."""
+        made, before = self.generator(self.llm, ids, mask, self.num_thoughts if count is None else count)
+        self.last_states = made.detach()
+        return made, before
 
     def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of all C chains (B, C, N, d_large)."""
@@ -585,8 +597,7 @@ class LatentThoughtModel(nn.Module):
         """z_q (B, d_large), the thoughts (B, N, d_large), and z at the ends of the steps (B, M, d_large) or None."""
         question, states = (batch["question_ids"], batch["question_mask"]), batch.get("thought_states")
         if "step_ids" not in batch or not self.generator.has_z:
-            count = batch["thought_mask"].shape[1] if "thought_mask" in batch else None
-            return *self.thoughts(*question, chains, states, count), None
+            return *self.thoughts(*question, chains, states, most_thoughts(batch)), None
         width = question[0].shape[1]
         step_columns = width + batch["step_ends"]
         if self.thoughts_see_steps and self.training:
@@ -598,21 +609,19 @@ class LatentThoughtModel(nn.Module):
         (z_steps,) = self._generate(*with_steps(batch), [step_columns], slots=False, states=known)
         return *self.thoughts(*question, chains, states), z_steps
 
-    def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int) -> Tensor:
-        """The LLM's last hidden states from column `prefix` on, (B, T - prefix, d_large). No thought can change how the
-        prefix is read, so it is read once, without gradients, unless the LLM itself is tuned."""
+    def _behind_prefix(self, inputs: dict[str, Tensor], prefix: int, known: KeysAndValues) -> Tensor:
+        """The LLM's last hidden states from column `prefix` on, (B, T - prefix, d_large), or of all columns that are
+        not known. No thought can change how the prefix is read, so it is read once, without gradients, unless the LLM
+        itself is tuned."""
         llm, embeddings, mask = self.llm, inputs["inputs_embeds"], inputs["attention_mask"]
+        if known:
+            return read_behind(llm, embeddings[:, known[0][0].shape[-2] :], mask, known)[0]
         if "base_model" in self.adapters:
             allowed, positions = attention_mask(llm, mask, mask.shape[1]), position_ids(mask)
             out = body(llm)(**inputs | {"attention_mask": allowed}, position_ids=positions, use_cache=False)
             return out.last_hidden_state[:, prefix:]
-        return body(llm)(
-            inputs_embeds=embeddings[:, prefix:],
-            attention_mask=attention_mask(llm, mask, mask.shape[1] - prefix),
-            position_ids=position_ids(mask)[:, prefix:],
-            past_key_values=read_prefix(llm, embeddings[:, :prefix], mask[:, :prefix]),
-            use_cache=True,
-        ).last_hidden_state
+        before = read_prefix(llm, embeddings[:, :prefix], mask[:, :prefix])
+        return read_behind(llm, embeddings[:, prefix:], mask, before)[0]
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """A batch of TrainingCollator -> float32 sums of the losses: `sft` over target tokens, `focus` over rows with
@@ -636,31 +645,38 @@ class LatentThoughtModel(nn.Module):
         (T,) float32 without gradients."""
         return torch.stack([self._sft(batch, of_chain)[1] for of_chain in thoughts.unbind(1)]).mean(0)
 
-    def _sft(self, batch: dict[str, Tensor], thoughts: Tensor) -> tuple[Tensor, Tensor]:
-        """target_cross_entropy of a batch behind thoughts (B, n, d_large)."""
+    def _sft(self, batch: dict[str, Tensor], thoughts: Tensor, known: KeysAndValues = ()) -> tuple[Tensor, Tensor]:
+        """target_cross_entropy of a batch behind thoughts (B, n, d_large). known: keys and values of the LLM's first
+        columns, where it made the thoughts itself."""
         # the column before a token predicts it: of the first target token without thoughts, the prefix's last
         prefix = batch["prefix_ids"].shape[1] - (thoughts.shape[1] == 0)
-        hidden = self._behind_prefix(self.inputs(batch, thoughts), prefix)
+        hidden = self._behind_prefix(self.inputs(batch, thoughts), prefix, known)
         first = hidden.shape[1] - batch["suffix_ids"].shape[1] - 1
         # only target tokens are asked for
-        before = batch["target_rows"] * hidden.shape[1] + first + batch["target_columns"]
-        asked = hidden.flatten(0, 1).index_select(0, before.to(hidden.device))
+        columns = batch["target_rows"] * hidden.shape[1] + first + batch["target_columns"]
+        asked = hidden.flatten(0, 1).index_select(0, columns.to(hidden.device))
         head = self.llm.get_output_embeddings().weight  # of a spread LLM (--inspect) it may be on another device
         return target_cross_entropy(asked.to(head.device), head, batch["target_ids"].to(head.device))
 
     def _losses(self, batch: dict[str, Tensor], chains: Tensor | None) -> dict[str, Tensor]:
-        z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
+        known, z_question, z_steps = (), None, None
+        if self.generator.thinks_in_llm:
+            prompt = (batch["question_ids"], batch["question_mask"])
+            z_thoughts, known = self._think(*prompt, most_thoughts(batch))
+        else:
+            z_question, z_thoughts, z_steps = self._thoughts_and_steps(batch, chains)
         # for the log: (B, N, d_large), of several chains on dev (B, C, N, d_large)
         self.last_thoughts = z_thoughts.detach()
         wanted = [name for name in self.losses if self.weights[name] or not self.training]
         sums = {}
         if "sft" in wanted:
             # of each target token, (T,), for the information of the thoughts; of several chains on dev their mean
-            sums["sft"], self.last_target_losses = self._sft(batch, z_thoughts)
+            sums["sft"], self.last_target_losses = self._sft(batch, z_thoughts, known)
         if "align" in wanted:
+            assert z_question is not None
             sums["align"] = semantic_alignment(z_question, z_thoughts, self.objective.align).sum()
         if "focus" in wanted:
-            assert z_steps is not None
+            assert z_question is not None and z_steps is not None
             answer = self.llm.get_input_embeddings()(batch["answer_ids"]).float()
             mask = batch["answer_mask"][..., None]
             answer = (answer * mask).sum(1) / mask.sum(1)

@@ -141,7 +141,7 @@ class ReadPrompts:
         s, mask = settings.num_return_sequences, inputs["attention_mask"]
         chains = len(mask) // len(places)
         # every column but the last is read once, whatever the number of samples
-        self.layers = keys_and_values(read_prefix(llm, inputs["inputs_embeds"][:, :-1], mask[:, :-1]))
+        self.layers = read_prefix(llm, inputs["inputs_embeds"][:, :-1], mask[:, :-1])
         self.mask = mask.bool()
         # on the CPU: the layers of a spread LLM lie on several devices
         self.row_of = (torch.arange(len(places))[:, None] * chains + torch.arange(s) % chains).flatten()  # (R,)

@@ -5,6 +5,7 @@ Shapes: B rows, T columns, P columns of a prefix.
 
 import copy
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,26 +65,36 @@ def has_windows(config) -> bool:
     return bool(config.get("sliding_window") or other_layers)
 
 
-@torch.no_grad()
-def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> DynamicCache:
-    """Keys and values of a left-padded prefix, embeddings (B, P, d) and mask (B, P), as a cache that stays constant:
-    what is run behind the prefix attends to it and adds nothing to it (gradient checkpointing runs it twice)."""
+KeysAndValues = Sequence[tuple[Tensor, Tensor]]  # of each layer, (B, H, T, D) both
+
+
+def read_behind(lm, embeddings: Tensor, mask: Tensor, before: KeysAndValues = ()) -> tuple[Tensor, KeysAndValues]:
+    """Read columns behind others that were read already: embeddings (B, T, d), the mask of all columns (B, P + T), and
+    keys and values `before` at the first P of them -> the last hidden states (B, T, d), and keys and values of all
+    P + T columns. `before` stays as it is, so gradient checkpointing may run a layer twice."""
     # layers with a sliding window keep all columns too: the library's masks apply the window
     cache: Any = DynamicCache()
-    body(lm)(
+    for layer, (keys, values) in enumerate(before):
+        cache.update(keys[:1, :1, :, :1].detach(), values[:1, :1, :, :1].detach(), layer)  # asked for its length alone
+    after: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(keys: Tensor, values: Tensor, layer: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        parts = [*before[layer : layer + 1], (keys, values)]
+        after[layer] = tuple(torch.cat(part, dim=-2) for part in zip(*parts, strict=True))
+        return after[layer]
+
+    cache.update = update
+    out = body(lm)(
         inputs_embeds=embeddings,
-        attention_mask=attention_mask(lm, mask, mask.shape[1]),
-        position_ids=position_ids(mask),
+        attention_mask=attention_mask(lm, mask, embeddings.shape[1]),
+        position_ids=position_ids(mask)[:, -embeddings.shape[1] :],
         past_key_values=cache,
         use_cache=True,
     )
+    return out.last_hidden_state, list(after.values())
 
-    def update(keys: Tensor, values: Tensor, layer: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        if CACHE_BY_LAYERS:
-            before_keys, before_values = cache.layers[layer].keys, cache.layers[layer].values
-        else:
-            before_keys, before_values = cache[layer]
-        return torch.cat([before_keys, keys], dim=-2), torch.cat([before_values, values], dim=-2)
 
-    cache.update = update
-    return cache
+@torch.no_grad()
+def read_prefix(lm, embeddings: Tensor, mask: Tensor) -> KeysAndValues:
+    """Keys and values of a left-padded prefix, embeddings (B, P, d) and mask (B, P)."""
+    return read_behind(lm, embeddings, mask)[1]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from lta_thinker.llm.forward import attention_mask, body, position_ids, read_prefix
+from lta_thinker.llm.forward import attention_mask, body, read_behind, read_prefix
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm
 from lta_thinker.llm.sharding import load_sharded, whole_tensor
 
@@ -34,16 +34,7 @@ def main():
                 for layer in body(lm).layers:
                     layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
             thoughts = x[:, 4:].clone().requires_grad_()
-            cache = read_prefix(lm, x[:, :4], mask[:, :4])
-            positions = position_ids(mask)[:, 4:]
-            allowed = attention_mask(lm, mask, 5)
-            states = body(lm)(
-                inputs_embeds=thoughts,
-                attention_mask=allowed,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
+            states, _ = read_behind(lm, thoughts, mask, read_prefix(lm, x[:, :4], mask[:, :4]))
             states.square().sum().backward()
             grads.append(thoughts.grad)
         assert grads[0].abs().max() > 0 and torch.equal(*grads)
