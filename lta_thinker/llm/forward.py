@@ -80,7 +80,7 @@ def read_behind(lm, embeddings: Tensor, mask: Tensor, before: KeysAndValues = ()
 
     def update(keys: Tensor, values: Tensor, layer: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
         parts = [*before[layer : layer + 1], (keys, values)]
-        after[layer] = tuple(torch.cat(part, dim=-2) for part in zip(*parts, strict=True))
+        after[layer] = torch.cat([part[0] for part in parts], dim=-2), torch.cat([part[1] for part in parts], dim=-2)
         return after[layer]
 
     cache.update = update
