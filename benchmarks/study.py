@@ -35,6 +35,7 @@ from benchmarks import study_pages  # noqa: E402
 from benchmarks.runner import Command, Runner, stop_on_signals  # noqa: E402
 from benchmarks.study_runs import Study, Wanted, as_digits, world_of  # noqa: E402
 from benchmarks.study_worlds import (  # noqa: E402
+    ALONE,
     CONTESTANTS,
     INSPECT,
     LLM,
@@ -150,6 +151,8 @@ class StudyRunner:
         seconds = {"seconds": time.time() - start}
         if evaluation == INSPECT:
             result = inspected(folder) | seconds
+        elif evaluation == ALONE:
+            result = {"speed": evaluated(folder)["speed"]} | seconds
         else:
             result = evaluated(folder) | seconds
         self.study.save(run, evaluations={evaluation.label: result})
