@@ -166,7 +166,7 @@ def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
         contestants,
         baselines=("none", "fewshot", "prompt", "lora"),
         reading=(("reader_layers", 20),),
-        ways=(*SIDE_BY_SIDE, *BY_LORA),
+        ways=(*SIDE_BY_SIDE, "lora", *BY_LORA),
         tuning_rates=TUNING_RATES[-1:],  # of `lora` the best but one, 0.006 nats behind
         # a row has one step; an epoch, 20 steps, for each stage and the answer alone: two CPU cores train it in hours
         in_epochs=(
