@@ -16,6 +16,7 @@ best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five s
 training, two elsewhere; the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test
 questions. The second world has two seeds, 4 samples a question, rates of FEW_RATES that are chosen on its number
 family, and the leak in that family alone. The real LLM's worlds have their own steps, and REAL_RATES, chosen on ASDiv.
+What tunes the LLM has TUNING_RATES and its own epochs; on the real LLM one rate and a quarter of the others' rows.
 """
 
 import argparse

@@ -181,7 +181,7 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
         declared = type(self).__dataclass_fields__
         names = ["num_thought_chains", "match_scale", "freeze_prior", "params_file_name", "att_file_name"]
         given = [name for name in (*names, "reader_layers") if getattr(self, name) != declared[name].default]
-        for name in [*given, *filter(self.__dict__.get, CHECKPOINTING)]:
+        for name in given:
             raise InputError(f"--{name}: not with --thought_generator {kind}, whose thoughts the LLM makes")
 
     def _check_curriculum(self):

@@ -292,10 +292,6 @@ def test_full_tuning_of_the_answer_alone_equals_a_plain_loop(flags, tiny_pair, g
         ("--thought_generator coconut", "what learns is the LLM; --tune_base_model or --full_tuning"),
         ("--thought_generator coconut --tune_base_model --reader_layers 1", "--reader_layers: not with"),
         ("--thought_generator coconut --tune_base_model --num_thought_chains 2", "--num_thought_chains: not with"),
-        (
-            "--thought_generator coconut --tune_base_model --gradient_checkpointing",
-            "--gradient_checkpointing: not with",
-        ),
         ("--thought_generator coconut --tune_base_model --att_file_name x", "--att_file_name: not with"),
         ("--thought_generator coconut --tune_base_model --focus_loss_weight 1", "makes no z of the question"),
         ("--thought_generator coconut --tune_base_model --steps_as_turns", "--steps_as_turns: the generator coconut"),
