@@ -303,8 +303,8 @@ class Coconut(ThoughtGenerator):
     def forward(self, llm, ids: Tensor, mask: Tensor, count: int) -> tuple[Tensor, KeysAndValues]:
         """The LLM's prompts up to the thoughts, ids and mask (B, P), left-padded -> the first `count` thoughts,
         (B, count, d_large) in the LLM's dtype, and the LLM's keys and values at the P + count columns before the last
-        of them. The prompt is read once and each thought is a pass of one column behind it, with gradients through all
-        of them."""
+        of them. A pass over the prompt makes the first thought, one of one column behind it each other, with gradients
+        through all of them."""
         columns = llm.get_input_embeddings()(ids)
         columns = torch.cat([columns, self.marks[0].to(columns.dtype).expand(len(ids), 1, -1)], dim=1)
         thoughts, before = [], ()
@@ -579,9 +579,7 @@ class LatentThoughtModel(nn.Module):
 
     def _think(self, ids: Tensor, mask: Tensor, count: int | None) -> tuple[Tensor, KeysAndValues]:
         """Thoughts that the LLM makes behind its prompts, ids and mask (B, P): as Coconut.forward."""
-        made, before = self.generator(self.llm, ids, mask, self.num_thoughts if count is None else count)
-        self.last_states = made.detach()
-        return made, before
+        return self.generator(self.llm, ids, mask, self.num_thoughts if count is None else count)
 
     def chain_thoughts(self, question_ids: Tensor, question_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Question turns (B, Q) -> z_q (B, C, d_large) and the thoughts of all C chains (B, C, N, d_large)."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.study_runs import Study, Wanted, from_digits
-from benchmarks.study_worlds import ALONE, CONTESTANTS, TUNED, WEIGHTS, Run
+from benchmarks.study_worlds import ALONE, CONTESTANTS, CONTROLS, TUNED, WEIGHTS, Run
 
 RESAMPLES = 10_000
 SHORT_TITLES = {  # of the baselines
@@ -21,6 +21,7 @@ SHORT_TITLES = {  # of the baselines
     "softcot": "SoftCoT",
     "small_block-sft": "small_block, SFT alone",
     "lora": "LoRA",
+    **{name: CONTESTANTS[name].title for name in CONTROLS},
 }
 PER_SAMPLE, VOTE = "one sample", "vote"
 NO_FIGURE = "–"
@@ -227,8 +228,14 @@ class Report:
         return markdown(head + [f"variance over {over}" for over in variances], rows)
 
     def ways(self, pairs: Wanted, label: str) -> str:
-        """Accuracies beside what an answer and the training cost. Seconds a question are of ALONE: ten answers, one job
-        on the machine."""
+        """Two tables: accuracies beside what an answer and the training cost; paired differences of the tuned LLMs to
+        the bare one and to the controls. Seconds a question are of ALONE: ten answers, one job on the machine."""
+        tuned = [pair for pair in pairs if pair[0].contestant in ("none", *TUNED)]
+        asked = self.by_contestant(tuned, label)
+        controls = tuple(name for name in ("none", *CONTROLS) if name in asked)
+        return "\n\n".join([self.costs_of_ways(pairs, label), self.differences(tuned, label, controls)])
+
+    def costs_of_ways(self, pairs: Wanted, label: str) -> str:
         rows = []
         for name, records in self.by_contestant(pairs, label).items():
             alone = [record["evaluations"].get(ALONE.label, {}).get("speed") for record in records]

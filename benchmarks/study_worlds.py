@@ -72,6 +72,7 @@ TUNED = (*(f"{name}-full" for name in WRITERS), *BY_LORA)
 for name in TUNED:
     (title, flags), (words, tuning) = (part[key] for part, key in zip((WRITERS, TUNINGS), name.split("-"), strict=True))
     CONTESTANTS[name] = Contestant(f"{title}, {words}", SFT | flags | tuning | EPOCHS)
+CONTROLS = tuple(f"{name}-{tuning}" for tuning in TUNINGS for name in ("nocot", "pause"))  # of Coconut
 DEFAULT = "small_block-three"
 TOYS = tuple(name for name in CONTESTANTS if name not in ("fewshot", "lora", "lora-three", *TUNED))
 REAL = (

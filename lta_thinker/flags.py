@@ -198,6 +198,7 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
     parser = Parser([], allow_abbrev=False, add_help=False)
     parser.add_argument("--recipe")
     parser.add_argument("--thought_generator")
+    parser.add_argument("--coconut_stages")
     for stand_in in STANDS_FOR:
         parser.add_argument(stand_in, type=string_to_bool, nargs="?", const=True, default=False)
     given = parser.parse_known_args(argv)[0]
@@ -214,4 +215,6 @@ def recipe_flags(argv: list[str], script: str) -> list[str]:
     kind = "small" if given.use_assistant_model else given.thought_generator or pairs.get("--thought_generator")
     if kind is not None:
         left_out |= {flag for flag, needed in NEEDS.items() if not getattr(GENERATORS.get(kind), needed, False)}
+    if kind == "coconut" or given.coconut_stages:
+        left_out.add("--num_thought_tokens")  # the stages say how many
     return [word for name, value in pairs.items() if name not in left_out for word in (name, value)]

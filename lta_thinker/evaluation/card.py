@@ -26,6 +26,7 @@ from lta_thinker.evaluation.report import (
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PAPER = "[arXiv 2509.12875](https://arxiv.org/abs/2509.12875)"
+COCONUT = "[arXiv 2412.06769](https://arxiv.org/abs/2412.06769)"
 
 
 def model_card(
@@ -41,9 +42,12 @@ def model_card(
     state = "is frozen and" if tuned is None else "has an adapter in base_model/, but is"
     if tuned and tuned.full:
         state = "was trained too, and all its weights are in base_model/; as it was before it is"
+    maker = f"A trained thought generator of LTA-Thinker ({PAPER})"
+    if record.thought_generator == "coconut":
+        maker = f"Coconut ({COCONUT}), trained with LTA-Thinker"
     what = (
-        f"A trained thought generator of LTA-Thinker ({PAPER}). From a question it makes {record.num_thoughts} latent "
-        "thoughts, vectors in the embedding space of a large LLM, which stand in that LLM's prompt. The LLM itself "
+        f"{maker}. From a question it makes {record.num_thoughts} latent thoughts, vectors in the embedding space of a "
+        "large LLM, which stand in that LLM's prompt. The LLM itself "
         f"{state} not in here: it is loaded as `{large}`, or from where `base_model_id=` says."
     )
     if record.thought_generator == "none":

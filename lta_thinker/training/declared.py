@@ -16,8 +16,8 @@ from lta_thinker.usage import words_of
 # Hugging Face's own flags that would break the frozen LLM or the run's promises, would do nothing here, or are set from
 # other flags
 REFUSED = {
-    "fsdp": "only the small generator is trained, and DDP copies it (--shard_llm shards the frozen LLM)",
-    "deepspeed": "only the small generator is trained, and DDP copies it",
+    "fsdp": "DDP copies what is trained (--shard_llm shards the frozen LLM)",
+    "deepspeed": "DDP copies what is trained",
     "fp16": "use --bf16, or neither (float32)",
     "neftune_noise_alpha": "it changes the frozen LLM's embeddings",
     "label_smoothing_factor": "the SFT loss has none",
@@ -41,7 +41,7 @@ REFUSED = {
     "save_on_each_node": "the run's folders lie on a file system that all nodes see",
     "enable_jit_checkpoint": "SIGTERM ends a run with a checkpoint already",
     "use_liger_kernel": "it changes LLMs that are trained, and the LLM is frozen",
-    "fsdp_config": "only the small generator is trained, and DDP copies it",
+    "fsdp_config": "DDP copies what is trained",
     "gradient_checkpointing_kwargs": "the model recomputes its layers itself",
     "activation_checkpointing_kwargs": "the model recomputes its layers itself",
     "torch_compile": "the losses take gradients themselves, and compiling them does not end",

@@ -399,8 +399,8 @@ def print_estimate(args: TrainArguments) -> None:
     """Run the estimate, and print it. InputError for a run in stages."""
     if len(args.curriculum.forms) > 1:
         raise InputError(
-            "--estimate: a run in stages has steps of several shapes; --coconut_stages 0 --answer_only "
-            f"--num_thought_tokens {args.num_thought_tokens} is its last stage"
+            "--estimate: a run in stages has steps of several shapes; its last stage is, instead of its flags of "
+            f"stages, --coconut_stages 0 --answer_only --num_thought_tokens {args.num_thought_tokens}"
         )
     layout = layout_of(args)
     found = estimate(args, rows_of(args, layout), layout)

@@ -34,7 +34,8 @@ class Finite:
 
     def made(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the model has made of its last batch, by QUANTITIES; sums: its losses."""
-        return {"states": self.model.last_states, "thoughts": self.model.last_thoughts} | sums
+        states = {} if self.model.generator.thinks_in_llm else {"states": self.model.last_states}
+        return states | {"thoughts": self.model.last_thoughts} | sums
 
     def check(self) -> None:
         """InputError where anything was not finite on any rank. A collective; waits for the device."""
@@ -61,6 +62,10 @@ def what_was_not_finite(name: str, model: LatentThoughtModel, trained: bool) -> 
         role = "assistant_model" if model.small_lm is not None else "base_model"
         tuned = f"; it is tuned: {slower}" if role in model.adapters else ""
         return f"{reader} were not finite: the LM's weights or its dtype (--bf16) are at fault{tuned}"
+    if name == "thoughts" and model.generator.thinks_in_llm:
+        return (
+            f"the thoughts, hidden states of the LLM, were not finite: {slower}; else its weights or dtype are at fault"
+        )
     if name == "thoughts":
         return f"the thoughts were not finite, though {reader} were; {slower}"
     if name == "sft":

@@ -202,6 +202,9 @@ class TrainArguments(TrainFlags, TrainingArguments):  # pyright: ignore[reportIn
             self.num_thought_tokens = 0 if kind == "none" else given or 32
             self.curriculum = Curriculum((Form(None if self.answer_only else 0, self.num_thought_tokens),))
             return
+        if not self.tune_base_model:
+            what = f"--coconut_stages {self.coconut_stages}"
+            raise InputError(f"{what}: the LLM learns in stages; --tune_base_model or --full_tuning")
         if self.answer_only:
             raise InputError("--answer_only with --coconut_stages: the last stage is of the answer alone already")
         if self.max_steps > 0:

@@ -247,6 +247,7 @@ def check_same_run(args: TrainArguments, rows: RunRows, before: dict, where: str
     """InputError where a resumed run has other flags or rows than `before`, those that it was started with (rows may
     change on disk). The weights that a run began with need not be given again: it has its own."""
     now = run_settings(args, rows)
+    before.setdefault("coconut_stages", 0)  # declared as None, which is settled as 0 or 3
     for name in TrainFlags.__annotations__:  # what the train.py that began the run did not have yet was off
         off = False if isinstance(now.get(name), bool) else TrainArguments.__dataclass_fields__[name].default
         before.setdefault(name, off)

@@ -104,6 +104,9 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str, forms: Seque
     steps_field = args.task.fields[0].steps
     if steps_field and not any(example.steps for example in examples):
         raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
+    if len(forms) > 1 and not any(example.steps for example in examples):
+        other = "--coconut_stages 0 --answer_only trains without"
+        raise InputError(f"{split.source}: no row has steps, which --coconut_stages replaces one by one; {other}")
     fits_in_forms = [form * count + i for form in range(len(forms)) for i in fits]
     places = [f"{split.source}: row {example.index + 1}" for _ in forms for example in examples]
     check_lengths(args, layout, encoded, columns, fits_in_forms, places)

@@ -241,6 +241,10 @@ class ThoughtTrainer(Trainer):
             inner.worker_init_fn = functools.partial(ignore_stops, inner.worker_init_fn)
         return loader
 
+    def num_examples(self, dataloader) -> int:
+        """Rows of an epoch: in stages each is in the data once for each form."""
+        return self.rows.num_train
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimiser step, and the divisors of its loss sums: (4,) float32, global counts /
         ranks."""
@@ -355,7 +359,8 @@ class ThoughtTrainer(Trainer):
         self.finite.check()
         sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
         means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
-        losses = {name: means[name] for name in self.model.losses}
+        rows_of = dict(zip(LOSSES, counts, strict=True))
+        losses = {name: means[name] for name in self.model.losses if rows_of[name]}  # no focus loss without steps
         self._write_dev_losses(gather_object([by_row]))
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
         metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate.data_loader import SeedableRandomSampler
-from helpers import EXAMPLES, ROOT, fails, meta, two_ranks, weights
+from helpers import EXAMPLES, ROOT, fails, meta, two_ranks, weights, write_jsonl
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -21,6 +21,7 @@ from lta_thinker.data_loader import PROMPTS, TASKS, load_split
 from lta_thinker.evaluation.compare import compare
 from lta_thinker.evaluation.report import Report
 from lta_thinker.evaluation.runs import is_baseline
+from lta_thinker.flags import parse_flags
 from lta_thinker.generation.prompts import PromptEmbedder, make_requests
 from lta_thinker.llm.frozen import LmSource, fingerprint, load_frozen_lm, load_tokenizer
 from lta_thinker.llm.lora import tune
@@ -29,6 +30,7 @@ from lta_thinker.rows.batch import TrainingCollator
 from lta_thinker.rows.examples import Example
 from lta_thinker.rows.layout import answer_line
 from lta_thinker.training.curriculum import Form, StagedRows, StageOrder, in_stages
+from lta_thinker.training.flags import TrainArguments
 from lta_thinker.training.trainer import ThoughtTrainer
 
 SFT = ["--align_loss_weight", "0", "--focus_loss_weight", "0", "--sft_loss_weight", "1"]
@@ -193,7 +195,8 @@ def test_trained_coconut_is_read_from_everywhere(flags, tiny_pair, gsm8k_data, c
     assert ("LoRA" in compared, "all weights of the LLM trained" in compared) == (tuned == "lora", tuned == "full")
     assert texts("of_saved", "--checkpoint", "saved") == whole
     words = {"lora": "has an adapter in base_model/", "full": "all its weights are in base_model/"}
-    assert words[tuned] in Path("saved/README.md").read_text()
+    card = Path("saved/README.md").read_text()
+    assert words[tuned] in card and "Coconut ([arXiv 2412.06769]" in card
     refused = fails("--checkpoint", "run", "--backend", "vllm", "--data_dir", str(gsm8k_data))
     assert "the engine has the bare LLM, and here it is tuned" in refused
     capsys.readouterr()
@@ -201,12 +204,35 @@ def test_trained_coconut_is_read_from_everywhere(flags, tiny_pair, gsm8k_data, c
     assert "nearest words of the thoughts" in capsys.readouterr().out
 
 
-def test_a_coconut_run_is_repeated_by_its_flags(flags):
-    """--config of a run in stages makes the same weights again."""
+def test_a_coconut_run_is_repeated_by_its_flags(flags, monkeypatch):
+    """--config of a run in stages makes the same weights again. Its trackers are told of each row once an epoch."""
+    told, log = [], ThoughtTrainer.log
+    monkeypatch.setattr(ThoughtTrainer, "log", lambda self, logs, *args: told.append(logs) or log(self, logs, *args))
     train.run([*flags, *COCONUT, "--output_name", "run"])
+    rows = told[-1]["train_samples_per_second"] * told[-1]["train_runtime"]
+    assert rows == pytest.approx(4 * 3, rel=0.01)
     train.run(["--config", "results/run/flags.json", "--output_name", "again"])
     first, again = everything("run", 6), everything("again", 6)
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("recipe", ["sft", "paper", "paper-run"])
+@pytest.mark.parametrize("learner", ["coconut", "prompt --coconut_stages 3"])
+def test_recipes_leave_the_number_of_thoughts_to_the_stages(recipe, learner):
+    """A --recipe's number of thoughts does not stand against that of the stages."""
+    words = ["--recipe", recipe, "--output_name", "run", "--full_tuning", "--thought_generator", *learner.split()]
+    assert parse_flags(TrainArguments, words, "train.py").num_thought_tokens == 6
+
+
+def test_rows_without_steps_have_no_stages(flags):
+    """Stages replace steps: rows without any are refused in one line. Their dev losses have no focus loss."""
+    write_jsonl(Path("rows.jsonl"), [{"question": f"What is {i} and 1?", "answer": str(i + 1)} for i in range(12)])
+    own = [*flags, "--task_name", "own", "--answer_type", "number", "--train_file", "rows.jsonl"]
+    with pytest.raises(InputError, match="rows.jsonl: no row has steps, which --coconut_stages replaces"):
+        train.run([*own, *COCONUT, "--output_name", "run"])
+    train.run([*own, "--max_steps", "1", "--output_name", "run"])
+    assert {name for name in meta("run")["dev"] if name.endswith("_loss")} >= {"eval_sft_loss", "eval_align_loss"}
+    assert "eval_focus_loss" not in meta("run")["dev"]
 
 
 def test_full_tuned_llm_is_never_taken_for_the_bare_one(flags, tiny_pair, gsm8k_data, capsys):
@@ -300,6 +326,7 @@ def test_full_tuning_of_the_answer_alone_equals_a_plain_loop(flags, tiny_pair, g
         ("--thought_generator coconut --tune_base_model --num_thought_tokens 5", "3 x --thoughts_per_step 2 are 6"),
         ("--thought_generator coconut --tune_base_model --coconut_stages 2 --answer_only", "--answer_only with"),
         ("--coconut_stages 2", "of coconut and prompt; small_block makes all N at once"),
+        ("--thought_generator prompt --coconut_stages 2", "2: the LLM learns in stages; --tune_base_model or"),
         ("--thoughts_per_step 2", "--thoughts_per_step: there are no stages without --coconut_stages"),
         ("--coconut_mix 0.5", "--coconut_mix: there are no stages without --coconut_stages"),
         ("--coconut_mix 1.5", "--coconut_mix 1.5: must be at least 0 and at most 1"),
