@@ -4,10 +4,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source bash/_venv.sh
 install requirements-dev.txt
-# The tests make and remove thousands of folders, half of their time on a slow disk: in memory where 2 GB are free there and
-# programs may be started from it
+# The tests make thousands of folders, which take half of their time on a slow disk: in memory where 2 GB are free there and
+# programs may be started from it (TMPDIR=/tmp keeps them for a look at a failed test)
 room=$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 { print $4 }' || true)
 if [ -z "${TMPDIR:-}" ] && [ "${room:-0}" -gt 2000000 ] && ! grep -q ' /dev/shm .*noexec' /proc/mounts; then
-    export TMPDIR=/dev/shm
+    TMPDIR=$(mktemp -d /dev/shm/lta-tests.XXXXXX)
+    export TMPDIR
+    trap 'rm -rf "$TMPDIR"' EXIT
 fi
-exec "$PYTHON" -m pytest -n 2 --dist worksteal "$@"
+"$PYTHON" -m pytest -n 2 --dist worksteal "$@"
