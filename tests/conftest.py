@@ -48,6 +48,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def same_folder():
+    """A test that leaves the session in its own folder is at fault, not one that finds no folder later."""
+    before = Path.cwd()
+    yield
+    assert Path.cwd() == before
+
+
 @pytest.fixture(scope="session")
 def tiny_pair(tmp_path_factory) -> Path:
     """Folder with `large/` (d 32, untied head) and `small/` (d 16, tied): tiny Qwen3 models, own tokenizers."""

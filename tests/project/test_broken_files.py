@@ -222,6 +222,7 @@ def test_a_broken_file_is_refused_in_one_line_or_changes_nothing(name, whole, tm
     run, place = RUNS[name], tmp_path / "place"
     (checkpoint,) = (path.relative_to(whole) for path in (whole / "ckpt").iterdir())
     flags = run.flags.format(checkpoint)
+    monkeypatch.chdir(tmp_path)
 
     def fresh():
         os.chdir(tmp_path)
@@ -251,6 +252,5 @@ def test_a_broken_file_is_refused_in_one_line_or_changes_nothing(name, whole, tm
                 faults.append(f"{file}: {case}: {words} {half or ''}")
             elif how == "well" and not on_purpose and run.made() != good:
                 faults.append(f"{file}: {case}: taken, and something else was made")
-    os.chdir(tmp_path)
     print(f"{name}: {count} cases")
     assert not faults, f"{len(faults)} of {count}:\n" + "\n".join(faults)
