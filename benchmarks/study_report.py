@@ -229,13 +229,14 @@ class Report:
 
     def ways(self, pairs: Wanted, label: str) -> str:
         """Two tables: accuracies beside what an answer and the training cost; paired differences of the tuned LLMs to
-        the bare one and to the controls. Seconds a question are of ALONE: ten answers, one job on the machine."""
+        the bare one and to the controls."""
         tuned = [pair for pair in pairs if pair[0].contestant in ("none", *TUNED)]
         asked = self.by_contestant(tuned, label)
         controls = tuple(name for name in ("none", *CONTROLS) if name in asked)
         return "\n\n".join([self.costs_of_ways(pairs, label), self.differences(tuned, label, controls)])
 
     def costs_of_ways(self, pairs: Wanted, label: str) -> str:
+        """A row for each contestant. Seconds a question are of ALONE: ten answers, one job on the machine."""
         rows = []
         for name, records in self.by_contestant(pairs, label).items():
             alone = [record["evaluations"].get(ALONE.label, {}).get("speed") for record in records]

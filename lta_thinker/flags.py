@@ -190,17 +190,23 @@ def parse_flags(
     return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[0]
 
 
+def spelled_otherwise(flag: str) -> list[str]:
+    """The library's parser takes --like-this for --like_this too."""
+    return [flag.replace("_", "-")] if "_" in flag else []
+
+
 def recipe_flags(argv: list[str], script: str) -> list[str]:
     """The flags that a --recipe in argv stands for, without those that the generator has no use for (where argv or the
     recipe names it); InputError where there is no such recipe."""
     from lta_thinker.parser import Parser, string_to_bool
 
     parser = Parser([], allow_abbrev=False, add_help=False)
-    parser.add_argument("--recipe")
-    parser.add_argument("--thought_generator")
-    parser.add_argument("--coconut_stages")
+    for flag in ("--recipe", "--thought_generator", "--coconut_stages"):
+        parser.add_argument(flag, *spelled_otherwise(flag))
     for stand_in in STANDS_FOR:
-        parser.add_argument(stand_in, type=string_to_bool, nargs="?", const=True, default=False)
+        parser.add_argument(
+            stand_in, *spelled_otherwise(stand_in), type=string_to_bool, nargs="?", const=True, default=False
+        )
     given = parser.parse_known_args(argv)[0]
     name = given.recipe
     if name is None:

@@ -63,9 +63,7 @@ def what_was_not_finite(name: str, model: LatentThoughtModel, trained: bool) -> 
         tuned = f"; it is tuned: {slower}" if role in model.adapters else ""
         return f"{reader} were not finite: the LM's weights or its dtype (--bf16) are at fault{tuned}"
     if name == "thoughts" and model.generator.thinks_in_llm:
-        return (
-            f"the thoughts, hidden states of the LLM, were not finite: {slower}; else its weights or dtype are at fault"
-        )
+        return f"the thoughts, which the LLM makes, were not finite: {slower}; else the LLM or its dtype is at fault"
     if name == "thoughts":
         return f"the thoughts were not finite, though {reader} were; {slower}"
     if name == "sft":

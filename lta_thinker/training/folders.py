@@ -207,6 +207,16 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def forget_checkpoints(run: Path, limit: int | None, kept: set[int]) -> None:
+    """Remove a run's oldest checkpoints until `limit` are left, but for those of the steps in `kept`; and what is
+    half-written there."""
+    written = written_checkpoints(run)
+    removable = [folder for folder in written if step_of(folder) not in kept]
+    over = 0 if limit is None else max(0, len(written) - max(limit, len(kept)))
+    for folder in [*filter(is_half_written, step_folders(run)), *removable[:over]]:
+        remove_checkpoint(folder)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Whether it is this run: flags.json
 

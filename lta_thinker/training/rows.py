@@ -93,6 +93,12 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str, forms: Seque
     if not examples:
         shots = " and --num_fewshot" if layout.worked_examples else ""
         raise InputError(f"{split.source}, {name}: no row is left beside the dev rows{shots}")
+    if not any(example.steps for example in examples):
+        if steps_field := args.task.fields[0].steps:
+            raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
+        if len(forms) > 1:
+            other = "--coconut_stages 0 --answer_only trains without"
+            raise InputError(f"{split.source}: no row has steps, which --coconut_stages replaces one by one; {other}")
     tell_of_names(layout, examples, name)
     in_forms, count = [form.of(example) for form in forms for example in examples], len(examples)
     encoded = token_rows(layout, in_forms, quiet=bool(args.disable_tqdm) or not has_bars())
@@ -101,12 +107,6 @@ def _prepare_split(args: TrainArguments, layout: Layout, name: str, forms: Seque
     fits = [i for i in range(count) if max(columns[i::count]) <= longest]
     if not fits:
         raise InputError(f"{split.source}, {name}, --max_len {args.max_len}: no row is that short")
-    steps_field = args.task.fields[0].steps
-    if steps_field and not any(example.steps for example in examples):
-        raise InputError(f"{split.source}: no row has steps in the field {steps_field} (--steps_field)")
-    if len(forms) > 1 and not any(example.steps for example in examples):
-        other = "--coconut_stages 0 --answer_only trains without"
-        raise InputError(f"{split.source}: no row has steps, which --coconut_stages replaces one by one; {other}")
     fits_in_forms = [form * count + i for form in range(len(forms)) for i in fits]
     places = [f"{split.source}: row {example.index + 1}" for _ in forms for example in examples]
     check_lengths(args, layout, encoded, columns, fits_in_forms, places)

@@ -27,11 +27,8 @@ from lta_thinker.checkpoint import (
     STATE_FILE,
     TrainingRecord,
     check_resume_checkpoint,
-    step_folders,
-    step_of,
     write_complete,
     writing_folder,
-    written_checkpoints,
 )
 from lta_thinker.common import InputError, first_line, ranks, write_text
 from lta_thinker.generation.collapse import collapsed
@@ -46,7 +43,7 @@ from lta_thinker.training.console import use_console
 from lta_thinker.training.curriculum import StageOrder
 from lta_thinker.training.finite import Finite
 from lta_thinker.training.flags import TrainArguments, library_flags
-from lta_thinker.training.folders import WRITING, DevLosses, begin_checkpoint, is_half_written, remove_checkpoint
+from lta_thinker.training.folders import WRITING, DevLosses, begin_checkpoint, forget_checkpoints
 from lta_thinker.training.information import Information
 from lta_thinker.training.preemption import ignore_stops
 from lta_thinker.training.rows import RunRows
@@ -357,10 +354,10 @@ class ThoughtTrainer(Trainer):
                 self.finite.look(self.state.global_step + 1, {"sft": others})
                 information.add(others - own_losses, inputs, paired)
         self.finite.check()
-        sums, counts = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
-        means = {name: total / max(count, 1) for name, total, count in zip(LOSSES, sums, counts, strict=True)}
-        rows_of = dict(zip(LOSSES, counts, strict=True))
-        losses = {name: means[name] for name in self.model.losses if rows_of[name]}  # no focus loss without steps
+        totals = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
+        sums, counts = (dict(zip(LOSSES, values, strict=True)) for values in totals)
+        # rows without steps have no focus loss
+        losses = {name: sums[name] / counts[name] for name in self.model.losses if counts[name]}
         self._write_dev_losses(gather_object([by_row]))
         metrics = {f"eval_{name}_loss": value for name, value in losses.items()}
         metrics["eval_loss"] = sum(self.model.weights[name] * value for name, value in losses.items())
@@ -480,16 +477,6 @@ class ThoughtTrainer(Trainer):
         without_losses = {"step": self.state.global_step, "epoch": self.state.epoch}  # before --eval_delay
         dev = next((point for point in curve if point["step"] == step), without_losses)
         return replace(self.record, dev=dev, dev_curve=curve)
-
-
-def forget_checkpoints(run: Path, limit: int | None, kept: set[int]) -> None:
-    """Remove a run's oldest checkpoints until `limit` are left, but for those of the steps in `kept`; and what is
-    half-written there."""
-    written = written_checkpoints(run)
-    removable = [folder for folder in written if step_of(folder) not in kept]
-    over = 0 if limit is None else max(0, len(written) - max(limit, len(kept)))
-    for folder in [*filter(is_half_written, step_folders(run)), *removable[:over]]:
-        remove_checkpoint(folder)
 
 
 class EvaluateLastStep(TrainerCallback):

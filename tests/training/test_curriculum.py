@@ -217,10 +217,11 @@ def test_a_coconut_run_is_repeated_by_its_flags(flags, monkeypatch):
 
 
 @pytest.mark.parametrize("recipe", ["sft", "paper", "paper-run"])
-@pytest.mark.parametrize("learner", ["coconut", "prompt --coconut_stages 3"])
-def test_recipes_leave_the_number_of_thoughts_to_the_stages(recipe, learner):
+@pytest.mark.parametrize("learner", ["coconut", "prompt --coconut_stages 3", "prompt --coconut-stages 3"])
+@pytest.mark.parametrize("flag", ["--thought_generator", "--thought-generator"])
+def test_recipes_leave_the_number_of_thoughts_to_the_stages(recipe, flag, learner):
     """A --recipe's number of thoughts does not stand against that of the stages."""
-    words = ["--recipe", recipe, "--output_name", "run", "--full_tuning", "--thought_generator", *learner.split()]
+    words = ["--recipe", recipe, "--output_name", "run", "--full_tuning", flag, *learner.split()]
     assert parse_flags(TrainArguments, words, "train.py").num_thought_tokens == 6
 
 
@@ -233,6 +234,18 @@ def test_rows_without_steps_have_no_stages(flags):
     train.run([*own, "--max_steps", "1", "--output_name", "run"])
     assert {name for name in meta("run")["dev"] if name.endswith("_loss")} >= {"eval_sft_loss", "eval_align_loss"}
     assert "eval_focus_loss" not in meta("run")["dev"]
+
+
+def test_last_stage_is_estimated_as_the_refusal_says(flags, capsys):
+    """A run in stages is not estimated; its last stage is, with the flags that the one line names."""
+    learner = ["--thought_generator", "coconut", "--full_tuning", "--estimate", "--output_name", "run", *SFT]
+    stages = ["--coconut_stages", "1", "--thoughts_per_step", "4", "--n_epochs", "3", "--max_steps", "-1"]
+    with pytest.raises(InputError) as error:
+        train.run([*flags, *learner, *stages])
+    named = str(error.value).partition("stages, ")[2].split()
+    assert named == ["--coconut_stages", "0", "--answer_only", "--num_thought_tokens", "4"]
+    train.run([*flags, *learner, *named])
+    assert "estimate of a training: coconut" in capsys.readouterr().out
 
 
 def test_full_tuned_llm_is_never_taken_for_the_bare_one(flags, tiny_pair, gsm8k_data, capsys):

@@ -113,6 +113,23 @@ def test_first_step_blames_no_learning_rate(flags, monkeypatch):
     one_line(error, "step 1: the align loss", UNTRAINED)
 
 
+def test_thoughts_of_the_llm_itself_are_named(flags, monkeypatch):
+    """Where the LLM makes the thoughts no other states come before them, and the LLM, which is tuned, is named."""
+    make = model.Coconut.forward
+
+    def spoilt(*args):
+        thoughts, before = make(*args)
+        return thoughts * math.nan, before
+
+    monkeypatch.setattr(model.Coconut, "forward", spoilt)
+    coconut = "--thought_generator coconut --tune_base_model --coconut_stages 1 --thoughts_per_step 4"
+    coconut += " --max_steps -1 --n_epochs 3 --output_name x"
+    alone = "--align_loss_weight 0 --focus_loss_weight 0"
+    with pytest.raises(InputError) as error:
+        train.run([*flags, *coconut.split(), *alone.split()])
+    one_line(error, "step 1: the thoughts, which the LLM makes, were not finite", UNTRAINED)
+
+
 def test_dev_that_is_not_finite_is_named(flags, monkeypatch):
     """What is not finite on dev alone is named, also with another question's thoughts, and no figure is written."""
     monkeypatch.setattr(model.LatentThoughtModel, "target_losses", nan_from(model.LatentThoughtModel.target_losses, 0))

@@ -79,7 +79,7 @@ def test_limit_counts_the_best_checkpoint(tmp_path, limit, kept, left):
     for step in (4, 8, 12, 16, 20):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
-    trainer.forget_checkpoints(tmp_path, limit, kept)
+    folders.forget_checkpoints(tmp_path, limit, kept)
     assert sorted(int(path.name[11:]) for path in tmp_path.iterdir()) == left
 
 
