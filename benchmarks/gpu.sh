@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What one GPU shows in under 10 minutes: the toy pair trained and evaluated there, whole and with --shard_llm; the speed
-# benchmarks of evaluation and training, shapes 8b and cpu, batches 1, 4, 16, 32; where $PYTHON has vLLM, also evaluate.py
+# What one GPU shows in under 10 minutes: the toy pair trained and evaluated there, whole and with --shard_llm, and its
+# large LM as Coconut; the speed benchmarks of evaluation and training, shapes 8b and cpu, batches 1, 4, 16, 32; where $PYTHON has vLLM, also evaluate.py
 # --backend vllm beside hf, at the last shape. PARTS names what of this is done.
 # A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
 #   bash benchmarks/gpu.sh
@@ -14,7 +14,7 @@ OUT=${OUT:-results/gpu}
 DATA_DIR=${DATA_DIR:-data}
 SHAPES=${SHAPES:-8b cpu}
 BATCHES=${BATCHES:-16 4 1 32}
-PARTS=${PARTS:-toy evaluate train backends}
+PARTS=${PARTS:-toy coconut evaluate train backends}
 SECONDS_IN_ALL=${SECONDS_IN_ALL:-570}
 mkdir -p "$OUT"
 failed=0
@@ -41,11 +41,12 @@ run() { # name, script, flags: a benchmark
     step "$name" "$@" --data_dir "$DATA_DIR" --out "$OUT/$name.json" && tail -1 "$OUT/$name.json"
 }
 
+common=(--large_model_id toy/large --small_model_id toy/small --task_name arithmetic
+    --num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 --learning_rate 3e-3
+    --eval_strategy steps --logging_steps 20 --disable_tqdm true)
+
 # the toy pair in bf16 as the demo has it, then 20 steps in float32 in one process and as one rank of a sharded LLM
 toy() {
-    local common=(--large_model_id toy/large --small_model_id toy/small --task_name arithmetic
-        --num_thought_tokens 8 --batch_size 16 --gradient_accumulation_steps 1 --learning_rate 3e-3
-        --eval_strategy steps --logging_steps 20 --disable_tqdm true)
     local one_rank=(-m torch.distributed.run --standalone --nproc_per_node=1)
     rm -rf results/gpu-toy* ckpt/gpu-toy* "$OUT/toy-evaluation"
     step toy-train train.py "${common[@]}" --output_name gpu-toy --max_steps 100 --eval_steps 50 &&
@@ -54,6 +55,16 @@ toy() {
         step toy-whole train.py "${common[@]}" --output_name gpu-toy-whole --bf16 False --max_steps 20 --eval_steps 20 &&
         step toy-shard "${one_rank[@]}" train.py "${common[@]}" --output_name gpu-toy-shard --bf16 False --max_steps 20 \
             --eval_steps 20 --shard_llm
+}
+
+# the large LM as its own generator, in stages, by LoRA in bf16
+coconut() {
+    rm -rf results/gpu-coconut ckpt/gpu-coconut-* "$OUT/coconut-evaluation"
+    step coconut-train train.py "${common[@]}" --output_name gpu-coconut --thought_generator coconut --tune_base_model \
+        --align_loss_weight 0 --focus_loss_weight 0 --coconut_stages 4 --thoughts_per_step 2 --k_shot 160 --n_epochs 6 \
+        --eval_steps 30 &&
+        step coconut-evaluate evaluate.py --checkpoint ckpt/gpu-coconut-* --num_return_sequences 4 --batch_size 48 \
+            --max_new_tokens 96 --output_dir "$OUT/coconut-evaluation"
 }
 
 # the published way needs the most memory: where both do not fit, ours runs alone
@@ -67,6 +78,7 @@ part() { # name: whether it was asked for
 }
 
 if part toy; then toy || failed=1; fi
+if part coconut; then coconut || failed=1; fi
 for shape in $SHAPES; do
     answers=(--questions 32 --rounds 1 --checked 2 --mean 100 --longest 300)
     if [ "$shape" = tiny ]; then answers=(--questions 8 --rounds 1 --checked 2); fi

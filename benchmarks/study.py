@@ -16,7 +16,7 @@ best of LEARNING_RATES by dev SFT loss with seed 41, for each contestant; five s
 training, two elsewhere; the ablations start from the LTA contestant that is best on dev. Nothing is chosen on test
 questions. The second world has two seeds, 4 samples a question, rates of FEW_RATES that are chosen on its number
 family, and the leak in that family alone. The real LLM's worlds have their own steps, and REAL_RATES, chosen on ASDiv.
-What tunes the LLM has TUNING_RATES and its own epochs; on the real LLM one rate and a quarter of the others' rows.
+What tunes the LLM has TUNING_RATES and its own epochs; on the real LLM one rate and as many rows as the others.
 """
 
 import argparse
@@ -38,6 +38,7 @@ from benchmarks.study_runs import Study, Wanted, as_digits, world_of  # noqa: E4
 from benchmarks.study_worlds import (  # noqa: E402
     ALONE,
     CONTESTANTS,
+    FEW_ALONE,
     INSPECT,
     LLM,
     REWORDED_PROMPT,
@@ -152,7 +153,7 @@ class StudyRunner:
         seconds = {"seconds": time.time() - start}
         if evaluation == INSPECT:
             result = inspected(folder) | seconds
-        elif evaluation == ALONE:
+        elif evaluation in (ALONE, FEW_ALONE):
             result = {"speed": evaluated(folder)["speed"]} | seconds
         else:
             result = evaluated(folder) | seconds

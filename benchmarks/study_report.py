@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.study_runs import Study, Wanted, from_digits
-from benchmarks.study_worlds import ALONE, CONTESTANTS, CONTROLS, TUNED, WEIGHTS, Run
+from benchmarks.study_worlds import CONTESTANTS, CONTROLS, TUNED, WEIGHTS, Run
 
 RESAMPLES = 10_000
 SHORT_TITLES = {  # of the baselines
@@ -228,19 +228,18 @@ class Report:
         return markdown(head + [f"variance over {over}" for over in variances], rows)
 
     def ways(self, pairs: Wanted, label: str) -> str:
-        """Two tables: accuracies beside what an answer and the training cost; paired differences of the tuned LLMs to
-        the bare one and to the controls."""
-        tuned = [pair for pair in pairs if pair[0].contestant in ("none", *TUNED)]
-        asked = self.by_contestant(tuned, label)
-        controls = tuple(name for name in ("none", *CONTROLS) if name in asked)
-        return "\n\n".join([self.costs_of_ways(pairs, label), self.differences(tuned, label, controls)])
+        """Two tables: accuracies beside what an answer and the training cost; paired differences to the bare LLM, to
+        a constant prompt and to Coconut's controls."""
+        asked = self.by_contestant(pairs, label)
+        baselines = tuple(name for name in ("none", "prompt", *CONTROLS) if name in asked)
+        return "\n\n".join([self.costs_of_ways(pairs, label), self.differences(pairs, label, baselines)])
 
     def costs_of_ways(self, pairs: Wanted, label: str) -> str:
-        """A row for each contestant. Seconds a question are of ALONE: ten answers, one job on the machine."""
+        """A row for each contestant. Seconds a question are of ALONE or FEW_ALONE: with one job on the machine."""
         rows = []
         for name, records in self.by_contestant(pairs, label).items():
-            alone = [record["evaluations"].get(ALONE.label, {}).get("speed") for record in records]
-            questions = [speed["questions"] for speed in alone if speed]
+            evaluations = [pair for record in records for pair in record["evaluations"].items()]
+            questions = [told["speed"]["questions"] for asked, told in evaluations if asked.startswith("alone")]
             trainings = [record["training"] for record in records if "training" in record]
             seconds = min((training["seconds"] for training in trainings), default=None)
             rows.append(

@@ -16,6 +16,7 @@ from benchmarks.study_worlds import (
     BROAD,
     CONTESTANTS,
     DEFAULT,
+    FEW_ALONE,
     FEW_RATES,
     FEW_SEEDS,
     GSM8K,
@@ -206,7 +207,7 @@ class Study:
             f"looks {ASDIV.name}": lambda: self.looks(ASDIV.name),
             f"ways-tuning {ASDIV.name}": lambda: self.ways_tuning(ASDIV),
             f"ways {ASDIV.name}": lambda: self.ways(ASDIV, SEEDS[:2], SHORT),
-            f"ways-alone {ASDIV.name}": lambda: self.ways(ASDIV, SEEDS[:1], ALONE),
+            f"ways-alone {ASDIV.name}": lambda: self.ways(ASDIV, SEEDS[:1], FEW_ALONE),
         }
 
     def ready(self, title: str) -> bool:
@@ -344,26 +345,26 @@ class Study:
         return [(self.tuned("arithmetic", name, seed), [sampled("test", 20)]) for name in names for seed in FEW_SEEDS]
 
     def ways_tuning(self, world: World) -> Wanted:
-        """Learning rates of what tunes the LLM."""
-        names = [name for name in world.ways if name in TUNED]
-        return [(self.at_rate(world.name, name, SEEDS[0], rate), []) for name in names for rate in world.tuning_rates]
+        """Learning rates of the ways that are not in the main table."""
+        return [
+            (self.at_rate(world.name, name, SEEDS[0], rate), [])
+            for name in world.ways
+            if name not in world.contestants
+            for rate in (world.tuning_rates if name in TUNED else self.rates(world.name))
+        ]
 
     def ways(self, world: World, seeds, evaluation: Evaluation) -> Wanted:
         """Every way of thinking side by side: text, vectors of each kind, pause tokens, no steps at all; those whose
         learning rate is chosen."""
-        chosen = {run.contestant for run, _ in self.ways_tuning(world) if self.dev_loss(run) is not None}
-        names = [name for name in world.ways if name in chosen or (name not in TUNED and self.is_tuned(world, name))]
+        rated = self.tuning(WORLDS[world.tuned_on]) + self.ways_tuning(world)
+        chosen = {run.contestant for run, _ in rated if self.dev_loss(run) is not None}
+        names = [name for name in world.ways if name in chosen or CONTESTANTS[name].flags is None]
         longer = dict(world.longer_ways)
         return [
             (self.tuned(world.name, name, seed, **(longer if name in TUNED else {})), [evaluation])
             for seed in seeds
             for name in names
         ]
-
-    def is_tuned(self, world: World, name: str) -> bool:
-        """Whether a contestant of the main table has a learning rate, or needs none."""
-        runs = [self.at_rate(world.tuned_on, name, SEEDS[0], rate) for rate in self.rates(world.tuned_on)]
-        return CONTESTANTS[name].flags is None or any(self.dev_loss(run) is not None for run in runs)
 
     def headroom(self) -> Wanted:
         """The second world's questions to its large LM, and to its small one alone."""

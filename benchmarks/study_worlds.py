@@ -167,17 +167,16 @@ def smollm2(task: str, contestants: tuple[str, ...], batch_size: int) -> World:
         contestants,
         baselines=("none", "fewshot", "prompt", "lora"),
         reading=(("reader_layers", 20),),
-        ways=(*SIDE_BY_SIDE, "lora", *BY_LORA),
+        ways=(*SIDE_BY_SIDE, *BY_LORA),
         tuning_rates=TUNING_RATES[-1:],  # of `lora` the best but one, 0.006 nats behind
-        # a row has one step; an epoch, 20 steps, for each stage and the answer alone: two CPU cores train it in hours
+        # a row has one step; an epoch, 40 steps of 32 rows, for each stage and the answer alone: as many as the others
         in_epochs=(
             ("coconut_stages", 1),
             ("thoughts_per_step", 8),
             ("num_thought_tokens", 8),
             ("n_epochs", 3),
-            ("k_shot", 320),
-            ("batch_size", 4),  # of rows of about one length
-            ("gradient_accumulation_steps", 4),
+            ("k_shot", 1280),
+            ("batch_size", 32),
             ("eval_steps", 60),
         ),
         batch_size=batch_size,
@@ -257,7 +256,8 @@ LONGER = sampled(
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
 MADE_TWO = sampled("made2", 4, num_thought_tokens=2, make_only_n=True)
 SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
-ALONE = sampled("alone", 10)  # as MAIN, for the seconds: with one job
+# for the seconds, with one job: as MAIN; on the real LLM of fewer questions and answers
+ALONE, FEW_ALONE = sampled("alone", 10), sampled("alone", 4, test_k=100)
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
     "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"
