@@ -256,8 +256,8 @@ LONGER = sampled(
 REWORDED = sampled("reworded", 4, prompt_file="results/study/reworded.json")
 MADE_TWO = sampled("made2", 4, num_thought_tokens=2, make_only_n=True)
 SMALL_ALONE = sampled("small-alone", 4, base_model_id="toy/broad/small")
-# for the seconds, with one job: as MAIN; on the real LLM of fewer questions and answers
-ALONE, FEW_ALONE = sampled("alone", 10), sampled("alone", 4, test_k=100)
+# for the seconds: as MAIN; on the real LLM of fewer questions and answers
+ALONE, FEW_ALONE = sampled("alone", 10), sampled("alone", 4, test_k=100, dtype="float32")
 INSPECT = Evaluation("inspect", (("inspect", 100),))
 REWORDED_PROMPT = {
     "problem": "Here is a question. Work it out in steps and write the final answer in \\boxed{}.\n\n{question}"
