@@ -263,7 +263,7 @@ def run(argv: list[str]) -> int:
     # imported here: transformers' Trainer takes two seconds, and a wrong flag does not need it
     from lta_thinker.training.preemption import StopAtSignal, start_workers_from_server
     from lta_thinker.training.texts import LogTexts
-    from lta_thinker.training.trainer import EvaluateLastStep, ThoughtTrainer, check_optimizer
+    from lta_thinker.training.trainer import Schedule, ThoughtTrainer, check_optimizer
 
     check_optimizer(args)
     if args.estimate:
@@ -323,7 +323,7 @@ def run(argv: list[str]) -> int:
     if checkpoint:
         check_same_lms(args, record, TrainingRecord.read(checkpoint))
     stop = StopAtSignal(functools.partial(library_can_resume, args, rows.num_train))
-    callbacks = [EvaluateLastStep(), stop, ResetOptimizer(args.curriculum)]
+    callbacks = [Schedule(), stop, ResetOptimizer(args.curriculum)]
     if args.log_texts:
         callbacks.append(LogTexts(models, rows.dev_examples[: args.log_texts], args.task.answer_type))
     trainer = ThoughtTrainer(

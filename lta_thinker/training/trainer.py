@@ -479,8 +479,12 @@ class ThoughtTrainer(Trainer):
         return replace(self.record, dev=dev, dev_curve=curve)
 
 
-class EvaluateLastStep(TrainerCallback):
-    """The last weights are evaluated too, at whatever step training ends and whatever --eval_delay says."""
+class Schedule(TrainerCallback):
+    """Log lines come as often as this start's flags say, not those of the checkpoint that it goes on from. The last
+    weights are evaluated too, at whatever step training ends and whatever --eval_delay says."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.compute_steps(args, state.max_steps)
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.eval_strategy == "steps" and state.global_step >= state.max_steps:

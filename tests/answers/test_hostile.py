@@ -39,7 +39,8 @@ def test_extraction_time_is_linear(answer_type):
         return time.process_time() - began
 
     for text in hostile_texts(seed=ANSWER_TYPES.index(answer_type)):
-        short, long = seconds(text(2_500)), seconds(text(10_000))
+        long = seconds(text(10_000))
+        short = seconds(text(2_500)) if long >= 0.02 else 0.0  # it decides nothing
         if long > 8 * short + 0.02:  # again, for what else ran on the machine
             short, long = min(seconds(text(2_500)) for _ in range(3)), min(seconds(text(10_000)) for _ in range(3))
         assert long < 8 * short + 0.02, text(40)

@@ -253,7 +253,7 @@ def test_equal_formulas_vote_together():
 
 @pytest.mark.parametrize(
     "monster",
-    ["9^{9^{9^{9}}}", "100000000!", "{" * 200 + "}" * 200, r"\frac{" * 80, r"\sqrt{" * 83],
+    ["9^{9^{9^{9}}}", "{" * 200 + "}" * 200, r"\frac{" * 80, r"\sqrt{" * 83],
 )
 def test_huge_formulas_are_unequal(monster, caplog):
     """Comparing a formula that is huge or broken ends, as unequal and without a warning."""

@@ -157,11 +157,10 @@ def test_estimate_is_near_the_count(monkeypatch):
     assert maj_at_k([None] * 257, [False] * 257) == [0] * 257 == maj_at_k([0] * 256 + [None], [False] * 257)
 
 
-def test_a_thousand_different_answers_are_grouped():
-    """1,000 different answers make 1,000 groups."""
-    answers = [str(i) for i in range(1000)] * 2
-    for answer_type in ("number", "latex"):
-        assert group_answers(answers, answer_type) == [*range(1000)] * 2
+def test_hundreds_of_different_answers_are_grouped():
+    """1,000 different numbers make 1,000 groups, 300 different formulas 300."""
+    for answer_type, count in {"number": 1000, "latex": 300}.items():
+        assert group_answers([str(i) for i in range(count)] * 2, answer_type) == [*range(count)] * 2
 
 
 def test_pass_at_k_counts_subsets_exactly():

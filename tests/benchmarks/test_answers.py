@@ -1,9 +1,13 @@
 """Agreement of the answers that are read: what counts as right, wrong and none, on own rows; two codes side by side."""
 
+import contextlib
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import warm
 from helpers import write_jsonl
 
 from benchmarks import answers
@@ -19,6 +23,11 @@ CASES = [
     {"text": "\\boxed{4 km}", "answer_type": "choice", "expected": "A", "options": ["3 km", "4 km"], "policy": True},
     {"text": "\\boxed{x+1}", "answer_type": "latex", "expected": "1+x"},
 ]
+OWN = [
+    {"text": "So far 3 eggs and", "answer_type": "number", "expected": None, "finished": False},
+    {"text": r"\boxed{x+1}", "answer_type": "latex", "unequal_to": "x-1"},
+    {"text": r"\boxed{x+1}", "answer_type": "latex", "unequal_to": "1+x"},
+]
 # extract_answer of two codes: of the number type alone, it takes the first or the last word
 STUB = """
 def extract_answer(text, answer_type, options=(){finished}):
@@ -28,13 +37,6 @@ def extract_answer(text, answer_type, options=(){finished}):
 def answers_equal(a, b, answer_type):
     return a == b
 """
-
-
-@pytest.fixture
-def shared(tmp_path) -> Path:
-    """A folder as ../shared with cases alone."""
-    write_jsonl(tmp_path / "shared" / "answers" / "cases.jsonl", CASES)
-    return tmp_path / "shared"
 
 
 def cells(printed: str) -> dict[tuple[str, str], list[str]]:
@@ -56,41 +58,46 @@ def write_code(folder: Path, place: int, finished: str = "") -> None:
         path.write_text(text)
 
 
-def test_right_wrong_and_none_are_counted(shared, capsys):
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory) -> tuple[Path, str]:
+    """A folder as ../shared with cases alone, and what is printed of them and of own ones."""
+    shared = tmp_path_factory.mktemp("answers") / "shared"
+    write_jsonl(shared / "answers" / "cases.jsonl", CASES)
+    write_jsonl(shared / "own.jsonl", OWN)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.setattr(sys, "executable", warm.python())
+        answers.main(["--shared", str(shared), "--own", str(shared / "own.jsonl"), "--show", "1"])
+    return shared, out.getvalue()
+
+
+def test_right_wrong_and_none_are_counted(printed):
     """An equal answer is right, another one wrong, as is any where none is expected; none is none where one is. Policy
     cases are counted apart, absent files are named, LaTeX golds stand in every frame and are kept apart."""
-    answers.main(["--shared", str(shared), "--own", str(shared / "no.jsonl"), "--show", "1"])
-    printed = capsys.readouterr().out
-    assert f"note: {shared}/data/gsm8k/test.jsonl is not there" in printed
-    found = cells(printed)
+    shared, text = printed
+    assert f"note: {shared}/data/gsm8k/test.jsonl is not there" in text
+    found = cells(text)
     assert found["cases", "number"] == ["6", "50.00", "2", "1"]
     assert found["cases", "choice"] == found["cases", "latex"] == ["1", "100.00", "0", "0"]
     assert found["cases", "all"] == ["8", "62.50", "2", "1"]
     assert found["cases, policy", "choice"] == ["1", "0.00", "1", "0"]
     assert found["golds, \\boxed{X}", "latex"] == ["21", "100.00", "0", "0"]
     assert found["unlike golds", "latex"] == ["210", "100.00", "0", "0"]
-    assert "cases: wrong: '7', expected '18' (number)\n  \"So it is \\\\boxed{7}.\"" in printed
-    assert printed.count("cases: ") == 1
+    assert "\ncases: wrong: '7', expected '18' (number)\n  \"So it is \\\\boxed{7}.\"" in text
+    assert text.count("\ncases: ") == 1
 
 
-def test_own_cases_may_be_cut_off_or_unlike(shared, capsys):
+def test_own_cases_may_be_cut_off_or_unlike(printed):
     """Own cases may say that their text was cut off, and which formula an answer must not equal."""
-    rows = [
-        {"text": "So far 3 eggs and", "answer_type": "number", "expected": None, "finished": False},
-        {"text": r"\boxed{x+1}", "answer_type": "latex", "unequal_to": "x-1"},
-        {"text": r"\boxed{x+1}", "answer_type": "latex", "unequal_to": "1+x"},
-    ]
-    write_jsonl(shared / "own.jsonl", rows)
-    answers.main(["--shared", str(shared), "--own", str(shared / "own.jsonl")])
-    found = cells(capsys.readouterr().out)
+    found = cells(printed[1])
     assert found["own cases", "number"] == ["1", "100.00", "0", "0"]
     assert found["own cases, unlike", "latex"] == ["2", "50.00", "1", "0"]
 
 
-def test_two_codes_stand_side_by_side(shared, tmp_path, monkeypatch, capsys):
+def test_two_codes_stand_side_by_side(tmp_path, monkeypatch, capsys):
     """--against reads the same rows with the other code, in a process of its own."""
     text = "18 is what is left of 20."
     rows = [{"text": text, "answer_type": "number", "expected": expected} for expected in ("20", "20", "18", None)]
+    shared = tmp_path / "shared"
     write_jsonl(shared / "answers" / "cases.jsonl", rows)
     write_code(tmp_path / "now", place=-1)
     (tmp_path / "now" / "data" / "math").mkdir(parents=True)

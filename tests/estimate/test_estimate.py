@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, TOY, fails, one_line, train_flags, write_jsonl
+from helpers import ROOT, fails, one_line, train_flags, write_jsonl
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -291,7 +291,7 @@ def test_what_several_gpus_add_and_spare(flags):
     assert peak.parts == {"LLM": 10**6 - shared, "gradients sent between GPUs": 400}
 
 
-def test_list_of_the_paper_has_estimated_hours(tmp_path, monkeypatch, capsys):
+def test_list_of_the_paper_has_estimated_hours(tiny_pair, tmp_path, monkeypatch, capsys):
     """reproduce_paper.sh --list has hours of --estimate, for the card that is named, where nothing was measured."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(of_training, "MANY_ROWS", 2)  # is quicker, and so are few rows
@@ -299,7 +299,7 @@ def test_list_of_the_paper_has_estimated_hours(tmp_path, monkeypatch, capsys):
     for split in ("train", "dev", "test"):
         lines = (ROOT / "data" / "arithmetic" / f"{split}.jsonl").read_text().splitlines()
         write_jsonl(tmp_path / "data" / "arithmetic" / f"{split}.jsonl", lines[:40])
-    given = {"python": "python", "gpus": "0", "pairs": f"{TOY['large']},{TOY['small']}", "tasks": "arithmetic"}
+    given = {"python": "python", "gpus": "0", "pairs": f"{tiny_pair}/large,{tiny_pair}/small", "tasks": "arithmetic"}
     given |= {"generators": "small_block", "num_thoughts": "2", "du_trained_on": "gsm8k", "seed": "41", "card": "h100"}
     given |= {"data_dir": "data", "out": "results/t", "paper": "--recipe paper", "sft_alone": ""}
     given |= {"train_flags": "--num_thought_tokens 4", "evaluate_flags": "--max_new_tokens 96"}
@@ -315,20 +315,24 @@ def test_list_of_the_paper_has_estimated_hours(tmp_path, monkeypatch, capsys):
 
 
 def test_memory_on_the_pages_is_the_estimate(tmp_path, monkeypatch):
-    """What README.md, README.zh-CN.md and docs/scaling.md say of the 8B pair's memory is what --estimate prints."""
+    """What README.md, README.zh-CN.md and docs/scaling.md say of the 8B pair's memory is what --estimate prints. The
+    estimate grows by the same bytes with each of the LLM's layers; two and three say what 36 do."""
     monkeypatch.chdir(tmp_path)
-    for name, sizes in zip(("Qwen/Qwen3-8B", "Qwen/Qwen3-0.6B"), shapes.SHAPES["8b"], strict=True):
-        Qwen3Config(**shapes.QWEN3, **sizes, vocab_size=shapes.VOCABULARY).save_pretrained(name)
-    args = arguments("--gpus", "4", "--rows", "7473", "--data_dir", "none")
-    layout = of_training.layout_of(args)
-    longest = of_training.longest_rows(of_training.rows_of(args, layout).rows, 4)
-    batch = TrainingCollator(layout, steps=True)(longest)
-    found = of_training.run_steps(args, layout, {"longest": batch}, keeps=True)
-    peak = of_training.with_ranks(args, found.peak("longest"), found)
-    said = f"{peak.peak / 1e9:.3g} GB"
+    (large, small), peaks = shapes.SHAPES["8b"], []
+    for layers in (2, 3):
+        for name, sizes in {"Qwen/Qwen3-8B": large | {"num_hidden_layers": layers}, "Qwen/Qwen3-0.6B": small}.items():
+            Qwen3Config(**shapes.QWEN3, **sizes, vocab_size=shapes.VOCABULARY).save_pretrained(name)
+        args = arguments("--gpus", "4", "--rows", "7473", "--data_dir", "none")
+        layout = of_training.layout_of(args)
+        longest = of_training.longest_rows(of_training.rows_of(args, layout).rows, 4)
+        batch = TrainingCollator(layout, steps=True)(longest)
+        found = of_training.run_steps(args, layout, {"longest": batch}, keeps=True)
+        peaks.append(of_training.with_ranks(args, found.peak("longest"), found))
+    two, three = peaks
+    said = f"{(two.peak + (large['num_hidden_layers'] - 2) * (three.peak - two.peak)) / 1e9:.3g} GB"
     for page in ("README.md", "README.zh-CN.md", "docs/scaling.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         assert f"**{said}**" in text, f"{page}: {said}"
-    own = sum(size for part, size in peak.parts.items() if part in ("trained weights", "gradients", "optimiser"))
+    own = sum(size for part, size in three.parts.items() if part in ("trained weights", "gradients", "optimiser"))
     assert f"{own / 1e9:.1f} GB" in (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
     assert own / found.trained == pytest.approx(24, rel=0.01)  # bytes a parameter, as docs/scaling.md says

@@ -1,11 +1,12 @@
 """Fixtures of evaluation: a checkpoint of each generator, and evaluate.py run in this process."""
 
+import functools
 from pathlib import Path
 
 import pytest
 from helpers import N, record_of
 
-from lta_thinker import evaluate
+from lta_thinker import build, evaluate
 from lta_thinker.checkpoint import save_checkpoint
 
 
@@ -30,11 +31,33 @@ def no_drawing(monkeypatch):
     monkeypatch.setattr(figure.Figure, "savefig", lambda figure, path, **kwargs: path.touch())
 
 
+@pytest.fixture(scope="session")
+def load_once(tiny_pair):
+    """load_frozen_lm that reads each LM of the tiny pair once; nothing changes a loaded LM."""
+    once = functools.cache(build.load_frozen_lm)
+    return lambda source: (once if Path(source.model_id).parent == tiny_pair else once.__wrapped__)(source)
+
+
+@pytest.fixture(scope="session")
+def common(gsm8k_data) -> list[str]:
+    """Flags of every short evaluation."""
+    return ["--data_dir", str(gsm8k_data), "--max_new_tokens", "4", "--test_k", "4"]
+
+
+@pytest.fixture(scope="session")
+def whole(checkpoints, common, tmp_path_factory) -> Path:
+    """What evaluate.py leaves with the checkpoint `small` and --num_return_sequences 2: to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("evaluation") / "whole"
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", folder]
+    evaluate.main([*common, "--batch_size", "1", *map(str, flags)])
+    return folder
+
+
 @pytest.fixture
-def run(gsm8k_data, tmp_path, capsys, monkeypatch):
+def run(common, load_once, tmp_path, capsys, monkeypatch):
     """Run evaluate.py in this process, in an empty folder -> what it printed; a failed run gives its error line."""
     monkeypatch.chdir(tmp_path)
-    common = ["--data_dir", str(gsm8k_data), "--max_new_tokens", "8", "--test_k", "4"]
+    monkeypatch.setattr(build, "load_frozen_lm", load_once)
 
     def run(*flags, data=True) -> str:
         try:

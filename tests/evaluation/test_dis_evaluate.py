@@ -102,9 +102,9 @@ def test_resume_checkpoints_have_own_dev_figures(folder):
 def test_checkpoint_before_eval_delay_lacks_figures(training, tmp_path, monkeypatch):
     """A checkpoint from before --eval_delay has its step and epoch and no dev figures."""
     monkeypatch.chdir(tmp_path)
-    train.run([*training, "--output_name", "late", "--max_steps", "4", "--eval_delay", "4"])
-    assert meta(Path("results/late/checkpoint-2"))["dev"] == {"step": 2, "epoch": pytest.approx(2 / 19)}
-    assert "eval_sft_loss" in meta(Path("results/late/checkpoint-4"))["dev"]
+    train.run([*training, "--output_name", "late", "--max_steps", "2", "--eval_steps", "1", "--eval_delay", "2"])
+    assert meta(Path("results/late/checkpoint-1"))["dev"] == {"step": 1, "epoch": pytest.approx(1 / 19)}
+    assert "eval_sft_loss" in meta(Path("results/late/checkpoint-2"))["dev"]
 
 
 def test_best_checkpoint_gives_final_texts(folder, flags):

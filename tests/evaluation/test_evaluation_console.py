@@ -23,7 +23,7 @@ def test_start_tells_flags_models_sampling_rows_parameters_and_disk(run, checkpo
     at = next(i for i, line in enumerate(lines) if not line.startswith("  --"))
     assert 0 < at <= 5 and re.search("large with 4 thoughts of small_block behind .*small, float32$", lines[at])
     begins = [
-        "  2 answers to each question of at most 8 tokens: temperature 0.",
+        "  2 answers to each question of at most 4 tokens: temperature 0.",
         "  ",
         "  parameters: ",
         "  disk: out; ",

@@ -166,38 +166,39 @@ def test_line_cut_by_a_kill_is_no_fault(tmp_path, capsys):
     assert capsys.readouterr().out == "" and not (tmp_path / SET_ASIDE_FILE).exists()
 
 
-def test_broken_lines_are_asked_again(run, checkpoints, asked):
+def test_broken_lines_are_asked_again(run, checkpoints, whole, asked):
     """The questions of lines that cannot be used are asked again, and the texts are those of an untouched folder."""
-    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", "out"]
-    run(*flags)
-    path, whole = Path("out/samples.jsonl"), Path("out/samples.jsonl").read_text()
-    lines = whole.splitlines(keepends=True)
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--batch_size", "1"]
+    flags += ["--output_dir", "out"]
+    shutil.copytree(whole, "out")
+    path, before = Path("out/samples.jsonl"), Path("out/samples.jsonl").read_text()
+    lines = before.splitlines(keepends=True)
     path.write_text("".join([lines[0], changed(index=3)(lines[1]), changed(num_tokens=[-1, 1])(lines[2]), lines[3]]))
-    del asked[:]
     said = run(*flags)
-    assert asked == [1, 2] and path.read_text() == whole
+    assert asked == [1, 2] and path.read_text() == before
     assert said.count("set aside in samples.set-aside.jsonl") == 1 and "(and 1 more such lines)" in said
 
 
-def test_corrected_gold_counts_and_nothing_is_asked_again(run, checkpoints, own_data, asked):
+def test_corrected_gold_counts_and_nothing_is_asked_again(run, checkpoints, whole, own_data, asked):
     """A gold answer that was corrected in the file is the one that counts, for the texts that are there."""
-    flags = ["--checkpoint", checkpoints / "small", "--data_dir", own_data, "--output_dir", "out"]
-    run(*flags)
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", "out"]
+    flags += ["--data_dir", own_data]
+    shutil.copytree(whole, "out")
     path = own_data / "gsm8k" / "test_socratic.jsonl"
     rows = path.read_text().splitlines(keepends=True)
     row = json.loads(rows[2])
     steps = row["answer"].rpartition("#### ")[0]
     path.write_text("".join([*rows[:2], json.dumps(row | {"answer": f"{steps}#### 9,977"}) + "\n", *rows[3:]]))
-    del asked[:]
     assert "note: 1 answered questions have another gold answer in the rows by now" in run(*flags) and asked == []
     graded = [json.loads(line) for line in Path("out/graded.jsonl").read_text().splitlines()]
     assert graded[2]["gold"] == "9977"
 
 
-def test_other_questions_are_another_folder(run, checkpoints, own_data):
+def test_other_questions_are_another_folder(run, checkpoints, whole, own_data):
     """Where a question of the file has changed, the folder's answers are left as they are."""
-    flags = ["--checkpoint", checkpoints / "small", "--data_dir", own_data, "--output_dir", "out"]
-    run(*flags)
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", "out"]
+    flags += ["--data_dir", own_data]
+    shutil.copytree(whole, "out")
     before, path = Path("out/samples.jsonl").read_bytes(), own_data / "gsm8k" / "test_socratic.jsonl"
     path.write_text(path.read_text().replace("Box 41", "Crate 41"))
     assert run(*flags) == (
@@ -210,17 +211,16 @@ def test_other_questions_are_another_folder(run, checkpoints, own_data):
 # An evaluation that goes on
 
 
-def test_answers_are_found_anew_for_each_report(run, checkpoints, asked, monkeypatch):
+def test_answers_are_found_anew_for_each_report(run, checkpoints, whole, asked, monkeypatch):
     """Answers and gold answers are of the code that makes the report: with another extraction the same texts get
     another report, and a comparison sees it too."""
     flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", "out"]
-    run(*flags)
-    assert report_of("out")["sample_accuracy"]["value"] == 0  # random LMs are never right
-    shutil.copytree("out", "before")
+    assert report_of(whole)["sample_accuracy"]["value"] == 0  # random LMs are never right
+    for folder in ("before", "out"):
+        shutil.copytree(whole, folder)
     monkeypatch.setattr(reports, "extract_answer", lambda text, answer_type, options, finished: "18")
     monkeypatch.setattr(reports, "gold_answer", lambda text, answer_type, options: "18")
     assert compare("before/report.json", "out/report.json").sample.a.value == 1
-    del asked[:]
     run(*flags)
     assert asked == [] and report_of("out")["sample_accuracy"]["value"] == 1
     assert Path("out/samples.jsonl").read_bytes() == Path("before/samples.jsonl").read_bytes()
@@ -287,11 +287,10 @@ def test_foreign_graded_file_is_not_replaced(run, checkpoints):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopped_evaluation_says_what_is_kept(run, checkpoints, monkeypatch, capsys, stop):
+def test_stopped_evaluation_says_what_is_kept(run, checkpoints, whole, monkeypatch, capsys, stop):
     """A Ctrl-C, a SIGTERM and a lost terminal end in one line that says what is kept; the same command answers the
     rest, with the texts of an uncut run."""
     flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--batch_size", "1"]
-    run(*flags, "--output_dir", "whole")
     answers = Sampler.answers
 
     def cut(sampler, requests):
@@ -308,18 +307,18 @@ def test_stopped_evaluation_says_what_is_kept(run, checkpoints, monkeypatch, cap
     assert len(read_samples(Path("cut/samples.jsonl"))) == 2 and not Path("cut/report.json").exists()
     monkeypatch.setattr(Sampler, "answers", answers)
     run(*flags, "--output_dir", "cut")
-    assert Path("cut/samples.jsonl").read_bytes() == Path("whole/samples.jsonl").read_bytes()
+    assert Path("cut/samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
 
 
 def test_full_disk_keeps_what_is_complete(run, checkpoints):
     """Where the disk is full one line says so, and what was answered stays. After room was made the same command ends
     with the files of an uncut run. (The limit of a file's size stands for the disk.)"""
     flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "16", "--batch_size", "1"]
-    flags += ["--max_new_tokens", "64"]
+    flags += ["--max_new_tokens", "24", "--test_k", "3"]
     run(*flags, "--output_dir", "whole")
     sizes = [len(line) for line in Path("whole/samples.jsonl").read_bytes().splitlines(keepends=True)]
     own = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for room in (100, 5500):
+    for room in (100, 4000):  # settings.json has 3,100
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, own[1]))
             said = run(*flags, "--output_dir", "cut")
@@ -372,10 +371,10 @@ def test_a_world_without_torchrun_is_one_line(monkeypatch):
 # What no evaluation replaces, and the default folders
 
 
-def test_larger_report_is_not_replaced(run, checkpoints):
+def test_larger_report_is_not_replaced(run, checkpoints, whole):
     """A report is replaced by one of fewer questions only with --replace_report; the models are not even loaded."""
-    flags = ["--checkpoint", checkpoints / "small", "--output_dir", "out"]
-    run(*flags)
+    flags = ["--checkpoint", checkpoints / "small", "--num_return_sequences", "2", "--output_dir", "out"]
+    shutil.copytree(whole, "out")
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     said = run(*flags, "--test_k", "3")
     assert said == (

@@ -195,9 +195,11 @@ def test_answer_losses_match_plain_loop(tiny_models, kind):
     assert tokens == sum(len(row["target"]) for row in rows)
 
 
-def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, capsys):
+def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, capsys, request):
     """The inspection writes its figures and its drawing, names the file, and leaves the LLM as it was, in bfloat16 (the
-    tests above have float32)."""
+    tests above have float32). What is drawn hangs on no generator: one is drawn for real."""
+    if kind != "small_block":
+        request.getfixturevalue("no_drawing")
     dtype = torch.bfloat16
     llm, small_lm = (load_frozen_lm(LmSource(str(tiny_pair / name), "", dtype)) for name in ("large", "small"))
     model = LatentThoughtModel(kind, llm, small_lm if GENERATORS[kind].uses_small_lm else None, N, slot_id=0)
@@ -206,7 +208,9 @@ def test_inspection_writes_its_files(tiny_models, tiny_pair, kind, tmp_path, cap
     figures = inspect_thoughts(models, requests, "number", N, greedy_settings(llm, 4), batch_size=2, folder=folder)
     assert json.loads((folder / INSPECTION_FILE).read_text()) == figures
     svg, png = (folder / name for name in DRAWING_FILES)
-    assert svg.read_text().rstrip().endswith("</svg>") and png.read_bytes()[1:4] == b"PNG"
+    assert svg.is_file() and png.is_file()
+    if kind == "small_block":
+        assert svg.read_text().rstrip().endswith("</svg>") and png.read_bytes()[1:4] == b"PNG"
     assert llm.config._attn_implementation == own
     assert figures["questions"] == [7, 8, 9]
     assert [len(slots) for slots in figures["nearest_words"]] == [N] * 3

@@ -73,7 +73,7 @@ def lines(figure) -> dict[str, list[tuple]]:
     }
 
 
-def test_plot_shows_log_and_reports(flags, written, capsys):
+def test_plot_shows_log_and_reports(flags, figures, capsys):
     """A run's curves are those of its log, its votes those of its reports, and the chosen step is marked."""
     steps = ["--eval_strategy", "steps", "--eval_steps", "2", "--align_loss_weight", "0"]
     train.run([*flags, "--output_name", "run", *steps])
@@ -86,11 +86,10 @@ def test_plot_shows_log_and_reports(flags, written, capsys):
     evaluate.main(["--plot", "run", "bare/report.json"])
     paths = capsys.readouterr().out.split()
     assert paths == [f"results/plot-run-large-without-thoughts.{suffix}" for suffix in ("svg", "png", "html")]
-    assert Path(paths[0]).read_text().startswith("<?xml") and Path(paths[1]).read_bytes()[1:4] == b"PNG"
 
     log = json.loads(Path("results/run/trainer_state.json").read_text())["log_history"]
     best = json.loads((folder / "thoughts.json").read_text())["best"]
-    drawn = lines(written[0])
+    drawn = lines(figures[0])
     for key, title in {"sft_loss": "SFT loss", "focus_loss": "reasoning focus loss"}.items():
         points = [(line["step"], line[key]) for line in log if key in line]
         assert len(points) == 5 and drawn.pop(f"training: {title}") == [tuple(map(list, zip(*points, strict=True)))]
@@ -108,7 +107,7 @@ def test_plot_shows_log_and_reports(flags, written, capsys):
         ):
             assert ks == [1, 2, 3] and values == pytest.approx([100 * value for value in found[name].values()])
         votes = [line for line in votes if len(line[0]) < 3] + [line for line in votes if len(line[0]) == 3][2:]
-    assert [text.get_text() for text in written[0].legends[0].get_texts() if text.get_text().strip()] == [
+    assert [text.get_text() for text in figures[0].legends[0].get_texts() if text.get_text().strip()] == [
         "run",
         "the step that was chosen on dev",
         f"run: 4 thoughts, step {best['step']}, 4 test questions",
@@ -118,14 +117,15 @@ def test_plot_shows_log_and_reports(flags, written, capsys):
 
 
 def test_same_runs_plot_same_bytes(written):
-    """The same runs give the same files, to the byte."""
+    """The same runs give the same files, to the byte: an SVG and a PNG of what was drawn, and a page."""
     write("results/a/trainer_state.json", state(40))
     write("results/eval-a/report.json", report("a"))
     files = []
     for folder in ("one", "other"):
         evaluate.main(["--plot", "a", "--output_dir", folder])
-        files.append([path.read_bytes() for path in sorted(Path(folder).iterdir())])
+        files.append({path.suffix: path.read_bytes() for path in Path(folder).iterdir()})
     assert len(files[0]) == 3 and files[0] == files[1]
+    assert files[0][".svg"].startswith(b"<?xml") and files[0][".png"][1:4] == b"PNG"
 
 
 def complete(step: int) -> None:
@@ -167,7 +167,7 @@ def test_reports_belong_to_named_run(figures):
     ]
 
 
-def test_many_runs_look_different(written, capsys):
+def test_many_runs_look_different(figures, capsys):
     """Twelve runs look different, in grey too, and the legend covers no curve. Evaluations that read alike say where
     they are."""
     names = [f"gsm8k-small_block-seed{i}" for i in range(12)]
@@ -177,7 +177,8 @@ def test_many_runs_look_different(written, capsys):
             write(f"results/eval-{name}/x3/report.json", report(name))
             write(f"results/eval-{name}/x1/report.json", report(name, samples=1, questions="0b"))
     evaluate.main(["--plot", *names])
-    figure = written[0]
+    figure = figures[0]
+    figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     assert len(figure.axes) == 5 and not any(legend.overlaps(axes.get_window_extent()) for axes in figure.axes)
     assert len({(one.get_color(), one.get_marker()) for one in figure.axes[0].get_lines()}) == 12

@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from helpers import line_of, write_evaluation
 from test_page import Parts, data_of, tab  # noqa: F401
 
@@ -66,9 +65,8 @@ def test_training_writes_the_page_of_its_run(trained):
     assert '<th scope="row">learning_rate</th><td class="short">0.001</td>' in text
 
 
-def test_plot_writes_a_page(tmp_path, monkeypatch, capsys):
+def test_plot_writes_a_page(no_drawing, tmp_path, monkeypatch, capsys):
     """--plot's page has all its runs, each in a colour of its own, and their evaluations with links to their pages."""
-    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     for i, name in enumerate("ab"):
         folder = Path("results", name)

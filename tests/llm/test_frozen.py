@@ -152,8 +152,10 @@ def test_fingerprint_sees_every_bit(shape, dtype):
         assert same_weights(weights_hash([("a", swapped.view(shape))]), before) == (swapped.equal(flat))
 
 
-@pytest.mark.parametrize("kind", [torch.int64, torch.int8, torch.bool, torch.complex64])
-@pytest.mark.parametrize("shards", [0, 1, 2])  # 0: one file as before torch 1.6
+@pytest.mark.parametrize(
+    ("kind", "shards"),  # 0: one file as before torch 1.6
+    [(torch.int64, 0), (torch.int64, 1), (torch.int64, 2), (torch.int8, 2), (torch.bool, 1), (torch.complex64, 0)],
+)
 def test_pickled_weights_of_other_numbers_are_refused(tiny_pair, tmp_path, kind, shards):
     """pytorch_model.bin, whole or in parts, has floating-point numbers as safetensors have; else the library would make
     up some."""

@@ -11,7 +11,7 @@ from lta_thinker import LatentThoughtModel, evaluate, train
 from lta_thinker.common import InputError
 from lta_thinker.data_loader import TASKS, load_split
 
-LONG = "Why? " * 60_000  # 300,000 characters
+LONG = "Why? " * 6_000  # 30,000 characters
 
 
 @pytest.fixture
@@ -112,10 +112,11 @@ def test_solve_refuses_long_questions(trained, monkeypatch):
 def test_answers_end_where_positions_end(tiny_pair, tmp_path, monkeypatch):
     """Without --max_new_tokens an evaluation of an LM with few positions runs: answers take half of them at most."""
     monkeypatch.chdir(tmp_path)
-    bare = ["--base_model_id", str(tiny_pair / "large"), "--thought_generator", "none", "--split", "sample"]
+    lm = shorter(tiny_pair, "large", tmp_path / "short", 360)
+    bare = ["--base_model_id", str(lm), "--thought_generator", "none", "--split", "sample"]
     evaluate.main([*bare, "--test_k", "1", "--output_dir", "out"])
     settings = json.loads(Path("out/settings.json").read_text())
-    assert settings["sampling"]["max_new_tokens"] == 512
+    assert settings["sampling"]["max_new_tokens"] == 180
 
 
 def test_folders_of_other_noise_are_not_continued(tiny_pair, tmp_path, monkeypatch):

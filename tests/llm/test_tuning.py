@@ -1,6 +1,9 @@
 """LoRA adapters in the LMs: trained, saved, resumed, evaluated; nothing else of the LMs moves."""
 
+import contextlib
+import functools
 import importlib.metadata
+import io
 import json
 import math
 import shutil
@@ -9,7 +12,21 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import EXAMPLES, ROOT, N, assert_close, fails, logs, one_line, plain_z, training_batch, two_ranks
+from helpers import (
+    EXAMPLES,
+    ROOT,
+    N,
+    assert_close,
+    fails,
+    logs,
+    one_line,
+    pair_flags,
+    plain_z,
+    published,
+    train_flags,
+    training_batch,
+    two_ranks,
+)
 from safetensors.torch import load_file, save_file
 
 import lta_thinker
@@ -29,7 +46,7 @@ from lta_thinker.training import trainer
 from lta_thinker.training.flags import TrainArguments
 
 BOTH = ["--tune_base_model", "--tune_assistant_model"]
-FAST = ["--learning_rate", "0.05"]  # so that the adapters change what is said
+FAST = ["--learning_rate", "0.05", "--max_steps", "2"]  # so that the adapters change what is said
 
 
 def load(tiny_pair, name: str, dtype=torch.float32):
@@ -75,8 +92,29 @@ def assert_same_run(a: str, b: str, tolerance: float):
 
 def run_evaluation(*flags) -> list[str]:
     """Lines of samples.jsonl of a short evaluation ; the last flag is its folder."""
-    evaluate.main([*map(str, flags), "--max_new_tokens", "12", "--test_k", "4", "--num_return_sequences", "2"])
+    evaluate.main([*map(str, flags), "--max_new_tokens", "8", "--test_k", "3", "--num_return_sequences", "2"])
     return Path(flags[-1], "samples.jsonl").read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def ended(tiny_pair, gsm8k_data, tmp_path_factory):
+    """(the folder in which a run with these flags has ended, what it printed), made once."""
+
+    @functools.cache
+    def ended(*more: str) -> tuple[Path, str]:
+        folder = tmp_path_factory.mktemp("ended")
+        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+            train.run([*train_flags(tiny_pair, gsm8k_data), *more])
+        return folder, printed.getvalue()
+
+    return ended
+
+
+@pytest.fixture
+def checkpoint(flags, ended) -> Path:
+    """Final folder of a run that tuned both LMs, to be broken."""
+    shutil.copytree(ended(*BOTH, "--max_steps", "1", "--output_name", "run")[0] / "ckpt", "ckpt")
+    return final("run")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -156,7 +194,7 @@ def test_adapter_leaves_own_weights_alone(tiny_pair):
 def test_tuned_lms_evaluate_from_everywhere(flags, tiny_pair, gsm8k_data):
     """Both LMs are tuned and saved, and the final folder, the resume checkpoint and the files' flags give the same
     texts. Without one of the adapters the texts are others."""
-    train.run([*flags, *FAST, *BOTH, "--output_name", "tuned", "--eval_strategy", "steps", "--eval_steps", "5"])
+    train.run([*flags, *FAST, *BOTH, "--output_name", "tuned", "--eval_strategy", "steps", "--eval_steps", "2"])
     folder = final("tuned")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     own = {f"{role}/{name}" for role in ROLES for name in (tuning.WEIGHTS_FILE, tuning.CONFIG_FILE)}
@@ -176,7 +214,7 @@ def test_tuned_lms_evaluate_from_everywhere(flags, tiny_pair, gsm8k_data):
     published = ["--params_file_name", "moved/projection.bin", "--att_file_name", "moved/TransformerBlock.bin"]
     published += ["--base_model_ckpt", "moved/base_model", "--assistant_model_ckpt", "moved/assistant_model"]
     whole = run_evaluation("--checkpoint", folder, *shared, "whole")
-    assert run_evaluation("--checkpoint", "results/tuned/checkpoint-5", *shared, "resumed") == whole
+    assert run_evaluation("--checkpoint", "results/tuned/checkpoint-2", *shared, "resumed") == whole
     shutil.copytree(folder, "moved")
     assert run_evaluation(*models, *published[:4], *shared, "by_meta") == whole  # its thoughts.json says it all
     Path("moved/thoughts.json").unlink()
@@ -190,20 +228,19 @@ def test_tuned_lms_evaluate_from_everywhere(flags, tiny_pair, gsm8k_data):
         assert run_evaluation(*models, *some, *shared, f"without_{left_out}") != whole
 
 
-def test_adapter_of_another_llm_is_refused(flags, tiny_pair, gsm8k_data, tmp_path):
+def test_adapter_of_another_llm_is_refused(checkpoint, tiny_pair, gsm8k_data, tmp_path):
     """An adapter that is named without its thoughts is for the LLM that it was trained with, too."""
-    train.run([*flags, *FAST, "--tune_base_model", "--max_steps", "1", "--output_name", "tuned"])
     shutil.copytree(tiny_pair / "large", tmp_path / "other" / "large")
     path = tmp_path / "other" / "large" / "model.safetensors"
     save_file({name: 1.01 * value for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
-    bare = ["--thought_generator", "none", "--base_model_ckpt", final("tuned") / "base_model", "--data_dir", gsm8k_data]
+    bare = ["--thought_generator", "none", "--base_model_ckpt", checkpoint / "base_model", "--data_dir", gsm8k_data]
     run_evaluation("--base_model_id", tiny_pair / "large", *bare, "--output_dir", "own")
     with pytest.raises(SystemExit) as error:
         run_evaluation("--base_model_id", tmp_path / "other" / "large", *bare, "--output_dir", "of_another")
     one_line(error, "other/large: not the weights that these thoughts were trained with (thoughts.json)")
 
 
-def test_tuned_llm_matches_peft(flags, tiny_pair, gsm8k_data, capsys):
+def test_tuned_llm_matches_peft(flags, checkpoint, tiny_pair, gsm8k_data, capsys):
     """The tuned LLM alone says what it says as peft loads it. Its samples are never mixed with the bare LLM's, and a
     comparison takes the adapter for what is compared."""
     train.run([*flags, *FAST, "--tune_base_model", "--lora_r", "4", "--output_name", "alone"])
@@ -232,8 +269,7 @@ def test_tuned_llm_matches_peft(flags, tiny_pair, gsm8k_data, capsys):
             run_evaluation(*shared, *other, "--output_dir", *there)
     figures = compare("b/report.json", "lora/report.json")
     assert figures.titles == ["no thoughts, 2 samples", "no thoughts, LoRA, 2 samples"] and not figures.differ
-    train.run([*flags, *FAST, "--tune_base_model", "--lora_r", "2", "--output_name", "other"])
-    run_evaluation(*shared, "--base_model_ckpt", final("other") / "base_model", "--output_dir", "other")
+    run_evaluation(*shared, "--base_model_ckpt", checkpoint / "base_model", "--output_dir", "other")
     assert not compare("lora/report.json", "other/report.json").differ
     evaluate.main([*map(str, [*shared, *adapter]), "--max_new_tokens", "2", "--test_k", "1"])
     assert Path(f"results/eval-none-large-gsm8k-{folder.name}/test-n0-x1-seed41-max_new_tokens2/report.json").is_file()
@@ -256,20 +292,25 @@ def test_tuned_checkpoint_works_from_python(checkpoint):
     assert model.solve("How many pens?", num_samples=3, max_new_tokens=8) != said[0]  # the adapter is in what is said
 
 
-def test_untuned_run_mentions_no_adapters(flags, capsys):
+STILL = ["--max_steps", "1", "--learning_rate", "1e-12"]
+BARE = [*STILL, "--output_name", "bare"]
+
+
+def test_untuned_run_mentions_no_adapters(ended):
     """A run without the flags says and saves nothing of adapters."""
-    train.run([*flags, "--output_name", "plain", "--max_steps", "1"])
-    stored = json.loads((final("plain") / "thoughts.json").read_text())
+    folder, printed = ended(*BARE)
+    (path,) = folder.glob("ckpt/bare-*/thoughts.json")
+    stored = json.loads(path.read_text())
     assert "tuned" not in stored and not any(name.startswith("lora_") for name in stored["flags"])
-    assert "lora_" not in capsys.readouterr().out
-    assert not any(name.startswith("adapters") for name in load_file("results/plain/checkpoint-1/model.safetensors"))
+    assert "padding: " in printed and "lora_" not in printed
+    states = load_file(folder / "results/bare/checkpoint-1/model.safetensors")
+    assert not any(name.startswith("adapters") for name in states)
 
 
-def test_adapters_leave_generator_start_unchanged(flags):
+def test_adapters_leave_generator_start_unchanged(flags, ended):
     """With adapters the generator starts as it does without them."""
-    still = ["--max_steps", "1", "--learning_rate", "1e-12"]
-    train.run([*flags, *still, "--output_name", "bare"])
-    train.run([*flags, *still, *BOTH, "--output_name", "tuned"])
+    shutil.copytree(ended(*BARE)[0] / "ckpt", "ckpt")
+    train.run([*flags, *STILL, *BOTH, "--output_name", "tuned"])
     assert_close("bare", "tuned", 1e-9)
 
 
@@ -285,35 +326,35 @@ def test_states_are_kept_if_untuned(flags):
 
 def test_two_tuning_ranks_equal_one_process(flags):
     """With adapters too, two ranks train the weights and gradient norms of one process with twice the accumulation."""
-    flags += ["--k_shot", "12", *BOTH, "--lora_dropout", "0"]
+    flags += ["--k_shot", "12", *BOTH, "--lora_dropout", "0", "--max_steps", "3"]
     two_ranks(ROOT / "train.py", *flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1")
     train.run([*flags, "--output_name", "one"])
     assert_same_run("ranks", "one", 1e-6)
     grads = [[log["grad_norm"] for log in logs(name) if "grad_norm" in log] for name in ("ranks", "one")]
-    assert len(grads[0]) == 5 and grads[0] == pytest.approx(grads[1], abs=1e-5)
+    assert len(grads[0]) == 3 and grads[0] == pytest.approx(grads[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("cut_at", [2, 3, 4])  # inside the first epoch, at its end, inside the second
-def test_resumed_tuning_ends_with_same_weights(flags, cut_at):
+def test_resumed_tuning_ends_with_same_weights(flags, ended, cut_at):
     """A resumed run with adapters ends with the weights of the run that was never cut, to the bit, inside an epoch and
     at its end. Resuming without a tuning flag is refused."""
-    flags += ["--k_shot", "6", "--gradient_accumulation_steps", "1", *BOTH, "--eval_strategy", "steps"]
-    flags += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST]
-    train.run(flags)
-    shutil.move("ckpt", "before")
+    more = ["--k_shot", "6", "--gradient_accumulation_steps", "1", *BOTH, "--eval_strategy", "steps"]
+    more += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST, "--max_steps", "5"]
+    whole, flags = ended(*more)[0], [*flags, *more]
+    shutil.copytree(whole / "results", "results")
     for step in range(cut_at + 1, 6):
         shutil.rmtree(f"results/cut/checkpoint-{step}")
     with pytest.raises(InputError, match="started with tune_base_model = True, not False"):
         train.run([*(flag for flag in flags if flag != "--tune_base_model"), "--resume"])
     train.run([*flags, "--resume"])
-    shutil.copytree(next(Path("before").iterdir()), "ckpt/before-x")
+    shutil.copytree(next((whole / "ckpt").iterdir()), "ckpt/before-x")
     assert_same_run("before", "cut", 0)
 
 
 def test_recomputed_tuned_layers_change_no_weight(flags):
     """Recomputed layers change no weight: with adapters the prefix has gradients, and the second pass must have the
     dropout of the first."""
-    flags += [*BOTH, "--optim", "sgd"]
+    flags += [*BOTH, "--optim", "sgd", "--max_steps", "1"]
     train.run([*flags, "--output_name", "plain"])
     train.run([*flags, "--output_name", "recomputed", "--gradient_checkpointing", "True"])
     assert_same_run("plain", "recomputed", 1e-7)
@@ -329,18 +370,19 @@ def test_dev_answers_use_tuned_lms(flags, monkeypatch):
         return own(models, *args)
 
     monkeypatch.setattr(trainer, "count_right", count_right)
-    more = ["--best_metric", "accuracy", "--max_new_tokens", "4", "--max_steps", "2"]
+    more = ["--best_metric", "accuracy", "--max_new_tokens", "4", "--max_steps", "1"]
     train.run([*flags, *BOTH, *more, "--output_name", "accuracy", "--bf16"])
     assert seen and all(one == (list(ROLES), False) for one in seen)
     assert {value.dtype for value in adapters("accuracy").values()} == {torch.float32}
 
 
 def test_every_generator_trains_with_adapters(flags, kind):
-    """Every generator trains with adapters, with --thoughts_see_steps too."""
+    """Every generator trains with adapters, with --thoughts_see_steps too (without it and with two LMs: all others)."""
     mine = BOTH if GENERATORS[kind].uses_small_lm else BOTH[:1]
-    train.run([*flags, "--output_name", "a", "--thought_generator", kind, *mine, "--max_steps", "1"])
-    more = ["--thoughts_see_steps", "--max_steps", "1"]
-    train.run([*flags, "--output_name", "leak", "--thought_generator", kind, *mine, *more])
+    mine = [*flags, "--thought_generator", kind, *mine, "--max_steps", "1"]
+    train.run([*mine, "--output_name", "leak", "--thoughts_see_steps"])
+    if kind == "block":
+        train.run([*mine, "--output_name", "a"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -419,7 +461,7 @@ def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data
     bare = ["--thought_generator", "none", "--base_model_id", tiny_pair / "large"]
     assert run_evaluation(*bare, "--base_model_ckpt", folder / "base_model", *shared, "named") == whole
     assert run_evaluation("--checkpoint", folder, "--thought_generator", "none", *shared, "again") == whole
-    default = ["--data_dir", gsm8k_data, "--max_new_tokens", "12", "--test_k", "4"]
+    default = ["--data_dir", gsm8k_data, "--max_new_tokens", "2", "--test_k", "1"]
     capsys.readouterr()
     evaluate.main(["--checkpoint", *map(str, (folder, *default))])
     assert "next: " not in capsys.readouterr().out
@@ -432,7 +474,7 @@ def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data
     assert "A LoRA adapter of" in Path("saved/README.md").read_text()
     assert run_evaluation("--checkpoint", "saved", *shared, "of_saved") == whole
     asked = json.loads(whole[0])
-    assert model.solve(asked["question"], 2, max_new_tokens=12).texts == asked["responses"]
+    assert model.solve(asked["question"], 2, max_new_tokens=8).texts == asked["responses"]
 
     for more, message in (
         (["--backend", "vllm"], "the engine has the bare LLM, and here it is tuned; use --backend hf"),
@@ -447,7 +489,7 @@ def test_adapter_alone_is_evaluated_from_everywhere(flags, tiny_pair, gsm8k_data
 
 def test_two_ranks_train_an_adapter_alone(flags):
     """Two ranks train the adapter of one process with twice the accumulation."""
-    flags += ["--k_shot", "12", *ALONE, "--lora_dropout", "0"]
+    flags += ["--k_shot", "12", *ALONE, "--lora_dropout", "0", "--max_steps", "3"]
     two_ranks(ROOT / "train.py", *flags, "--output_name", "ranks", "--gradient_accumulation_steps", "1")
     train.run([*flags, "--output_name", "one"])
     assert_same_run("ranks", "one", 1e-6)
@@ -456,10 +498,10 @@ def test_two_ranks_train_an_adapter_alone(flags):
 def test_adapter_alone_resumes_to_same_weights(flags):
     """A run of an adapter alone that is cut and resumed ends with the weights of the run that never was, to the bit."""
     flags += ["--k_shot", "6", "--gradient_accumulation_steps", "1", *ALONE, "--eval_strategy", "steps"]
-    flags += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST]
+    flags += ["--eval_steps", "1", "--save_total_limit", "20", "--output_name", "cut", *FAST, "--max_steps", "4"]
     train.run(flags)
     shutil.move("ckpt", "before")
-    for step in (3, 4, 5):
+    for step in (3, 4):
         shutil.rmtree(f"results/cut/checkpoint-{step}")
     train.run([*flags, "--resume"])
     shutil.copytree(next(Path("before").iterdir()), "ckpt/before-x")
@@ -522,21 +564,6 @@ def test_missing_or_old_peft_is_refused(flags, monkeypatch, version, said):
         read_adapter(Path("folder"), "--base_model_ckpt")
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("tuned") / "ckpt"
-
-
-@pytest.fixture
-def checkpoint(flags, kept) -> Path:
-    """Folder of a tuned run that was trained once, to be broken."""
-    if not kept.exists():
-        train.run([*flags, *BOTH, "--max_steps", "1", "--output_name", "run"])
-        shutil.move("ckpt", kept)
-    shutil.copytree(kept, "ckpt")
-    return final("run")
-
-
 def change_config(**values):
     def change(folder: Path):
         path = folder / "base_model" / tuning.CONFIG_FILE
@@ -596,16 +623,17 @@ def test_adapters_that_misfit_are_refused(checkpoint, gsm8k_data, break_it, more
     assert not list(Path("out").glob("*"))
 
 
-def test_contradicting_adapter_flags_are_refused(checkpoint, flags, tiny_pair):
+def test_contradicting_adapter_flags_are_refused(checkpoint, ended, tiny_pair, gsm8k_data):
     """Adapter flags that contradict thoughts.json or the generator, and a broken entry in thoughts.json, are
     refused."""
-    train.run([*flags, "--thought_generator", "block", "--max_steps", "1", "--output_name", "bare"])
-    files = ["--params_file_name", final("bare") / "projection.bin", "--att_file_name"]
-    files += [final("bare") / "TransformerBlock.bin", "--base_model_id", tiny_pair / "large", "--data_dir", flags[5]]
+    (bare,) = (ended(*BARE)[0] / "ckpt").iterdir()
+    files = ["--params_file_name", bare / "projection.bin", "--att_file_name", bare / "TransformerBlock.bin"]
+    models = [*pair_flags(tiny_pair), "--data_dir", gsm8k_data]
     with pytest.raises(SystemExit, match="thoughts.json says that these thoughts were trained with the bare LM"):
-        run_evaluation(*files, "--base_model_ckpt", checkpoint / "base_model", "--output_dir", "out")
+        run_evaluation(*files, *models, "--base_model_ckpt", checkpoint / "base_model", "--output_dir", "out")
+    block = [*published(Path("published"), 32, block=True), "--num_thought_tokens", "4"]
     with pytest.raises(SystemExit, match="the generator block has no small LM"):
-        run_evaluation(*files, "--assistant_model_ckpt", checkpoint / "assistant_model", "--output_dir", "out")
+        run_evaluation(*block, *models, "--assistant_model_ckpt", checkpoint / "assistant_model", "--output_dir", "out")
     path = checkpoint / "thoughts.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tuned": {"base_model": 3}}))
     with pytest.raises(SystemExit, match="tuned.base_model: is 3, not Lora"):

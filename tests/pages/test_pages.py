@@ -31,8 +31,9 @@ MARKED = [name for name in PAGES if not name.startswith(RECORDS)]  # pages whose
 KINDS = {"sh", "sh gpu", "sh long", "python", "python gpu", "json", "text"}
 FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 SHORT = {  # appended to a page's command: flags that come last win
-    "train.py": "--max_steps 2 --max_new_tokens 4 --disable_tqdm True",
+    "train.py": "--max_steps 2 --k_shot 8 --max_new_tokens 4 --disable_tqdm True",
     "evaluate.py": "--max_new_tokens 4",
+    "examples/new_task.py": "--steps 1 --questions 1",
 }
 # flags of evaluate.py that ask no split: --test_k does not go with them
 NO_SPLIT = {"--ask", "--compare", "--rank", "--plot", "--inspect"}
@@ -144,6 +145,8 @@ def shortening(script: str, flags: list[str]) -> list[str]:
         more += "--max_steps -1 --n_epochs 3 --coconut_stages 1 --epochs_per_stage 1".split()
     if script == "evaluate.py" and not NO_SPLIT & {*flags}:
         more += ["--test_k", "2"]
+    if "--inspect" in flags:
+        more += ["--inspect", "2"]
     return more
 
 

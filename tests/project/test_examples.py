@@ -22,7 +22,7 @@ def short(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(sys, "argv", ["new_task.py", "--steps", "3", "--questions", "4"])
+    monkeypatch.setattr(sys, "argv", ["new_task.py", "--steps", "1", "--questions", "2"])
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
@@ -31,7 +31,7 @@ def test_new_task_example_runs(tmp_path, capsys):
     nothing behind."""
     runpy.run_path(EXAMPLE, run_name="__main__")
     printed = capsys.readouterr().out
-    for line in ("4 questions, % right", "A: no thoughts, 10 samples", "B: 8 thoughts (small_block), 10 samples"):
+    for line in ("2 questions, % right", "A: no thoughts, 10 samples", "B: 8 thoughts (small_block), 10 samples"):
         assert line in printed
     assert printed.splitlines()[-1].startswith("answer: ")
     assert os.listdir() == os.listdir(tmp_path / "temporary") == []

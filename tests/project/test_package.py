@@ -77,10 +77,17 @@ def all_modules() -> list[str]:
     return sorted(set(names) - {"lta_thinker"})
 
 
-def imported(python: Path | str, folder: Path) -> dict:
-    """What import_all.py says there."""
+# where each module is, by the import system: importing them, and torch with them, takes seconds
+SPECS = """
+import importlib.util, json, lta_thinker, pkgutil
+names = [module.name for module in pkgutil.walk_packages(lta_thinker.__path__, "lta_thinker.")]
+print(json.dumps({name: importlib.util.find_spec(name).origin for name in [*names, "lta_thinker.data.convert"]}))
+"""
+
+
+def said_by(folder: Path, *command: Path | str):
+    """What a Python program says there in its last line."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [str(python), str(PROGRAMS / "import_all.py")]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -88,19 +95,25 @@ def imported(python: Path | str, folder: Path) -> dict:
 
 def test_checkout_gives_the_same_imports(tmp_path):
     """In the checkout each module is imported under one name, once."""
-    assert imported(warm.python(), tmp_path) == {"modules": all_modules(), "file": f"{ROOT}/lta_thinker/__init__.py"}
+    said = said_by(tmp_path, warm.python(), PROGRAMS / "import_all.py")
+    assert said == {"modules": all_modules(), "file": f"{ROOT}/lta_thinker/__init__.py"}
 
 
 def test_editable_install_gives_the_same_imports(tmp_path):
-    """After pip install -e . in a fresh virtual environment, far from the checkout, each module is imported under one
-    name, once. (Of pip install . the test of the installed package says it.)"""
+    """After pip install -e . in a fresh virtual environment, far from the checkout, each module is found under one
+    name, in the checkout. (That it is imported once the test above says, and of pip install . that of the installed
+    package.)"""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     outer = site / "outer.pth"  # the libraries, but not lta-thinker, are those of this environment
     outer.write_text(f"{Path(torch.__file__).parent.parent}\n")
     pip("--python", python, "install", "--no-build-isolation", "--no-deps", "--no-index", "-e", ROOT)
-    assert imported(python, tmp_path) == {"modules": all_modules(), "file": f"{ROOT}/lta_thinker/__init__.py"}
+    files = said_by(tmp_path, python, "-c", SPECS)
+    own = {name: ROOT.joinpath(*name.split(".")) for name in all_modules()}
+    assert files == {
+        name: str(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")) for name, path in own.items()
+    }
 
 
 def test_both_commands_are_installed(installed):

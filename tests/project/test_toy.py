@@ -22,7 +22,7 @@ def test_toy_splits_share_no_problem():
     """No problem of one split is in another, in whatever words."""
     rng, seen = build.random.Random(0), {}
     for split in world.SPLITS:
-        for _ in range(600):  # of 60,000: were splits drawn alike, some 18 would be in two
+        for _ in range(400):  # of 60,000: were splits drawn alike, some 8 would be in two
             problem = world.draw_problem(rng, split)
             assert seen.setdefault((problem["known"], tuple(problem["moves"])), split) == split
 
@@ -52,21 +52,26 @@ def test_toy_models_are_small():
     assert sum(path.stat().st_size for path in files) < 8_000_000
 
 
-def accuracy(hints: dict[str, str]) -> float:
-    """Share of right answers of the bare toy LLM on 100 test questions, with a hint in words for each method."""
+def accuracies(*ways: dict[str, str]) -> list[float]:
+    """Shares of right answers of the bare toy LLM on 60 test questions, with each way's hint in words for a method."""
     tokenizer = build.AutoTokenizer.from_pretrained(ROOT / "toy" / "large")
     llm = build.AutoModelForCausalLM.from_pretrained(ROOT / "toy" / "large").float().eval()
-    examples = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples[:100]
-    layout = chat_layout(tokenizer, PROMPTS["number"]["problem"] + (PROMPTS["number"]["thoughts"] if hints else ""))
-    hint = [hints.get(example.steps[0].split()[-1], "") for example in examples]
-    asked = [layout.before + e.question + layout.after + h + layout.suffix for e, h in zip(examples, hint, strict=True)]
-    answers = [extract_answer(text, "number") for text in build.sample(llm, tokenizer, asked)]
-    return sum(answers_equal(a, e.answer, "number") for a, e in zip(answers, examples, strict=True)) / len(examples)
+    examples = load_split(TASKS["arithmetic"], "test", str(ROOT / "data")).examples[:60]
+    asked = []
+    for hints in ways:
+        layout = chat_layout(tokenizer, PROMPTS["number"]["problem"] + (PROMPTS["number"]["thoughts"] if hints else ""))
+        hint = [hints.get(example.steps[0].split()[-1], "") for example in examples]
+        asked += [
+            layout.before + e.question + layout.after + h + layout.suffix for e, h in zip(examples, hint, strict=True)
+        ]
+    texts = build.sample(llm, tokenizer, asked, batch_size=len(asked))
+    answers = [extract_answer(text, "number") for text in texts]
+    right = [answers_equal(a, e.answer, "number") for a, e in zip(answers, examples * len(ways), strict=True)]
+    return [sum(right[at : at + 60]) / 60 for at in range(0, len(right), 60)]
 
 
 def test_toy_llm_has_room_to_improve():
-    """The toy LLM alone is right on 25 to 70 % of 100 questions, with the method in words on at least 90 %, and with
+    """The toy LLM alone is right on 25 to 70 % of 60 questions, with the method in words on at least 90 %, and with
     the wrong one on at most 10 %."""
-    assert 0.25 <= accuracy({}) <= 0.70
-    assert accuracy({"keep": "keep", "flip": "flip"}) >= 0.90
-    assert accuracy({"keep": "flip", "flip": "keep"}) <= 0.10
+    alone, told, misled = accuracies({}, {"keep": "keep", "flip": "flip"}, {"keep": "flip", "flip": "keep"})
+    assert 0.25 <= alone <= 0.70 and told >= 0.90 and misled <= 0.10

@@ -1,6 +1,6 @@
 """Prompts: the ids are the chat template's own conversation, every position follows from construction, nothing is lost.
 
-Every template (minimal ones of our own, the real ones where ../shared is) with every kind of tokenizer."""
+Every minimal template of our own with every kind of tokenizer, every real one (where ../shared is) with one."""
 
 import copy
 
@@ -22,32 +22,30 @@ EXAMPLES = [
     Example(2, "Tom reads 8 pages a day for 5 days.", ("He reads 8 * 5 = 40 pages.",), "40"),
 ]
 ODD = "Odd “marks” – {question} {thoughts} {0} %s <b>&amp;</b> \\frac{1}{2} $5\t50% ½ 日本語 😀 e\u0301 \ue000x\ue001?"
-REAL_TEMPLATES = {  # in ../shared/chat_templates: end of turn
-    "qwen3": "<|im_end|>",
-    "qwen3_instruct_2507": "<|im_end|>",
-    "qwen2_5": "<|im_end|>",
-    "qwen3_6": "<|im_end|>",
-    "llama3": "<|eot_id|>",
-    "llama3_1": "<|eot_id|>",
-    "llama3_2": "<|eot_id|>",
-    "gemma3": "<end_of_turn>",
-    "phi3_5": "<|end|>",
+REAL_TEMPLATES = {  # in ../shared/chat_templates: end of turn, kind of tokenizer
+    "qwen3": ("<|im_end|>", "byte_level"),
+    "qwen3_instruct_2507": ("<|im_end|>", "metaspace"),
+    "qwen2_5": ("<|im_end|>", "gemma"),
+    "qwen3_6": ("<|im_end|>", "byte_level"),
+    "llama3": ("<|eot_id|>", "byte_level"),
+    "llama3_1": ("<|eot_id|>", "metaspace"),
+    "llama3_2": ("<|eot_id|>", "legacy"),
+    "gemma3": ("<end_of_turn>", "gemma"),
+    "phi3_5": ("<|end|>", "legacy"),
 }
+TEMPLATED = [(name, kind) for kind in TOKENIZER_KINDS for name in OWN_TEMPLATES]
+TEMPLATED += [(f"real {name}", kind) for name, (_, kind) in REAL_TEMPLATES.items()]
 
 
-@pytest.fixture(scope="module", params=TOKENIZER_KINDS)
-def tokenizer_kind(request):
-    return request.param
-
-
-@pytest.fixture(scope="module", params=[*OWN_TEMPLATES, *(f"real {name}" for name in REAL_TEMPLATES)])
-def templated(request, tokenizer_kind):
+@pytest.fixture(scope="module", params=TEMPLATED, ids="-".join)
+def templated(request):
     """(tokenizer with a chat template, the template's end of turn)."""
-    name = request.param.removeprefix("real ")
-    if name == request.param:
+    given, tokenizer_kind = request.param
+    name = given.removeprefix("real ")
+    if name == given:
         template, end = OWN_TEMPLATES[name]
     else:
-        path, end = SHARED / "chat_templates" / f"{name}.jinja", REAL_TEMPLATES[name]
+        path, end = SHARED / "chat_templates" / f"{name}.jinja", REAL_TEMPLATES[name][0]
         if not path.is_file():
             pytest.skip(f"{path} is not here")
         template = path.read_text(encoding="utf-8")

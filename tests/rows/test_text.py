@@ -1,6 +1,6 @@
 """Text is text: names of special tokens, sentinels and placeholders in rows and prompts are words like any other.
 
-Every template of tests/templates with every kind of tokenizer."""
+Every template of tests/templates with every kind of tokenizer; each of them with every text."""
 
 import pytest
 from helpers import MARKS, MARKS_WITH_SPACE, OWN_TEMPLATES, TOKENIZER_KINDS, family_tokenizer
@@ -29,8 +29,19 @@ def kind(request):
 
 
 @pytest.fixture(scope="module", params=OWN_TEMPLATES)
-def tokenizer(request, kind):
-    return family_tokenizer(kind, OWN_TEMPLATES[request.param][0])
+def template(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def tokenizer(kind, template):
+    return family_tokenizer(kind, OWN_TEMPLATES[template][0])
+
+
+@pytest.fixture
+def text(kind, template):
+    """One of HOSTILE: each template meets all of them, and so does each kind."""
+    return HOSTILE[(TOKENIZER_KINDS.index(kind) + [*OWN_TEMPLATES].index(template)) % len(HOSTILE)]
 
 
 def marks(tokenizer, ids: list[int]) -> list[int]:
@@ -42,7 +53,6 @@ def decode(tokenizer, ids: list[int]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
 def test_rows_have_no_special_tokens(tokenizer, text):
     """A question, steps and an answer with names of special tokens have the special tokens of any other row, so the
     thoughts stand where they stand; and the words are there."""
@@ -59,7 +69,6 @@ def test_rows_have_no_special_tokens(tokenizer, text):
     assert layout.mark not in row["prefix"] + row["suffix"] + row["target"]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
 def test_prompts_and_worked_examples_have_no_special_tokens(tokenizer, text):
     """So it is in a prompt file's prompts and in worked examples, which change nothing of what the template writes."""
     safe = text.replace("{question}", "").replace("{thoughts}", "")

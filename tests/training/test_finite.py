@@ -85,11 +85,11 @@ def nan_from(call, after: int):
 
 
 PLACES = {  # a step has two micro-batches: what is NaN from which call on
-    "the thoughts": (model.SmallBlock, "forward", 8, "step 3: the thoughts were not finite, though the small LM's"),
-    "the SFT loss": (model, "target_cross_entropy", 4, "step 3: the large LLM's logits (the SFT loss) were not finite"),
-    "the align loss": (model, "semantic_alignment", 4, "step 3: the align loss was not finite, though the thoughts"),
-    "the focus loss": (model, "reasoning_focus", 4, "step 3: the focus loss was not finite, though the thoughts were"),
-    "the gradient": (trainer, "gradient_norms", 2, "step 3: the gradient was not finite, though the losses were"),
+    "the thoughts": (model.SmallBlock, "forward", 4, "step 2: the thoughts were not finite, though the small LM's"),
+    "the SFT loss": (model, "target_cross_entropy", 2, "step 2: the large LLM's logits (the SFT loss) were not finite"),
+    "the align loss": (model, "semantic_alignment", 2, "step 2: the align loss was not finite, though the thoughts"),
+    "the focus loss": (model, "reasoning_focus", 2, "step 2: the focus loss was not finite, though the thoughts were"),
+    "the gradient": (trainer, "gradient_norms", 1, "step 2: the gradient was not finite, though the losses were"),
 }
 
 
@@ -100,7 +100,7 @@ def test_first_that_is_not_finite_is_named_with_its_step(flags, monkeypatch, wha
     place, name, after, line = PLACES[what]
     monkeypatch.setattr(place, name, nan_from(getattr(place, name), after))
     with pytest.raises(InputError) as error:
-        train.run([*flags, "--output_name", "x", "--logging_steps", "5"])
+        train.run([*flags, "--output_name", "x", "--logging_steps", "3", "--k_shot", "16"])
     one_line(error, line, SLOWER)
     assert not list(Path("results/x").glob("checkpoint-*"))
 
@@ -143,7 +143,7 @@ def test_nothing_waits_for_the_device_between_logs(flags, monkeypatch):
     """The look at every step's values asks for none of them: the run asks at a log, a dev evaluation, a checkpoint."""
     asked, check = [], trainer.Finite.check
     monkeypatch.setattr(trainer.Finite, "check", lambda self: asked.append(1) or check(self))
-    train.run([*flags, "--output_name", "x", "--max_steps", "4", "--logging_steps", "4"])
+    train.run([*flags, "--output_name", "x", "--max_steps", "2", "--logging_steps", "2"])
     assert len(asked) == 4  # the log, before and after the dev evaluation, the checkpoint
     state = json.loads(Path("results/x/trainer_state.json").read_text())
     assert all(torch.isfinite(torch.tensor(value)) for log in state["log_history"] for value in log.values())

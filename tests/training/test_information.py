@@ -17,13 +17,14 @@ from lta_thinker.training.information import Information
 
 NAMES = [f"eval_{name}" for name in Information.NAMES]
 SFT = ["--align_loss_weight", "0", "--focus_loss_weight", "0"]
+ONE = ["--max_steps", "1"]  # one evaluation; small_block has three
 CASES = {
     "small_block": [],
-    "block": [],
-    "small": [],
-    "chains": ["--num_thought_chains", "2"],
-    "tuned": ["--tune_base_model", "--tune_assistant_model", "--learning_rate", "0.05"],
-    "leaking": ["--thoughts_see_steps", "--no_balance_losses"],
+    "block": ONE,
+    "small": ONE,
+    "chains": ["--num_thought_chains", "2", *ONE],
+    "tuned": ["--tune_base_model", "--tune_assistant_model", "--learning_rate", "0.05", *ONE],
+    "leaking": ["--thoughts_see_steps", "--no_balance_losses", *ONE],
 }
 
 

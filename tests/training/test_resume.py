@@ -55,7 +55,7 @@ def test_run_that_was_killed_before_its_weights_only_writes_them(there, ended, c
 def test_last_checkpoint_stays_until_the_weights_are_written(long_flags, monkeypatch):
     """With --save_total_limit 1 and the best weights early, a run that ends before ckpt/ is written has its last
     checkpoint: --resume trains no step."""
-    long_flags += ["--save_total_limit", "1"]
+    long_flags += ["--save_total_limit", "1", "--max_steps", "3", "--eval_steps", "1"]
     figures = iter([1.0, 2.0, 3.0])
     log = trainer.ThoughtTrainer.log
 
@@ -68,9 +68,9 @@ def test_last_checkpoint_stays_until_the_weights_are_written(long_flags, monkeyp
         patch.setattr(trainer.ThoughtTrainer, "log", worse)
         patch.setattr(train, "save_best", lambda *_: (_ for _ in ()).throw(InputError("killed")))
         train.run(long_flags)
-    assert [path.name for path in complete_checkpoints(Path("results/a"))] == ["checkpoint-4", "checkpoint-12"]
+    assert [path.name for path in complete_checkpoints(Path("results/a"))] == ["checkpoint-1", "checkpoint-3"]
     monkeypatch.setattr(trainer.ThoughtTrainer, "training_step", lambda *_: pytest.fail("a step was trained"))
-    assert train.run([*long_flags, "--resume"]) == 0 and meta("a")["best"]["step"] == 4
+    assert train.run([*long_flags, "--resume"]) == 0 and meta("a")["best"]["step"] == 1
 
 
 @pytest.mark.parametrize("limit, kept, left", [(2, {4, 20}, [4, 20]), (3, {4, 20}, [4, 16, 20]), (1, {4, 20}, [4, 20])])
@@ -119,29 +119,30 @@ BROKEN_WRITE = RuntimeError(
     "[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0"
 )
 WRITES = {  # what fails -> from which call on, with which error
-    "weights": (safetensors.torch, "save_file", 1, safetensors.SafetensorError("I/O error: No space left on device")),
-    "optimizer": (torch, "save", 5, BROKEN_WRITE),
-    "state": (TrainerState, "save_to_json", 1, NO_ROOM),
-    "thoughts.json": (trainer.TrainingRecord, "write", 1, NO_ROOM),
-    "complete": (trainer, "write_complete", 1, NO_ROOM),
-    "dev losses": (trainer, "write_text", 1, InputError("results/a/dev_losses.jsonl: cannot be written (No room)")),
+    "weights": (safetensors.torch, "save_file", 0, safetensors.SafetensorError("I/O error: No space left on device")),
+    "optimizer": (torch, "save", 1, BROKEN_WRITE),
+    "state": (TrainerState, "save_to_json", 0, NO_ROOM),
+    "thoughts.json": (trainer.TrainingRecord, "write", 0, NO_ROOM),
+    "complete": (trainer, "write_complete", 0, NO_ROOM),
+    "dev losses": (trainer, "write_text", 0, InputError("results/a/dev_losses.jsonl: cannot be written (No room)")),
 }
 
 
 @pytest.mark.parametrize("what", WRITES)
-def test_full_disk_keeps_what_is_complete(long_flags, ended, monkeypatch, what):
+def test_full_disk_keeps_what_is_complete(there, ended, monkeypatch, what):
     """Where a checkpoint cannot be written to its end, one line says so, the checkpoint before it is whole and nothing
     half-written is left. After room was made the run goes on and ends with the same weights."""
+    cut_at(8)
     with monkeypatch.context() as full:
         place, name, after, error = WRITES[what]
         full.setattr(place, name, refusing(getattr(place, name), after, error))
         with pytest.raises(InputError) as raised:
-            train.run(long_flags)
+            train.run(there)
     one_line(raised, "results/a/", "cannot be written (")
     complete = [path.name for path in complete_checkpoints(Path("results/a"))]
-    assert complete and complete == sorted(path.name for path in Path("results/a").glob("checkpoint-*"))
-    assert complete[-1] != "checkpoint-12" and not list(Path().rglob("*.partial"))
-    assert train.run([*long_flags, "--resume"]) == 0 and same_as(ended)
+    assert complete == sorted(path.name for path in Path("results/a").glob("checkpoint-*"))
+    assert complete == ["checkpoint-4", "checkpoint-8"] and not list(Path().rglob("*.partial"))
+    assert train.run(there) == 0 and same_as(ended)
 
 
 def test_full_disk_at_the_end_leaves_only_the_writing(there, ended, monkeypatch):
@@ -204,28 +205,29 @@ def test_run_that_another_process_writes_is_refused(long_flags, there):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_ends_a_run_with_a_checkpoint(long_flags, ended, monkeypatch, capsys, number):
+def test_signal_ends_a_run_with_a_checkpoint(there, ended, monkeypatch, capsys, number):
     """Ctrl-C and SIGHUP end a run as SIGTERM does: the step is finished and saved, and one line says how to go on.
     Resumed, the run ends with the same weights."""
-    monkeypatch.setattr(sys, "argv", ["train.py", *long_flags])
+    cut_at(8)
+    monkeypatch.setattr(sys, "argv", ["train.py", *there])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        raising_at(patch, 6, [number])
+        raising_at(patch, 10, [number])
         train.main()
     assert stop.value.code == 128 + number
-    line = f"stopped by {number.name} after step 6: --resume goes on from results/a/checkpoint-6\n"
+    line = f"stopped by {number.name} after step 10: --resume goes on from results/a/checkpoint-10\n"
     assert line in capsys.readouterr().out
-    assert train.run([*long_flags, "--resume"]) == 0 and same_as(ended)
+    assert train.run(there) == 0 and same_as(ended)
 
 
 def test_second_interrupt_stops_at_once(long_flags, monkeypatch, capsys):
     """A second Ctrl-C stops a run in the middle of its step, with one line; what was saved is kept."""
-    monkeypatch.setattr(sys, "argv", ["train.py", *long_flags])
+    monkeypatch.setattr(sys, "argv", ["train.py", *long_flags, "--eval_steps", "1"])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        raising_at(patch, 6, [signal.SIGINT, signal.SIGINT])
+        raising_at(patch, 2, [signal.SIGINT, signal.SIGINT])
         train.main()
     assert stop.value.code == 130
     assert capsys.readouterr().err.strip().splitlines()[-1] == f"stopped by SIGINT: {train.KEPT}"
-    assert train.newest_checkpoint(Path("results/a")).name == "checkpoint-4"
+    assert train.newest_checkpoint(Path("results/a")).name == "checkpoint-1"
 
 
 def raising_at(patch, step: int, numbers: list[int]) -> None:
@@ -250,15 +252,13 @@ def test_rows_that_make_no_step_are_refused(flags, monkeypatch):
     train.check_some_step(args, 2)
 
 
-def test_log_off_its_grid_has_the_losses_of_its_steps(long_flags, monkeypatch):
-    """A run that goes on between two log lines logs the mean of each loss over the steps since then."""
-    train.run([*long_flags, "--output_name", "each"])
-    long_flags += ["--logging_steps", "5"]
-    with monkeypatch.context() as patch:
-        raising_at(patch, 8, [signal.SIGTERM])
-        train.run(long_flags)
-    train.run([*long_flags, "--resume"])
-    each = {log["step"]: log for log in logs("each") if "loss" in log}
-    (ten,) = [log for log in logs("a") if "loss" in log and log["step"] == 10]
+def test_log_off_its_grid_has_the_losses_of_its_steps(there):
+    """A run that goes on between two log lines, at other --logging_steps, logs the mean of each loss over the steps
+    since then."""
+    each = {log["step"]: log for log in logs("a") if "loss" in log}
+    cut_at(8)
+    train.run([*there, "--logging_steps", "5"])
+    (ten,) = [log for log in logs("a") if "loss" in log and log["step"] > 8]
+    assert ten["step"] == 10
     for name in ("loss", "sft_loss", "align_loss", "focus_loss"):
         assert ten[name] == pytest.approx((each[9][name] + each[10][name]) / 2, abs=1e-4)

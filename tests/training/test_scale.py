@@ -66,18 +66,30 @@ def finish(processes: list[subprocess.Popen]) -> tuple[str, list[int]]:
     return "".join(out for out, _ in done), codes
 
 
+@pytest.fixture(scope="module")
+def alone(tiny_pair, tmp_path_factory):
+    """The folder in which a run named `alone` of one process has ended, with rows/; and its flags."""
+    folder = tmp_path_factory.mktemp("alone")
+    write_jsonl(folder / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(60)])
+    flags = [*train_flags(tiny_pair, folder / "rows"), "--k_shot", "8", "--max_steps", "3"]
+    flags += ["--per_device_eval_batch_size", "1"]
+    with contextlib.chdir(folder):
+        train.run([*flags, "--output_name", "alone"])
+    return folder, flags
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_two_processes_train_as_one(flags, tmp_path, place):
+def test_two_processes_train_as_one(alone, tmp_path, monkeypatch, place):
     """Two processes, with a sharded LLM or on two nodes, train the weights and dev losses of one. Of three dev rows,
     one at a time, one rank has none in the second round."""
-    write_jsonl(tmp_path / "rows" / "gsm8k" / "train_socratic.jsonl", [gsm8k_row(i) for i in range(60)])
-    flags += ["--k_shot", "12", "--data_dir", str(tmp_path / "rows"), "--per_device_eval_batch_size", "1"]
+    monkeypatch.chdir(tmp_path)
+    folder, flags = alone
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
     out, codes = finish(start(place, [*flags, "--output_name", "two", "--gradient_accumulation_steps", "1"]))
     assert codes == [0] * len(codes), out
-    train.run([*flags, "--output_name", "alone"])
     assert_close("two", "alone", 1e-5)
     losses = [[log["sft_loss"] for log in logs(name) if "sft_loss" in log] for name in ("two", "alone")]
-    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert [log["eval_sft_loss"] for log in meta("two")["dev_curve"]] == pytest.approx(
         [log["eval_sft_loss"] for log in meta("alone")["dev_curve"]], abs=1e-5
     )
@@ -149,11 +161,10 @@ def test_data_workers_ignore_the_signals_that_stop_training():
 
 
 PREEMPTED = {  # when and how -> the checkpoint to go on from
-    "inside an epoch": (8, ["--eval_strategy", "epoch"], 8),
-    "at an epoch's end": (6, ["--eval_strategy", "epoch"], 6),
-    "between dev evaluations": (8, ["--eval_strategy", "steps", "--eval_steps", "5"], 8),
-    "at a dev evaluation": (10, ["--eval_strategy", "steps", "--eval_steps", "5"], 10),
-    "with one checkpoint kept": (8, ["--eval_strategy", "steps", "--eval_steps", "5", "--save_total_limit", "1"], 8),
+    "inside an epoch": (4, ["--eval_strategy", "epoch"], 4),
+    "at an epoch's end": (3, ["--eval_strategy", "epoch"], 3),
+    "at a dev evaluation": (4, ["--eval_strategy", "steps", "--eval_steps", "2"], 4),
+    "with one checkpoint kept": (5, ["--eval_strategy", "steps", "--eval_steps", "2", "--save_total_limit", "1"], 5),
 }
 
 
@@ -169,7 +180,7 @@ def preempt(monkeypatch, step: int) -> None:
     monkeypatch.setattr(preemption.StopAtSignal, "on_step_begin", send)
 
 
-LONG = ["--k_shot", "24", "--max_steps", "14"]  # six steps an epoch
+LONG = ["--k_shot", "12", "--max_steps", "7"]  # three steps an epoch
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +203,7 @@ def test_preempted_run_resumes_to_same_weights(flags, uncut, monkeypatch, capsys
     of the run that was never stopped."""
     step, more, newest = PREEMPTED[when]
     flags += [*LONG, *more]
-    shutil.copytree(uncut(*more) / "ckpt", "ckpt")
+    shutil.copytree(uncut(*more[:4]) / "ckpt", "ckpt")
     handler, saved, save = signal.getsignal(signal.SIGTERM), [], trainer.ThoughtTrainer._save_checkpoint
     with monkeypatch.context() as patch:
         preempt(patch, step)
@@ -213,22 +224,22 @@ def test_preempted_run_resumes_to_same_weights(flags, uncut, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    ("step", "told"), [(8, "--resume goes on from results/cut/checkpoint-5"), (3, "no checkpoint")]
+    ("step", "told"), [(3, "--resume goes on from results/cut/checkpoint-2"), (1, "no checkpoint")]
 )
 def test_preempted_run_saves_only_resumable_steps(flags, monkeypatch, capsys, step, told):
     """A preempted run saves nothing that the library cannot go on from: before transformers 4.57 that is inside some
     epochs."""
-    monkeypatch.setattr(train, "library_can_resume", lambda args, num_rows, step: step % 5 == 0)
+    monkeypatch.setattr(train, "library_can_resume", lambda args, num_rows, step: step % 2 == 0)
     preempt(monkeypatch, step)
-    train.run([*flags, "--output_name", "cut", "--max_steps", "18", "--eval_strategy", "steps", "--eval_steps", "5"])
+    train.run([*flags, "--output_name", "cut", "--max_steps", "4", "--eval_strategy", "steps", "--eval_steps", "2"])
     assert f"stopped by SIGTERM after step {step}: " in (out := capsys.readouterr().out) and told in out
     assert not Path(f"results/cut/checkpoint-{step}").exists()
 
 
 def test_sigterm_in_last_step_changes_nothing(flags, monkeypatch):
     """A run that gets SIGTERM in its last step ends as ever."""
-    preempt(monkeypatch, 5)
-    assert train.run([*flags, "--output_name", "done"]) == 0 and meta("done")["best"]["step"] == 5
+    preempt(monkeypatch, 2)
+    assert train.run([*flags, "--max_steps", "2", "--output_name", "done"]) == 0 and meta("done")["best"]["step"] == 2
 
 
 def test_run_folder_records_its_origin(flags, monkeypatch, capsys):

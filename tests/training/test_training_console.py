@@ -178,10 +178,11 @@ def test_a_terminal_has_a_bar_unless_it_is_disabled(flags, monkeypatch, quiet):
     for name, screen in zip(("stdout", "stderr"), screens, strict=True):
         monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
         monkeypatch.setattr(sys, name, screen)
-    train.run([*flags, *SHORT, "--disable_tqdm", str(quiet), "--output_name", "run"])
+    short = [*SHORT, "--max_steps", "3", "--gradient_accumulation_steps", "1"]
+    train.run([*flags, *short, "--disable_tqdm", str(quiet), "--output_name", "run"])
     out, bars = (screen.getvalue() for screen in screens)
-    assert len(re.findall(r"^(step|dev ) .*$", out, re.MULTILINE)) == 9 and "\r" not in out
-    assert ("training: " in bars and "ETA " in bars and "dev losses: " in bars) == (not quiet)
+    assert len(re.findall(r"^(step|dev ) .*$", out, re.MULTILINE)) == 5 and "\r" not in out
+    assert {word in bars for word in ("training: ", "ETA ", "dev losses: ")} == {not quiet}
 
 
 def test_eta_of_a_resumed_run_is_by_its_own_speed(capsys):
