@@ -163,7 +163,7 @@ def test_coconut_thinks_as_a_plain_loop(zoo, family, how):
     for name, weight in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.03)
-    examples, counts, staged = EXAMPLES[1:], [N, N], {}
+    examples, counts, staged = EXAMPLES[:2], [N, N], {}
     if how == "in stages":
         examples, counts = EXAMPLES, [N, 1, 0]
         staged = {"thoughts": counts}
