@@ -376,7 +376,7 @@ def test_recipe_paper_sets_published_flags(flags, tiny_pair):
 def short(tiny_pair, gsm8k_data, tmp_path_factory):
     """The folder of a run of one step with flags that do not meddle with each other, and what it has printed."""
     folder, flags = tmp_path_factory.mktemp("short"), train_flags(tiny_pair, gsm8k_data)
-    flags += ["--max_steps", "1", "--max_len", "160", "--k_shot", "20", "--thoughts_see_steps", "--bf16"]
+    flags += ["--max_steps", "1", "--max_len", "160", "--k_shot", "21", "--thoughts_see_steps", "--bf16"]
     flags += ["--use_assistant_model", "--best_metric", "accuracy", "--max_new_tokens", "4"]
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
         train.run([*flags, "--output_name", "short"])
@@ -388,7 +388,7 @@ def test_max_len_and_k_shot_limit_rows(short, monkeypatch):
     monkeypatch.chdir(short[0])
     rows = meta("short")["rows"]["train"]
     assert rows["read"] == 40 and rows["in_split"] == 38
-    assert rows["kept"] == 10 and rows["too_long"] == 10
+    assert rows["kept"] == 11 and rows["too_long"] == 10  # every second row is long: the last 21 have it otherwise
 
 
 def test_thoughts_see_steps_prints_a_warning(short):
