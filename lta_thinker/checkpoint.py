@@ -168,7 +168,10 @@ class TrainingRecord:
             (not set(self.tuned or {}) <= set(ROLES), "its `tuned` is not what train.py writes"),
             (self.answer_type not in ANSWER_TYPES, f"its answer_type is {self.answer_type!r:.40}, which there is not"),
             (design.projection not in (None, "before", "after"), f"its projection is {design.projection!r:.40}"),
-            (min(counts) < 1 or design.num_blocks > MAX_BLOCKS, "its numbers are not those of a generator"),
+            (
+                min(counts) < 1 or max(counts) >= 2**31 or design.num_blocks > MAX_BLOCKS,
+                "its numbers are not those of a generator",
+            ),
             (any(not {"step", "epoch"} <= point.keys() for point in points), "a dev point has no step or no epoch"),
             (self.rows is not None and self.rows.keys() != {"train", "dev"}, "its rows are not those of train and dev"),
             (any(isinstance(flags.get(name), str | None) for name in NUMBERS if name in flags), "a flag is no number"),

@@ -178,10 +178,14 @@ def load_tokenizer(source: LmSource):
         # transformers 5 makes one without words where a folder has no file of it
         if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
             raise InputError(f"{source.name}: no tokenizer there; it belongs to the model's files")
-        return tokenizer
     except InputError:
         if not source.empty:
             raise
+    else:
+        longest = tokenizer.model_max_length  # the library compares it with a text's length
+        if not isinstance(longest, (int, float)):
+            raise InputError(f"{source.name}: tokenizer_config.json: model_max_length: is {longest!r}, not a number")
+        return tokenizer
     load_config(source)  # an LM that is not here at all has no stand-in either
     print(f"note: {source.name}: {ASSUMPTION}")
     return stand_in_tokenizer()

@@ -375,6 +375,7 @@ def test_missing_slot_flag_means_one_token(tiny_models, tmp_path):
         ({"num_thoughts": 0}, "its numbers are not those of a generator"),
         ({"thought_generator": "block", "num_thoughts": 0}, "its numbers are not those of a generator"),
         ({"design": {"num_blocks": 10**9}}, "its numbers are not those of a generator"),
+        ({"design": {"num_chains": 10**30}}, "its numbers are not those of a generator"),
         ({"design": {"reader_layers": -1}}, "its numbers are not those of a generator"),
         ({"design": {"projection": "sideways"}}, "its projection is 'sideways'"),
         ({"answer_type": "poem"}, "its answer_type is 'poem'"),

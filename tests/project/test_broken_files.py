@@ -197,6 +197,10 @@ ACCEPTED = {
     ("a training", TRAIN_ROWS, "other order"): "other rows, and good ones",
     ("an evaluation", TEST_ROWS, "a line twice"): "other questions, and good ones",
     ("an evaluation", TEST_ROWS, "other order"): "other questions, and good ones",
+    ("an evaluation", TEST_ROWS, 'question = "x"'): "another question, and a good one",
+    ("an evaluation", "CKPT/thoughts.json", "design.distinct_slot_ids = true"): "a design with the same weights",
+    ("an evaluation", "CKPT/thoughts.json", "design.block_positions = true"): "a design with the same weights",
+    ("an evaluation", "pair/large/tokenizer_config.json", 'eos_token = "x"'): "an end that the vocabulary has",
     ("a training", TOKENIZER, "taken away"): "tokenizer.json alone is a tokenizer, of other special tokens",
     ("a training", TOKENIZER, "a folder"): "as without it",
 }

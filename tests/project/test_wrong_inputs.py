@@ -280,6 +280,18 @@ CASES = {
         f"{TRAIN} {OWN}",
         "does not render a plain question and answer",
     ),
+    "longest text that is a word": (
+        lambda: edit_json("pair/large/tokenizer_config.json", model_max_length="x"),
+        evaluate,
+        f"{BARE} {OWN}",
+        "pair/large: tokenizer_config.json: model_max_length: is 'x', not a number",
+    ),
+    "longest text that is a list": (
+        lambda: edit_json("pair/small/tokenizer_config.json", model_max_length=[]),
+        train,
+        f"{TRAIN} {OWN}",
+        "pair/small: tokenizer_config.json: model_max_length: is [], not a number",
+    ),
     "neither template nor end token": (template(None, eos_token=None), evaluate, f"{BARE} {OWN}", "pair/large"),
     # models
     "model that is not there": (
