@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What one GPU shows in under 10 minutes: the toy pair trained and evaluated there, whole and with --shard_llm, and its
-# large LM as Coconut; the speed benchmarks of evaluation and training, shapes 8b and cpu, batches 1, 4, 16, 32; where $PYTHON has vLLM, also evaluate.py
-# --backend vllm beside hf, at the last shape. PARTS names what of this is done.
+# large LM as Coconut; the speed benchmarks of evaluation and training, shapes 8b and cpu, batches 1, 4, 16, 32; where
+# $PYTHON has vLLM, also evaluate.py --backend vllm beside hf, at the last shape. PARTS names what of this is done.
 # A JSON file a run goes to $OUT (default results/gpu); a run that fails (out of memory, say) says so and the next starts.
 #   bash benchmarks/gpu.sh
 #   DATA_DIR=../shared/data bash benchmarks/gpu.sh         # rows of GSM8K's test set instead of this project's sample

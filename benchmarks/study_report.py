@@ -238,7 +238,7 @@ class Report:
         return "\n\n".join([self.costs_of_ways(pairs, label), self.differences(pairs, label, baselines)])
 
     def costs_of_ways(self, pairs: Wanted, label: str) -> str:
-        """A row for each contestant. Seconds a question are of ALONE or FEW_ALONE: with one job on the machine."""
+        """A row for each contestant. Seconds a question are of ALONE or FEW_ALONE: one core each."""
         rows = []
         for name, records in self.by_contestant(pairs, label).items():
             evaluations = [pair for record in records for pair in record["evaluations"].items()]
